@@ -1,0 +1,1 @@
+"""A GPT: its configuration, its one description, its weights and its forward pass."""

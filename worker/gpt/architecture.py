@@ -219,6 +219,11 @@ def expand(tensors: tuple[Tensor, ...], n_layer: int) -> Iterator[tuple[str, Ten
     yield from ((tensor.name, tensor) for tensor in tensors[first:] if tensor.scope != "layer")
 
 
+def value_name(name: str) -> str:
+    """A value's name from ours or from TransformerLens's (`blocks.0.attn.hook_q`), patterns included."""
+    return name.replace("hook_attn_scores", "scores").replace("hook_", "")
+
+
 # ----------------------------------------------------------------------------------------------------- blocks
 
 

@@ -1,0 +1,161 @@
+"""Where weights come from: a trained or downloaded file, mapped, or a pure function of (seed, name, index)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from math import prod, sqrt
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+import worker.gpt.architecture as architecture
+from worker.gpt.config import Config
+
+Key = tuple[slice | int, ...]
+
+SYNTHETIC_VERSION = 1
+_GAMMA = 0x9E3779B97F4A7C15  # the odd increment of SplitMix64, 2⁶⁴ divided by the golden ratio
+_RUN = 1 << 14  # words made at a time
+
+
+class Weights(Protocol):
+    """Weights by Hugging Face name: whole, as a mapping, or a basic slice of one."""
+
+    def __getitem__(self, name: str) -> NDArray[Any]: ...
+
+    def read(self, name: str, key: Key) -> NDArray[Any]:
+        """`weights[name][key]`, without making the rest of the tensor."""
+
+
+def catalogue(config: Config) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight by name, the (perhaps tied) head included."""
+    sizes = architecture.sizes(config)
+    return {name: t.shape(sizes) for name, t in architecture.expand(architecture.WEIGHTS, config.n_layer)}
+
+
+class FileWeights(Mapping[str, NDArray[Any]]):
+    """A safetensors file of one model: float32, every tensor of the catalogue."""
+
+    def __init__(self, path: Path) -> None:
+        with safe_open(path, framework="numpy") as file:
+            self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            self.metadata: dict[str, str] = file.metadata() or {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def read(self, name: str, key: Key) -> NDArray[Any]:
+        view: NDArray[Any] = self._tensors[name][key]
+        return view
+
+
+class SyntheticWeights:
+    """Weights of any model from a seed, each value by itself and the same on every machine.
+
+    A value is a uniform one with the mean and deviation of GPT-2's initialisation: lane `i mod 4` (int16) of
+    the SplitMix64 output (Steele et al. 2014, doi:10.1145/2714064.2660195) at position `i div 4` of the stream
+    that the seed and the tensor's name choose, i being the index in C order.
+    """
+
+    def __init__(self, config: Config, seed: int) -> None:
+        self.config, self.seed = config, seed
+        self._shapes = catalogue(config)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.read(name, ())
+
+    def read(self, name: str, key: Key) -> NDArray[Any]:
+        name, shape = self._source(name), self._shapes[name]
+        deviation = self._deviation(name)
+        if deviation == 0:
+            gain = name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
+            return np.full(self._picked(shape, key), float(gain), dtype=np.float32)
+        if key == ():
+            return self._whole(name, shape, deviation)
+        index = np.zeros((), dtype=np.uint64)
+        axes = [*key, *(slice(None),) * (len(shape) - len(key))]
+        for size, axis in zip(shape, axes, strict=True):
+            positions = np.arange(*axis.indices(size)) if isinstance(axis, slice) else np.array(range(size)[axis])
+            index = np.add.outer(index * np.uint64(size), positions.astype(np.uint64))
+        lanes = self._values(name, (index // np.uint64(4)).ravel(), deviation).reshape(-1, 4)
+        return np.take_along_axis(lanes, (index % np.uint64(4)).astype(np.intp).reshape(-1, 1), 1).reshape(index.shape)
+
+    def _whole(self, name: str, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
+        """A tensor made in runs that stay in the processor's cache."""
+        values = np.empty(-(-prod(shape) // 4) * 4, dtype=np.float32)
+        for start in range(0, len(values), 4 * _RUN):
+            words = np.arange(start // 4, min(start // 4 + _RUN, len(values) // 4), dtype=np.uint64)
+            values[start : start + 4 * len(words)] = self._values(name, words, deviation)
+        return values[: prod(shape)].reshape(shape)
+
+    def _source(self, name: str) -> str:
+        return "wte.weight" if name == "lm_head.weight" and self.config.tie_word_embeddings else name
+
+    @staticmethod
+    def _picked(shape: tuple[int, ...], key: Key) -> tuple[int, ...]:
+        return np.broadcast_to(np.empty(()), shape)[key].shape
+
+    def _deviation(self, name: str) -> float:
+        """GPT-2's: 0.02, residual projections 0.02/√(2L), biases and the norms' parameters none."""
+        if name.endswith(".bias") or ".ln_" in name or name.startswith("ln_f"):
+            return 0.0
+        return 0.02 / sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 0.02
+
+    def _values(self, name: str, words: NDArray[np.uint64], deviation: float) -> NDArray[np.float32]:
+        """The four values of each word: float32 [4 · len(words)]."""
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        z = words * np.uint64(_GAMMA)
+        z += np.uint64(int.from_bytes(digest[:8], "little"))
+        z ^= z >> np.uint64(30)
+        z *= np.uint64(0xBF58476D1CE4E5B9)
+        z ^= z >> np.uint64(27)
+        z *= np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+        values = z.astype("<u8", copy=False).view("<i2").astype(np.float32)
+        values += 0.5  # int16 has one negative value more: its mean is −1/2
+        values *= deviation * sqrt(12) / 2**16
+        return values
+
+
+class HeldWeights(dict[str, NDArray[Any]]):
+    """Weights made or read once and kept, for a model that is passed through many times."""
+
+    def __init__(self, source: Weights) -> None:
+        super().__init__()
+        self.source = source
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        self[name] = self.source[name]
+        return self[name]
+
+
+def synthetic_digest(seed: int) -> str:
+    """What stands for the digest of synthetic weights: they follow from it and the configuration."""
+    return f"synthetic-{SYNTHETIC_VERSION}-{seed}"
+
+
+NANO_PATH = Path(str(resources.files("worker.gpt") / "nano-gpt.safetensors"))
+
+
+@cache
+def nano() -> FileWeights:
+    """The trained weights of nano-gpt, read once a process."""
+    return FileWeights(NANO_PATH)
+
+
+@cache
+def nano_digest() -> str:
+    """SHA-256 of the file of nano-gpt's weights, in hex."""
+    return hashlib.sha256(NANO_PATH.read_bytes()).hexdigest()

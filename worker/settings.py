@@ -1,0 +1,38 @@
+"""What a deployment may set for the work, read from the environment once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Redis' two roles and the bounds of the work. Times are in seconds, sizes in bytes."""
+
+    queue_url: str = "redis://127.0.0.1:6379/0"  # jobs: must not evict (noeviction, append-only file)
+    cache_url: str = "redis://127.0.0.1:6380/0"  # results: may evict (maxmemory, allkeys-lfu)
+    max_trace_bytes: int = 256 << 20
+    held_weights_bytes: int = 2 << 30  # models up to this size keep their weights during a job
+    layout_timeout: int = 120  # seconds that placing the blocks of the largest model may take
+    result_ttl: int = 7 * 86400  # how long a finished request can be recomputed when the cache lost it
+    failure_ttl: int = 86400
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Each field from the variable of its name in capitals. Raises ValueError, naming a bad variable."""
+        return cls(**read_fields(cls, environ))
+
+
+def read_fields(cls: type, environ: Mapping[str, str]) -> dict[str, str | int]:
+    """The fields of a settings dataclass that the environment sets, converted to the type of their default."""
+    values: dict[str, str | int] = {}
+    for name, field in cls.__dataclass_fields__.items():  # type: ignore[attr-defined]
+        text = environ.get(name.upper())
+        if text is None:
+            continue
+        if isinstance(field.default, int) and not (text.isascii() and text.isdigit()):
+            raise ValueError(f"{name.upper()}={text!r}: a whole number is expected.")
+        values[name] = int(text) if isinstance(field.default, int) else text
+    return values

@@ -1,0 +1,102 @@
+"""Results in the cache: bytes in pieces first, the manifest (JSON) last, so that a manifest means a whole result.
+
+A result's bytes are one run, cut into pieces of 1 MiB; its arrays are ranges of the run. A piece that Redis
+evicted makes the result a miss: readers get `Missing`, never a part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import redis.exceptions
+from redis import Redis
+
+PIECE = 1 << 20
+_AT_ONCE = 16  # pieces a round trip: enough to hide the latency, little enough to bound memory
+
+
+class Missing(LookupError):  # noqa: N818 - what it says, not what went wrong
+    """A result, or a piece of it, is not in the cache."""
+
+
+class CacheFull(Exception):  # noqa: N818
+    """The cache takes no more; what was written of the result is gone again."""
+
+
+def _manifest_key(id: str) -> str:
+    return f"result:{id}"
+
+
+def _piece_key(id: str, n: int) -> str:
+    return f"result:{id}:{n}"
+
+
+def write(cache: Redis, id: str, content: memoryview, manifest: dict[str, Any]) -> None:
+    """Store a result. Raises CacheFull where Redis has no room for it."""
+    starts = range(0, len(content), PIECE)
+    try:
+        for first in range(0, len(starts), _AT_ONCE):
+            pipeline = cache.pipeline(transaction=False)
+            for start in starts[first : first + _AT_ONCE]:
+                pipeline.set(_piece_key(id, start // PIECE), content[start : start + PIECE])
+            pipeline.execute()
+        if not whole(cache, id, len(content)):  # evicted by its own last pieces: it would be a miss for ever
+            raise redis.exceptions.OutOfMemoryError
+        cache.set(_manifest_key(id), json.dumps(manifest | {"size": len(content)}, allow_nan=False))
+    except redis.exceptions.OutOfMemoryError as error:
+        _delete(cache, id, len(content))
+        raise CacheFull(f"the cache has no room for a result of {len(content):,} bytes") from error
+
+
+def manifest(cache: Redis, id: str) -> dict[str, Any]:
+    """The manifest of a finished result. Raises Missing."""
+    content = cache.get(_manifest_key(id))
+    if content is None:
+        raise Missing(id)
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def read(cache: Redis, id: str, start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` of a result. Raises Missing where one of its pieces is gone."""
+    return b"".join(stream(cache, id, start, stop))
+
+
+def stream(cache: Redis, id: str, start: int, stop: int) -> Iterator[bytes]:
+    """The same in pieces, for answers too large to hold. Raises Missing, at any piece."""
+    first, last = start // PIECE, -(-stop // PIECE)
+    for n in range(first, last, _AT_ONCE):
+        pipeline = cache.pipeline(transaction=False)
+        wanted = []
+        for piece in range(n, min(n + _AT_ONCE, last)):
+            low, high = max(start - piece * PIECE, 0), min(stop - piece * PIECE, PIECE)
+            wanted.append(high - low)
+            if high - low == PIECE:
+                pipeline.get(_piece_key(id, piece))
+            else:
+                pipeline.getrange(_piece_key(id, piece), low, high - 1)
+        for size, piece_bytes in zip(wanted, pipeline.execute(), strict=True):
+            if piece_bytes is None or len(piece_bytes) != size:
+                raise Missing(id)
+            yield piece_bytes
+
+
+def whole(cache: Redis, id: str, size: int) -> bool:
+    """Whether every piece of a result of `size` bytes is still there."""
+    keys = [_piece_key(id, n) for n in range(-(-size // PIECE))]
+    return not keys or cache.exists(*keys) == len(keys)
+
+
+def forget(cache: Redis, id: str) -> None:
+    """Remove a result: the manifest first, so that nobody finds it half there."""
+    content = cache.getdel(_manifest_key(id))
+    if content is not None:
+        _delete(cache, id, json.loads(content)["size"])
+
+
+def _delete(cache: Redis, id: str, size: int) -> None:
+    keys = [_piece_key(id, n) for n in range(-(-size // PIECE))]
+    if keys:
+        cache.unlink(*keys)

@@ -1,0 +1,78 @@
+"""The worker process: `python -m worker`. Loads what jobs share before it forks them, then takes job after job."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Any
+
+from rq import Queue, Worker
+from rq.job import Job
+
+import worker.gpt.weights as weights
+import worker.jobs  # noqa: F401 - imported before the fork, so that no job pays for it
+import worker.store.events as events
+from worker.process import die_with_parent
+from worker.settings import Settings
+from worker.store.connection import connect
+from worker.store.requests import QUEUE
+
+_KILLED = "Work-horse terminated unexpectedly"
+_HEARTBEAT = 5  # seconds between two signs of life
+log = logging.getLogger("worker")
+
+
+class CutawayWorker(Worker):
+    """RQ's forking worker; says on the request's stream how a job ended when the job itself could not."""
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Seconds without a sign of life after which another worker takes the job over."""
+        return 3 * _HEARTBEAT
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """Run a job in the forked process, which must not outlive its worker."""
+        die_with_parent(signal.SIGKILL)
+        super().main_work_horse(job, queue)
+
+    def handle_job_failure(self, job: Job, queue: Queue, *args: Any, exc_string: str = "", **kwargs: Any) -> None:
+        """Retry a job whose process was killed; one that raised would raise again."""
+        killed, stopped = exc_string.startswith(_KILLED), self._stopped_job_id == job.id
+        if not killed:
+            job.retries_left = 0
+        retried = job.should_retry and not stopped
+        super().handle_job_failure(job, queue, *args, exc_string=exc_string, **kwargs)
+        if stopped:
+            events.publish(self.connection, job.id, "cancelled")
+        elif retried:
+            events.publish(self.connection, job.id, "queued", reason="Its process was killed: it is tried again.")
+        else:
+            events.publish(self.connection, job.id, "failed", reason=_reason(exc_string))
+
+
+def _reason(exc_string: str) -> str:
+    """What a client may know of a failure: the exception's last line, and no trace."""
+    if exc_string.startswith(_KILLED):
+        return "The process that computed it was killed each time it was tried, perhaps for want of memory."
+    last = exc_string.strip().rpartition("\n")[2]
+    return last.partition(": ")[2] or last or "It failed for no known reason."
+
+
+def main() -> None:
+    """Work until SIGTERM or SIGINT; the running job is finished first."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = Settings.from_environment()
+    weights.nano(), weights.nano_digest()  # shared with every job, copy-on-write
+    queue = connect(settings.queue_url)
+    CutawayWorker(
+        [Queue(QUEUE, connection=queue, serializer="json")],
+        connection=queue,
+        serializer="json",
+        worker_ttl=6 * _HEARTBEAT,
+        job_monitoring_interval=_HEARTBEAT,
+        maintenance_interval=_HEARTBEAT,
+        log_job_description=False,
+    ).work(logging_level="INFO")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A geometry as columns of numbers, a row a block, and as a safetensors file of them.
+
+Each is of all layers or of a range of them. What stands before the layers comes with the first, what stands after
+them with the last, so that the columns of ranges, one after another, are those of the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from worker.gpt.architecture import Role
+from worker.layout.geometry import COLUMN, MERGED, Geometry, Ints
+
+ROLES: tuple[Role, ...] = ("weight", "activation", "statistic")
+
+#: Dtype and shape of a row of each column. Wide elements first, so that in a file all begin where theirs may.
+COLUMNS: Mapping[str, tuple[DTypeLike, tuple[int, ...]]] = {
+    "position": ("<f8", (3,)),
+    "size": ("<f8", (3,)),
+    "cells": ("<i4", (3,)),
+    "layer": ("<i4", ()),
+    "head": ("<i4", ()),
+    "role": ("u1", ()),
+    "kind": ("u1", ()),
+}
+
+
+def columns(geometry: Geometry, layers: slice | range | None = None) -> dict[str, NDArray[Any]]:
+    """The blocks of these layers in block order: `position` (the minimum corner) and `size` float64 [N, 3],
+    `cells` int32 [N, 3], `layer` and `head` int32 [N] (-1: of none), `role` (a place in ROLES) and `kind` (in
+    `geometry.kinds`) uint8 [N].
+
+    Raises ValueError for layers that the model does not have.
+    """
+    span = geometry.layers(layers)
+    table = {name: np.empty(shape, dtype) for name, (dtype, shape) in _entries(geometry, span).items()}
+    _fill(table, geometry, span)
+    return table
+
+
+def safetensors(geometry: Geometry, layers: slice | range | None = None) -> memoryview:
+    """The columns as one safetensors file, whose metadata name roles and kinds. Raises as `columns` does."""
+    span = geometry.layers(layers)
+    entries = _entries(geometry, span)
+    head = header(entries, _metadata(geometry, span))
+    file = np.empty(len(head) + sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in entries.values()), "u1")
+    file[: len(head)] = np.frombuffer(head, "u1")
+    table, start = {}, len(head)
+    for name, (dtype, shape) in entries.items():
+        end = start + np.dtype(dtype).itemsize * prod(shape)
+        table[name] = file[start:end].view(dtype).reshape(shape)
+        start = end
+    _fill(table, geometry, span)
+    return file.data
+
+
+def header(entries: Mapping[str, tuple[DTypeLike, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """How a safetensors file begins that holds arrays of these dtypes and shapes in this order, without gaps.
+
+    It is padded to whole words of 8 bytes, so that all the data are aligned if the widest elements come first.
+    """
+    described: dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name, (given, shape) in entries.items():
+        dtype = np.dtype(given)
+        end = start + dtype.itemsize * prod(shape)
+        code = f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+        described[name] = {"dtype": code, "shape": shape, "data_offsets": (start, end)}
+        start = end
+    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _entries(geometry: Geometry, layers: range) -> dict[str, tuple[DTypeLike, tuple[int, ...]]]:
+    rows = geometry.count_in(layers)
+    return {name: (dtype, (rows, *row)) for name, (dtype, row) in COLUMNS.items()}
+
+
+def _metadata(geometry: Geometry, layers: range) -> dict[str, str]:
+    kinds = [
+        {"id": kind.id, "name": kind.name, "role": kind.role, "scope": kind.scope, "dims": kind.cells,
+         "minor": kind.minor, "tensor": kind.tensor, "merges": MERGED.get(kind.id, ())}
+        for kind in geometry.kinds
+    ]  # fmt: skip
+    return {
+        "roles": json.dumps(ROLES),
+        "kinds": json.dumps(kinds, ensure_ascii=False),
+        "style": geometry.style,
+        "cell": repr(geometry.cell),
+        "margin": repr(geometry.margin),
+        "count": str(geometry.count),
+        "layers": f"{layers.start}:{layers.stop}",
+    }
+
+
+def _fill(table: Mapping[str, NDArray[Any]], geometry: Geometry, layers: range) -> None:
+    roles = np.array([ROLES.index(kind.role) for kind in geometry.kinds], "u1")
+    numbers = np.arange(len(geometry.kinds), dtype="u1")
+    for section in _sections(geometry, layers):
+        position, size, cells, layer, head, role, kind = (section.of(table[name]) for name in COLUMNS)
+        kinds = section.kinds
+        at = section.layers.clip(0)  # what is of no layer has the same place in every column and row
+        position[..., 0] = geometry.x[kinds, at // COLUMN].T[:, None]
+        position[..., 1] = geometry.y[kinds, at % COLUMN].T[:, None]
+        position[..., 2] = geometry.back(kinds).T
+        size[:] = geometry.size[kinds]
+        cells[:] = geometry.cells[kinds]
+        layer[:] = section.layers[:, None, None]
+        head[:] = section.heads[:, None]
+        role[:] = roles[kinds]
+        kind[:] = numbers[kinds]
+
+
+class _Section(NamedTuple):
+    """Where the blocks of some kinds are in the columns."""
+
+    kinds: slice
+    layers: Ints  # [l], -1: of none
+    heads: Ints  # [h], -1: of none
+    rows: slice  # of the column
+    within: slice  # of those rows of each layer
+
+    def of(self, column: NDArray[Any]) -> NDArray[Any]:
+        """[N, …] -> [l, h, k, …], a view."""
+        row = column.shape[1:]
+        by_layer = column[self.rows].reshape(len(self.layers), -1, *row)[:, self.within]
+        return by_layer.reshape(*by_layer.shape[:1], len(self.heads), -1, *row)
+
+
+def _sections(geometry: Geometry, layers: range) -> Iterator[_Section]:
+    if not layers:
+        return
+    embedding, before, heads, after, unembedding = geometry.sections
+    none, every = np.array([-1]), np.arange(geometry.config.n_head)
+    start, stop = 0, geometry.count_in(layers)
+    if layers.start == 0:
+        start = embedding.stop
+        yield _Section(embedding, none, none, slice(start), slice(None))
+    if layers.stop == geometry.config.n_layer:
+        stop -= unembedding.stop - unembedding.start
+        yield _Section(unembedding, none, none, slice(stop, None), slice(None))
+    body, first, rest = slice(start, stop), before.stop - before.start, after.start - after.stop
+    yield _Section(before, np.array(layers), none, body, slice(first))
+    yield _Section(heads, np.array(layers), every, body, slice(first, rest))
+    yield _Section(after, np.array(layers), none, body, slice(rest, None))

@@ -1,0 +1,67 @@
+"""The face: HTTP in, bytes out. Knows no arithmetic."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from flask import Flask
+from flask.json.provider import JSONProvider
+from flask_compress import Compress
+from flask_cors import CORS
+from flask_smorest import Api
+
+import service.health as health
+import service.layouts as layouts
+import service.models as models
+import service.openapi as openapi
+import service.problems as problems
+import service.traces as traces
+from service.queue import Desk
+from service.schemas import ProblemSchema
+from service.settings import Settings
+from worker.store.connection import connect
+
+
+class Json(JSONProvider):
+    """JSON as RFC 8259 has it: no NaN, no duplicates of our own making."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The service; its settings come from the environment unless given. Connects to nothing before a request."""
+    settings = settings or Settings.from_environment()
+    app = Flask(__name__, static_folder=None)
+    app.json = Json(app)
+    app.url_map.strict_slashes = False
+    app.config |= {
+        "MAX_CONTENT_LENGTH": settings.max_body_bytes,
+        "COMPRESS_MIMETYPES": ["application/json", "application/problem+json", "application/yaml"],
+        "COMPRESS_ALGORITHM": ["br", "gzip"],
+        "COMPRESS_BR_LEVEL": 1,
+        "COMPRESS_LEVEL": 1,
+        "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
+        "API_TITLE": "Cutaway",
+        "API_VERSION": version("cutaway"),
+        "OPENAPI_VERSION": "3.1.0",
+    }
+    app.extensions["desk"] = Desk(settings, connect(settings.queue_url), connect(settings.cache_url))
+    CORS(app, origins=settings.cors_origins.split(","))
+    Compress(app)
+    api = Api(app)
+    api.spec.components.schema("Problem", schema=ProblemSchema)
+    for resource in (models, layouts, traces, health, openapi):
+        api.register_blueprint(resource.blueprint)
+    problems.register(app)
+    return app
+
+
+def openapi_yaml() -> str:
+    """The OpenAPI description of the service as the code has it."""
+    return openapi.text(create_app(Settings()))

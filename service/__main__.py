@@ -1,0 +1,90 @@
+"""The `cutaway` command. Each part is imported only when it is run, so that none waits for what it does not use."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+HOST = click.option("--host", envvar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
+PORT = click.option(
+    "--port", envvar="PORT", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cutaway")
+def main() -> None:
+    """See the inside of a GPT: every intermediate value, and the place of every matrix in a 3D picture."""
+
+
+@main.command()
+@HOST
+@PORT
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--cache-memory",
+    envvar="CACHE_MEMORY",
+    default="2gb",
+    show_default=True,
+    help="Size of the embedded cache, in Redis's units (500mb, 2gb).",
+)
+@click.option("--die-with-parent", is_flag=True, help="Stop when the process that started this one dies.")
+def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: bool) -> None:
+    """Run everything here: Redis (unless QUEUE_URL and CACHE_URL name yours), the workers and the API."""
+    from service import supervisor
+    from service.redis_server import RedisServerError
+    from worker import process
+
+    if die_with_parent:
+        process.die_with_parent(signal.SIGTERM)
+    try:
+        sys.exit(supervisor.up(host, port, workers, cache_memory))
+    except (supervisor.CannotStart, RedisServerError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@HOST
+@PORT
+@click.option(
+    "--processes",
+    envvar="WEB_CONCURRENCY",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Server processes.",
+)
+@click.option(
+    "--threads", envvar="THREADS", type=click.IntRange(1), default=16, show_default=True, help="Threads in each."
+)
+def api(host: str, port: int, processes: int, threads: int) -> None:
+    """Run the API alone."""
+    from service.server import Server
+
+    Server(host, port, processes, threads).run()
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(arguments: tuple[str, ...]) -> None:
+    """Run one worker alone."""
+    os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606 - no shell is what we want
+
+
+@main.command()
+@click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
+def openapi(path: Path | None) -> None:
+    """Write the API's description as YAML to PATH, or to standard output."""
+    from service import openapi_yaml
+
+    text = openapi_yaml()
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(prog_name="cutaway")

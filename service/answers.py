@@ -1,0 +1,94 @@
+"""How answers are given: waiting (RFC 7240), choosing a representation, caching what never changes (RFC 9110)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import orjson
+from flask import Response, request
+
+from service.problems import not_acceptable
+from service.queue import UNFINISHED, State, desk
+from worker.store.keys import Kind
+
+JSON = "application/json"
+YAML = "application/yaml"
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+def preferred_wait() -> float:
+    """Seconds that `Prefer: wait=…` asks to be held, within the service's limit; 0 without one."""
+    for preference in request.headers.get("Prefer", "").split(","):
+        name, _, value = preference.partition("=")
+        value = value.partition(";")[0].strip().strip('"')
+        if name.strip().lower() == "wait" and value.isascii() and value.isdigit():
+            return min(float(value), float(desk().settings.max_wait))
+    return 0.0
+
+
+def representation(*offered: str) -> str:
+    """The media type that the client likes best; the first where it does not say. 406 where it likes none."""
+    if "Accept" not in request.headers:
+        return offered[0]
+    best = request.accept_mimetypes.best_match(offered)
+    if best is None:
+        raise not_acceptable(list(offered))
+    return best
+
+
+def answer(
+    state: State, kind: Kind, represent: Callable[[State], dict[str, Any]], *, created: bool = False
+) -> Response:
+    """A trace or a layout as it stands, once it has ended or the time that the client would wait is over.
+
+    `represent` gives what is its kind's own. `created`: in answer to a POST, with 202 while it is under way.
+    """
+    if preferred_wait():
+        state = desk().wait(kind, state.id, preferred_wait()) or state
+    response = json(summary(state) | represent(state))
+    if created:
+        response.status_code = 202 if state.status in UNFINISHED else 200
+        response.headers["Location"] = f"/v1/{kind}s/{state.id}"
+    if preferred_wait():
+        response.headers["Preference-Applied"] = f"wait={preferred_wait():.0f}"
+    if state.status == "done" and not created:
+        return immutable(response, state.id, request.query_string.decode())
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def summary(state: State) -> dict[str, Any]:
+    """What is told of every request, whatever its kind."""
+    told = {
+        "id": state.id,
+        "status": state.status,
+        "created_at": state.created_at,
+        "started_at": state.started_at,
+        "finished_at": state.manifest.get("finished_at"),
+        "queue_position": state.queue_position,
+        "progress": state.progress,
+    }
+    return told | ({"error": {"detail": state.reason}} if state.reason else {})
+
+
+def json(body: dict[str, Any]) -> Response:
+    """A body as JSON; what JSON has no number for is null."""
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON)
+
+
+def immutable(response: Response, *identity: str) -> Response:
+    """Mark an answer that never changes: a strong ETag from what it is, and 304 to who has it."""
+    response.set_etag(hashlib.sha256("\0".join((*identity, response.mimetype)).encode()).hexdigest()[:32])
+    response.headers["Cache-Control"] = IMMUTABLE
+    response.vary.add("Accept")
+    response.make_conditional(request)
+    return response
+
+
+def octets(chunks: Iterable[bytes], length: int, content_type: str) -> Response:
+    """Bytes in the chunks that they come in."""
+    response = Response(chunks, content_type=content_type)
+    response.content_length = length
+    return response

@@ -1,0 +1,62 @@
+"""Health: whether the process lives, and whether it can do its work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis.exceptions
+from flask import Response
+from rq import Worker
+
+from service.answers import json
+from service.blueprint import Blueprint
+from service.problems import problem
+from service.queue import desk
+from service.schemas import HealthSchema, ProblemSchema
+from worker.store.connection import connect
+
+_PATIENCE = 1.0  # seconds; a health check that hangs tells nothing
+
+blueprint = Blueprint("health", __name__, description="Whether the service can do its work")
+
+
+@blueprint.get("/healthz")
+@blueprint.response(200, HealthSchema)
+def alive() -> dict[str, Any]:
+    """Say that this process lives."""
+    return {"status": "ok"}
+
+
+@blueprint.get("/readyz")
+@blueprint.response(200, HealthSchema)
+@blueprint.alt_response(503, schema=ProblemSchema)
+def ready() -> Response:
+    """Say whether traces can be computed: both Redis answer and a worker is registered."""
+    settings = desk().settings
+    missing = [
+        f"the {role}'s Redis does not answer"
+        for role, url in (("queue", settings.queue_url), ("cache", settings.cache_url))
+        if not _answers(url)
+    ]
+    if not missing and not _workers():
+        missing = ["no worker is registered"]
+    if missing:
+        return problem(503, "; ".join(missing).capitalize() + ".", headers={"Retry-After": "2"})
+    return json({"status": "ok"})
+
+
+def _answers(url: str) -> bool:
+    client = connect(url, timeout=_PATIENCE, retries=0)
+    try:
+        return bool(client.ping())
+    except redis.exceptions.RedisError:
+        return False
+    finally:
+        client.close()
+
+
+def _workers() -> int:
+    """How many workers gave a sign of life lately; those that died stay registered for a while."""
+    queue = desk().queue
+    keys = Worker.all_keys(queue=desk().jobs)
+    return int(queue.exists(*keys)) if keys else 0

@@ -1,0 +1,168 @@
+"""Layouts: where every block of a model stands, and what fills it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from flask import Response, request
+from flask.views import MethodView
+from werkzeug.exceptions import NotFound
+
+import worker.gpt.models as models
+import worker.layout.describe as describe
+import worker.store.pieces as pieces
+from service.answers import JSON, answer, immutable, octets, representation
+from service.blueprint import PREFER, Blueprint, also
+from service.problems import Invalid
+from service.queue import State, desk
+from service.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
+from worker.layout.encode import COLUMNS, safetensors
+from worker.layout.geometry import Geometry
+
+SAFETENSORS = "application/x-safetensors"
+MAX_JSON_BLOCKS = 20_000
+MAX_COLUMN_BYTES = 512 << 20
+_MAX_LINKS = 10_000
+_BLOCK_BYTES = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in COLUMNS.values())
+
+blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description="Where every block stands")
+
+
+@blueprint.post("")
+@blueprint.arguments(LayoutRequestSchema)
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
+@blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+def create(wanted: dict[str, Any]) -> Response:
+    """Ask for the layout of a model over a number of tokens. The same request is the same layout."""
+    state = desk().ask("layout", canonical(wanted), desk().settings.layout_timeout)
+    return answer(state, "layout", _represent, created=True)
+
+
+@blueprint.route("/<layout_id>")
+class Layout(MethodView):
+    """One layout."""
+
+    @blueprint.arguments(LayoutQuery, location="query")
+    @blueprint.doc(parameters=[PREFER], **also(SAFETENSORS))
+    @blueprint.response(200, LayoutSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], layout_id: str) -> Response:
+        """Read a layout: as JSON, whole or by layers and fields, or as columns of numbers in a safetensors file."""
+        chosen = representation(JSON, SAFETENSORS)
+        state = desk().find("layout", layout_id)
+        if state is None:
+            raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
+        if state.status != "done" or chosen == JSON:
+            return answer(state, "layout", lambda state: _represent(state, query))
+        return _columns(state, query)
+
+
+def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What of a request decides the layout."""
+    config = models.resolve(wanted["model"]).config
+    tokens = wanted["tokens"] or config.n_positions
+    if tokens > config.n_positions:
+        raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
+    return {"config": config.to_mapping(), "tokens": tokens, "batch": wanted["batch"], "style": wanted["style"]}
+
+
+def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
+    asked = state.request
+    same = models.resolve(asked["config"])
+    body = {"model": same.id, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
+    if state.status != "done":
+        return body
+    geometry = _geometry(state)
+    layers, heads = _parts(geometry, query or {})
+    fields = _fields(query or {})
+    body |= {
+        "cell": geometry.cell,
+        "margin": geometry.margin,
+        "count": geometry.count,
+        "bounds": geometry.bounds._asdict(),
+    }
+    if _count(geometry, layers, heads) > MAX_JSON_BLOCKS:
+        links = list(islice(_links(state.id, geometry, layers, heads), _MAX_LINKS))
+        return body | {"blocks": None, "groups": None, "links": links}
+    return body | {
+        "blocks": list(describe.blocks(geometry, layers, heads, fields)),
+        "groups": describe.groups(geometry, layers, heads),
+    }
+
+
+def _columns(state: State, query: dict[str, Any]) -> Response:
+    geometry = _geometry(state)
+    layers, heads = _parts(geometry, query)
+    if "heads" in query or "fields_" in query:
+        raise Invalid({"heads" if "heads" in query else "fields": ["Columns come whole: only layers can be chosen."]})
+    nbytes = _BLOCK_BYTES * geometry.count_in(layers)
+    if nbytes > MAX_COLUMN_BYTES:
+        raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_COLUMN_BYTES:,}: fewer."]})
+    content = safetensors(geometry, layers)
+    response = octets([bytes(content)], len(content), SAFETENSORS)
+    return immutable(response, state.id, request.query_string.decode())
+
+
+def _geometry(state: State) -> Geometry:
+    """The geometry that the worker placed, read back from the cache."""
+    manifest = state.manifest
+    content = pieces.read(desk().cache, state.id, 0, manifest["size"])
+    arrays = {}
+    for name, slot in manifest["arrays"].items():
+        count = int(np.prod(slot["shape"]))
+        arrays[name] = np.frombuffer(content, slot["dtype"], count, slot["offset"]).reshape(slot["shape"])
+    return Geometry.from_arrays(arrays)
+
+
+def _parts(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
+    layers = _range("layers", query.get("layers"), geometry.config.n_layer)
+    return layers, _range("heads", query.get("heads"), geometry.config.n_head)
+
+
+def _range(name: str, text: str | None, count: int) -> range:
+    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})", text or ":", re.ASCII)
+    if match:
+        start, stop = int(match[1] or 0), int(match[2] or count)
+        if start < stop <= count:
+            return range(start, stop)
+    raise Invalid({name: [f"{text!r} is no range of this model's {count:,} {name}: start:stop, as in 0:{count}."]})
+
+
+def _fields(query: dict[str, Any]) -> list[str] | None:
+    if "fields_" not in query:
+        return None
+    fields = [field.strip() for field in query["fields_"].split(",")]
+    unknown = [field for field in fields if field not in describe.FIELDS]
+    if unknown:
+        raise Invalid({"fields": [f"{unknown[0]!r} is no field of a block: {', '.join(describe.FIELDS)} are."]})
+    return fields
+
+
+def _count(geometry: Geometry, layers: range, heads: range) -> int:
+    left_out = geometry.config.n_head - len(heads)
+    return geometry.count_in(layers) - left_out * len(layers) * _a_head(geometry)
+
+
+def _a_head(geometry: Geometry) -> int:
+    return len(geometry.kinds[geometry.sections.heads])
+
+
+def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator[str]:
+    """The parts of a large layout, each small enough for JSON: some layers, or some heads of one layer."""
+    a_head = _a_head(geometry)
+    outside = len(geometry.kinds) - a_head  # at most: what of a layer is of no head, and both ends of the model
+    together = MAX_JSON_BLOCKS // (outside + a_head * len(heads))
+    layers_a_part, heads_a_part = (together, len(heads)) if together else (1, (MAX_JSON_BLOCKS - outside) // a_head)
+    for layer in layers[::layers_a_part]:
+        for head in heads[::heads_a_part]:
+            last_layer, last_head = min(layer + layers_a_part, layers.stop), min(head + heads_a_part, heads.stop)
+            of_heads = "" if last_head - head == geometry.config.n_head else f"&heads={head}:{last_head}"
+            yield f"/v1/layouts/{id}?layers={layer}:{last_layer}{of_heads}"

@@ -1,0 +1,89 @@
+"""Models: what there is to look into, and their weights."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from flask import Response
+from flask.views import MethodView
+
+import service.tensors as tensors
+import worker.gpt.counts as counts
+import worker.gpt.models as models
+import worker.gpt.weights as weights
+from service.answers import immutable
+from service.blueprint import Blueprint, also
+from service.schemas import ModelSchema, ModelsSchema, ProblemSchema, TensorQuery, TensorsSchema, TensorValuesSchema
+from worker.gpt.models import Model
+
+blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """A preset's model as the API tells it."""
+    preset, vocabulary = model.preset, model.vocabulary
+    assert preset is not None
+    spelled = {"tokens": [vocabulary.piece(n).decode() for n in range(vocabulary.size)]}
+    return {
+        "id": model.id,
+        "name": preset.name,
+        "family": preset.family,
+        "note": preset.note,
+        "config": model.config.to_mapping(),
+        "parameters": counts.parameters(model.config),
+        "weights": {"source": model.source, "digest": model.digest, "note": model.note},
+        "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size}
+        | (spelled if vocabulary.kind == "letters" else {}),
+    }
+
+
+@blueprint.get("")
+@blueprint.response(200, ModelsSchema)
+def index() -> dict[str, Any]:
+    """List the models, from the smallest to the largest."""
+    return {"models": [describe(model) for model in models.all_models()]}
+
+
+@blueprint.get("/<model_id>")
+@blueprint.response(200, ModelSchema)
+@blueprint.alt_response(404, schema=ProblemSchema)
+def get(model_id: str) -> dict[str, Any]:
+    """One model: its sizes, its parameters by part, where its weights come from."""
+    return describe(models.find(model_id))
+
+
+@blueprint.get("/<model_id>/tensors")
+@blueprint.response(200, TensorsSchema)
+@blueprint.alt_response(404, schema=ProblemSchema)
+def list_tensors(model_id: str) -> dict[str, Any]:
+    """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out)."""
+    catalogue = weights.catalogue(models.find(model_id).config)
+    return {
+        "tensors": [
+            {"name": name, "shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}
+            for name, shape in catalogue.items()
+        ]
+    }
+
+
+@blueprint.route("/<model_id>/tensors/<name>")
+class Weight(MethodView):
+    """One weight."""
+
+    @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.doc(**also(tensors.OCTETS))
+    @blueprint.response(200, TensorValuesSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:
+        """Read a weight or a slice of it: JSON, or raw bytes by Accept. Synthetic ones are made for the slice alone."""
+        model = models.find(model_id)
+        shape = tensors.find(weights.catalogue(model.config), name, model_id)
+        key = tensors.parse_slice(query["slice"], shape)
+        picked = tensors.sliced_shape(shape, key)
+        response = tensors.answer(
+            name, "float32", picked, lambda: [model.weights().read(name, key).astype("<f4", copy=False).tobytes()]
+        )
+        return immutable(response, model.digest, str(model.config), name, query["slice"])

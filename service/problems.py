@@ -1,0 +1,115 @@
+"""Every error's shape: application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import redis.exceptions
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import (
+    HTTPException,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    RequestEntityTooLarge,
+    UnprocessableEntity,
+)
+
+from worker.gpt.config import ConfigError
+from worker.gpt.models import UnknownModelError
+
+log = logging.getLogger(__name__)
+Errors = dict[str, list[str]]
+
+
+class Invalid(UnprocessableEntity):
+    """A request whose fields have values that cannot be: `errors` says for each what is allowed."""
+
+    def __init__(self, errors: Errors) -> None:
+        super().__init__("; ".join(f"{field}: {text}" for field, texts in errors.items() for text in texts))
+        self.errors = errors
+
+
+def problem(status: int, detail: str, errors: Errors | None = None, headers: dict[str, str] | None = None) -> Response:
+    """A problem as a response."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        body["errors"] = errors
+    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+
+
+def not_acceptable(allowed: list[str], why: str = "There is no such representation") -> NotAcceptable:
+    """406, listing what there is."""
+    return NotAcceptable(f"{why}: ask for {' or '.join(allowed)} in Accept.")
+
+
+def register(app: Flask) -> None:
+    """Answer every exception with a problem; only a defect of ours is a 500, and it tells nothing of itself."""
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(ConfigError, lambda error: _invalid({f"model.{k}": v for k, v in error.errors.items()}))
+    app.register_error_handler(UnknownModelError, lambda error: problem(404, str(error)))
+    for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+        app.register_error_handler(away, _redis_away)
+    app.register_error_handler(Exception, _defect)
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    if error.response is not None:
+        return problem(status, error.response.get_data(as_text=True))
+    if isinstance(error, Invalid):
+        return _invalid(error.errors)
+    messages = getattr(error, "data", {}).get("messages")
+    if messages:  # marshmallow's, by where the field was looked for
+        return _invalid(_flatten({k: v for part in messages.values() for k, v in _fields(part).items()}))
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After", "Accept")}
+    return problem(status, _detail(error), headers=headers)
+
+
+def _detail(error: HTTPException) -> str:
+    """What went wrong, in words of this API where werkzeug has only general ones."""
+    if isinstance(error, RequestEntityTooLarge):
+        return f"The body is larger than the {current_app.config['MAX_CONTENT_LENGTH']:,} bytes that are read here."
+    if isinstance(error, MethodNotAllowed):
+        return f"{request.method} is not allowed here: {', '.join(sorted(error.valid_methods or ()))} are."
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        return f"There is nothing at {request.path}: /openapi.yaml tells what there is."
+    return error.description or HTTPStatus(error.code or 500).description
+
+
+def _invalid(errors: Errors) -> Response:
+    return problem(422, "; ".join(f"{field}: {' '.join(texts)}" for field, texts in errors.items()), errors)
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    return {str(k): v for k, v in part.items()} if isinstance(part, dict) else {"body": part}
+
+
+def _flatten(messages: dict[str, Any], prefix: str = "") -> Errors:
+    """Nested messages by the dotted path of their field."""
+    errors: Errors = {}
+    for name, inner in messages.items():
+        path = prefix if name == "_schema" and prefix else f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(inner, dict):
+            errors |= _flatten(inner, path)
+        else:
+            errors[path.replace("_schema", "body")] = [str(text) for text in inner]
+    return errors
+
+
+def _redis_away(error: Exception) -> Response:
+    log.warning("Redis is away: %s", error)
+    return problem(503, "The service's store is away for the moment; try again.", headers={"Retry-After": "2"})
+
+
+def _defect(error: Exception) -> Response:
+    log.exception("unexpected error", exc_info=error)
+    return problem(500, "Something went wrong here; the request was not the reason.")

@@ -1,0 +1,322 @@
+"""What requests and answers look like; `openapi.yaml` is made from these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS, MAX_BATCH
+
+HEX_ID = validate.Regexp(r"\A[0-9a-f]{64}\Z", error="An id is 64 hexadecimal digits.")
+STATUSES = ["queued", "running", "done", "failed", "cancelled"]
+
+
+def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:
+    """A whole number in a range; numbers as text are refused."""
+    return fields.Integer(strict=True, validate=validate.Range(least, most), **kwargs)
+
+
+def moment(**kwargs: Any) -> fields.String:
+    """A time as RFC 3339, in UTC."""
+    return fields.String(**kwargs, metadata={"format": "date-time"})
+
+
+class ProblemSchema(Schema):
+    """RFC 9457."""
+
+    type = fields.String(required=True)
+    title = fields.String(required=True)
+    status = fields.Integer(required=True)
+    detail = fields.String(required=True)
+    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+
+
+class ConfigSchema(Schema):
+    """Sizes by the names of Hugging Face's GPT2Config; what is left out is GPT-2's."""
+
+    n_layer = whole(1, LIMITS["n_layer"])
+    n_head = whole(1, LIMITS["n_head"])
+    n_embd = whole(1, LIMITS["n_embd"])
+    d_head = whole(1, LIMITS["d_head"], allow_none=True)
+    n_inner = whole(1, LIMITS["n_inner"], allow_none=True)
+    n_positions = whole(1, LIMITS["n_positions"])
+    vocab_size = whole(1, LIMITS["vocab_size"])
+    layer_norm_epsilon = fields.Float(validate=validate.Range(0, 1, min_inclusive=False, max_inclusive=False))
+    activation_function = fields.String(validate=validate.OneOf(ACTIVATION_FUNCTIONS))
+    tie_word_embeddings = fields.Boolean()
+
+
+class ModelField(fields.Field[Any]):
+    """A model's id or a (partial) configuration. The domain says what of a configuration is wrong."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        either = [{"type": "string", "example": "nano-gpt"}, {"$ref": "#/components/schemas/Config"}]
+        super().__init__(**kwargs, metadata={"oneOf": either})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | dict[str, Any]:
+        if not isinstance(value, str | dict):
+            raise ValidationError('The id of a model, as in "gpt2", or an object with its configuration.')
+        return value
+
+
+class PartSchema(Schema):
+    total = fields.Integer(required=True)
+    non_embedding = fields.Integer(required=True)
+    by_part = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+
+
+class WeightsSchema(Schema):
+    source = fields.String(required=True, validate=validate.OneOf(["trained", "checkpoint", "synthetic"]))
+    digest = fields.String(required=True)
+    note = fields.String(required=True)
+
+
+class VocabularySchema(Schema):
+    kind = fields.String(required=True, validate=validate.OneOf(["letters", "gpt2", "ids"]))
+    size = fields.Integer(required=True)
+    tokens = fields.List(fields.String())
+
+
+class ModelSchema(Schema):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    family = fields.String(required=True)
+    note = fields.String()
+    config = fields.Nested(ConfigSchema, required=True)
+    parameters = fields.Nested(PartSchema, required=True)
+    weights = fields.Nested(WeightsSchema, required=True)
+    vocabulary = fields.Nested(VocabularySchema, required=True)
+
+
+class ModelsSchema(Schema):
+    models = fields.List(fields.Nested(ModelSchema), required=True)
+
+
+class TensorSchema(Schema):
+    """One tensor, without its values. The statistics leave masked cells (−inf) out."""
+
+    name = fields.String()
+    shape = fields.List(fields.Integer(), required=True)
+    dtype = fields.String(required=True)
+    bytes = fields.Integer(required=True)
+    min = fields.Float()
+    max = fields.Float()
+    mean = fields.Float()
+    absmax = fields.Float()
+
+
+class TensorsSchema(Schema):
+    tensors = fields.List(fields.Nested(TensorSchema), required=True)
+
+
+class TensorValuesSchema(Schema):
+    """One tensor, or the slice that was asked for, as nested lists; −inf is null."""
+
+    name = fields.String(required=True)
+    shape = fields.List(fields.Integer(), required=True)
+    dtype = fields.String(required=True)
+    data = fields.Raw(required=True, allow_none=True, metadata={"description": "a number or nested lists of numbers"})
+
+
+class TensorQuery(Schema):
+    slice = fields.String(
+        load_default="",
+        validate=validate.Length(max=200),
+        metadata={"description": "basic NumPy slicing", "example": "0,:,5"},
+    )
+
+
+class GenerateSchema(Schema):
+    """How new tokens are drawn; temperature 0 is greedy."""
+
+    max_new_tokens = whole(1, LIMITS["n_positions"], required=True)
+    temperature = fields.Float(load_default=0.0, validate=validate.Range(0, 100))
+    top_k = whole(1, LIMITS["vocab_size"], load_default=None, allow_none=True)
+    top_p = fields.Float(
+        load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False)
+    )
+    seed = whole(0, 2**63 - 1, load_default=0)
+
+
+class WeightsChoiceSchema(Schema):
+    synthetic = whole(0, 2**63 - 1, required=True, metadata={"description": "the seed"})
+
+
+class TraceRequestSchema(Schema):
+    """A model, and text or tokens for it."""
+
+    model = ModelField(required=True)
+    text = fields.String()
+    tokens = fields.List(whole(0, LIMITS["vocab_size"] - 1), validate=validate.Length(max=LIMITS["n_positions"]))
+    generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
+    capture = fields.List(
+        fields.String(validate=validate.Length(1, 200)), load_default=lambda: ["*"], validate=validate.Length(1, 100)
+    )
+    dtype = fields.String(load_default="float32", validate=validate.OneOf(["float32", "float16"]))
+    weights = fields.Nested(WeightsChoiceSchema)
+
+    @validates_schema
+    def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if ("text" in data) == ("tokens" in data):
+            raise ValidationError('Exactly one of "text" and "tokens" is needed.', "text")
+
+
+class ProgressSchema(Schema):
+    done = fields.Integer(required=True)
+    total = fields.Integer(required=True)
+    unit = fields.String(required=True)
+
+
+class PieceSchema(Schema):
+    """A token with its bytes: not every token is valid UTF-8 by itself."""
+
+    token = fields.Integer(required=True)
+    text = fields.String(required=True)
+    bytes = fields.List(fields.Integer(), required=True)
+
+
+class ProbabilitySchema(Schema):
+    token = fields.Integer(required=True)
+    text = fields.String(required=True)
+    probability = fields.Float(required=True)
+
+
+class GeneratedSchema(ProbabilitySchema):
+    """A new token; `position` is the one whose distribution it was drawn from."""
+
+    position = fields.Integer(required=True)
+    top = fields.List(fields.Nested(ProbabilitySchema), required=True)
+
+
+class FailureSchema(Schema):
+    detail = fields.String(required=True)
+
+
+class SummarySchema(Schema):
+    """How a request stands."""
+
+    id = fields.String(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
+    model = fields.String(required=True, allow_none=True, metadata={"description": "null for a size of one's own"})
+    created_at = moment(required=True)
+    started_at = moment(allow_none=True)
+    finished_at = moment(allow_none=True)
+    queue_position = fields.Integer(allow_none=True, metadata={"description": "0 is next"})
+    progress = fields.Nested(ProgressSchema, allow_none=True)
+    error = fields.Nested(FailureSchema)
+
+
+class TraceSchema(SummarySchema):
+    """A trace; `output`, `generated`, `tensors` and `layout` are there when it is done."""
+
+    config = fields.Nested(ConfigSchema, required=True)
+    weights = fields.Nested(WeightsSchema, required=True)
+    tokens = fields.List(fields.Integer(), required=True)
+    pieces = fields.List(fields.Nested(PieceSchema), required=True)
+    output = fields.String(allow_none=True)
+    generated = fields.List(fields.Nested(GeneratedSchema))
+    tensors = fields.Dict(keys=fields.String(), values=fields.Nested(TensorSchema))
+    layout = fields.String(metadata={"description": "where the picture of this trace is"})
+
+
+class TracesSchema(Schema):
+    traces = fields.List(fields.Nested(SummarySchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class TracesQuery(Schema):
+    model = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
+    cursor = fields.Integer(validate=validate.Range(0, 2**53))
+
+
+class LayoutRequestSchema(Schema):
+    """A model and how many tokens it reads: all it can, where nothing is said."""
+
+    model = ModelField(required=True)
+    tokens = whole(1, LIMITS["n_positions"], allow_none=True, load_default=None)
+    batch = whole(1, MAX_BATCH, load_default=1)
+    style = fields.String(load_default="columns", validate=validate.OneOf(["columns", "llm-viz"]))
+
+
+class LayoutQuery(Schema):
+    layers = fields.String(metadata={"description": "a range of layers", "example": "0:4"})
+    heads = fields.String(metadata={"description": "a range of heads in each layer", "example": "0:12"})
+    fields_ = fields.String(
+        data_key="fields", metadata={"description": "which keys of a block", "example": "id,position,size"}
+    )
+
+
+class CellsSchema(Schema):
+    """Where a block's values lie: for each axis of the tensor a row [a, b, c, d]: cell (i, j, k) is at a·i+b·j+c·k+d."""
+
+    name = fields.String(required=True)
+    index = fields.List(fields.List(fields.Integer()), required=True)
+
+
+class InputSchema(Schema):
+    """A block that a formula reads: rows [a, b, c, e, d] for its x, y, z: cell a·i + b·j + c·k + e·s + d."""
+
+    block = fields.String(required=True)
+    index = fields.List(fields.List(fields.Integer()), required=True)
+
+
+class FormulaSchema(Schema):
+    """How a cell is made of cells of other blocks."""
+
+    op = fields.String(required=True)
+    over = fields.Integer(allow_none=True, metadata={"description": "how many values s takes"})
+    inputs = fields.List(fields.Nested(InputSchema), required=True)
+    scale = fields.Float()
+    mask = fields.String()
+    epsilon = fields.Float()
+    function = fields.String()
+
+
+class BlockSchema(Schema):
+    id = fields.String()
+    name = fields.String()
+    role = fields.String(validate=validate.OneOf(["weight", "activation", "statistic"]))
+    layer = fields.Integer(allow_none=True)
+    head = fields.Integer(allow_none=True)
+    position = fields.List(fields.Float())
+    size = fields.List(fields.Float())
+    cells = fields.List(fields.Integer())
+    dims = fields.List(fields.String())
+    minor = fields.Boolean()
+    tensor = fields.Nested(CellsSchema, allow_none=True)
+    formula = fields.Nested(FormulaSchema, allow_none=True)
+
+
+class GroupSchema(Schema):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    blocks = fields.List(fields.String(), required=True)
+
+
+class BoundsSchema(Schema):
+    min = fields.List(fields.Float(), required=True)
+    max = fields.List(fields.Float(), required=True)
+
+
+class LayoutSchema(SummarySchema):
+    """A layout; what follows `style` is there when it is done. More than 20,000 blocks are null, and `links` leads on."""
+
+    config = fields.Nested(ConfigSchema, required=True)
+    tokens = fields.Integer(required=True)
+    batch = fields.Integer(required=True)
+    style = fields.String(required=True)
+    cell = fields.Float()
+    margin = fields.Float()
+    count = fields.Integer()
+    bounds = fields.Nested(BoundsSchema)
+    blocks = fields.List(fields.Nested(BlockSchema), allow_none=True)
+    groups = fields.List(fields.Nested(GroupSchema), allow_none=True)
+    links = fields.List(fields.String())
+
+
+class HealthSchema(Schema):
+    status = fields.String(required=True)
+    detail = fields.Dict(keys=fields.String(), values=fields.String())

@@ -1,0 +1,16 @@
+"""What a deployment may set for the service, on top of what it sets for the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import worker.settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(worker.settings.Settings):
+    """The bounds of a request. Times are in seconds, sizes in bytes."""
+
+    cors_origins: str = "*"  # who may read from a browser, separated by commas
+    max_body_bytes: int = 8 << 20
+    max_wait: int = 60  # the longest that `Prefer: wait` holds a request

@@ -1,0 +1,253 @@
+"""Traces: every intermediate value of a model's inference over some tokens."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from flask import Response
+from flask.views import MethodView
+from werkzeug.exceptions import Conflict, NotFound
+
+import service.tensors as tensors
+import worker.gpt.architecture as architecture
+import worker.gpt.counts as counts
+import worker.gpt.models as models
+import worker.store.pieces as pieces
+from service.answers import answer, immutable, json, preferred_wait, summary
+from service.blueprint import PREFER, Blueprint, also
+from service.problems import Invalid
+from service.queue import UNFINISHED, State, desk
+from service.schemas import (
+    ProblemSchema,
+    TensorQuery,
+    TensorsSchema,
+    TensorValuesSchema,
+    TraceRequestSchema,
+    TraceSchema,
+    TracesQuery,
+    TracesSchema,
+)
+from worker.gpt.arena import captured, plan
+from worker.gpt.generate import Sampling, positions
+from worker.gpt.models import Model
+from worker.gpt.tokens import TextError
+
+_RATE = 1e9  # operations a second that the slowest machine is expected to do
+_TIMEOUT = 60  # seconds that any trace may take, whatever its size
+
+blueprint = Blueprint("traces", __name__, url_prefix="/v1/traces", description="Every value of an inference")
+
+
+@blueprint.route("")
+class Traces(MethodView):
+    """All traces."""
+
+    @blueprint.arguments(TraceRequestSchema)
+    @blueprint.doc(parameters=[PREFER])
+    @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
+    @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def post(self, wanted: dict[str, Any]) -> Response:
+        """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace."""
+        model, asked = _canonical(wanted)
+        length = positions(len(asked["tokens"]), _sampling(asked))
+        timeout = _TIMEOUT + int(counts.operations(model.config, length) / _RATE)
+        return answer(desk().ask("trace", asked, timeout), "trace", _represent, created=True)
+
+    @blueprint.arguments(TracesQuery, location="query")
+    @blueprint.response(200, TracesSchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """List traces, newest first, a page at a time."""
+
+        def wanted(state: State) -> bool:
+            fits = query.get("status") in (None, state.status)
+            return fits and query.get("model") in (None, models.from_canonical(state.request).id)
+
+        found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
+        return {
+            "traces": [summary(state) | {"model": models.resolve(state.request["config"]).id} for state in found],
+            "next_cursor": None if cursor is None else str(cursor),
+        }
+
+
+@blueprint.route("/<trace_id>")
+class Trace(MethodView):
+    """One trace."""
+
+    @blueprint.doc(parameters=[PREFER])
+    @blueprint.response(200, TraceSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def get(self, trace_id: str) -> Response:
+        """Read a trace: how it stands, and when it is done what it generated and which tensors it holds."""
+        return answer(_find(trace_id), "trace", _represent)
+
+    @blueprint.response(204)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def delete(self, trace_id: str) -> None:
+        """Cancel a trace that is queued or running; forget one that has ended."""
+        if not desk().cancel("trace", trace_id):
+            raise _unknown(trace_id)
+
+
+@blueprint.get("/<trace_id>/tensors")
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(200, TensorsSchema)
+@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(409, schema=ProblemSchema)
+def list_tensors(trace_id: str) -> Response:
+    """List the tensors that a finished trace holds, in order of computation."""
+    held = _done(trace_id).manifest["tensors"]
+    listed = [{"name": name} | {k: v for k, v in slot.items() if k != "offset"} for name, slot in held.items()]
+    return immutable(json({"tensors": listed}), trace_id, "tensors")
+
+
+@blueprint.route("/<trace_id>/tensors/<name>")
+class Tensor(MethodView):
+    """One tensor of a trace."""
+
+    @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.doc(parameters=[PREFER], **also(tensors.OCTETS))
+    @blueprint.response(200, TensorValuesSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    @blueprint.alt_response(409, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], trace_id: str, name: str) -> Response:
+        """Read a tensor or a slice of it: JSON, or raw little-endian bytes in C order by Accept."""
+        held = _done(trace_id).manifest["tensors"]
+        name = architecture.value_name(name)
+        slot = tensors.find(held, name, "this trace")
+        shape = tuple(slot["shape"])
+        key = tensors.parse_slice(query["slice"], shape)
+        read = partial(pieces.stream, desk().cache, trace_id)
+        try:
+            response = tensors.answer(
+                name, slot["dtype"], tensors.sliced_shape(shape, key), lambda: tensors.stored(read, slot, key)
+            )
+        except pieces.Missing:
+            desk().lost("trace", trace_id)
+            raise _not_done("the cache had lost it, and it is being computed again") from None
+        return immutable(response, trace_id, name, query["slice"])
+
+
+def _canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+    """The model, and what of a request decides the trace."""
+    seed = wanted["weights"]["synthetic"] if "weights" in wanted else None
+    model = models.resolve(wanted["model"], synthetic_seed=seed)
+    asked = model.canonical() | {
+        "tokens": _tokens(model, wanted),
+        "generate": wanted["generate"],
+        "capture": [architecture.value_name(pattern) for pattern in wanted["capture"]],
+        "dtype": wanted["dtype"],
+    }
+    _check_length(model, asked)
+    _check_capture(model, asked)
+    return model, asked
+
+
+def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
+    if "text" in wanted:
+        try:
+            found = model.vocabulary.encode(wanted["text"])
+        except TextError as error:
+            raise Invalid({"text": [str(error)]}) from None
+    else:
+        found = wanted["tokens"]
+    field = "text" if "text" in wanted else "tokens"
+    if not found:
+        raise Invalid({field: ["It is empty: a model needs at least one token."]})
+    outside = next((token for token in found if token >= model.config.vocab_size), None)
+    if outside is not None:
+        raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {model.config.vocab_size - 1}."]})
+    return found
+
+
+def _check_length(model: Model, asked: dict[str, Any]) -> None:
+    prompt, sampling = len(asked["tokens"]), _sampling(asked)
+    length, most = positions(prompt, sampling), model.config.n_positions
+    if prompt > most:
+        raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
+    if length > most:
+        room = most - prompt + 1
+        raise Invalid(
+            {
+                "generate.max_new_tokens": [
+                    f"{prompt:,} tokens and {sampling.max_new_tokens:,} new ones, of which the last is not fed, "
+                    f"take {length:,} positions: this model has {most:,}, so at most {room:,} new ones."
+                ]
+            }
+        )
+
+
+def _check_capture(model: Model, asked: dict[str, Any]) -> None:
+    names = [name for name, _ in architecture.expand(architecture.VALUES, model.config.n_layer)]
+    for pattern in asked["capture"]:
+        if not captured(names, [pattern]):
+            some = ", ".join([*names[:5], *names[-2:]])
+            raise Invalid({"capture": [f"{pattern!r} matches no tensor: the names are {some} and so on."]})
+    size = plan(model.config, positions(len(asked["tokens"]), _sampling(asked)), capture=asked["capture"]).nbytes
+    most = desk().settings.max_trace_bytes
+    if size > most:
+        raise Invalid(
+            {
+                "tokens": [
+                    f"This trace needs {size:,} bytes, and at most {most:,} are allowed here (MAX_TRACE_BYTES): "
+                    "a smaller model or fewer tokens would fit."
+                ]
+            }
+        )
+
+
+def _sampling(asked: dict[str, Any]) -> Sampling:
+    return Sampling(**(asked["generate"] or {}))
+
+
+def _find(trace_id: str) -> State:
+    state = desk().find("trace", trace_id)
+    if state is None:
+        raise _unknown(trace_id)
+    return state
+
+
+def _done(trace_id: str) -> State:
+    state = _find(trace_id)
+    if state.status in UNFINISHED and preferred_wait():
+        state = desk().wait("trace", trace_id, preferred_wait()) or state
+    if state.status != "done":
+        raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
+    return state
+
+
+def _unknown(trace_id: str) -> NotFound:
+    return NotFound(f"Nobody has asked for a trace {trace_id!r}.")
+
+
+def _not_done(why: str) -> Conflict:
+    """409: a trace has tensors only when it is done."""
+    return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
+
+
+def _represent(state: State) -> dict[str, Any]:
+    model, asked = models.from_canonical(state.request), state.request
+    config, weights = model.config.to_mapping(), {"source": model.source, "digest": model.digest, "note": model.note}
+    vocabulary = model.vocabulary
+    told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]
+    body: dict[str, Any] = {
+        "model": model.id,
+        "config": config,
+        "weights": weights,
+        "tokens": asked["tokens"],
+        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in told],
+    }
+    if state.status != "done":
+        return body
+    held = state.manifest["tensors"].items()
+    return body | {
+        "output": state.manifest["output"],
+        "generated": state.manifest["generated"],
+        "tensors": {name: {k: v for k, v in slot.items() if k != "offset"} for name, slot in held},
+        "layout": state.manifest["layout"],
+    }

@@ -1,0 +1,66 @@
+# make run and make test need nothing but Python 3.11 or 3.12 and make: they build .venv from the lock files.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint bench openapi lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
+
+run: $(RUN) ## Run Redis, a worker and the API in this terminal (HOST, PORT)
+	@$(BIN)/cutaway up --die-with-parent
+
+test: lint ## Check style and types, then run every test
+	$(BIN)/pytest
+
+lint: $(DEV) ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(RUN) ## Measure and compare
+	@$(BIN)/python -m bench
+
+openapi: $(RUN) ## Write openapi.yaml
+	@$(BIN)/cutaway openapi openapi.yaml
+
+clean: ## Remove what these targets built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 13) or sys.exit("Cutaway needs Python 3.11 or 3.12 and found %d.%d: make PYTHON=/path/to/python3.11" % v[:2])'
+	@$(PYTHON) -m venv $(VENV)
+
+# The project is built with the setuptools of the lock file: nothing that is installed escapes the hashes.
+$(RUN): requirements.lock pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing Cutaway into $(VENV); this takes a minute and is done once"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUN)
+	@echo "Installing the tools for tests into $(VENV); this takes a minute and is done once"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Only the public index counts: a folder of wheels or a mirror of ours would put hashes into the locks that others can't match.
+LOCK := $(VENV)/lock
+COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND="make lock" \
+	$(LOCK)/bin/pip-compile --quiet $(ARGS) --generate-hashes --allow-unsafe --strip-extras --build-deps-for=editable \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+lock: $(LOCK)/bin/pip-compile ## Write the lock files anew (ARGS=--upgrade for newer versions)
+	$(COMPILE) --output-file=requirements.lock pyproject.toml
+	$(COMPILE) --extra=test --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
+
+$(LOCK)/bin/pip-compile: | $(VENV)/pyvenv.cfg
+	@$(PYTHON) -m venv $(LOCK)
+	@$(LOCK)/bin/python -m pip install -qq --disable-pip-version-check pip-tools==7.6.2

@@ -24,6 +24,10 @@ from service.settings import Settings
 from worker.store.connection import connect
 
 
+#: What scripts of other origins may read of an answer, besides what they always may.
+EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", "Tensor-Shape", "Tensor-Dtype"]
+
+
 class Json(JSONProvider):
     """JSON as RFC 8259 has it: no NaN, no duplicates of our own making."""
 
@@ -52,7 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         "OPENAPI_VERSION": "3.1.0",
     }
     app.extensions["desk"] = Desk(settings, connect(settings.queue_url), connect(settings.cache_url))
-    CORS(app, origins=settings.cors_origins.split(","))
+    CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED)
     Compress(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)

@@ -41,18 +41,15 @@ def ready() -> Response:
     if not missing and not _workers():
         missing = ["no worker is registered"]
     if missing:
-        return problem(503, "; ".join(missing).capitalize() + ".", headers={"Retry-After": "2"})
+        return problem(503, f"Not ready: {'; '.join(missing)}.", headers={"Retry-After": "2"})
     return json({"status": "ok"})
 
 
 def _answers(url: str) -> bool:
-    client = connect(url, timeout=_PATIENCE, retries=0)
     try:
-        return bool(client.ping())
+        return bool(connect(url, timeout=_PATIENCE, retries=0).ping())
     except redis.exceptions.RedisError:
         return False
-    finally:
-        client.close()
 
 
 def _workers() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -16,6 +17,9 @@ from service.answers import immutable
 from service.blueprint import Blueprint, also
 from service.schemas import ModelSchema, ModelsSchema, ProblemSchema, TensorQuery, TensorsSchema, TensorValuesSchema
 from worker.gpt.models import Model
+from worker.gpt.weights import Key
+
+_CELLS = 1 << 20  # of a weight that are made at a time
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
 
@@ -83,7 +87,20 @@ class Weight(MethodView):
         shape = tensors.find(weights.catalogue(model.config), name, model_id)
         key = tensors.parse_slice(query["slice"], shape)
         picked = tensors.sliced_shape(shape, key)
-        response = tensors.answer(
-            name, "float32", picked, lambda: [model.weights().read(name, key).astype("<f4", copy=False).tobytes()]
-        )
+        response = tensors.answer(name, "float32", picked, lambda: _rows(model, name, key, shape))
         return immutable(response, model.digest, str(model.config), name, query["slice"])
+
+
+def _rows(model: Model, name: str, key: Key, shape: tuple[int, ...]) -> Iterator[bytes]:
+    """A slice of a weight, some rows of it at a time: a whole one may be larger than memory."""
+    weights = model.weights()
+    first, *rest = key or (slice(None),)
+    if not isinstance(first, slice):
+        yield weights.read(name, key).astype("<f4", copy=False).tobytes()
+        return
+    rows = range(*first.indices(shape[0]))
+    together = max(1, _CELLS // max(1, prod(shape[1:])))
+    for start in range(0, len(rows), together):
+        part = rows[start : start + together]
+        picked = slice(part.start, part.stop if part.stop >= 0 else None, part.step)
+        yield weights.read(name, (picked, *rest)).astype("<f4", copy=False).tobytes()

@@ -18,6 +18,7 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
+import worker.store.pieces as pieces
 from worker.gpt.config import ConfigError
 from worker.gpt.models import UnknownModelError
 
@@ -58,6 +59,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(UnknownModelError, lambda error: problem(404, str(error)))
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
+    app.register_error_handler(pieces.Missing, _lost)
     app.register_error_handler(Exception, _defect)
 
 
@@ -97,17 +99,21 @@ def _flatten(messages: dict[str, Any], prefix: str = "") -> Errors:
     """Nested messages by the dotted path of their field."""
     errors: Errors = {}
     for name, inner in messages.items():
-        path = prefix if name == "_schema" and prefix else f"{prefix}.{name}" if prefix else str(name)
+        path = (prefix or "body") if name == "_schema" else f"{prefix}.{name}" if prefix else str(name)
         if isinstance(inner, dict):
             errors |= _flatten(inner, path)
         else:
-            errors[path.replace("_schema", "body")] = [str(text) for text in inner]
+            errors[path] = [str(text) for text in inner]
     return errors
 
 
 def _redis_away(error: Exception) -> Response:
     log.warning("Redis is away: %s", error)
     return problem(503, "The service's store is away for the moment; try again.", headers={"Retry-After": "2"})
+
+
+def _lost(error: pieces.Missing) -> Response:
+    return problem(503, "The cache lost this while it was read; ask again.", headers={"Retry-After": "1"})
 
 
 def _defect(error: Exception) -> Response:

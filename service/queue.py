@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -23,7 +25,9 @@ from worker.store.keys import Kind, request_id
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
+_ID = re.compile("[0-9a-f]{64}")
 _TRIES = 3  # times that a job is tried when its process gets killed
+_STOPPING = 2.0  # seconds that a worker has to stop a job; one that died will not
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
 _STATUS: dict[JobStatus, Status] = {
@@ -63,15 +67,17 @@ class Desk:
         """
         id = request_id(kind, request)
         state = self.find(kind, id, recompute=False)
-        if state is None or state.status not in ("done", *UNFINISHED):
-            requests.put(self.queue, id, kind, request, _now(), timeout, self.settings.result_ttl)
-            self._enqueue(id, timeout)
-            state = self.find(kind, id)
-        assert state is not None
-        return state
+        if state is not None and state.status in ("done", *UNFINISHED):
+            return state
+        asked_at = _now()
+        requests.put(self.queue, id, kind, request, asked_at, timeout, self.settings.result_ttl)
+        self._enqueue(id, timeout)
+        return State(id, "queued", request, asked_at)
 
     def find(self, kind: Kind, id: str, *, recompute: bool = True) -> State | None:
-        """How a request stands; None when nobody asked. A result that the cache lost is asked for again."""
+        """How a request stands; None when nobody asked. A result of which the cache lost any is asked for again."""
+        if not _ID.fullmatch(id):  # the keys of a result's pieces begin with its id
+            return None
         manifest = self._manifest(kind, id)
         if manifest is not None:
             return manifest
@@ -94,15 +100,16 @@ class Desk:
         """The same, once it has ended or `seconds` are over."""
         deadline, seen = time.monotonic() + seconds, "0"
         while True:
-            state = self.find(kind, id)
-            left = deadline - time.monotonic()
-            if state is None or state.status not in UNFINISHED or left <= 0:
-                return state
-            seen = events.wait(self.queue, id, seen, min(left, _LOOK_AGAIN))
+            seen, event = events.wait(self.queue, id, seen, max(0.0, min(deadline - time.monotonic(), _LOOK_AGAIN)))
+            over = time.monotonic() >= deadline
+            if over or event not in ("queued", "started", "progress"):  # it ended, or nothing was heard
+                state = self.find(kind, id)
+                if over or state is None or state.status not in UNFINISHED:
+                    return state
 
     def cancel(self, kind: Kind, id: str) -> bool:
         """Stop what is queued or running, forget what has ended; False when nobody asked for it."""
-        state = self.find(kind, id, recompute=False)
+        state = self.find(kind, id)
         if state is None:
             return False
         if state.status in UNFINISHED:
@@ -115,10 +122,6 @@ class Desk:
             pieces.forget(self.cache, id)
             events.forget(self.queue, id)
         return True
-
-    def lost(self, kind: Kind, id: str) -> None:
-        """A piece of a finished result is gone: make it a miss, so that the next look has it computed again."""
-        pieces.forget(self.cache, id)
 
     def page(
         self, kind: Kind, before: int | None, limit: int, wanted: Callable[[State], bool]
@@ -140,7 +143,7 @@ class Desk:
             found = pieces.manifest(self.cache, id)
         except pieces.Missing:
             return None
-        if found["kind"] != kind:
+        if found["kind"] != kind or not pieces.whole(self.cache, id, found["size"]):
             return None
         return State(id, "done", found["request"], found["created_at"], found, found["started_at"])
 
@@ -161,33 +164,37 @@ class Desk:
             return None
 
     def _enqueue(self, id: str, timeout: int) -> None:
-        job = self._job(id)
-        if job and job.get_status(refresh=False) not in (JobStatus.QUEUED, JobStatus.STARTED):
-            job.delete()  # RQ refuses a second job of an id, ended or not
-        try:
-            self.jobs.enqueue(
-                requests.JOB,
-                id,
-                job_id=id,
-                unique=True,
-                job_timeout=timeout,
-                result_ttl=self.settings.failure_ttl,
-                failure_ttl=self.settings.failure_ttl,
-                retry=Retry(max=_TRIES - 1),
-            )
-            events.publish(self.queue, id, "queued")
-        except DuplicateJobError:
-            pass  # somebody asked for the same at the same moment
+        events.publish(self.queue, id, "queued")  # first: it may start at once
+        for _ in range(2):
+            try:
+                self.jobs.enqueue(
+                    requests.JOB,
+                    id,
+                    job_id=id,
+                    unique=True,
+                    job_timeout=timeout,
+                    result_ttl=self.settings.failure_ttl,
+                    failure_ttl=self.settings.failure_ttl,
+                    retry=Retry(max=_TRIES - 1),
+                )
+                return
+            except DuplicateJobError:
+                job = self._job(id)
+                if job and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED):
+                    return  # somebody asked for the same at the same moment
+                if job:
+                    job.delete()  # RQ refuses a second job of an id, ended or not
 
     def _stop(self, id: str) -> None:
         job = self._job(id)
         if job is None:
             return
         if job.get_status(refresh=False) == JobStatus.STARTED:
-            try:
+            with suppress(InvalidJobOperation):  # it ended meanwhile
                 send_stop_job_command(self.queue, id, serializer="json")
-            except InvalidJobOperation:
-                pass  # it ended meanwhile
+            deadline = time.monotonic() + _STOPPING  # asked for again, it must not be taken for the job that ends
+            while job.get_status() == JobStatus.STARTED and time.monotonic() < deadline:
+                time.sleep(0.005)
         else:
             job.cancel()
 

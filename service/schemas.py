@@ -17,6 +17,15 @@ def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:
     return fields.Integer(strict=True, validate=validate.Range(least, most), **kwargs)
 
 
+class Number(fields.Float):
+    """A number; one as text is refused."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value + 0.0, attr, data, **kwargs)  # −0 is 0
+
+
 def moment(**kwargs: Any) -> fields.String:
     """A time as RFC 3339, in UTC."""
     return fields.String(**kwargs, metadata={"format": "date-time"})
@@ -131,9 +140,9 @@ class GenerateSchema(Schema):
     """How new tokens are drawn; temperature 0 is greedy."""
 
     max_new_tokens = whole(1, LIMITS["n_positions"], required=True)
-    temperature = fields.Float(load_default=0.0, validate=validate.Range(0, 100))
+    temperature = Number(load_default=0.0, validate=validate.Range(0, 100))
     top_k = whole(1, LIMITS["vocab_size"], load_default=None, allow_none=True)
-    top_p = fields.Float(
+    top_p = Number(
         load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False)
     )
     seed = whole(0, 2**63 - 1, load_default=0)

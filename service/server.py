@@ -9,7 +9,7 @@ from gunicorn.app.base import BaseApplication
 from worker.process import die_with_parent
 
 
-class Server(BaseApplication):  # type: ignore[misc] # gunicorn has no types
+class Server(BaseApplication):
     """gunicorn with our settings and nothing read from its command line or files."""
 
     def __init__(self, host: str, port: int, processes: int, threads: int) -> None:

@@ -21,6 +21,7 @@ from service import redis_server
 from service.redis_server import RedisServerError, Role, RunningRedis
 from worker.process import die_with_parent
 
+PATIENCE = 120  # seconds a running job has to finish when we are asked to stop; nobody may be there to ask twice
 TICK = 0.1  # seconds between two looks at what sends us no signal: the API's health, a restart that is due
 RESTART_AFTER = 1.0
 SAME_SIGNAL = 0.5  # timeout(1), terminals and task runners send one wish twice, to us and to our group
@@ -135,7 +136,7 @@ class Supervisor:
             for name in self.commands:
                 self._start(name)
             while self.children:
-                idle = self.stopping or (self.announced and not self.due)
+                idle = self.announced and not self.due and not self.stopping
                 for key, _ in self.selector.select(None if idle else TICK):
                     if key.data is None:
                         self._obey_signals()
@@ -144,6 +145,8 @@ class Supervisor:
                 if not self.stopping:
                     self._restart_the_due()
                     self._announce()
+                elif time.monotonic() - self.stopped_at > PATIENCE:
+                    self._stop_at_once(f"not stopped after {PATIENCE} s")
         finally:
             self._kill()
             self.selector.close()
@@ -175,16 +178,13 @@ class Supervisor:
             elif not self.stopping:
                 self._stop("stopping, a running job is finished first; Ctrl-C again to stop at once")
             elif time.monotonic() - self.stopped_at > SAME_SIGNAL:
-                self._say("stopping at once")
-                self.exit_code = 1
-                self._kill()
+                self._stop_at_once("stopping at once")
 
     def _notice_deaths(self) -> None:
         for server in [server for server in self.servers if server.process.poll() is not None]:
             self.servers.remove(server)
-            self.exit_code = 1
-            self._say(f"the {server.role} Redis died, stopping everything: {server.last_words()}")
-            self._kill()  # not even a running job can be finished without it
+            # Not even a running job can be finished without it.
+            self._stop_at_once(f"the {server.role} Redis died, stopping everything: {server.last_words()}")
         for child in [child for child in self.children if child.process.poll() is not None]:
             self._drain(child)  # its last words come before ours
             self.children.remove(child)
@@ -208,6 +208,11 @@ class Supervisor:
         self._say(why)
         for child in self.children:
             child.process.terminate()
+
+    def _stop_at_once(self, why: str) -> None:
+        self.exit_code = 1
+        self._say(why)
+        self._kill()
 
     def _kill(self) -> None:
         self.stopping = True
@@ -271,8 +276,7 @@ class Supervisor:
             sys.stdout.buffer.flush()
         except OSError:  # the terminal is closed, or the reader of our pipe is gone: nobody is left to work for
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not self.stopping:
-                self._stop("nobody reads what is printed here any more")
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _how(code: int) -> str:

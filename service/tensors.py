@@ -20,7 +20,7 @@ from worker.gpt.weights import Key
 OCTETS = "application/octet-stream"
 MAX_JSON_CELLS = 65_536
 _NUMBER = r"-?\d{1,18}"
-_AXIS = re.compile(rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*")
+_AXIS = re.compile(rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*", re.ASCII)
 
 Read = Callable[[int, int], Iterable[bytes]]
 

@@ -29,8 +29,8 @@ from service.schemas import (
     TracesSchema,
 )
 from worker.gpt.arena import captured, plan
-from worker.gpt.generate import Sampling, positions
 from worker.gpt.models import Model
+from worker.gpt.sampling import Sampling, positions
 from worker.gpt.tokens import TextError
 
 _RATE = 1e9  # operations a second that the slowest machine is expected to do
@@ -62,7 +62,7 @@ class Traces(MethodView):
 
         def wanted(state: State) -> bool:
             fits = query.get("status") in (None, state.status)
-            return fits and query.get("model") in (None, models.from_canonical(state.request).id)
+            return fits and query.get("model") in (None, models.resolve(state.request["config"]).id)
 
         found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
         return {
@@ -122,14 +122,8 @@ class Tensor(MethodView):
         slot = tensors.find(held, name, "this trace")
         shape = tuple(slot["shape"])
         key = tensors.parse_slice(query["slice"], shape)
-        read = partial(pieces.stream, desk().cache, trace_id)
-        try:
-            response = tensors.answer(
-                name, slot["dtype"], tensors.sliced_shape(shape, key), lambda: tensors.stored(read, slot, key)
-            )
-        except pieces.Missing:
-            desk().lost("trace", trace_id)
-            raise _not_done("the cache had lost it, and it is being computed again") from None
+        read, picked = partial(pieces.stream, desk().cache, trace_id), tensors.sliced_shape(shape, key)
+        response = tensors.answer(name, slot["dtype"], picked, lambda: tensors.stored(read, slot, key))
         return immutable(response, trace_id, name, query["slice"])
 
 
@@ -188,7 +182,7 @@ def _check_capture(model: Model, asked: dict[str, Any]) -> None:
         if not captured(names, [pattern]):
             some = ", ".join([*names[:5], *names[-2:]])
             raise Invalid({"capture": [f"{pattern!r} matches no tensor: the names are {some} and so on."]})
-    size = plan(model.config, positions(len(asked["tokens"]), _sampling(asked)), capture=asked["capture"]).nbytes
+    size = plan(model.config, positions(len(asked["tokens"]), _sampling(asked)), capture=tuple(asked["capture"])).nbytes
     most = desk().settings.max_trace_bytes
     if size > most:
         raise Invalid(

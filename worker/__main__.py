@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 from rq import Queue, Worker
 from rq.job import Job
 
-import worker.gpt.weights as weights
-import worker.jobs  # noqa: F401 - imported before the fork, so that no job pays for it
+import worker.jobs
 import worker.store.events as events
 from worker.process import die_with_parent
 from worker.settings import Settings
@@ -61,7 +61,8 @@ def main() -> None:
     """Work until SIGTERM or SIGINT; the running job is finished first."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = Settings.from_environment()
-    weights.nano(), weights.nano_digest()  # shared with every job, copy-on-write
+    worker.jobs.warm_up(settings)
+    gc.freeze()  # what is shared with the jobs stays shared: a collection in one would copy all it looks at
     queue = connect(settings.queue_url)
     CutawayWorker(
         [Queue(QUEUE, connection=queue, serializer="json")],

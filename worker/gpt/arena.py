@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -47,8 +48,9 @@ def captured(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
+@lru_cache(maxsize=4)  # the same few plans are made again and again, and a deep model's is large
 def plan(
-    config: Config, tokens: int, batch: int = 1, capture: Iterable[str] = ("*",), precision: str = "float32"
+    config: Config, tokens: int, batch: int = 1, capture: tuple[str, ...] = ("*",), precision: str = "float32"
 ) -> Plan:
     """Lay out the memory of a trace over `tokens` positions before anything runs; allocates nothing."""
     sizes = architecture.sizes(config, tokens, batch)

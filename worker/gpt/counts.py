@@ -8,22 +8,30 @@ import worker.gpt.architecture as architecture
 from worker.gpt.config import Config
 
 
-def parameters(config: Config) -> dict[str, int | dict[str, int]]:
-    """{total, non_embedding, by_part}: exact numbers of parameters.
-
-    A tied unembedding is listed among the parts and not counted in the total. `non_embedding` is the N of
-    Kaplan et al. 2020 (arXiv:2001.08361): without token and position embeddings and the unembedding.
-    """
+def by_part(config: Config) -> dict[str, int]:
+    """Exact numbers of parameters; the unembedding is among them even where it is tied to the embedding."""
     sizes = architecture.sizes(config)
-    by_part: dict[str, int] = {}
+    parts: dict[str, int] = {}
     for tensor in architecture.WEIGHTS:
         times = config.n_layer if tensor.scope == "layer" else 1
         for part in tensor.parts:
-            by_part[part] = by_part.get(part, 0) + times * prod(tensor.shape(sizes)) // len(tensor.parts)
-    outside = by_part["embedding"] + by_part["position"] + by_part["unembedding"]
-    counted = sum(by_part.values())
-    total = counted - by_part["unembedding"] if config.tie_word_embeddings else counted
-    return {"total": total, "non_embedding": counted - outside, "by_part": by_part}
+            parts[part] = parts.get(part, 0) + times * prod(tensor.shape(sizes)) // len(tensor.parts)
+    return parts
+
+
+def total(config: Config) -> int:
+    """The number of parameters; a tied unembedding adds none."""
+    parts = by_part(config)
+    return sum(parts.values()) - (parts["unembedding"] if config.tie_word_embeddings else 0)
+
+
+def parameters(config: Config) -> dict[str, int | dict[str, int]]:
+    """{total, non_embedding, by_part}. `non_embedding` is the N of Kaplan et al. 2020 (arXiv:2001.08361):
+    without token and position embeddings and the unembedding.
+    """
+    parts = by_part(config)
+    outside = parts["embedding"] + parts["position"] + parts["unembedding"]
+    return {"total": total(config), "non_embedding": sum(parts.values()) - outside, "by_part": parts}
 
 
 def operations(config: Config, tokens: int, batch: int = 1) -> int:

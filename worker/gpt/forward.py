@@ -8,6 +8,7 @@ sequence can be filled all at once or position by position with the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def gelu_new(x: Array, out: Array) -> None:
     out *= 0.044715
     out += 1
     out *= x
-    out *= np.sqrt(2 / np.pi).item()
+    out *= sqrt(2 / pi)
     np.tanh(out, out=out)
     out += 1
     out *= x
@@ -34,7 +35,7 @@ def gelu_new(x: Array, out: Array) -> None:
 
 def gelu(x: Array, out: Array) -> None:
     """x·Φ(x), with the error function to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
-    magnitude = np.abs(x) * np.sqrt(0.5).item()
+    magnitude = np.abs(x) * sqrt(0.5)
     t = 1 / (1 + 0.3275911 * magnitude)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     erf = np.copysign(1 - series * np.exp(-magnitude * magnitude), x)
@@ -68,9 +69,12 @@ def linear(x: Array, weight: Array, bias: Array | None, out: Array) -> None:  # 
 def layer_norm(x: Array, w: Tensors, weights: str, a: Tensors, name: str, rows: slice, epsilon: float) -> None:
     """(x − mean) / √(variance + ε) · weight + bias over the last axis, Ba et al. 2016 (arXiv:1607.06450)."""
     mean, scale, out = a[f"{name}.mean"][:, rows], a[f"{name}.scale"][:, rows], a[f"{name}.out"][:, rows]
-    np.mean(x, axis=-1, keepdims=True, out=mean)  # [B, n, 1]
+    C = x.shape[-1]
+    np.add.reduce(x, axis=-1, keepdims=True, out=mean)  # [B, n, 1]
+    mean /= C
     np.subtract(x, mean, out=out)
-    np.mean(out * out, axis=-1, keepdims=True, out=scale)
+    np.einsum("btc,btc->bt", out, out, out=scale[..., 0])
+    scale /= C
     scale += epsilon
     np.sqrt(scale, out=scale)
     out /= scale
@@ -80,10 +84,10 @@ def layer_norm(x: Array, w: Tensors, weights: str, a: Tensors, name: str, rows: 
 
 def softmax(x: Array, largest: Array, total: Array, out: Array) -> None:
     """exp(x − max) / Σ exp(x − max) over the last axis, its two statistics kept."""
-    np.max(x, axis=-1, out=largest)
+    np.maximum.reduce(x, axis=-1, out=largest)
     np.subtract(x, largest[..., None], out=out)
     np.exp(out, out=out)
-    np.sum(out, axis=-1, out=total)
+    np.add.reduce(out, axis=-1, out=total)
     out /= total[..., None]
 
 
@@ -99,9 +103,12 @@ def attention(x: Array, w: Tensors, weights: str, a: Tensors, name: str, rows: s
     q, k, v, z = (a[f"{name}.{part}"].transpose(0, 2, 1, 3) for part in ("q", "k", "v", "z"))  # [B, H, T, A]
     scores = a[f"{name}.scores"][:, :, rows]  # [B, H, n, T]
     np.matmul(q[:, :, rows], k[:, :, :stop].swapaxes(-1, -2), out=scores[..., :stop])
-    scores[..., :stop] *= 1 / np.sqrt(A).item()
-    future = np.arange(T) > np.arange(rows.start, stop)[:, None]  # [n, T]
-    np.copyto(scores, -np.inf, where=future)
+    scores[..., :stop] *= A**-0.5
+    if stop - rows.start == 1:
+        scores[..., stop:] = -np.inf
+    else:
+        future = np.arange(T) > np.arange(rows.start, stop)[:, None]  # [n, T]
+        np.copyto(scores, -np.inf, where=future)
 
     pattern = a[f"{name}.pattern"][:, :, rows]
     softmax(scores, a[f"{name}.scores_max"][:, :, rows], a[f"{name}.scores_sum"][:, :, rows], pattern)

@@ -29,10 +29,10 @@ def latest(queue: Redis, id: str) -> tuple[str, str, dict[str, Any]] | None:
     return _parse(entries[0]) if entries else None
 
 
-def wait(queue: Redis, id: str, after: str, timeout: float) -> str:
-    """Wait up to `timeout` seconds for an event later than `after`; returns the id of the last one seen."""
+def wait(queue: Redis, id: str, after: str, timeout: float) -> tuple[str, str | None]:
+    """Wait up to `timeout` seconds for events later than `after`: the id of the last one and its name, or None."""
     found = queue.xread({_key(id): after}, block=max(1, int(timeout * 1000)))
-    return _parse(found[0][1][-1])[0] if found else after
+    return _parse(found[0][1][-1])[:2] if found else (after, None)
 
 
 def forget(queue: Redis, id: str) -> None:

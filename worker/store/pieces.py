@@ -6,10 +6,10 @@ evicted makes the result a miss: readers get `Missing`, never a part.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import redis.exceptions
 from redis import Redis
 
@@ -33,18 +33,23 @@ def _piece_key(id: str, n: int) -> str:
     return f"result:{id}:{n}"
 
 
+def _piece_keys(id: str, size: int) -> list[str]:
+    return [_piece_key(id, n) for n in range(-(-size // PIECE))]
+
+
 def write(cache: Redis, id: str, content: memoryview, manifest: dict[str, Any]) -> None:
     """Store a result. Raises CacheFull where Redis has no room for it."""
-    starts = range(0, len(content), PIECE)
+    starts, keys, there = range(0, len(content), PIECE), _piece_keys(id, len(content)), 0
     try:
         for first in range(0, len(starts), _AT_ONCE):
             pipeline = cache.pipeline(transaction=False)
             for start in starts[first : first + _AT_ONCE]:
                 pipeline.set(_piece_key(id, start // PIECE), content[start : start + PIECE])
-            pipeline.execute()
-        if not whole(cache, id, len(content)):  # evicted by its own last pieces: it would be a miss for ever
+            pipeline.exists(*keys[: first + _AT_ONCE])
+            there = pipeline.execute()[-1]
+        if there != len(keys):  # evicted by its own last pieces: it would be a miss for ever
             raise redis.exceptions.OutOfMemoryError
-        cache.set(_manifest_key(id), json.dumps(manifest | {"size": len(content)}, allow_nan=False))
+        cache.set(_manifest_key(id), orjson.dumps(manifest | {"size": len(content)}))
     except redis.exceptions.OutOfMemoryError as error:
         _delete(cache, id, len(content))
         raise CacheFull(f"the cache has no room for a result of {len(content):,} bytes") from error
@@ -55,7 +60,7 @@ def manifest(cache: Redis, id: str) -> dict[str, Any]:
     content = cache.get(_manifest_key(id))
     if content is None:
         raise Missing(id)
-    found: dict[str, Any] = json.loads(content)
+    found: dict[str, Any] = orjson.loads(content)
     return found
 
 
@@ -85,18 +90,26 @@ def stream(cache: Redis, id: str, start: int, stop: int) -> Iterator[bytes]:
 
 def whole(cache: Redis, id: str, size: int) -> bool:
     """Whether every piece of a result of `size` bytes is still there."""
-    keys = [_piece_key(id, n) for n in range(-(-size // PIECE))]
+    keys = _piece_keys(id, size)
     return not keys or cache.exists(*keys) == len(keys)
+
+
+def is_done(cache: Redis, id: str) -> bool:
+    """Whether a result is there, whole."""
+    try:
+        return whole(cache, id, manifest(cache, id)["size"])
+    except Missing:
+        return False
 
 
 def forget(cache: Redis, id: str) -> None:
     """Remove a result: the manifest first, so that nobody finds it half there."""
     content = cache.getdel(_manifest_key(id))
     if content is not None:
-        _delete(cache, id, json.loads(content)["size"])
+        _delete(cache, id, orjson.loads(content)["size"])
 
 
 def _delete(cache: Redis, id: str, size: int) -> None:
-    keys = [_piece_key(id, n) for n in range(-(-size // PIECE))]
+    keys = _piece_keys(id, size)
     if keys:
         cache.unlink(*keys)

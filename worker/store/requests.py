@@ -17,6 +17,10 @@ QUEUE = "cutaway"  # RQ's name of the one queue
 JOB = "worker.jobs.run"  # what its jobs call: the service names it and never imports it
 
 
+# The number and the entry in one step, and in one round trip.
+_APPEND = "return redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[2]), ARGV[1])"
+
+
 @dataclass(frozen=True)
 class Record:
     """A request by id: its kind and canonical form, when it was asked for (RFC 3339), how many seconds it may take."""
@@ -25,8 +29,8 @@ class Record:
     request: dict[str, Any]
     created_at: str
     timeout: int
-    number: int  # counts the requests of a kind as they come; a listing's cursor
     cancelled: bool = False  # a job that has not finished it will not
+    number: int = 0  # its place in a listing: requests are counted as they come
 
 
 def _key(id: str) -> str:
@@ -41,16 +45,17 @@ def put(
     queue: Redis, id: str, kind: Kind, request: dict[str, Any], created_at: str, timeout: int, ttl: int
 ) -> None:
     """Record that `id` was asked for (again), for `ttl` seconds."""
-    record = Record(kind, request, created_at, timeout, number=int(queue.incr(f"{_index(kind)}:last")))
+    record = Record(kind, request, created_at, timeout)
     pipeline = queue.pipeline()
     pipeline.set(_key(id), json.dumps(asdict(record)), ex=ttl)
-    pipeline.zadd(_index(kind), {id: record.number})
+    pipeline.eval(_APPEND, 2, _index(kind), f"{_index(kind)}:last", id)
     pipeline.execute()
 
 
 def get(queue: Redis, id: str) -> Record | None:
     """The record of a request, or None."""
-    return _parse(queue.get(_key(id)))
+    content = queue.get(_key(id))
+    return None if content is None else Record(**json.loads(content))
 
 
 def cancel(queue: Redis, id: str) -> None:
@@ -71,14 +76,17 @@ def forget(queue: Redis, id: str, kind: Kind) -> None:
 def newest(queue: Redis, kind: Kind, before: int | None, count: int) -> list[tuple[str, Record]]:
     """Up to `count` requests, newest first, of those that came before number `before`; expired ones are dropped."""
     highest = "+inf" if before is None else f"({before}"
-    ids = queue.zrange(_index(kind), highest, "-inf", desc=True, byscore=True, offset=0, num=count)
-    records = [_parse(content) for content in queue.mget([_key(id.decode()) for id in ids])] if ids else []
-    expired = [id for id, record in zip(ids, records, strict=True) if record is None]
+    entries = queue.zrange(
+        _index(kind), highest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
+    )
+    if not entries:
+        return []
+    contents = queue.mget([_key(id.decode()) for id, _ in entries])
+    expired = [id for (id, _), content in zip(entries, contents, strict=True) if content is None]
     if expired:
         queue.zrem(_index(kind), *expired)
         return newest(queue, kind, before, count)
-    return [(id.decode(), record) for id, record in zip(ids, records, strict=True) if record is not None]
-
-
-def _parse(content: Any) -> Record | None:
-    return None if content is None else Record(**json.loads(content))
+    return [
+        (id.decode(), Record(**json.loads(content) | {"number": int(number)}))
+        for (id, number), content in zip(entries, contents, strict=True)
+    ]

@@ -23,7 +23,6 @@ from service.schemas import ProblemSchema
 from service.settings import Settings
 from worker.store.connection import connect
 
-
 #: What scripts of other origins may read of an answer, besides what they always may.
 EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", "Tensor-Shape", "Tensor-Dtype"]
 
@@ -38,9 +37,9 @@ class Json(JSONProvider):
         return orjson.loads(s)
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(given: Settings | None = None) -> Flask:
     """The service; its settings come from the environment unless given. Connects to nothing before a request."""
-    settings = settings or Settings.from_environment()
+    settings = given or Settings.from_environment()
     app = Flask(__name__, static_folder=None)
     app.json = Json(app)
     app.url_map.strict_slashes = False
@@ -56,7 +55,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         "OPENAPI_VERSION": "3.1.0",
     }
     app.extensions["desk"] = Desk(settings, connect(settings.queue_url), connect(settings.cache_url))
-    CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED)
+    CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     Compress(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)

@@ -30,7 +30,7 @@ def preferred_wait() -> float:
 
 def representation(*offered: str) -> str:
     """The media type that the client likes best; the first where it does not say. 406 where it likes none."""
-    if "Accept" not in request.headers:
+    if not request.headers.get("Accept"):
         return offered[0]
     best = request.accept_mimetypes.best_match(offered)
     if best is None:
@@ -80,7 +80,7 @@ def json(body: dict[str, Any]) -> Response:
 
 def immutable(response: Response, *identity: str) -> Response:
     """Mark an answer that never changes: a strong ETag from what it is, and 304 to who has it."""
-    response.set_etag(hashlib.sha256("\0".join((*identity, response.mimetype)).encode()).hexdigest()[:32])
+    response.set_etag(hashlib.sha256("\0".join((*identity, response.mimetype or "")).encode()).hexdigest()[:32])
     response.headers["Cache-Control"] = IMMUTABLE
     response.vary.add("Accept")
     response.make_conditional(request)

@@ -21,7 +21,7 @@ from service.problems import Invalid
 from service.queue import State, desk
 from service.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
 from worker.layout.encode import COLUMNS, safetensors
-from worker.layout.geometry import Geometry
+from worker.layout.geometry import Geometry, Plan
 
 SAFETENSORS = "application/x-safetensors"
 MAX_JSON_BLOCKS = 20_000
@@ -71,7 +71,8 @@ def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
     tokens = wanted["tokens"] or config.n_positions
     if tokens > config.n_positions:
         raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
-    return {"config": config.to_mapping(), "tokens": tokens, "batch": wanted["batch"], "style": wanted["style"]}
+    plan = Plan(config, tokens, wanted["batch"], wanted["style"])
+    return {"config": config.to_mapping(), "tokens": plan.tokens, "batch": plan.batch, "style": plan.style}
 
 
 def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -100,9 +101,10 @@ def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, A
 
 def _columns(state: State, query: dict[str, Any]) -> Response:
     geometry = _geometry(state)
-    layers, heads = _parts(geometry, query)
-    if "heads" in query or "fields_" in query:
-        raise Invalid({"heads" if "heads" in query else "fields": ["Columns come whole: only layers can be chosen."]})
+    for name in ("heads", "fields_"):
+        if name in query:
+            raise Invalid({name.rstrip("_"): ["Columns come whole: only layers can be chosen."]})
+    layers, _ = _parts(geometry, query)
     nbytes = _BLOCK_BYTES * geometry.count_in(layers)
     if nbytes > MAX_COLUMN_BYTES:
         raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_COLUMN_BYTES:,}: fewer."]})
@@ -123,12 +125,12 @@ def _geometry(state: State) -> Geometry:
 
 
 def _parts(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
-    layers = _range("layers", query.get("layers"), geometry.config.n_layer)
-    return layers, _range("heads", query.get("heads"), geometry.config.n_head)
+    layers = _range("layers", query.get("layers", ":"), geometry.config.n_layer)
+    return layers, _range("heads", query.get("heads", ":"), geometry.config.n_head)
 
 
-def _range(name: str, text: str | None, count: int) -> range:
-    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})", text or ":", re.ASCII)
+def _range(name: str, text: str, count: int) -> range:
+    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})", text, re.ASCII)
     if match:
         start, stop = int(match[1] or 0), int(match[2] or count)
         if start < stop <= count:

@@ -16,6 +16,7 @@ import worker.gpt.weights as weights
 from service.answers import immutable
 from service.blueprint import Blueprint, also
 from service.schemas import ModelSchema, ModelsSchema, ProblemSchema, TensorQuery, TensorsSchema, TensorValuesSchema
+from worker.gpt.config import PRESETS
 from worker.gpt.models import Model
 from worker.gpt.weights import Key
 
@@ -24,11 +25,13 @@ _CELLS = 1 << 20  # of a weight that are made at a time
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
 
 
-def describe(model: Model) -> dict[str, Any]:
-    """A preset's model as the API tells it."""
-    preset, vocabulary = model.preset, model.vocabulary
-    assert preset is not None
-    spelled = {"tokens": [vocabulary.piece(n).decode() for n in range(vocabulary.size)]}
+def describe(id: str) -> dict[str, Any]:
+    """A preset's model as the API tells it. Raises UnknownModelError."""
+    model = models.find(id)
+    preset, vocabulary = PRESETS[id], model.vocabulary
+    told: dict[str, Any] = {"kind": vocabulary.kind, "size": vocabulary.size}
+    if vocabulary.kind == "letters":
+        told["tokens"] = [vocabulary.piece(token).decode() for token in range(vocabulary.size)]
     return {
         "id": model.id,
         "name": preset.name,
@@ -37,8 +40,7 @@ def describe(model: Model) -> dict[str, Any]:
         "config": model.config.to_mapping(),
         "parameters": counts.parameters(model.config),
         "weights": {"source": model.source, "digest": model.digest, "note": model.note},
-        "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size}
-        | (spelled if vocabulary.kind == "letters" else {}),
+        "vocabulary": told,
     }
 
 
@@ -46,7 +48,7 @@ def describe(model: Model) -> dict[str, Any]:
 @blueprint.response(200, ModelsSchema)
 def index() -> dict[str, Any]:
     """List the models, from the smallest to the largest."""
-    return {"models": [describe(model) for model in models.all_models()]}
+    return {"models": [describe(id) for id in PRESETS]}
 
 
 @blueprint.get("/<model_id>")
@@ -54,7 +56,7 @@ def index() -> dict[str, Any]:
 @blueprint.alt_response(404, schema=ProblemSchema)
 def get(model_id: str) -> dict[str, Any]:
     """One model: its sizes, its parameters by part, where its weights come from."""
-    return describe(models.find(model_id))
+    return describe(model_id)
 
 
 @blueprint.get("/<model_id>/tensors")

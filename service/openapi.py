@@ -19,7 +19,7 @@ blueprint = Blueprint("openapi", __name__, description="This description")
 
 
 @blueprint.get("/openapi.yaml")
-@blueprint.response(200, {"type": "string"}, content_type=YAML)
+@blueprint.response(200, {"type": "object"}, content_type=YAML)
 def get() -> Response:
     """Read this description of the API."""
     return Response(text(current_app), content_type=YAML)

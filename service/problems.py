@@ -55,7 +55,7 @@ def not_acceptable(allowed: list[str], why: str = "There is no such representati
 def register(app: Flask) -> None:
     """Answer every exception with a problem; only a defect of ours is a 500, and it tells nothing of itself."""
     app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(ConfigError, lambda error: _invalid({f"model.{k}": v for k, v in error.errors.items()}))
+    app.register_error_handler(ConfigError, _config)
     app.register_error_handler(UnknownModelError, lambda error: problem(404, str(error)))
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
@@ -63,10 +63,16 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _defect)
 
 
+def _config(error: ConfigError) -> Response:
+    """A size that cannot be: of the model, unless it is one that a request gives beside the model."""
+    beside = ("tokens", "batch", "style")
+    return _invalid({k if k in beside else f"model.{k}": v for k, v in error.errors.items()})
+
+
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
     if error.response is not None:
-        return problem(status, error.response.get_data(as_text=True))
+        return problem(status, HTTPStatus(status).description)
     if isinstance(error, Invalid):
         return _invalid(error.errors)
     messages = getattr(error, "data", {}).get("messages")

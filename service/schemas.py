@@ -8,7 +8,6 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 
 from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS, MAX_BATCH
 
-HEX_ID = validate.Regexp(r"\A[0-9a-f]{64}\Z", error="An id is 64 hexadecimal digits.")
 STATUSES = ["queued", "running", "done", "failed", "cancelled"]
 
 
@@ -20,7 +19,7 @@ def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:
 class Number(fields.Float):
     """A number; one as text is refused."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> float | None:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.make_error("invalid", input=value)
         return super()._deserialize(value + 0.0, attr, data, **kwargs)  # −0 is 0
@@ -142,9 +141,7 @@ class GenerateSchema(Schema):
     max_new_tokens = whole(1, LIMITS["n_positions"], required=True)
     temperature = Number(load_default=0.0, validate=validate.Range(0, 100))
     top_k = whole(1, LIMITS["vocab_size"], load_default=None, allow_none=True)
-    top_p = Number(
-        load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False)
-    )
+    top_p = Number(load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False))
     seed = whole(0, 2**63 - 1, load_default=0)
 
 
@@ -259,7 +256,7 @@ class LayoutQuery(Schema):
 
 
 class CellsSchema(Schema):
-    """Where a block's values lie: for each axis of the tensor a row [a, b, c, d]: cell (i, j, k) is at a·i+b·j+c·k+d."""
+    """Where a block's values lie: a row [a, b, c, d] an axis of the tensor; cell (i, j, k) is at a·i+b·j+c·k+d."""
 
     name = fields.String(required=True)
     index = fields.List(fields.List(fields.Integer()), required=True)
@@ -311,7 +308,7 @@ class BoundsSchema(Schema):
 
 
 class LayoutSchema(SummarySchema):
-    """A layout; what follows `style` is there when it is done. More than 20,000 blocks are null, and `links` leads on."""
+    """A layout; what follows `style` is there when it is done. Over 20,000 blocks are null, and `links` leads on."""
 
     config = fields.Nested(ConfigSchema, required=True)
     tokens = fields.Integer(required=True)

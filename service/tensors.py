@@ -20,13 +20,15 @@ from worker.gpt.weights import Key
 OCTETS = "application/octet-stream"
 MAX_JSON_CELLS = 65_536
 _NUMBER = r"-?\d{1,18}"
-_AXIS = re.compile(rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*", re.ASCII)
+_AXIS = re.compile(
+    rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*", re.ASCII
+)
 
 Read = Callable[[int, int], Iterable[bytes]]
 
 
 def parse_slice(text: str, shape: tuple[int, ...]) -> Key:
-    """Basic NumPy slicing as text ("0,:,5", "...,::2") for an array of `shape`. 422 with the reason where it is none."""
+    """Basic NumPy slicing as text ("0,:,5", "...,::2") of an array of `shape`. 422 with the reason where it is none."""
     axes = text.split(",") if text.strip() else []
     if [axis.strip() for axis in axes].count("...") > 1 or len([a for a in axes if a.strip() != "..."]) > len(shape):
         raise _bad(text, shape, f"the tensor has {len(shape)} axes")
@@ -114,7 +116,9 @@ def answer(name: str, dtype: str, shape: tuple[int, ...], content: Callable[[], 
         response.headers["Tensor-Dtype"] = dtype
         return response
     if prod(shape) > MAX_JSON_CELLS:
-        raise not_acceptable([OCTETS], f"JSON holds up to {MAX_JSON_CELLS:,} cells and this is {prod(shape):,}; slice it")
+        raise not_acceptable(
+            [OCTETS], f"JSON holds up to {MAX_JSON_CELLS:,} cells and this is {prod(shape):,}; slice it"
+        )
     values = np.frombuffer(b"".join(content()), dtype=dtype).reshape(shape)
     if values.dtype == np.float16:
         values = values.astype(np.float32)

@@ -31,7 +31,7 @@ from service.schemas import (
 from worker.gpt.arena import captured, plan
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, positions
-from worker.gpt.tokens import TextError
+from worker.gpt.tokens import TextError, Vocabulary
 
 _RATE = 1e9  # operations a second that the slowest machine is expected to do
 _TIMEOUT = 60  # seconds that any trace may take, whatever its size
@@ -238,10 +238,18 @@ def _represent(state: State) -> dict[str, Any]:
     }
     if state.status != "done":
         return body
-    held = state.manifest["tensors"].items()
+    held, generated = state.manifest["tensors"].items(), state.manifest["generated"]
+    output = b"".join(vocabulary.piece(step["token"]) for step in generated).decode(errors="replace")
     return body | {
-        "output": state.manifest["output"],
-        "generated": state.manifest["generated"],
+        "output": None if vocabulary.kind == "ids" else output,
+        "generated": [
+            _spelled(step, vocabulary) | {"top": [_spelled(one, vocabulary) for one in step["top"]]}
+            for step in generated
+        ],
         "tensors": {name: {k: v for k, v in slot.items() if k != "offset"} for name, slot in held},
         "layout": state.manifest["layout"],
     }
+
+
+def _spelled(drawn: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    return drawn | {"text": vocabulary.piece(drawn["token"]).decode(errors="replace")}

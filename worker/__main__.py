@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 from rq import Queue, Worker
+from rq.executions import Execution
 from rq.job import Job
 
 import worker.jobs
@@ -34,13 +35,20 @@ class CutawayWorker(Worker):
         die_with_parent(signal.SIGKILL)
         super().main_work_horse(job, queue)
 
-    def handle_job_failure(self, job: Job, queue: Queue, *args: Any, exc_string: str = "", **kwargs: Any) -> None:
+    def handle_job_failure(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
         """Retry a job whose process was killed; one that raised would raise again."""
         killed, stopped = exc_string.startswith(_KILLED), self._stopped_job_id == job.id
         if not killed:
             job.retries_left = 0
         retried = job.should_retry and not stopped
-        super().handle_job_failure(job, queue, *args, exc_string=exc_string, **kwargs)
+        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
         if stopped:
             events.publish(self.connection, job.id, "cancelled")
         elif retried:

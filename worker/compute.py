@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import worker.gpt.counts as counts
 import worker.gpt.models as models
@@ -14,7 +14,6 @@ from worker.gpt.arena import Arena, plan
 from worker.gpt.config import Config
 from worker.gpt.generate import generate
 from worker.gpt.sampling import Sampling, positions
-from worker.gpt.tokens import Vocabulary
 from worker.gpt.weights import HeldWeights
 from worker.layout.place import place
 from worker.settings import Settings
@@ -41,12 +40,7 @@ def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Re
 
     new = generate(model.config, weights, arena, prompt, sampling, after_layer)
     kept = arena.cast(request["dtype"])
-    vocabulary = model.vocabulary
-    return kept.kept, {
-        "tensors": describe(kept),
-        "output": None if vocabulary.kind == "ids" else _text(vocabulary, *new),
-        "generated": _generated(arena, vocabulary, len(prompt), new),
-    }
+    return kept.kept, {"tensors": describe(kept), "generated": _generated(arena, len(prompt), new)}
 
 
 def layout(request: dict[str, Any], settings: Settings, progress: Progress) -> Result:
@@ -72,31 +66,32 @@ def layout_request(trace_request: dict[str, Any]) -> dict[str, Any]:
 def describe(arena: Arena) -> dict[str, dict[str, Any]]:
     """Shape, place and statistics of every captured tensor; masked cells (−inf) are left out of the statistics."""
     described = {}
-    for name in arena.plan.captured:
-        slot, values = arena.plan.slots[name], arena[name]
-        seen = values[np.isfinite(values)] if name.endswith("attn.scores") else values
-        low, high = float(np.minimum.reduce(seen, axis=None)), float(np.maximum.reduce(seen, axis=None))
-        described[name] = {
-            "shape": slot.shape, "dtype": slot.dtype, "offset": slot.offset, "bytes": slot.nbytes,
-            "min": low, "max": high, "absmax": max(-low, high),
-            "mean": float(np.add.reduce(seen, axis=None, dtype=np.float64)) / seen.size,
-        }  # fmt: skip
+    slots = [(name, arena.plan.slots[name]) for name in arena.plan.captured]
+    for dtype, run in groupby(slots, key=lambda item: item[1].dtype):  # neighbours in memory: all in three passes
+        names, own = zip(*run, strict=True)
+        width, stop = np.dtype(dtype).itemsize, own[-1].offset + own[-1].nbytes
+        flat = arena.memory[own[0].offset : stop].view(dtype)
+        starts = [(slot.offset - own[0].offset) // width for slot in own]
+        lows, highs = np.minimum.reduceat(flat, starts).tolist(), np.maximum.reduceat(flat, starts).tolist()
+        sums = np.add.reduceat(flat, starts, dtype=np.float64).tolist()
+        for name, slot, low, high, total in zip(names, own, lows, highs, sums, strict=True):
+            count = slot.nbytes // width
+            if name.endswith("attn.scores"):
+                seen = arena[name][np.isfinite(arena[name])]
+                low, total, count = seen.min().item(), seen.sum(dtype=np.float64).item(), seen.size
+            described[name] = {
+                "shape": slot.shape, "dtype": slot.dtype, "offset": slot.offset, "bytes": slot.nbytes,
+                "min": low, "max": high, "mean": total / count, "absmax": max(-low, high),
+            }  # fmt: skip
     return described
 
 
-def _generated(arena: Arena, vocabulary: Vocabulary, prompt: int, new: list[int]) -> list[dict[str, Any]]:
+def _generated(arena: Arena, prompt: int, new: list[int]) -> list[dict[str, Any]]:
     """Each drawn token with the model's probability of it, and the most probable ones at its position."""
-
-    def told(token: int, probs: NDArray[Any]) -> dict[str, Any]:
-        return {"token": token, "text": _text(vocabulary, token), "probability": float(probs[token])}
-
     steps = []
     for position, token in enumerate(new, start=prompt - 1):
         probs = arena["probs"][0, position]
-        top = np.argsort(-probs, kind="stable")[:_TOP]
-        steps.append({"position": position, **told(token, probs), "top": [told(int(t), probs) for t in top]})
+        top = np.argsort(-probs, kind="stable")[:_TOP].tolist()
+        told = [{"token": token, "probability": float(probs[token])} for token in (token, *top)]
+        steps.append({"position": position, **told[0], "top": told[1:]})
     return steps
-
-
-def _text(vocabulary: Vocabulary, *tokens: int) -> str:
-    return b"".join(vocabulary.piece(token) for token in tokens).decode(errors="replace")

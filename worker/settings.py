@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +21,14 @@ class Settings:
     failure_ttl: int = 86400
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Each field from the variable of its name in capitals. Raises ValueError, naming a bad variable."""
-        return cls(**read_fields(cls, environ))
-
-
-def read_fields(cls: type, environ: Mapping[str, str]) -> dict[str, str | int]:
-    """The fields of a settings dataclass that the environment sets, converted to the type of their default."""
-    values: dict[str, str | int] = {}
-    for name, field in cls.__dataclass_fields__.items():  # type: ignore[attr-defined]
-        text = environ.get(name.upper())
-        if text is None:
-            continue
-        if isinstance(field.default, int) and not (text.isascii() and text.isdigit()):
-            raise ValueError(f"{name.upper()}={text!r}: a whole number is expected.")
-        values[name] = int(text) if isinstance(field.default, int) else text
-    return values
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            text = environ.get(field.name.upper())
+            if text is None:
+                continue
+            if isinstance(field.default, int) and not (text.isascii() and text.isdigit()):
+                raise ValueError(f"{field.name.upper()}={text!r}: a whole number is expected.")
+            values[field.name] = int(text) if isinstance(field.default, int) else text
+        return cls(**values)

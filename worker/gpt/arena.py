@@ -93,7 +93,7 @@ class Arena(Mapping[str, NDArray[Any]]):
     @property
     def kept(self) -> memoryview:
         """The bytes of the captured tensors, one after the other."""
-        return memoryview(self.memory)[: self.plan.captured_bytes]
+        return self.memory[: self.plan.captured_bytes].data
 
     def cast(self, dtype: str) -> Arena:
         """The captured tensors in another precision. The vocabulary's softmax stays as it is: float16 would leave

@@ -97,9 +97,9 @@ class Config:
         if unknown:
             raise ConfigError({str(name): [f"Unknown field: one of {', '.join(known)}."] for name in unknown})
         given = {k: v for k, v in values.items() if not (v is None and k in ("d_head", "n_inner"))}
-        zero = {k: [f"0 is not allowed: a whole number from 1 to {LIMITS[k]:,}."] for k in given if given[k] == 0 and k in ("d_head", "n_inner")}  # fmt: skip
-        if zero:
-            raise ConfigError(zero)
+        zeros = [k for k in ("d_head", "n_inner") if given.get(k) == 0]
+        if zeros:
+            raise ConfigError({k: [f"0 is not allowed: a whole number from 1 to {LIMITS[k]:,}."] for k in zeros})
         return cls(**given)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -126,9 +126,7 @@ def _gpt3(id: str, name: str, n_layer: int, n_embd: int, n_head: int, note: str 
     return Preset(id, name, "gpt3", Config(n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=2048), note)
 
 
-_NANO = Config(
-    n_layer=3, n_embd=48, n_head=3, n_positions=11, vocab_size=3, tie_word_embeddings=False
-)
+_NANO = Config(n_layer=3, n_embd=48, n_head=3, n_positions=11, vocab_size=3, tie_word_embeddings=False)
 _XL_NOTE = (
     "The paper's Table 2.1 prints 24 heads of 128, which make 3072 and not the width of 2048; "
     "16 heads fit the width and the 1.3 billion parameters."
@@ -142,7 +140,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             Preset("nano-gpt", "nano-gpt", "nano", _NANO, "Sorts six letters A, B, C; its head is not tied."),
             _gpt2("gpt-micro", "GPT micro", 4, 128, 4, family="minigpt"),
             _gpt2("gpt-mini", "GPT mini", 6, 192, 6, family="minigpt"),
-            _gpt2("gopher-44m", "Gopher 44M", 8, 512, 16, "Gopher's dimensions only, on GPT-2's architecture.", "gopher"),
+            _gpt2("gopher-44m", "Gopher 44M", 8, 512, 16, "Gopher's sizes on GPT-2's architecture.", "gopher"),
             _gpt2("gpt2", "GPT-2", 12, 768, 12),
             _gpt2("gpt2-medium", "GPT-2 medium", 24, 1024, 16),
             _gpt2("gpt2-large", "GPT-2 large", 36, 1280, 20),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import pi, sqrt
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from worker.gpt.config import Config
 
 Array = NDArray[Any]
-Tensors = Mapping[str, Array]
+
+
+class Tensors(Protocol):
+    """Arrays by name: weights or an arena."""
+
+    def __getitem__(self, name: str, /) -> Array: ...
 
 
 def gelu_new(x: Array, out: Array) -> None:
@@ -69,12 +74,12 @@ def linear(x: Array, weight: Array, bias: Array | None, out: Array) -> None:  # 
 def layer_norm(x: Array, w: Tensors, weights: str, a: Tensors, name: str, rows: slice, epsilon: float) -> None:
     """(x − mean) / √(variance + ε) · weight + bias over the last axis, Ba et al. 2016 (arXiv:1607.06450)."""
     mean, scale, out = a[f"{name}.mean"][:, rows], a[f"{name}.scale"][:, rows], a[f"{name}.out"][:, rows]
-    C = x.shape[-1]
+    part = 1 / x.shape[-1]
     np.add.reduce(x, axis=-1, keepdims=True, out=mean)  # [B, n, 1]
-    mean /= C
+    mean *= part
     np.subtract(x, mean, out=out)
-    np.einsum("btc,btc->bt", out, out, out=scale[..., 0])
-    scale /= C
+    np.vecdot(out, out, out=scale[..., 0])
+    scale *= part
     scale += epsilon
     np.sqrt(scale, out=scale)
     out /= scale

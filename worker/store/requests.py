@@ -41,9 +41,7 @@ def _index(kind: Kind) -> str:
     return f"requests:{kind}"
 
 
-def put(
-    queue: Redis, id: str, kind: Kind, request: dict[str, Any], created_at: str, timeout: int, ttl: int
-) -> None:
+def put(queue: Redis, id: str, kind: Kind, request: dict[str, Any], created_at: str, timeout: int, ttl: int) -> None:
     """Record that `id` was asked for (again), for `ttl` seconds."""
     record = Record(kind, request, created_at, timeout)
     pipeline = queue.pipeline()
@@ -76,12 +74,12 @@ def forget(queue: Redis, id: str, kind: Kind) -> None:
 def newest(queue: Redis, kind: Kind, before: int | None, count: int) -> list[tuple[str, Record]]:
     """Up to `count` requests, newest first, of those that came before number `before`; expired ones are dropped."""
     highest = "+inf" if before is None else f"({before}"
-    entries = queue.zrange(
+    entries: Any = queue.zrange(
         _index(kind), highest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
     )
     if not entries:
         return []
-    contents = queue.mget([_key(id.decode()) for id, _ in entries])
+    contents: Any = queue.mget([_key(id.decode()) for id, _ in entries])
     expired = [id for (id, _), content in zip(entries, contents, strict=True) if content is None]
     if expired:
         queue.zrem(_index(kind), *expired)

@@ -1,0 +1,28 @@
+"""Run every measurement: `make bench`, or `python -m bench layout` for one of them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import bench.http
+import bench.latency
+import bench.layout
+
+MEASUREMENTS = {"layout": bench.layout.run, "latency": bench.latency.run, "http": bench.http.run}
+
+
+def main(names: list[str]) -> None:
+    """Run the measurements of these names, all by default."""
+    unknown = [name for name in names if name not in MEASUREMENTS]
+    if unknown:
+        sys.exit(f"{unknown[0]!r} is no measurement: {', '.join(MEASUREMENTS)} are")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run")
+    for name in names or MEASUREMENTS:
+        print()
+        MEASUREMENTS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,35 @@
+"""How long the largest layouts take: placed, and encoded as columns in a safetensors file."""
+
+from __future__ import annotations
+
+import statistics
+import tracemalloc
+
+from bench.figures import seconds
+from worker.gpt import counts
+from worker.gpt.config import PRESETS, Config
+from worker.layout.encode import safetensors
+from worker.layout.place import place
+
+LIMIT = "limit: 60 ms and 100 MB on one core (the original's generator: 230 ms, 163 MB for 94,286 blocks)"
+FIVE_TRILLION = Config(n_layer=128, n_embd=57_344, n_head=448, n_positions=256_000)
+
+
+def run() -> None:
+    """Print time and memory of GPT-3 175B at 2,048 tokens, and of a model of 5·10¹² parameters at 256,000."""
+    print("Layouts, placed and encoded as columns")
+    _measure("gpt3-175b, 2,048 tokens", PRESETS["gpt3-175b"].config, 2048, LIMIT)
+    name = f"{counts.total(FIVE_TRILLION):.2e} parameters, 256,000 tokens"
+    _measure(name, FIVE_TRILLION, 256_000, "no limit: it has to be possible")
+
+
+def _measure(name: str, config: Config, tokens: int, limit: str) -> None:
+    taken = seconds(lambda: safetensors(place(config, tokens)), 20)
+    tracemalloc.start()
+    size = len(safetensors(place(config, tokens)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    blocks = place(config, tokens).count
+    print(f"  {name}: {blocks:,} blocks, {size / 1e6:.1f} MB")
+    print(f"    first {taken[0] * 1e3:.1f} ms, median {statistics.median(taken) * 1e3:.1f} ms, peak {peak / 1e6:.1f} MB")
+    print(f"    {limit}")

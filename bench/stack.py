@@ -1,0 +1,73 @@
+"""The whole of Cutaway for a measurement: two Redis, a worker, the API, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from service import redis_server
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where the parts are."""
+
+    queue_url: str
+    cache_url: str
+    port: int
+
+    def connect(self) -> HTTPConnection:
+        """A connection to the API that is kept open."""
+        return HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+
+@contextmanager
+def running() -> Iterator[Stack]:
+    """Start everything, wait until it is ready, stop it at the end."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutaway-")))
+        queue = stack.enter_context(redis_server.start("queue", folder))
+        cache = stack.enter_context(redis_server.start("cache", folder))
+        environment = os.environ | {"QUEUE_URL": queue.url, "CACHE_URL": cache.url, "PORT": str(port)}
+        for command in (["worker"], ["service", "api"]):
+            stack.enter_context(_process(command, environment))
+        found = Stack(queue.url, cache.url, port)
+        _wait(found)
+        yield found
+
+
+@contextmanager
+def _process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-m", *command], env=environment, **quiet)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait(stack: Stack) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            connection = stack.connect()
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, HTTPException):
+            pass
+        if time.monotonic() > deadline:
+            sys.exit("The service did not get ready in 30 s.")
+        time.sleep(0.1)

@@ -1,0 +1,138 @@
+"""One real Redis pair and one real worker a test process; nothing is shared between processes that run in parallel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from service import create_app, redis_server
+from service.settings import Settings
+from worker.store.connection import connect
+
+_unused = count(1)  # seeds of synthetic weights
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The two Redis of a test process."""
+
+    queue_url: str
+    cache_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"QUEUE_URL": self.queue_url, "CACHE_URL": self.cache_url, "OPENBLAS_NUM_THREADS": "1"}
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(queue_url=self.queue_url, cache_url=self.cache_url)
+
+
+@contextmanager
+def running_worker(servers: Servers) -> Iterator[psutil.Process]:
+    """A worker process, registered and ready to take jobs; killed at the end."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "worker"], env=servers.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        queue = connect(servers.queue_url)
+        deadline = time.monotonic() + 30
+        while b"%d" % started.pid not in [
+            queue.hget(key, "pid") for key in queue.scan_iter("rq:worker:*", _type="hash")
+        ]:
+            assert started.poll() is None, "the worker did not start"
+            assert time.monotonic() < deadline, "the worker did not register"
+            time.sleep(0.02)
+        yield psutil.Process(started.pid)
+    finally:
+        started.kill()
+        started.wait()
+
+
+@contextmanager
+def running_servers() -> Iterator[Servers]:
+    """A pair of Redis with nothing in it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cutaway-test-") as folder,
+        redis_server.start("queue", Path(folder)) as queue,
+        redis_server.start("cache", Path(folder), "256mb") as cache,
+    ):
+        yield Servers(queue.url, cache.url)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Real Redis, started for this test process alone."""
+    with running_servers() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def worker(servers: Servers) -> Iterator[psutil.Process]:
+    """A real worker process."""
+    with running_worker(servers) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def app(servers: Servers) -> Flask:
+    """The service, against those Redis; no worker unless a test asks for it."""
+    return create_app(servers.settings)
+
+
+@pytest.fixture(scope="session")
+def client(app: Flask, worker: psutil.Process) -> FlaskClient:
+    """A client of the service, with a worker behind it."""
+    return app.test_client()
+
+
+@pytest.fixture
+def idle_servers() -> Iterator[Servers]:
+    """A pair of Redis for one test, without a worker unless it starts one: what it asks for stays queued."""
+    with running_servers() as started:
+        yield started
+
+
+@pytest.fixture
+def idle_client(idle_servers: Servers) -> FlaskClient:
+    """A client of a service that has no worker."""
+    return create_app(idle_servers.settings).test_client()
+
+
+@pytest.fixture
+def request_body() -> dict[str, Any]:
+    """A small trace that nobody has asked for before."""
+    config = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}
+    return {"model": config, "tokens": [3, 1, 4], "weights": {"synthetic": next(_unused)}}
+
+
+@pytest.fixture
+def long_request_body(request_body: dict[str, Any]) -> dict[str, Any]:
+    """A trace that takes some seconds and little memory, and that nobody has asked for before."""
+    config = {"n_layer": 24, "n_head": 2, "n_embd": 128, "n_positions": 512, "vocab_size": 500}
+    return request_body | {"model": config, "generate": {"max_new_tokens": 300}, "capture": ["probs"]}
+
+
+@pytest.fixture(scope="session")
+def sorted_letters(client: FlaskClient) -> dict[str, Any]:
+    """The finished trace in which nano-gpt sorts CBABBC."""
+    body = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
+    answer = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"})
+    assert answer.status_code == 200
+    trace: dict[str, Any] = answer.get_json()
+    assert trace["status"] == "done"
+    return trace

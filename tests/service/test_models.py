@@ -1,0 +1,154 @@
+"""The catalogue of models, and their weights."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from safetensors.numpy import load_file
+
+from worker.gpt.config import PRESETS, Config
+from worker.gpt.weights import NANO_PATH, SyntheticWeights, catalogue, nano_digest
+
+OCTETS = {"Accept": "application/octet-stream"}
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Models need no worker."""
+    return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def nano() -> dict[str, Any]:
+    """The weights of nano-gpt by the safetensors package."""
+    return load_file(NANO_PATH)
+
+
+def test_every_preset_is_listed_as_it_is_told_by_itself(client: FlaskClient) -> None:
+    models = client.get("/v1/models").get_json()["models"]
+    assert [model["id"] for model in models] == list(PRESETS)
+    for model in models:
+        assert client.get(f"/v1/models/{model['id']}").get_json() == model
+
+
+@pytest.mark.parametrize("id", PRESETS)
+def test_a_configuration_is_told_whole_and_means_the_same_model(client: FlaskClient, id: str) -> None:
+    model = client.get(f"/v1/models/{id}").get_json()
+    assert Config.from_mapping(model["config"]) == PRESETS[id].config
+    assert set(model["config"]) == set(PRESETS[id].config.to_mapping())
+
+
+@pytest.mark.parametrize("id", PRESETS)
+def test_the_parameters_are_those_of_the_weights(client: FlaskClient, id: str) -> None:
+    model = client.get(f"/v1/models/{id}").get_json()
+    sizes = {name: int(np.prod(shape)) for name, shape in catalogue(PRESETS[id].config).items()}
+    if model["config"]["tie_word_embeddings"]:
+        del sizes["lm_head.weight"]
+    assert model["parameters"]["total"] == sum(sizes.values())
+    parts = sum(model["parameters"]["by_part"].values())
+    tied = model["parameters"]["by_part"]["unembedding"] if model["config"]["tie_word_embeddings"] else 0
+    assert parts - tied == model["parameters"]["total"]
+
+
+@pytest.mark.parametrize(("id", "total"), [("gpt2", 124_439_808), ("gpt2-xl", 1_557_611_200), ("nano-gpt", 85_728)])
+def test_the_parameters_are_those_of_the_publications(client: FlaskClient, id: str, total: int) -> None:
+    assert client.get(f"/v1/models/{id}").get_json()["parameters"]["total"] == total
+
+
+@pytest.mark.parametrize("id", PRESETS)
+def test_no_model_claims_weights_that_it_has_not(client: FlaskClient, id: str) -> None:
+    weights = client.get(f"/v1/models/{id}").get_json()["weights"]
+    assert weights["source"] == ("trained" if id == "nano-gpt" else "synthetic")
+    if id == "nano-gpt":
+        assert weights["digest"] == nano_digest()
+    else:
+        assert "the values and what they predict are not" in weights["note"]
+
+
+@pytest.mark.parametrize(
+    ("id", "vocabulary"),
+    [
+        ("nano-gpt", {"kind": "letters", "size": 3, "tokens": ["A", "B", "C"]}),
+        ("gpt3-175b", {"kind": "gpt2", "size": 50257}),
+    ],
+)
+def test_the_vocabulary_is_told(client: FlaskClient, id: str, vocabulary: dict[str, Any]) -> None:
+    assert client.get(f"/v1/models/{id}").get_json()["vocabulary"] == vocabulary
+
+
+# ----------------------------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("id", PRESETS)
+def test_every_weight_is_listed(client: FlaskClient, id: str) -> None:
+    listed = client.get(f"/v1/models/{id}/tensors").get_json()["tensors"]
+    assert {w["name"]: tuple(w["shape"]) for w in listed} == catalogue(PRESETS[id].config)
+    assert all((w["dtype"], w["bytes"]) == ("float32", 4 * np.prod(w["shape"])) for w in listed)
+
+
+def test_the_weights_of_nano_gpt_are_those_of_its_file(client: FlaskClient, nano: dict[str, Any]) -> None:
+    assert set(nano) == set(catalogue(PRESETS["nano-gpt"].config))
+    for name, expected in nano.items():
+        octets = client.get(f"/v1/models/nano-gpt/tensors/{name}", headers=OCTETS)
+        assert octets.headers["Tensor-Shape"] == ",".join(map(str, expected.shape))
+        assert octets.data == expected.tobytes()
+        told = client.get(f"/v1/models/nano-gpt/tensors/{name}").get_json()
+        np.testing.assert_array_equal(np.array(told["data"], np.float32), expected)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1,3", ":,5", "::-1", "5:1:-2,::7", "...,2", "3:3", ":,:0"])
+def test_a_slice_of_a_weight_is_numpys(client: FlaskClient, nano: dict[str, Any], text: str) -> None:
+    key = {"": (), "3:3": np.s_[3:3], "...,2": np.s_[..., 2], "5:1:-2,::7": np.s_[5:1:-2, ::7]}.get(text)
+    keys = {"0": 0, "-1,3": (-1, 3), ":,5": np.s_[:, 5], "::-1": np.s_[::-1], ":,:0": np.s_[:, :0]}
+    expected = nano["h.1.mlp.c_fc.weight"][keys[text] if key is None else key]
+    url = "/v1/models/nano-gpt/tensors/h.1.mlp.c_fc.weight"
+    octets = client.get(url, query_string={"slice": text}, headers=OCTETS)
+    assert octets.data == np.ascontiguousarray(expected).tobytes()
+    assert octets.headers["Content-Length"] == str(expected.nbytes)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, -7), slice(40_000, 3, -1), slice(2, 9)])
+def test_a_weight_of_many_runs_is_in_one_piece(client: FlaskClient, rows: slice) -> None:
+    weights = SyntheticWeights(PRESETS["gpt-micro"].config, 0)
+    text = ":".join("" if part is None else str(part) for part in (rows.start, rows.stop, rows.step))
+    octets = client.get(f"/v1/models/gpt-micro/tensors/wte.weight?slice={text},:60", headers=OCTETS)
+    assert octets.data == weights["wte.weight"][rows, :60].tobytes()
+
+
+def test_a_slice_of_the_largest_model_is_made_for_itself(client: FlaskClient) -> None:
+    url = "/v1/models/gpt3-175b/tensors/h.95.mlp.c_fc.weight?slice=12287,-3:"
+    answer = client.get(url)
+    assert (answer.status_code, answer.get_json()["shape"]) == (HTTPStatus.OK, [3])
+    config = PRESETS["gpt3-175b"].config
+    expected = SyntheticWeights(config, 0).read("h.95.mlp.c_fc.weight", (12287, slice(-3, None)))
+    assert np.array(answer.get_json()["data"], np.float32).tolist() == expected.tolist()
+    assert len(set(answer.get_json()["data"])) == 3
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    unchanged = client.get(url, headers={"If-None-Match": answer.headers["ETag"]})
+    assert unchanged.status_code == HTTPStatus.NOT_MODIFIED
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/models/gpt5", "There is no model 'gpt5': the models are nano-gpt, "),
+        ("/v1/models/gpt5/tensors", "There is no model 'gpt5': the models are nano-gpt, "),
+        ("/v1/models/gpt5/tensors/wte.weight", "There is no model 'gpt5': the models are nano-gpt, "),
+        ("/v1/models/gpt2/tensors/h.12.ln_1.bias", "There is no tensor 'h.12.ln_1.bias' in gpt2: it has 149, such as "),
+    ],
+)
+def test_what_there_is_not_is_404_telling_what_there_is(client: FlaskClient, path: str, said: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_FOUND, "application/problem+json")
+    assert answer.get_json()["detail"].startswith(said)
+
+
+def test_a_weight_too_large_for_json_is_406(client: FlaskClient) -> None:
+    answer = client.get("/v1/models/gpt2/tensors/wte.weight")
+    assert answer.status_code == HTTPStatus.NOT_ACCEPTABLE
+    assert "application/octet-stream" in answer.get_json()["detail"]

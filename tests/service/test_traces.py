@@ -1,0 +1,441 @@
+"""Traces over HTTP: asked for once, waited for, listed, cancelled, lost and made again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from redis import Redis
+from werkzeug.test import TestResponse
+
+import worker.gpt.architecture as architecture
+from tests.conftest import Servers, running_worker
+from worker.gpt.config import PRESETS
+from worker.store.connection import connect
+
+Body = dict[str, Any]
+WAIT = {"Prefer": "wait=60"}
+OCTETS = {"Accept": "application/octet-stream"}
+
+
+def ask(client: FlaskClient, body: Body, **headers: str) -> TestResponse:
+    return client.post("/v1/traces", json=body, headers=headers)
+
+
+def ask_and_wait(client: FlaskClient, body: Body) -> Body:
+    answer = ask(client, body, **WAIT)
+    assert answer.status_code == HTTPStatus.OK, answer.text
+    trace: Body = answer.get_json()
+    assert trace["status"] == "done"
+    return trace
+
+
+def get(client: FlaskClient, id: str, **headers: str) -> TestResponse:
+    return client.get(f"/v1/traces/{id}", headers=headers)
+
+
+def status(client: FlaskClient, id: str) -> str:
+    return str(get(client, id).get_json()["status"])
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def times_started(servers: Servers, id: str) -> int:
+    entries: Any = connect(servers.queue_url).xrange(f"events:{id}")
+    return [fields[b"event"] for _, fields in entries].count(b"started")
+
+
+def numbers(answer: TestResponse) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A whole tensor from its bytes and headers."""
+    assert answer.status_code == HTTPStatus.OK, answer.text
+    shape = [int(size) for size in answer.headers["Tensor-Shape"].split(",")]
+    return np.frombuffer(answer.data, answer.headers["Tensor-Dtype"]).reshape(shape)
+
+
+# -------------------------------------------------------------------------------------------------- computing
+
+
+def test_nano_gpt_sorts_its_letters(sorted_letters: Body) -> None:
+    assert sorted_letters["output"] == "ABBBCC"
+    assert sorted_letters["tokens"] == [2, 1, 0, 1, 1, 2]
+    assert [piece["text"] for piece in sorted_letters["pieces"]] == list("CBABBC")
+    assert [bytes(piece["bytes"]) for piece in sorted_letters["pieces"]] == [b"C", b"B", b"A", b"B", b"B", b"C"]
+
+
+def test_each_step_tells_the_probabilities_it_was_drawn_from(client: FlaskClient, sorted_letters: Body) -> None:
+    probs = numbers(client.get(f"/v1/traces/{sorted_letters['id']}/tensors/probs", headers=OCTETS))
+    assert [step["position"] for step in sorted_letters["generated"]] == [5, 6, 7, 8, 9, 10]
+    assert "".join(step["text"] for step in sorted_letters["generated"]) == "ABBBCC"
+    for step in sorted_letters["generated"]:
+        row = probs[0, step["position"]]
+        assert step["token"] == row.argmax()
+        assert step["probability"] == row[step["token"]]
+        assert step["top"][0] == {k: step[k] for k in ("token", "text", "probability")}
+        assert [one["probability"] for one in step["top"]] == sorted(row.tolist(), reverse=True)
+
+
+def test_a_trace_holds_every_tensor_of_the_description_in_order(client: FlaskClient, sorted_letters: Body) -> None:
+    config = PRESETS["nano-gpt"].config
+    sizes = architecture.sizes(config, 6 + 6 - 1)  # the last new token is not fed
+    expected = {name: list(t.shape(sizes)) for name, t in architecture.expand(architecture.VALUES, config.n_layer)}
+    listed = client.get(f"/v1/traces/{sorted_letters['id']}/tensors").get_json()["tensors"]
+    assert {tensor["name"]: tensor["shape"] for tensor in listed} == expected
+    assert [tensor["name"] for tensor in listed] == list(expected)
+    assert {name: told["shape"] for name, told in sorted_letters["tensors"].items()} == expected
+
+
+def test_the_statistics_are_those_of_the_values(client: FlaskClient, sorted_letters: Body) -> None:
+    for name, told in sorted_letters["tensors"].items():
+        values = numbers(client.get(f"/v1/traces/{sorted_letters['id']}/tensors/{name}", headers=OCTETS))
+        seen = values[np.isfinite(values)].astype(np.float64)
+        assert (told["bytes"], told["dtype"]) == (values.nbytes, str(values.dtype))
+        assert (told["min"], told["max"], told["absmax"]) == (seen.min(), seen.max(), abs(seen).max())
+        assert told["mean"] == pytest.approx(seen.mean(), rel=1e-6, abs=1e-9)
+
+
+def test_only_what_was_captured_is_kept(client: FlaskClient, request_body: Body) -> None:
+    captured = {"capture": ["blocks.1.attn.hook_*", "probs"], "dtype": "float16"}
+    tensors = ask_and_wait(client, request_body | captured)["tensors"]
+    parts = ["q", "k", "v", "scores", "scores_max", "scores_sum", "pattern", "z"]
+    assert list(tensors) == [f"blocks.1.attn.{part}" for part in parts] + ["probs"]
+    assert {told["dtype"] for name, told in tensors.items() if name != "probs"} == {"float16"}
+    assert tensors["probs"]["dtype"] == "float32"  # most of a vocabulary's would be subnormal
+
+
+# ---------------------------------------------------------------------------------------------------- asking
+
+
+def test_asking_without_waiting_answers_202_with_the_place_of_the_trace(
+    client: FlaskClient, request_body: Body
+) -> None:
+    answer = ask(client, request_body)
+    assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.ACCEPTED, "queued")
+    assert answer.headers["Location"] == f"/v1/traces/{answer.get_json()['id']}"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "Preference-Applied" not in answer.headers
+    done = client.get(answer.headers["Location"], headers=WAIT)
+    assert (done.status_code, done.get_json()["status"]) == (HTTPStatus.OK, "done")
+
+
+def test_asking_for_what_is_done_answers_200_at_once(client: FlaskClient, request_body: Body) -> None:
+    done = ask_and_wait(client, request_body)
+    answer = ask(client, request_body)
+    assert (answer.status_code, answer.get_json()) == (HTTPStatus.OK, done)
+    assert answer.headers["Location"] == f"/v1/traces/{done['id']}"
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"model": "nano-gpt", "text": "CBABBC"},
+        {"model": "nano-gpt", "tokens": [2, 1, 0, 1, 1, 2]},
+        {"model": PRESETS["nano-gpt"].config.to_mapping(), "text": "CBABBC"},
+        {"model": PRESETS["nano-gpt"].config.to_mapping() | {"d_head": None, "n_inner": None}, "text": "CBABBC"},
+        {"capture": ["*"], "dtype": "float32", "text": "CBABBC", "model": "nano-gpt"},
+    ],
+)
+@pytest.mark.parametrize("drawn", [{}, {"temperature": 0.0, "seed": 0}, {"temperature": -0.0, "top_k": None}])
+def test_the_same_question_has_the_same_id_however_it_is_put(
+    client: FlaskClient, sorted_letters: Body, same: Body, drawn: Body
+) -> None:
+    answer = ask(client, same | {"generate": {"max_new_tokens": 6} | drawn})
+    assert (answer.status_code, answer.get_json()["id"]) == (HTTPStatus.OK, sorted_letters["id"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tokens": [3, 1, 5]},
+        {"weights": {"synthetic": 0}},
+        {"generate": {"max_new_tokens": 1}},
+        {"capture": ["probs"]},
+        {"dtype": "float16"},
+        {"model": {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}},
+    ],
+)
+def test_another_question_has_another_id(idle_client: FlaskClient, request_body: Body, other: Body) -> None:
+    assert ask(idle_client, request_body).get_json()["id"] != ask(idle_client, request_body | other).get_json()["id"]
+
+
+def test_what_many_ask_at_once_is_computed_once(
+    app: Flask, client: FlaskClient, servers: Servers, request_body: Body
+) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        traces = list(pool.map(lambda _: ask_and_wait(app.test_client(), request_body), range(16)))
+    assert [trace["id"] for trace in traces] == [traces[0]["id"]] * 16
+    assert times_started(servers, traces[0]["id"]) == 1
+
+
+# ------------------------------------------------------------------------------------------ waiting and caching
+
+
+def test_waiting_ends_when_the_time_is_over(idle_client: FlaskClient, request_body: Body) -> None:
+    began = time.monotonic()
+    answer = ask(idle_client, request_body, Prefer="wait=1")
+    assert 0.9 < time.monotonic() - began < 5
+    assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.ACCEPTED, "queued")
+    assert answer.headers["Preference-Applied"] == "wait=1"
+
+
+@pytest.mark.parametrize(
+    ("preferred", "applied"),
+    [
+        ("wait=5", "wait=5"),
+        ('respond-async, WAIT="7"; x=y', "wait=7"),
+        ("wait=99999999999", "wait=60"),
+        ("wait=0", None),
+        ("wait=-1", None),
+        ("wait=soon", None),
+        ("return=minimal", None),
+    ],
+)
+def test_the_preference_that_was_applied_is_told(
+    client: FlaskClient, sorted_letters: Body, preferred: str, applied: str | None
+) -> None:
+    assert get(client, sorted_letters["id"], Prefer=preferred).headers.get("Preference-Applied") == applied
+
+
+@pytest.mark.parametrize("path", ["", "/tensors", "/tensors/probs"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
+def test_what_is_done_is_cached_for_good(client: FlaskClient, sorted_letters: Body, path: str, encoding: str) -> None:
+    url, accept = f"/v1/traces/{sorted_letters['id']}{path}", {"Accept-Encoding": encoding}
+    answer = client.get(url, headers=accept)
+    assert answer.status_code == HTTPStatus.OK
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers.get("Content-Encoding", "identity") in ("identity", encoding)
+    assert not answer.headers["ETag"].startswith("W/")
+    again = client.get(url, headers=accept | {"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (HTTPStatus.NOT_MODIFIED, b"")
+    assert again.headers["ETag"] == answer.headers["ETag"]
+    assert client.get(url, headers=accept | {"If-None-Match": '"another"'}).status_code == HTTPStatus.OK
+
+
+def test_a_large_answer_is_compressed_where_the_client_reads_it(client: FlaskClient, sorted_letters: Body) -> None:
+    plain, packed = (get(client, sorted_letters["id"], **{"Accept-Encoding": e}) for e in ("identity", "gzip"))
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert len(packed.data) < len(plain.data) / 2
+    assert packed.headers["ETag"] != plain.headers["ETag"]
+
+
+def test_different_answers_have_different_etags(client: FlaskClient, sorted_letters: Body) -> None:
+    tensors = f"/v1/traces/{sorted_letters['id']}/tensors"
+    asked = [(tensors, {}), (f"{tensors}/probs", {}), (f"{tensors}/probs?slice=0", {}), (f"{tensors}/probs", OCTETS)]
+    assert len({client.get(url, headers=headers).headers["ETag"] for url, headers in asked}) == len(asked)
+
+
+def test_what_is_not_done_is_not_cached(idle_client: FlaskClient, request_body: Body) -> None:
+    answer = get(idle_client, ask(idle_client, request_body).get_json()["id"])
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "ETag" not in answer.headers
+
+
+# ------------------------------------------------------------------------------------------------------ states
+
+
+def test_a_queued_trace_tells_its_place_in_the_queue(idle_client: FlaskClient, request_body: Body) -> None:
+    ids = [ask(idle_client, request_body | {"tokens": [n]}).get_json()["id"] for n in range(3)]
+    assert [get(idle_client, id).get_json()["queue_position"] for id in ids] == [0, 1, 2]
+    idle_client.delete(f"/v1/traces/{ids[0]}")
+    assert [get(idle_client, id).get_json()["queue_position"] for id in ids] == [None, 0, 1]
+
+
+def test_a_running_trace_tells_its_progress(client: FlaskClient, long_request_body: Body) -> None:
+    id = ask(client, long_request_body).get_json()["id"]
+    eventually(lambda: bool(get(client, id).get_json()["progress"]))
+    running = get(client, id).get_json()
+    assert running["status"] == "running"
+    assert 0 < running["progress"]["done"] < running["progress"]["total"] == 24 * 300
+    assert running["progress"]["unit"] == "layers"
+    assert running["created_at"] <= running["started_at"]
+    client.delete(f"/v1/traces/{id}")
+
+
+def test_the_times_of_a_trace_are_in_order_and_in_utc(sorted_letters: Body) -> None:
+    times = [sorted_letters[f"{name}_at"] for name in ("created", "started", "finished")]
+    assert times == sorted(times)
+    assert all(time.endswith("Z") for time in times)
+
+
+def test_a_trace_that_raised_has_failed_with_its_reason(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    connect(idle_servers.cache_url).config_set("maxmemory", "1")
+    with running_worker(idle_servers):
+        failed = ask(idle_client, request_body, **WAIT)
+    assert (failed.status_code, failed.get_json()["status"]) == (HTTPStatus.OK, "failed")
+    assert failed.get_json()["error"]["detail"].startswith("the cache has no room for a result of ")
+    assert failed.headers["Cache-Control"] == "no-store"
+
+
+def test_an_id_that_nobody_asked_for_is_unknown(client: FlaskClient, sorted_letters: Body) -> None:
+    layout = sorted_letters["layout"].rpartition("/")[2]
+    for id in ("0" * 64, "nano-gpt", layout, f"{sorted_letters['id']}:0", sorted_letters["id"].upper()):
+        for path in (f"/v1/traces/{id}", f"/v1/traces/{id}/tensors", f"/v1/traces/{id}/tensors/probs"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.get_json()["title"]) == (HTTPStatus.NOT_FOUND, "Not Found"), path
+        assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NOT_FOUND
+
+
+# ----------------------------------------------------------------------------------------------------- listing
+
+
+def pages(client: FlaskClient, query: str) -> Iterator[list[str]]:
+    cursor = ""
+    while True:
+        page = client.get(f"/v1/traces?{query}{cursor}").get_json()
+        yield [trace["id"] for trace in page["traces"]]
+        if page["next_cursor"] is None:
+            return
+        cursor = f"&cursor={page['next_cursor']}"
+
+
+def test_the_list_goes_from_the_newest_to_the_oldest(idle_client: FlaskClient, request_body: Body) -> None:
+    ids = [ask(idle_client, request_body | {"tokens": [n]}).get_json()["id"] for n in range(5)]
+    assert [id for page in pages(idle_client, "limit=2") for id in page] == ids[::-1]
+    assert [trace["id"] for trace in idle_client.get("/v1/traces").get_json()["traces"]] == ids[::-1]
+
+
+def test_a_cursor_stays_right_while_traces_are_added_and_forgotten(
+    idle_client: FlaskClient, request_body: Body
+) -> None:
+    ids = [ask(idle_client, request_body | {"tokens": [n]}).get_json()["id"] for n in range(6)]
+    seen = []
+    for page in pages(idle_client, "limit=2"):
+        seen += page
+        ask(idle_client, request_body | {"tokens": [len(seen), len(seen)]})
+        for _ in ("cancelled", "forgotten"):
+            idle_client.delete(f"/v1/traces/{page[-1]}") if page else None
+    assert seen == ids[::-1]
+
+
+def test_the_list_is_filtered_by_status_and_model(idle_client: FlaskClient, request_body: Body) -> None:
+    queued, cancelled = (ask(idle_client, request_body | {"tokens": [n]}).get_json()["id"] for n in range(2))
+    nano = ask(idle_client, {"model": "nano-gpt", "text": "A"}).get_json()["id"]
+    idle_client.delete(f"/v1/traces/{cancelled}")
+    for query, expected in (
+        ("status=queued", [nano, queued]),
+        ("status=cancelled", [cancelled]),
+        ("status=done", []),
+        ("model=nano-gpt", [nano]),
+        ("model=nano-gpt&status=cancelled", []),
+        ("model=gpt2", []),
+    ):
+        assert [id for page in pages(idle_client, f"{query}&limit=1") for id in page] == expected, query
+
+
+def test_the_list_tells_of_a_trace_what_the_trace_tells(client: FlaskClient, sorted_letters: Body) -> None:
+    listed = client.get("/v1/traces?model=nano-gpt&status=done&limit=500").get_json()["traces"]
+    [found] = [trace for trace in listed if trace["id"] == sorted_letters["id"]]
+    assert found == {key: sorted_letters[key] for key in found}
+
+
+# -------------------------------------------------------------------------------------- cancelling, forgetting
+
+
+def test_a_cancelled_trace_leaves_the_queue_and_is_computed_when_asked_for_again(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    id = ask(idle_client, request_body).get_json()["id"]
+    assert idle_client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
+    assert status(idle_client, id) == "cancelled"
+    with running_worker(idle_servers):
+        other = ask_and_wait(idle_client, request_body | {"tokens": [1]})["id"]  # nothing was in its way
+        assert (times_started(idle_servers, other), times_started(idle_servers, id)) == (1, 0)
+        assert status(idle_client, id) == "cancelled"
+        assert ask_and_wait(idle_client, request_body)["id"] == id
+
+
+def test_a_running_trace_is_cancelled_and_computed_when_asked_for_again(
+    client: FlaskClient, long_request_body: Body
+) -> None:
+    id = ask(client, long_request_body).get_json()["id"]
+    eventually(lambda: status(client, id) == "running")
+    assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
+    assert status(client, id) == "cancelled"
+    assert client.get(f"/v1/traces/{id}/tensors").status_code == HTTPStatus.CONFLICT
+    assert ask(client, long_request_body).get_json()["status"] == "queued"
+    assert get(client, id, **WAIT).get_json()["status"] == "done"
+
+
+def test_a_finished_trace_is_forgotten_with_all_its_bytes(
+    client: FlaskClient, servers: Servers, request_body: Body
+) -> None:
+    id = ask_and_wait(client, request_body)["id"]
+    queue, cache = connect(servers.queue_url), connect(servers.cache_url)
+    assert cache.keys(f"*{id}*") != []
+    assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
+    assert get(client, id).status_code == HTTPStatus.NOT_FOUND
+    assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NOT_FOUND
+    assert (cache.keys(f"*{id}*"), queue.keys(f"*{id}*")) == ([], [])
+    assert id not in [trace["id"] for trace in client.get("/v1/traces?limit=500").get_json()["traces"]]
+    assert ask_and_wait(client, request_body)["id"] == id
+
+
+# ------------------------------------------------------------------------------------------------------- loss
+
+
+def lose_a_piece(cache: Redis, id: str) -> None:
+    assert cache.delete(f"result:{id}:0") == 1
+
+
+def lose_the_manifest(cache: Redis, id: str) -> None:
+    assert cache.delete(f"result:{id}") == 1
+
+
+@pytest.mark.parametrize("lose", [lose_a_piece, lose_the_manifest])
+def test_a_result_that_the_cache_lost_is_computed_again(
+    client: FlaskClient, servers: Servers, request_body: Body, lose: Callable[[Redis, str], None]
+) -> None:
+    before = ask_and_wait(client, request_body)
+    id, url = before["id"], f"/v1/traces/{before['id']}/tensors/probs"
+    whole = client.get(url, headers=OCTETS).data
+
+    lose(connect(servers.cache_url), id)
+
+    lost = client.get(url, headers=OCTETS)
+    if lost.status_code == HTTPStatus.CONFLICT:
+        assert (
+            lost.get_json()["detail"] == "This trace has no tensors now: it is queued. Wait for it with Prefer: wait."
+        )
+    else:
+        assert (lost.status_code, lost.data) == (HTTPStatus.OK, whole)  # made again in the meantime
+    again = client.get(url, headers=OCTETS | WAIT)
+    assert (again.status_code, again.data) == (HTTPStatus.OK, whole)
+    made_again = get(client, id).get_json()
+    assert made_again["tensors"] == before["tensors"]
+    assert times_started(servers, id) == 2
+
+
+def test_a_tensor_of_many_pieces_is_never_half_served(
+    client: FlaskClient, servers: Servers, request_body: Body
+) -> None:
+    config = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 8, "vocab_size": 1_000_000}
+    trace = ask_and_wait(client, request_body | {"model": config, "tokens": [1, 2, 3, 4, 5], "capture": ["logits"]})
+    url = f"/v1/traces/{trace['id']}/tensors/logits"
+    whole = client.get(url, headers=OCTETS).data
+    assert len(whole) == 20_000_000
+
+    assert connect(servers.cache_url).delete(f"result:{trace['id']}:19") == 1
+
+    lost = client.get(url, headers=OCTETS)
+    assert lost.status_code == HTTPStatus.CONFLICT or lost.data == whole
+    assert client.get(url, headers=OCTETS | WAIT).data == whole
+
+
+def test_a_lost_result_is_forgotten_too(client: FlaskClient, servers: Servers, request_body: Body) -> None:
+    id = ask_and_wait(client, request_body)["id"]
+    lose_the_manifest(connect(servers.cache_url), id)
+    assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
+    assert get(client, id).status_code == HTTPStatus.NOT_FOUND or status(client, id) == "cancelled"

@@ -1,0 +1,80 @@
+"""The arrows between the parts, as the imports have them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import service
+import worker
+
+ALLOWED = {
+    *(f"worker.gpt.{name}" for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena")),
+    "worker.gpt.sampling",
+    *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe")),
+    *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests")),
+    "worker.settings",
+    "worker.process",
+}
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package by its name, and the file that it is."""
+    [root] = {"service": service, "worker": worker}[package].__path__
+    names = {
+        ".".join((package, *file.relative_to(root).with_suffix("").parts)): file for file in Path(root).rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): file for name, file in names.items()}
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it; of `from a import b` both a.b and a."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", modules("worker"))
+def test_the_worker_knows_neither_the_service_nor_http(name: str) -> None:
+    assert {top(imported) for imported in imports(modules("worker")[name])} & {"service", "flask", "werkzeug"} == set()
+
+
+@pytest.mark.parametrize("name", modules("service"))
+def test_the_service_uses_of_the_worker_only_what_does_no_arithmetic(name: str) -> None:
+    used = {imported for imported in imports(modules("service")[name]) if top(imported) == "worker"}
+    if name == "service.supervisor" or name == "service.__main__":
+        used -= {"worker.process"}
+    strangers = {imported for imported in used if not {imported, imported.rpartition(".")[0]} & ALLOWED}
+    assert strangers == set()
+
+
+@pytest.mark.parametrize("name", modules("worker"))
+def test_mathematics_and_geometry_know_no_redis(name: str) -> None:
+    if not name.startswith(("worker.gpt", "worker.layout")):
+        pytest.skip("it may")
+    assert {top(imported) for imported in imports(modules("worker")[name])} & {"redis", "rq"} == set()
+
+
+def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
+    source = "import service, sys; service.create_app(); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
+    assert loaded - {"worker", "worker.gpt", "worker.layout", "worker.store"} <= ALLOWED
+    assert "worker.gpt.models" in loaded  # it was this package that was loaded
+
+
+def test_importing_it_connects_to_nothing() -> None:
+    source = "import socket; socket.socket.connect = None; import service, worker.jobs; service.create_app()"
+    subprocess.run([sys.executable, "-c", source], check=True)

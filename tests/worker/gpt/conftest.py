@@ -1,0 +1,57 @@
+"""Models whose weights are random and nowhere trivial, and runs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from worker.gpt.arena import Arena, plan
+from worker.gpt.config import Config
+from worker.gpt.forward import forward
+from worker.gpt.weights import catalogue
+
+Weights = dict[str, NDArray[Any]]
+
+
+def _make_weights(config: Config, seed: int = 0) -> Weights:
+    random = np.random.default_rng(seed)
+
+    def tensor(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        values = random.standard_normal(shape)
+        if len(shape) == 1:
+            values = 0.3 * values + (0.0 if name.endswith("bias") else 1.0)
+        elif name.startswith("h."):
+            values /= np.sqrt(shape[0])
+        return values.astype(np.float32)
+
+    made = {name: tensor(name, shape) for name, shape in catalogue(config).items()}
+    return made | ({"lm_head.weight": made["wte.weight"]} if config.tie_word_embeddings else {})
+
+
+def _run_model(
+    config: Config, weights: Weights, tokens: Any, rows: Sequence[slice] = (), precision: str = "float32"
+) -> Arena:
+    tokens = np.atleast_2d(tokens)
+    batch, length = tokens.shape
+    arena = Arena(plan(config, length, batch, precision=precision))
+    arena.memory[:] = 0xFF  # not a number, whatever the precision
+    arena["tokens"][...] = tokens
+    for part in rows or [slice(0, length)]:
+        forward(config, {name: w.astype(precision) for name, w in weights.items()}, arena, part)
+    return arena
+
+
+@pytest.fixture(scope="session")
+def make_weights() -> Callable[..., Weights]:
+    """(config, seed) -> float32 weights: biases are not 0, gains are not 1."""
+    return _make_weights
+
+
+@pytest.fixture(scope="session")
+def run_model() -> Callable[..., Arena]:
+    """(config, weights, tokens, rows, precision) -> the filled arena; what nobody filled is NaN."""
+    return _run_model

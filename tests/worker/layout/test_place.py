@@ -1,0 +1,225 @@
+"""Laws of the layouts, and the boxes of the original at the commit that the specification was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from worker.gpt.config import PRESETS, Config, ConfigError
+from worker.layout.encode import columns
+from worker.layout.geometry import STYLES, Geometry, Style
+from worker.layout.place import place
+
+Boxes = NDArray[np.float64]  # [N, 6]: x, y, z of the minimum corner, then the size
+
+
+def boxes(geometry: Geometry) -> Boxes:
+    table = columns(geometry)
+    return np.hstack([table["position"], table["size"]])
+
+
+def overlapping(boxes: Boxes) -> int:
+    """How many boxes overlap others by more than rounding.
+
+    Boxes that a plane separates from all the others of their group become groups of their own, axis after axis, until
+    nothing changes; what is then in a group is compared in pairs. Corners are ranked, so that all is in integers.
+    """
+    low, high = boxes[:, :3], boxes[:, :3] + boxes[:, 3:]
+    rounding = 4 * np.spacing(np.abs([low, high]).max((0, 1)))
+    corners = np.stack([low + rounding / 2, high - rounding / 2])  # [2, N, 3]
+    ranks = np.stack([np.unique(axis, return_inverse=True)[1].reshape(2, -1) for axis in corners.transpose(2, 0, 1)])
+    n = len(boxes)
+    group, groups, before = np.zeros(n, np.int64), 1, 0
+    while groups > before:
+        before = groups
+        for starts, ends in ranks:
+            first, last = group * 2 * n + starts, group * 2 * n + ends
+            order = np.argsort(first)
+            reached = np.maximum.accumulate(last[order])
+            group[order] = np.concatenate([[0], np.cumsum(first[order][1:] > reached[:-1])])
+        groups = int(group.max()) + 1
+    found = 0
+    for together in np.flatnonzero(np.bincount(group) > 1):
+        a, b = corners[:, group == together]
+        found += int(((a[:, None] < b) & (a < b[:, None])).all(2).sum() - len(a))
+    return found
+
+
+def configs(n_layer: int = 40) -> st.SearchStrategy[Config]:
+    """Any sizes: heads and MLPs of a width of their own, many more tokens than channels or far fewer."""
+    most = {"n_layer": n_layer, "n_head": 5, "n_embd": 300, "d_head": 60, "n_inner": 900, "n_positions": 3000}
+    return st.builds(Config, vocab_size=st.integers(1, 5000), **{name: st.integers(1, n) for name, n in most.items()})
+
+
+# ------------------------------------------------------------------------------------------------ the original
+
+ORIGINAL = {
+    "nano-gpt": (PRESETS["nano-gpt"].config, 206, "4e1a08e58e82cace3b3102ab2814022662e714a07507139ac2fcc8b287202216"),
+    "gpt2": (PRESETS["gpt2"].config, 2294, "567d7a039388594ee69bd0af9a1b378328665964c48d1ed9540da96945cd50cd"),
+    "thirteen layers": (
+        Config(n_layer=13, n_head=3, n_embd=48, n_positions=16, vocab_size=10),
+        690,
+        "efe04904bd82baab4f3a29527ad843a831e0ab08a89d365b2a1b7a24fec870b7",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", ORIGINAL)
+def test_llm_viz_is_the_original_to_the_last_bit(shape: str) -> None:
+    config, count, digest = ORIGINAL[shape]
+    found = boxes(place(config, config.n_positions, style="llm-viz"))
+    assert found.shape == (count, 6)
+    assert hashlib.sha256(found.astype("<f8").tobytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "box"),
+    [
+        (0, "tokens", [-768, 0, -0.75, 1536, 1.5, 1.5]),
+        (1, "wte", [-76230.3, 78.3, -0.75, 75385.5, 1152, 1.5]),
+        (2, "wpe", [844.8, 78.3, -0.75, 1536, 1152, 1.5]),
+    ],
+)
+def test_gpt2_begins_as_the_original_does(row: int, kind: str, box: list[float]) -> None:
+    geometry = place(PRESETS["gpt2"].config, 1024)
+    assert geometry.kinds[row].id == kind
+    assert boxes(geometry)[row].tolist() == box
+
+
+def test_margins_are_the_originals() -> None:
+    assert [place(PRESETS[id].config, 8).margin for id in ("nano-gpt", "gpt2")] == [12, 76.8]
+
+
+# ------------------------------------------------------------------------------------------------------ counts
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("n_layer", [1, 12, 13, 25])
+@pytest.mark.parametrize("n_head", [1, 4])
+def test_count_is_what_the_formula_says(style: Style, n_layer: int, n_head: int) -> None:
+    of_head = 10 if style == "llm-viz" and n_layer > 12 else 14
+    geometry = place(Config(n_layer=n_layer, n_head=n_head, n_embd=8), 5, style=style)
+    assert geometry.count == 14 + n_layer * (22 + of_head * n_head) == len(boxes(geometry))
+
+
+def test_a_model_of_a_hundred_billion_blocks_has_a_geometry() -> None:
+    geometry = place(Config(n_layer=10_000, n_head=10**6, n_embd=10**6, n_positions=10**6), 10**6)
+    assert geometry.count == 14 + 10_000 * (22 + 14 * 10**6)
+    assert geometry.x.nbytes + geometry.y.nbytes + geometry.z.nbytes < 30e6
+    assert np.isfinite([*geometry.bounds.min, *geometry.bounds.max]).all()
+
+
+# ------------------------------------------------------------------------------------------------------ styles
+
+
+@given(configs(n_layer=12), st.integers(1, 64))
+@settings(max_examples=20, deadline=None)
+def test_the_styles_are_one_up_to_twelve_layers(config: Config, batch: int) -> None:
+    ours, original = (place(config, config.n_positions, batch, style) for style in STYLES)
+    assert ours.kinds == original.kinds
+    assert np.array_equal(boxes(ours), boxes(original))
+
+
+def by_kind(geometry: Geometry) -> dict[str, Boxes]:
+    found, kind = boxes(geometry), columns(geometry)["kind"]
+    return {k.id.removeprefix("blocks.{layer}."): found[kind == n] for n, k in enumerate(geometry.kinds)}
+
+
+def test_above_twelve_layers_only_residuals_and_qkv_differ() -> None:
+    config = Config(n_layer=30, n_head=2, n_embd=48)  # wide enough for its tokens, so columns keep their pitch
+    ours, original = (by_kind(place(config, 8, 3, style)) for style in STYLES)
+    head = "attn.heads.{head}"
+    qkv = {f"{head}.{name}{end}" for name in ("q", "k", "v", "qkv") for end in ("", "_weight")}
+    residuals = {"resid_mid", "resid_post"}
+    assert ours.keys() ^ original.keys() == qkv
+    assert {kind for kind in ours.keys() - qkv if not np.array_equal(ours[kind], original[kind])} == residuals
+
+    step = 48 * 14 * 1.5 + 2 * 12
+    for kind in residuals:
+        shift = ours[kind] - original[kind]
+        assert np.allclose(shift[:, 0], np.arange(30) // 12 * step)
+        assert not shift[:, 1:].any()
+
+
+@pytest.mark.parametrize("end", ["", "_weight"])
+def test_q_above_k_above_v_fill_the_merged_box(end: str) -> None:
+    config = Config(n_layer=13, n_head=3, n_embd=48)
+    ours, original = (by_kind(place(config, 8, 2, style)) for style in STYLES)
+    q, k, v = (ours[f"attn.heads.{{head}}.{name}{end}"] for name in "qkv")
+    merged = original[f"attn.heads.{{head}}.qkv{end}"]
+    assert np.array_equal(q[:, :3], merged[:, :3])
+    assert np.array_equal(k[:, 1], q[:, 1] + q[:, 4])
+    assert np.array_equal(v[:, 1], k[:, 1] + k[:, 4])
+    assert np.allclose(v[:, 1] + v[:, 4], merged[:, 1] + merged[:, 4], rtol=1e-15)
+    for part in (q, k, v):
+        assert np.array_equal(part[:, [0, 2, 3, 5]], merged[:, [0, 2, 3, 5]])
+
+
+# ------------------------------------------------------------------------------------------------ overlap, bounds
+
+
+def test_the_overlaps_of_the_original_are_seen() -> None:
+    assert overlapping(boxes(place(Config(n_layer=13, n_head=1, n_embd=8), 8, style="llm-viz"))) == 4
+    assert overlapping(boxes(place(Config(n_layer=24, n_head=1, n_embd=8), 800, style="llm-viz"))) > 48
+
+
+@pytest.mark.parametrize("tokens", [1, 8, None])
+@pytest.mark.parametrize("id", PRESETS)
+def test_no_two_blocks_of_a_preset_overlap(id: str, tokens: int | None) -> None:
+    config = PRESETS[id].config
+    assert overlapping(boxes(place(config, tokens or config.n_positions))) == 0
+
+
+@given(configs(), st.integers(1, 64))
+@settings(max_examples=40, deadline=None)
+def test_no_two_blocks_of_any_model_overlap(config: Config, batch: int) -> None:
+    assert overlapping(boxes(place(config, config.n_positions, batch))) == 0
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(config=configs(), batch=st.integers(1, 64))
+@settings(max_examples=15, deadline=None)
+def test_bounds_are_the_true_extents_and_zeros_are_positive(style: Style, config: Config, batch: int) -> None:
+    geometry = place(config, config.n_positions, batch, style)
+    found = boxes(geometry)
+    assert geometry.bounds.min == found[:, :3].min(0).tolist()
+    assert geometry.bounds.max == (found[:, :3] + found[:, 3:]).max(0).tolist()
+    assert not np.signbit(found[found == 0]).any()
+
+
+# ------------------------------------------------------------------------------------------------ store, errors
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_arrays_give_back_the_geometry(style: Style) -> None:
+    geometry = place(Config(n_layer=14, layer_norm_epsilon=1e-6, d_head=5), 7, 2, style)
+    stored = {name: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for name, a in geometry.to_arrays().items()}
+    again = Geometry.from_arrays(stored)
+    assert (again.config, again.tokens, again.batch, again.style) == (geometry.config, 7, 2, style)
+    assert all(getattr(again, axis).tobytes() == getattr(geometry, axis).tobytes() for axis in "xyz")
+    assert again.bounds == geometry.bounds
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("tokens", {"tokens": 0}),
+        ("tokens", {"tokens": 1025}),
+        ("tokens", {"tokens": True}),
+        ("tokens", {"tokens": 1.0}),
+        ("batch", {"batch": 0}),
+        ("batch", {"batch": 65}),
+        ("style", {"style": "rows"}),
+        ("d_head", {"config": Config(n_head=10**6, d_head=10**6)}),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(field: str, asked: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        place(**{"config": Config(), "tokens": 8, **asked})
+    assert list(refused.value.errors) == [field]

@@ -1,0 +1,111 @@
+"""Requests are kept for their time, in the order they came."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from redis import Redis
+
+import worker.store.requests as requests
+from worker.store.keys import Kind
+from worker.store.requests import Record
+
+AT = "2026-01-02T03:04:05.678Z"
+
+
+def put(queue: Redis, *ids: str, kind: Kind = "trace", ttl: int = 60, **request: Any) -> None:
+    for id in ids:
+        requests.put(queue, id, kind, request, AT, 30, ttl)
+
+
+def listed(queue: Redis, before: int | None = None, count: int = 100, kind: Kind = "trace") -> list[str]:
+    return [id for id, _ in requests.newest(queue, kind, before, count)]
+
+
+def test_a_record_tells_what_was_asked_for(queue: Redis) -> None:
+    put(queue, "a", tokens=[1, 2], generate=None)
+    assert requests.get(queue, "a") == Record("trace", {"tokens": [1, 2], "generate": None}, AT, 30)
+
+
+def test_nobody_asked_for_an_unknown_id(queue: Redis) -> None:
+    assert requests.get(queue, "a") is None
+
+
+def test_requests_are_listed_newest_first(queue: Redis) -> None:
+    put(queue, "c", "a", "b")
+    assert listed(queue) == ["b", "a", "c"]
+
+
+def test_what_is_asked_for_again_is_the_newest(queue: Redis) -> None:
+    put(queue, "a", "b", "a")
+    assert listed(queue) == ["a", "b"]
+
+
+def test_kinds_are_listed_apart(queue: Redis) -> None:
+    put(queue, "a")
+    put(queue, "b", kind="layout")
+    assert (listed(queue), listed(queue, kind="layout")) == (["a"], ["b"])
+
+
+def test_listed_records_are_those_of_their_ids(queue: Redis) -> None:
+    for id in "abc":
+        put(queue, id, said=id)
+    assert [(id, record.request["said"]) for id, record in requests.newest(queue, "trace", None, 9)] == [
+        ("c", "c"), ("b", "b"), ("a", "a"),
+    ]  # fmt: skip
+
+
+def test_pages_neither_repeat_nor_miss_while_newer_requests_come(queue: Redis) -> None:
+    put(queue, *"abcdefg")
+    found, before = [], None
+    while page := requests.newest(queue, "trace", before, 3):
+        found += [id for id, _ in page]
+        before = page[-1][1].number
+        put(queue, f"newer than {found[-1]}")
+    assert found == [*"gfedcba"]
+
+
+def test_expired_requests_are_dropped_and_the_page_is_filled_with_others(queue: Redis) -> None:
+    put(queue, "a", "b")
+    put(queue, "short", "shorter", ttl=1)
+    put(queue, "c")
+    deadline = time.monotonic() + 5
+    while requests.get(queue, "shorter") or requests.get(queue, "short"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert listed(queue, count=2) == ["c", "b"]
+    assert listed(queue) == ["c", "b", "a"]
+
+
+def test_a_cancelled_request_says_so(queue: Redis) -> None:
+    put(queue, "a", tokens=[1])
+    requests.cancel(queue, "a")
+    assert requests.get(queue, "a") == Record("trace", {"tokens": [1]}, AT, 30, cancelled=True)
+
+
+def test_cancelling_does_not_lengthen_a_life(queue: Redis) -> None:
+    put(queue, "a", ttl=60)
+    requests.cancel(queue, "a")
+    assert 0 < queue.ttl("request:a") <= 60
+
+
+def test_cancelling_what_nobody_asked_for_makes_no_record(queue: Redis) -> None:
+    requests.cancel(queue, "a")
+    assert requests.get(queue, "a") is None
+
+
+def test_asking_again_takes_a_cancellation_back(queue: Redis) -> None:
+    put(queue, "a")
+    requests.cancel(queue, "a")
+    put(queue, "a")
+    found = requests.get(queue, "a")
+    assert found is not None
+    assert not found.cancelled
+
+
+def test_a_forgotten_request_is_gone(queue: Redis) -> None:
+    put(queue, "a", "b")
+    requests.forget(queue, "a", "trace")
+    assert requests.get(queue, "a") is None
+    assert listed(queue) == ["b"]

@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 from rq import Queue, Worker
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 
@@ -29,6 +30,13 @@ class CutawayWorker(Worker):
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds without a sign of life after which another worker takes the job over."""
         return 3 * _HEARTBEAT
+
+    def run_maintenance_tasks(self) -> None:
+        """Tidy up every few seconds, unless asked to stop: RQ's way of stopping an idle worker, an exception out of
+        the signal's handler, is lost where the code it interrupts suppresses exceptions."""
+        if self._shutdown_requested_date is not None:
+            raise StopRequested
+        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Run a job in the forked process, which must not outlive its worker."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 from typing import Any
 
@@ -58,11 +59,15 @@ class CutawayWorker(Worker):
         retried = job.should_retry and not stopped
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
         if stopped:
-            events.publish(self.connection, job.id, "cancelled")
+            self._tell(job, "cancelled", "It was cancelled.")
         elif retried:
-            events.publish(self.connection, job.id, "queued", reason="Its process was killed: it is tried again.")
+            self._tell(job, "queued", "Its process was killed: it is tried again.")
         else:
-            events.publish(self.connection, job.id, "failed", reason=_reason(exc_string))
+            self._tell(job, "failed", _reason(exc_string))
+
+    def _tell(self, job: Job, event: str, reason: str) -> None:
+        log.warning("%s %s: %s", job.id[:12], event, reason)
+        events.publish(self.connection, job.id, event, reason=reason)
 
 
 def _reason(exc_string: str) -> str:
@@ -76,10 +81,12 @@ def _reason(exc_string: str) -> str:
 def main() -> None:
     """Work until SIGTERM or SIGINT; the running job is finished first."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("rq").setLevel(logging.WARNING)  # it has five lines to say of every job
     settings = Settings.from_environment()
     worker.jobs.warm_up(settings)
     gc.freeze()  # what is shared with the jobs stays shared: a collection in one would copy all it looks at
     queue = connect(settings.queue_url)
+    log.info("ready for jobs (process %d)", os.getpid())
     CutawayWorker(
         [Queue(QUEUE, connection=queue, serializer="json")],
         connection=queue,
@@ -88,7 +95,8 @@ def main() -> None:
         job_monitoring_interval=_HEARTBEAT,
         maintenance_interval=_HEARTBEAT,
         log_job_description=False,
-    ).work(logging_level="INFO")
+    ).work(logging_level="WARNING")
+    log.info("stopped")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import UTC, datetime
 
@@ -16,6 +17,7 @@ from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
 
+log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
 
 
@@ -31,7 +33,7 @@ def run(id: str) -> None:
     record = requests.get(queue, id)
     if record is None or record.cancelled or pieces.is_done(cache, id):
         return
-    times = {"created_at": record.created_at, "started_at": now()}
+    times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     events.publish(queue, id, "started")
     content, manifest = COMPUTE[record.kind](record.request, settings, _Progress(queue, id))
     if record.kind == "trace":
@@ -39,6 +41,7 @@ def run(id: str) -> None:
     manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
     pieces.write(cache, id, content, manifest)
     events.publish(queue, id, "done")
+    log.info("%s %s: %s done in %.0f ms", id[:12], record.kind, _size(len(content)), 1e3 * (time.monotonic() - begun))
 
 
 def warm_up(settings: Settings) -> None:
@@ -49,6 +52,10 @@ def warm_up(settings: Settings) -> None:
     request = model.canonical() | asked
     COMPUTE["trace"](request, settings, lambda done, total: None)
     COMPUTE["layout"](layout_request(request), settings, lambda done, total: None)
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} KB"
 
 
 def _picture(queue: Redis, cache: Redis, request: dict[str, object], settings: Settings) -> str:

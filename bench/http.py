@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Callable
 from http.client import HTTPConnection
+from typing import Any
 from urllib.parse import quote
 
 from bench.figures import seconds
@@ -33,11 +35,11 @@ def run() -> None:
             print(f"  {name:>5}: HTTP {over_http:8.1f} MB/s   Redis {direct:8.1f} MB/s   ratio {share:.2f}")
 
 
-def _trace(connection: HTTPConnection) -> dict[str, object]:
+def _trace(connection: HTTPConnection) -> dict[str, Any]:
     body = {"model": CONFIG, "tokens": list(range(128)), "capture": ["logits"]}
     headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
     connection.request("POST", "/v1/traces", json.dumps(body), headers)
-    answer = json.loads(connection.getresponse().read())
+    answer: dict[str, Any] = json.loads(connection.getresponse().read())
     assert answer["status"] == "done", answer
     return answer
 
@@ -52,7 +54,6 @@ def _direct(stack: Stack, id: str, size: int) -> int:
     return len(pieces.read(connect(stack.cache_url), id, 0, size))
 
 
-def _rate(read: object, size: int, times: int) -> float:
-    assert callable(read)
+def _rate(read: Callable[[], int], size: int, times: int) -> float:
     assert read() == size
     return size / statistics.median(seconds(read, times)) / 1e6

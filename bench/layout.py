@@ -31,5 +31,6 @@ def _measure(name: str, config: Config, tokens: int, limit: str) -> None:
     tracemalloc.stop()
     blocks = place(config, tokens).count
     print(f"  {name}: {blocks:,} blocks, {size / 1e6:.1f} MB")
-    print(f"    first {taken[0] * 1e3:.1f} ms, median {statistics.median(taken) * 1e3:.1f} ms, peak {peak / 1e6:.1f} MB")
+    first, median = taken[0] * 1e3, statistics.median(taken) * 1e3
+    print(f"    first {first:.1f} ms, median {median:.1f} ms, peak {peak / 1e6:.1f} MB")
     print(f"    {limit}")

@@ -49,8 +49,8 @@ def running() -> Iterator[Stack]:
 
 @contextmanager
 def _process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-m", *command], env=environment, **quiet)
+    command = [sys.executable, "-m", *command]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:

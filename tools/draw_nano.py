@@ -44,7 +44,8 @@ def colours(values: NDArray[Any], role: str) -> NDArray[np.uint8]:
     strength = np.sqrt(np.abs(finite) / (np.abs(finite).max() or 1.0))[..., None]
     negative, positive = (np.array(hue) for hue in HUES[role])
     hue = np.where(finite[..., None] < 0, negative, positive)
-    return (hue * (0.14 + 0.86 * strength)).astype(np.uint8)
+    coloured: NDArray[np.uint8] = (hue * (0.14 + 0.86 * strength)).astype(np.uint8)
+    return coloured
 
 
 def cells(block: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:

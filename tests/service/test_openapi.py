@@ -102,7 +102,7 @@ def test_answers_are_as_described(
     names = ["probs", "blocks.0.attn.scores", "h.0.ln_1.bias"]
     accepts = ["*/*", "application/json", "application/octet-stream", "application/x-safetensors", "text/html"]
 
-    @settings(max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(
         case=schema[path][method].as_strategy(),
         exists=st.booleans(),

@@ -32,7 +32,7 @@ def as_text(index: Index) -> str:
 
 def keys(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[Index, ...]]:
     """What NumPy's basic indexing takes of a shape, but new axes."""
-    found: Any = basic_indices(shape, allow_ellipsis=True)
+    found: st.SearchStrategy[Any] = basic_indices(shape, allow_ellipsis=True)
     return found.map(lambda key: key if isinstance(key, tuple) else (key,))
 
 

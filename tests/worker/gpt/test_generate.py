@@ -89,6 +89,19 @@ def test_every_pass_tells_of_its_layers() -> None:
     assert len(passed) == 4 * NANO.n_layer
 
 
+def test_a_pass_does_not_fill_rows_that_are_filled() -> None:
+    arena = Arena(plan(NANO, 6))
+    passed: list[None] = []
+
+    def mark() -> None:
+        passed.append(None)
+        if len(passed) == NANO.n_layer:  # at the end of the prompt's pass
+            arena["embed"][:, :3] = np.nan
+
+    generate(NANO, nano(), arena, [0, 1, 2], Sampling(max_new_tokens=4), mark)
+    assert np.isnan(arena["embed"]).any(-1).tolist() == [[True] * 3 + [False] * 3]
+
+
 @pytest.mark.parametrize(("prompt", "new", "fed"), [(6, 6, 11), (6, 1, 6), (6, 0, 6), (1, 2, 2), (1, 11, 11)])
 def test_positions_are_the_prompt_and_all_new_tokens_but_the_last(prompt: int, new: int, fed: int) -> None:
     assert positions(prompt, Sampling(max_new_tokens=new)) == fed

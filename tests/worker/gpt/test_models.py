@@ -63,12 +63,17 @@ def test_all_models_are_the_presets_from_small_to_large() -> None:
     assert [model.id for model in all_models()] == [*PRESETS]
 
 
+@pytest.mark.parametrize("seed", [0, 7])
 @pytest.mark.parametrize("spec", ["nano-gpt", "gpt2", OWN], ids=["nano-gpt", "gpt2", "own"])
-def test_a_seed_asks_for_synthetic_weights(spec: Any) -> None:
-    model = resolve(spec, synthetic_seed=7)
+def test_a_seed_asks_for_synthetic_weights(spec: Any, seed: int) -> None:
+    model = resolve(spec, synthetic_seed=seed)
     assert (model.id, model.config) == (resolve(spec).id, resolve(spec).config)
-    assert (model.source, model.seed) == ("synthetic", 7)
-    assert model.digest != resolve(spec).digest
+    assert (model.source, model.seed) == ("synthetic", seed)
+
+
+def test_synthetic_models_without_a_seed_have_seed_0() -> None:
+    assert resolve("gpt2") == resolve("gpt2", synthetic_seed=0)
+    assert resolve(OWN) == resolve(OWN, synthetic_seed=0)
 
 
 def test_weights_are_those_of_the_seed() -> None:

@@ -73,7 +73,7 @@ def command(role: Role, socket: Path, folder: Path, maxmemory: str) -> list[str]
     """The command line of a server. Jobs must outlive a crash and never be evicted; with traces it is the reverse."""
     kept = {
         "queue": ["--maxmemory-policy", "noeviction", "--appendonly", "yes", "--appendfsync", "everysec"],
-        "cache": ["--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lfu", "--appendonly", "no"],
+        "cache": ["--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lru", "--appendonly", "no"],
     }[role]
     reached = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     files = ["--dir", str(folder), "--appendfilename", f"{role}.aof", "--save", ""]

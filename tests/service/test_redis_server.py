@@ -27,7 +27,7 @@ def folder() -> Iterator[Path]:
     ("role", "promises"),
     [
         ("queue", {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "everysec", "save": ""}),
-        ("cache", {"maxmemory-policy": "allkeys-lfu", "appendonly": "no", "maxmemory": str(64 << 20), "save": ""}),
+        ("cache", {"maxmemory-policy": "allkeys-lru", "appendonly": "no", "maxmemory": str(64 << 20), "save": ""}),
     ],
 )
 def test_each_role_keeps_what_it_promises(role: Role, promises: dict[str, str], folder: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
+from contextlib import suppress
 from typing import Any
 
+from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.exceptions import StopRequested
 from rq.executions import Execution
@@ -15,8 +16,8 @@ from rq.job import Job
 
 import worker.jobs
 import worker.store.events as events
-from worker.process import die_with_parent
 from worker.settings import Settings
+from worker.spare import Spare
 from worker.store.connection import connect
 from worker.store.requests import QUEUE
 
@@ -27,6 +28,8 @@ log = logging.getLogger("worker")
 
 class CutawayWorker(Worker):
     """RQ's forking worker; says on the request's stream how a job ended when the job itself could not."""
+
+    _spare: Spare | None = None
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds without a sign of life after which another worker takes the job over."""
@@ -39,10 +42,24 @@ class CutawayWorker(Worker):
             raise StopRequested
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
 
-    def main_work_horse(self, job: Job, queue: Queue) -> None:
-        """Run a job in the forked process, which must not outlive its worker."""
-        die_with_parent(signal.SIGKILL)
-        super().main_work_horse(job, queue)
+    def dequeue_job_and_maintain_ttl(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for a job, with a process ready to run it."""
+        self._spare = self._spare or Spare(_prepare, self._carry_out)
+        return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        """Have the spare process run a job; a new one where somebody killed it."""
+        spare, self._spare = self._spare, None
+        while spare is None or not spare.order((job.id, queue.name, *self.executions)):
+            spare = Spare(_prepare, self._carry_out)
+        self._horse_pid = spare.pid
+
+    def _carry_out(self, order: tuple[str, str, str]) -> None:
+        """In the spare process: what RQ's own would have found in its copy of the worker's memory."""
+        job_id, queue_name, execution_id = order
+        self.execution = Execution(execution_id, job_id, self.connection, self.name)
+        job = Job.fetch(job_id, connection=self.connection, serializer="json")
+        self.main_work_horse(job, Queue(queue_name, connection=self.connection, serializer="json"))
 
     def handle_job_failure(
         self,
@@ -76,6 +93,15 @@ def _reason(exc_string: str) -> str:
         return "The process that computed it was killed each time it was tried, perhaps for want of memory."
     last = exc_string.strip().rpartition("\n")[2]
     return last.partition(": ")[2] or last or "It failed for no known reason."
+
+
+def _prepare() -> None:
+    """What the first job of a forked process would pay for."""
+    settings = Settings.from_environment()
+    worker.jobs.warm_up(settings)
+    with suppress(RedisError):  # the job will say so, if it lasts
+        for url in (settings.queue_url, settings.cache_url):
+            connect(url).ping()
 
 
 def main() -> None:

@@ -78,7 +78,8 @@ def test_a_trace_whose_process_is_killed_each_time_fails_with_a_reason_and_the_w
                 killed.add(child.pid)
                 child.kill()
         failed = get(idle_client, id)
-        assert (failed["status"], len(killed)) == ("failed", 3)
+        assert failed["status"] == "failed"
+        assert len(killed) >= 3  # some were killed before they had a job
         assert failed["error"]["detail"] == (
             "The process that computed it was killed each time it was tried, perhaps for want of memory."
         )
@@ -86,6 +87,14 @@ def test_a_trace_whose_process_is_killed_each_time_fails_with_a_reason_and_the_w
         assert get(idle_client, ask(idle_client, request_body), SECONDS)["status"] == "done"
         ask(idle_client, long_request_body)  # and it can be asked for again
         assert get(idle_client, id, SECONDS)["status"] == "done"
+
+
+def test_a_process_that_is_killed_before_it_has_a_job_fails_nothing(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    with running_worker(idle_servers) as worker:
+        horse(worker).kill()
+        assert get(idle_client, ask(idle_client, request_body), SECONDS)["status"] == "done"
 
 
 def test_a_worker_that_was_killed_takes_its_job_with_it_and_another_takes_it_over(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
+from functools import partial
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote
@@ -29,8 +30,8 @@ def run() -> None:
         print("Reading a finished tensor, one reader")
         for name, rows in ROWS.items():
             size = {"4 KB": 4096, "1 MB": 1 << 20, "16 MB": slot["bytes"]}[name]
-            over_http = _rate(lambda rows=rows: _read(connection, trace["id"], rows), size, TIMES[name])
-            direct = _rate(lambda size=size: _direct(stack, trace["id"], size), size, TIMES[name])
+            over_http = _rate(partial(_read, connection, trace["id"], rows), size, TIMES[name])
+            direct = _rate(partial(_direct, stack, trace["id"], size), size, TIMES[name])
             share = over_http / direct
             print(f"  {name:>5}: HTTP {over_http:8.1f} MB/s   Redis {direct:8.1f} MB/s   ratio {share:.2f}")
 

@@ -41,21 +41,22 @@ def running() -> Iterator[Stack]:
         cache = stack.enter_context(redis_server.start("cache", folder))
         environment = os.environ | {"QUEUE_URL": queue.url, "CACHE_URL": cache.url, "PORT": str(port)}
         for command in (["worker"], ["service", "api"]):
-            stack.enter_context(_process(command, environment))
+            stack.enter_context(process(command, environment))
         found = Stack(queue.url, cache.url, port)
         _wait(found)
         yield found
 
 
 @contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
+def process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
+    """A Python module as a process, for a time."""
     command = [sys.executable, "-m", *command]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:
-        process.terminate()
-        process.wait(30)
+        started.terminate()
+        started.wait(30)
 
 
 def _wait(stack: Stack) -> None:

@@ -63,7 +63,7 @@ def _check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does it
             probe.bind(address)
     except OSError as error:
-        raise CannotStart(f"{host}:{port}: {error.strerror} (choose another with --host and --port)") from None
+        raise CannotStart(f"{host}:{port}: {error.strerror} (PORT=… chooses another)") from None
 
 
 def _check_redis(variable: str, url: str) -> None:

@@ -47,6 +47,12 @@ class CutawayWorker(Worker):
         self._spare = self._spare or Spare(_prepare, self._carry_out)
         return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
 
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        if self._spare is not None:
+            self._spare.dismiss()
+        super().teardown()  # type: ignore[no-untyped-call]
+
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
         """Have the spare process run a job; a new one where somebody killed it."""
         spare, self._spare = self._spare, None

@@ -38,6 +38,12 @@ class Spare:
         finally:
             os._exit(1)  # whoever carries out an order ends the process itself
 
+    def dismiss(self) -> None:
+        """End the process, which has no order."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self._orders.close()
+
     def order(self, order: Any) -> bool:
         """Give it its order; False if the process is no more."""
         try:

@@ -215,7 +215,7 @@ def test_a_port_in_use_is_one_line(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = failure(folder, f"--port={port}")
-    assert line == f"Error: 127.0.0.1:{port}: Address already in use (choose another with --host and --port)"
+    assert line == f"Error: 127.0.0.1:{port}: Address already in use (PORT=… chooses another)"
 
 
 def test_a_missing_redis_server_is_one_line(folder: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from worker.spare import Spare
 
 SECONDS = 20
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # pytest-xdist's doing
 
 
 @pytest.fixture
@@ -89,9 +90,7 @@ def test_it_ends_with_the_process_that_forked_it(sig: signal.Signals) -> None:
     assert psutil.wait_procs([waiting], timeout=SECONDS)[1] == []
 
 
-def test_it_ends_when_it_is_not_needed(told: tuple[Connection, Connection]) -> None:
-    hear, tell = told
-    waiting = spare(tell)
-    hear.recv()
-    waiting._orders.close()
-    assert ended(waiting) == 1
+def test_one_that_is_dismissed_is_gone(told: tuple[Connection, Connection]) -> None:
+    waiting = spare(told[1])
+    waiting.dismiss()
+    assert not psutil.pid_exists(waiting.pid)

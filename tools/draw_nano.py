@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
+from worker.gpt.engine import Engine
 from worker.gpt.generate import generate
 from worker.gpt.sampling import Sampling
 from worker.layout.describe import blocks
@@ -90,7 +91,7 @@ def main(path: Path) -> None:
     model, sampling = models.find("nano-gpt"), Sampling(max_new_tokens=6)
     prompt, weights = model.vocabulary.encode("CBABBC"), model.weights()
     arena = Arena(plan(model.config, 11))
-    generate(model.config, weights, arena, prompt, sampling)
+    generate(model.config, Engine(weights), arena, prompt, sampling)
     described = list(blocks(place(model.config, 11)))
     names = {block["tensor"]["name"] for block in described}
     tensors = {name: arena[name] if name in arena else weights[name] for name in names}

@@ -12,6 +12,7 @@ import worker.gpt.counts as counts
 import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
 from worker.gpt.config import Config
+from worker.gpt.engine import Engine
 from worker.gpt.generate import generate
 from worker.gpt.sampling import Sampling, positions
 from worker.gpt.weights import HeldWeights
@@ -38,7 +39,7 @@ def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Re
         done += 1
         progress(done, total)
 
-    new = generate(model.config, weights, arena, prompt, sampling, after_layer)
+    new = generate(model.config, Engine(weights), arena, prompt, sampling, after_layer)
     kept = arena.cast(request["dtype"])
     return kept.kept, {"tensors": describe(kept), "generated": _generated(arena, len(prompt), new)}
 

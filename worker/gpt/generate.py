@@ -8,13 +8,14 @@ import numpy as np
 
 from worker.gpt.arena import Arena
 from worker.gpt.config import Config
-from worker.gpt.forward import Tensors, forward
+from worker.gpt.engine import Engine
+from worker.gpt.forward import forward
 from worker.gpt.sampling import Sampling, choose
 
 
 def generate(
     config: Config,
-    weights: Tensors,
+    engine: Engine,
     arena: Arena,
     prompt: Sequence[int],
     sampling: Sampling,
@@ -30,7 +31,7 @@ def generate(
     new: list[int] = []
     start, stop = 0, len(prompt)
     while True:
-        forward(config, weights, arena, slice(start, stop), after_layer)
+        forward(config, engine, arena, slice(start, stop), after_layer)
         if len(new) < sampling.max_new_tokens:
             new.append(choose(arena["logits"][0, stop - 1], sampling, random))
         if len(new) == sampling.max_new_tokens:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from math import prod, sqrt
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,29 @@ Key = tuple[slice | int, ...]
 SYNTHETIC_VERSION = 1
 _GAMMA = 0x9E3779B97F4A7C15  # the odd increment of SplitMix64, 2⁶⁴ divided by the golden ratio
 _RUN = 1 << 14  # words made at a time
+_TILE = 1 << 20  # values of a tile
 
 
-class Weights(Protocol):
-    """Weights by Hugging Face name: whole, as a mapping, or a basic slice of one."""
+class Weights(ABC):
+    """Weights by Hugging Face name. Where they are made or converted as they are read, only `read` and `tiles` are
+    sure to take little memory."""
 
-    def __getitem__(self, name: str, /) -> NDArray[Any]: ...
+    @abstractmethod
+    def __getitem__(self, name: str, /) -> NDArray[Any]:
+        """A weight, whole."""
 
     def read(self, name: str, key: Key) -> NDArray[Any]:
         """`weights[name][key]`, without making the rest of the tensor."""
+        return np.asarray(self[name][key])
+
+    def rows(self, name: str, index: NDArray[Any] | slice) -> NDArray[Any]:
+        """`weights[name][index]`, without making the rest of the table."""
+        return self[name][index]
+
+    def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """A matrix from its first row to its last, as many at a time as are cheap to have at once."""
+        whole = self[name]
+        yield slice(0, len(whole)), whole
 
 
 def catalogue(config: Config) -> dict[str, tuple[int, ...]]:
@@ -39,7 +54,7 @@ def catalogue(config: Config) -> dict[str, tuple[int, ...]]:
     return {name: t.shape(sizes) for name, t in architecture.expand(architecture.WEIGHTS, config.n_layer)}
 
 
-class FileWeights(Mapping[str, NDArray[Any]]):
+class FileWeights(Weights, Mapping[str, NDArray[Any]]):
     """A safetensors file of one model: float32, every tensor of the catalogue."""
 
     def __init__(self, path: Path) -> None:
@@ -56,12 +71,8 @@ class FileWeights(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._tensors)
 
-    def read(self, name: str, key: Key) -> NDArray[Any]:
-        view: NDArray[Any] = self._tensors[name][key]
-        return view
 
-
-class SyntheticWeights:
+class SyntheticWeights(Weights):
     """Weights of any model from a seed, each value by itself and the same on every machine.
 
     A value is a uniform one with the mean and deviation of GPT-2's initialisation: lane `i mod 4` (int16) of
@@ -91,6 +102,19 @@ class SyntheticWeights:
             index = np.add.outer(index * np.uint64(size), positions.astype(np.uint64))
         lanes = self._values(name, (index // np.uint64(4)).ravel(), deviation).reshape(-1, 4)
         return np.take_along_axis(lanes, (index % np.uint64(4)).astype(np.intp).reshape(-1, 1), 1).reshape(index.shape)
+
+    def rows(self, name: str, index: NDArray[Any] | slice) -> NDArray[Any]:
+        if isinstance(index, slice):
+            return self.read(name, (index,))
+        table = np.stack([self.read(name, (row,)) for row in index.ravel().tolist()])
+        return table.reshape(*index.shape, -1)
+
+    def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
+        count, width = self._shapes[self._source(name)]
+        step = max(1, _TILE // width)
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            yield rows, self.read(name, (rows,))
 
     def _whole(self, name: str, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
         """A tensor made in runs that stay in the processor's cache."""
@@ -129,16 +153,18 @@ class SyntheticWeights:
         return values
 
 
-class HeldWeights(dict[str, NDArray[Any]]):
+class HeldWeights(Weights):
     """Weights made or read once and kept, for a model that is passed through many times."""
 
-    def __init__(self, source: Weights) -> None:
-        super().__init__()
+    def __init__(self, source: Weights | Mapping[str, NDArray[Any]]) -> None:
         self.source = source
+        self._held: dict[str, NDArray[Any]] = {}
 
-    def __missing__(self, name: str) -> NDArray[Any]:
-        self[name] = self.source[name]
-        return self[name]
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        found = self._held.get(name)
+        if found is None:
+            found = self._held[name] = self.source[name]
+        return found
 
 
 def synthetic_digest(seed: int) -> str:

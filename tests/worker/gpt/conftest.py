@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from worker.gpt.arena import Arena, plan
 from worker.gpt.config import Config
+from worker.gpt.engine import Engine
 from worker.gpt.forward import forward
-from worker.gpt.weights import catalogue
+from worker.gpt.weights import HeldWeights, catalogue
 
 Weights = dict[str, NDArray[Any]]
 
@@ -40,8 +41,9 @@ def _run_model(
     arena = Arena(plan(config, length, batch, precision=precision))
     arena.memory[:] = 0xFF  # not a number, whatever the precision
     arena["tokens"][...] = tokens
+    held = HeldWeights({name: weight.astype(precision) for name, weight in weights.items()})
     for part in rows or [slice(0, length)]:
-        forward(config, {name: w.astype(precision) for name, w in weights.items()}, arena, part)
+        forward(config, Engine(held), arena, part)
     return arena
 
 

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from worker.gpt.arena import Arena
 from worker.gpt.config import ACTIVATION_FUNCTIONS, PRESETS, Config
-from worker.gpt.forward import ACTIVATIONS, forward, layer_norm
+from worker.gpt.engine import ACTIVATIONS, Engine
+from worker.gpt.forward import forward
+from worker.gpt.weights import HeldWeights
 from worker.gpt.weights import nano as trained
 
 Array = NDArray[Any]
@@ -148,11 +150,11 @@ def test_layer_norm_of_gpt3s_width_keeps_float32s_precision() -> None:
     C = 12288
     x = np.random.default_rng(0).normal(3, 2, (1, 4, C)).astype(np.float32)
     w = {"w.weight": np.ones(C, np.float32), "w.bias": np.zeros(C, np.float32)}
-    a = {name: np.empty((1, 4, n), np.float32) for name, n in (("n.mean", 1), ("n.scale", 1), ("n.out", C))}
-    layer_norm(x, w, "w", a, "n", slice(0, 4), 1e-5)
+    mean, scale, out = (np.empty((1, 4, n), np.float32) for n in (1, 1, C))
+    Engine(HeldWeights(w)).layer_norm(x, "w", 1e-5, mean, scale, out)
     exact = x.astype(np.float64)
     exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
-    assert abs(a["n.out"] - exact).max() < 1e-5
+    assert abs(out - exact).max() < 1e-5
 
 
 # ------------------------------------------------------------------------------------------------------- itself
@@ -236,5 +238,5 @@ def test_it_tells_of_every_layer_when_it_is_finished(make_weights: Any, run_mode
         np.testing.assert_array_equal(arena[f"blocks.{len(finished)}.resid_post"], wanted[len(finished)])
         finished.append(len(finished))
 
-    forward(config, weights, arena, slice(0, 7), count)
+    forward(config, Engine(HeldWeights(weights)), arena, slice(0, 7), count)
     assert finished == [0, 1, 2]

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from worker.gpt.arena import Arena, plan
+from worker.gpt.engine import Engine
 from worker.gpt.forward import forward
 from worker.gpt.generate import generate
 from worker.gpt.models import find
@@ -25,7 +26,7 @@ def run(prompt: list[int], **how: Any) -> tuple[list[int], Arena]:
     sampling = Sampling(**how)
     arena = Arena(plan(NANO, positions(len(prompt), sampling)))
     arena.memory[:] = 0xFF
-    return generate(NANO, nano(), arena, prompt, sampling), arena
+    return generate(NANO, Engine(nano()), arena, prompt, sampling), arena
 
 
 def draws(n: int, logits: NDArray[Any] = LOGITS, **how: Any) -> list[int]:
@@ -43,7 +44,7 @@ def test_nano_gpt_sorts_all_of_its_729_inputs() -> None:
     arena["tokens"][:, :6] = inputs
     chosen = []
     for start, stop in [(0, 6), *((n, n + 1) for n in range(6, 11))]:
-        forward(NANO, nano(), arena, slice(start, stop))
+        forward(NANO, Engine(nano()), arena, slice(start, stop))
         chosen.append(arena["logits"][:, stop - 1].argmax(-1))
         if stop < 11:
             arena["tokens"][:, stop] = chosen[-1]
@@ -68,7 +69,7 @@ def test_generation_fills_the_arena_as_one_pass_over_the_same_tokens_does() -> N
     _, arena = run([2, 1, 0, 1, 1, 2], max_new_tokens=6)
     once = Arena(plan(NANO, 11))
     once["tokens"][...] = arena["tokens"]
-    forward(NANO, nano(), once, slice(0, 11))
+    forward(NANO, Engine(nano()), once, slice(0, 11))
     for name, values in once.items():
         np.testing.assert_allclose(arena[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
 
@@ -77,7 +78,7 @@ def test_without_new_tokens_the_prompt_is_passed_once() -> None:
     passed: list[None] = []
     arena = Arena(plan(NANO, 3))
     arena.memory[:] = 0xFF
-    assert generate(NANO, nano(), arena, [0, 1, 2], Sampling(), lambda: passed.append(None)) == []
+    assert generate(NANO, Engine(nano()), arena, [0, 1, 2], Sampling(), lambda: passed.append(None)) == []
     assert len(passed) == NANO.n_layer
     assert not np.isnan(arena["probs"]).any()
 
@@ -85,7 +86,7 @@ def test_without_new_tokens_the_prompt_is_passed_once() -> None:
 def test_every_pass_tells_of_its_layers() -> None:
     passed: list[None] = []
     sampling = Sampling(max_new_tokens=4)
-    generate(NANO, nano(), Arena(plan(NANO, 6)), [0, 1, 2], sampling, lambda: passed.append(None))
+    generate(NANO, Engine(nano()), Arena(plan(NANO, 6)), [0, 1, 2], sampling, lambda: passed.append(None))
     assert len(passed) == 4 * NANO.n_layer
 
 
@@ -98,7 +99,7 @@ def test_a_pass_does_not_fill_rows_that_are_filled() -> None:
         if len(passed) == NANO.n_layer:  # at the end of the prompt's pass
             arena["embed"][:, :3] = np.nan
 
-    generate(NANO, nano(), arena, [0, 1, 2], Sampling(max_new_tokens=4), mark)
+    generate(NANO, Engine(nano()), arena, [0, 1, 2], Sampling(max_new_tokens=4), mark)
     assert np.isnan(arena["embed"]).any(-1).tolist() == [[True] * 3 + [False] * 3]
 
 

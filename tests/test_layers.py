@@ -14,7 +14,10 @@ import service
 import worker
 
 ALLOWED = {
-    *(f"worker.gpt.{name}" for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena")),
+    *(
+        f"worker.gpt.{name}"
+        for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena", "_kernels")
+    ),
     "worker.gpt.sampling",
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests")),

@@ -11,11 +11,10 @@ import numpy as np
 import worker.gpt.counts as counts
 import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
+from worker.gpt.compiled import engine
 from worker.gpt.config import Config
-from worker.gpt.engine import Engine
 from worker.gpt.generate import generate
 from worker.gpt.sampling import Sampling, positions
-from worker.gpt.weights import HeldWeights
 from worker.layout.place import place
 from worker.settings import Settings
 from worker.store.keys import Kind
@@ -31,7 +30,6 @@ def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Re
     model, sampling, prompt = models.from_canonical(request), Sampling(**(request["generate"] or {})), request["tokens"]
     arena = Arena(plan(model.config, positions(len(prompt), sampling), capture=tuple(request["capture"])))
     fits = 4 * counts.total(model.config) <= settings.held_weights_bytes
-    weights = HeldWeights(model.weights()) if fits else model.weights()
     total, done = model.config.n_layer * max(sampling.max_new_tokens, 1), 0
 
     def after_layer() -> None:
@@ -39,7 +37,14 @@ def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Re
         done += 1
         progress(done, total)
 
-    new = generate(model.config, Engine(weights), arena, prompt, sampling, after_layer)
+    new = generate(
+        model.config,
+        engine(model.weights(), keep=fits and sampling.max_new_tokens > 1),
+        arena,
+        prompt,
+        sampling,
+        after_layer,
+    )
     kept = arena.cast(request["dtype"])
     return kept.kept, {"tensors": describe(kept), "generated": _generated(arena, len(prompt), new)}
 

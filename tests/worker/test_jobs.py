@@ -16,11 +16,10 @@ import worker.store.pieces as pieces
 import worker.store.requests as requests
 from worker.gpt.architecture import VALUES, expand, sizes
 from worker.gpt.arena import Arena, plan
+from worker.gpt.compiled import engine
 from worker.gpt.config import Config
-from worker.gpt.engine import Engine
 from worker.gpt.forward import forward
 from worker.gpt.models import resolve
-from worker.gpt.weights import HeldWeights
 from worker.layout.geometry import Geometry
 from worker.layout.place import place
 from worker.settings import Settings
@@ -87,7 +86,7 @@ def test_a_trace_holds_every_tensor_of_the_description(store: Store, spec: Any) 
     config = resolve(spec).config
     arena = Arena(plan(config, 6))
     arena["tokens"][...] = [2, 1, 0, 1, 1, 2]
-    forward(config, Engine(HeldWeights(resolve(spec).weights())), arena, slice(0, 6))
+    forward(config, engine(resolve(spec).weights()), arena, slice(0, 6))
     assert [*manifest["tensors"]] == [name for name, _ in expand(VALUES, config.n_layer)]
     for name, tensor in expand(VALUES, config.n_layer):
         slot = manifest["tensors"][name]

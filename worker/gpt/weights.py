@@ -18,6 +18,11 @@ from safetensors import safe_open
 import worker.gpt.architecture as architecture
 from worker.gpt.config import Config
 
+try:
+    from worker.gpt._kernels import draw
+except ImportError:  # see compiled.py
+    draw = None  # type: ignore[assignment]
+
 Key = tuple[slice | int, ...]
 
 SYNTHETIC_VERSION = 1
@@ -89,24 +94,25 @@ class SyntheticWeights(Weights):
 
     def read(self, name: str, key: Key) -> NDArray[Any]:
         name, shape = self._source(name), self._shapes[name]
-        deviation = self._deviation(name)
-        if deviation == 0:
+        if self._deviation(name) == 0:
             gain = name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
             return np.full(self._picked(shape, key), float(gain), dtype=np.float32)
-        if key == ():
-            return self._whole(name, shape, deviation)
+        first = key[0] if key else slice(None)
+        if len(key) <= 1 and isinstance(first, slice) and first.step in (None, 1):
+            rows, pitch = range(*first.indices(shape[0])), prod(shape[1:])
+            return self._run(name, rows.start * pitch, len(rows) * pitch).reshape(len(rows), *shape[1:])
         index = np.zeros((), dtype=np.uint64)
         axes = [*key, *(slice(None),) * (len(shape) - len(key))]
         for size, axis in zip(shape, axes, strict=True):
             positions = np.arange(*axis.indices(size)) if isinstance(axis, slice) else np.array(range(size)[axis])
             index = np.add.outer(index * np.uint64(size), positions.astype(np.uint64))
-        lanes = self._values(name, (index // np.uint64(4)).ravel(), deviation).reshape(-1, 4)
+        lanes = self._values(name, (index // np.uint64(4)).ravel()).reshape(-1, 4)
         return np.take_along_axis(lanes, (index % np.uint64(4)).astype(np.intp).reshape(-1, 1), 1).reshape(index.shape)
 
     def rows(self, name: str, index: NDArray[Any] | slice) -> NDArray[Any]:
         if isinstance(index, slice):
             return self.read(name, (index,))
-        table = np.stack([self.read(name, (row,)) for row in index.ravel().tolist()])
+        table = np.stack([self.read(name, (slice(row, row + 1),))[0] for row in index.ravel().tolist()])
         return table.reshape(*index.shape, -1)
 
     def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -116,13 +122,29 @@ class SyntheticWeights(Weights):
             rows = slice(start, min(start + step, count))
             yield rows, self.read(name, (rows,))
 
-    def _whole(self, name: str, shape: tuple[int, ...], deviation: float) -> NDArray[np.float32]:
-        """A tensor made in runs that stay in the processor's cache."""
-        values = np.empty(-(-prod(shape) // 4) * 4, dtype=np.float32)
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight."""
+        return self._shapes[name]
+
+    def stream(self, name: str) -> tuple[int, float]:
+        """Where the stream of a matrix's words begins, and what makes deviates of its lanes, which come ± 0.5."""
+        name = self._source(name)
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        return int.from_bytes(digest[:8], "little"), self._deviation(name) * sqrt(12) / 2**16
+
+    def _run(self, name: str, first: int, count: int) -> NDArray[np.float32]:
+        """Values that follow each other, made in runs that stay in the processor's cache."""
+        if draw is not None:
+            values = np.empty(count, dtype=np.float32)
+            base, scale = self.stream(name)
+            draw(base, first, scale, values)
+            return values
+        skip = first % 4
+        values = np.empty(-(-(skip + count) // 4) * 4, dtype=np.float32)
         for start in range(0, len(values), 4 * _RUN):
             words = np.arange(start // 4, min(start // 4 + _RUN, len(values) // 4), dtype=np.uint64)
-            values[start : start + 4 * len(words)] = self._values(name, words, deviation)
-        return values[: prod(shape)].reshape(shape)
+            values[start : start + 4 * len(words)] = self._values(name, words + np.uint64(first // 4))
+        return values[skip : skip + count]
 
     def _source(self, name: str) -> str:
         return "wte.weight" if name == "lm_head.weight" and self.config.tie_word_embeddings else name
@@ -137,11 +159,11 @@ class SyntheticWeights(Weights):
             return 0.0
         return 0.02 / sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 0.02
 
-    def _values(self, name: str, words: NDArray[np.uint64], deviation: float) -> NDArray[np.float32]:
+    def _values(self, name: str, words: NDArray[np.uint64]) -> NDArray[np.float32]:
         """The four values of each word: float32 [4 · len(words)]."""
-        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        base, scale = self.stream(name)
         z = words * np.uint64(_GAMMA)
-        z += np.uint64(int.from_bytes(digest[:8], "little"))
+        z += np.uint64(base)
         z ^= z >> np.uint64(30)
         z *= np.uint64(0xBF58476D1CE4E5B9)
         z ^= z >> np.uint64(27)
@@ -149,7 +171,7 @@ class SyntheticWeights(Weights):
         z ^= z >> np.uint64(31)
         values = z.astype("<u8", copy=False).view("<i2").astype(np.float32)
         values += 0.5  # int16 has one negative value more: its mean is −1/2
-        values *= deviation * sqrt(12) / 2**16
+        values *= scale
         return values
 
 

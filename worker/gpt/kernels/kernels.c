@@ -1,0 +1,327 @@
+/* The operations of a forward pass where NumPy is slowest: products of few rows with large matrices, and passes over
+ * elements. They write into arrays that are given, on all cores, without the interpreter's lock.
+ *
+ * vectors.h holds the arithmetic; here are the instruction sets, the threads and what Python calls.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+#define PANEL 32  /* columns of a tile of weights */
+#define DEPTH 256 /* rows of one: 32 KiB, which stay in the first cache while all rows of x pass */
+#define GAMMA 0x9E3779B97F4A7C15ull
+
+enum { GELU_NEW, GELU, RELU, SILU };
+enum { ROWS_OF_WEIGHTS, TABLE, PACKED, DRAWN, DRAWN_TABLE };
+
+typedef struct { float *p; ptrdiff_t b, h, t; } Heads; /* strides of batch, head and position, in floats */
+typedef struct {
+    Heads q, k, v, z, scores, pattern, largest, total;
+    ptrdiff_t batch, heads, width, length, start, stop;
+    float factor;
+} Attention;
+
+/* ------------------------------------------------------------------------------------------------ instruction sets */
+
+typedef struct {
+    int rows; /* of a block of a product */
+    void (*product)(int, ptrdiff_t, const float *, const float *, const float *, int, float **, ptrdiff_t, ptrdiff_t);
+    void (*interleave)(int, ptrdiff_t, const float **, float, float *);
+    void (*draw)(uint64_t, float, uint64_t, ptrdiff_t, float *);
+    void (*activate)(int, ptrdiff_t, const float *, float *);
+    void (*normalise)(ptrdiff_t, const float *, const float *, const float *, float, float *, float *, float *);
+    void (*softmax)(ptrdiff_t, const float *, float *, float *, float *);
+    void (*head)(const Attention *, ptrdiff_t, ptrdiff_t, float *);
+} Set;
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#define LANES 16
+#define ROWS 12
+#define FN(f) f##_avx512
+#include "vectors.h"
+static const Set avx512 = {ROWS, product_avx512, interleave_avx512, draw_avx512, activate_avx512, normalise_avx512,
+                           softmax_avx512, head_avx512};
+#undef LANES
+#undef ROWS
+#undef FN
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define LANES 8
+#define ROWS 6
+#define FN(f) f##_avx2
+#include "vectors.h"
+static const Set avx2 = {ROWS, product_avx2, interleave_avx2, draw_avx2, activate_avx2, normalise_avx2,
+                         softmax_avx2, head_avx2};
+#undef LANES
+#undef ROWS
+#undef FN
+#pragma GCC pop_options
+#else
+#define LANES 4
+#define ROWS 12
+#define FN(f) f##_plain
+#include "vectors.h"
+static const Set plain = {ROWS, product_plain, interleave_plain, draw_plain, activate_plain, normalise_plain,
+                          softmax_plain, head_plain};
+#endif
+
+static const Set *set; /* NULL: none for this processor */
+
+static const Set *best(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
+        && __builtin_cpu_supports("avx512vl"))
+        return &avx512;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &avx2 : NULL;
+#else
+    return &plain;
+#endif
+}
+
+/* ------------------------------------------------------------------------------------------------ threads */
+
+#define MOST_THREADS 64
+
+typedef void (*Work)(void *, ptrdiff_t task, int thread);
+
+static struct {
+    int threads, started;
+    Work work;
+    void *argument;
+    ptrdiff_t tasks;
+    atomic_ptrdiff_t next;
+    atomic_int inside, open, asleep;
+    atomic_uint round;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+} pool = {.threads = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+static void take_tasks(int thread) {
+#if defined(__x86_64__)
+    const unsigned before = _mm_getcsr(); /* numbers below the normal ones are 0: they take a hundred times as long */
+    _mm_setcsr(before | 0x8040);
+#endif
+    for (ptrdiff_t task; (task = atomic_fetch_add(&pool.next, 1)) < pool.tasks;) pool.work(pool.argument, task, thread);
+#if defined(__x86_64__)
+    _mm_setcsr(before);
+#endif
+}
+
+static void rest(void) {
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+}
+
+/* A thread of the pool: works in each round that it hears of in time; nobody waits for one that has not begun. */
+static void *helper(void *number) {
+    for (unsigned seen = 0;;) {
+        for (int spin = 0; spin < 2000 && atomic_load(&pool.round) == seen; spin++) rest();
+        if (atomic_load(&pool.round) == seen) {
+            pthread_mutex_lock(&pool.lock);
+            atomic_fetch_add(&pool.asleep, 1);
+            while (atomic_load(&pool.round) == seen) pthread_cond_wait(&pool.wake, &pool.lock);
+            atomic_fetch_sub(&pool.asleep, 1);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        seen = atomic_load(&pool.round);
+        atomic_fetch_add(&pool.inside, 1);
+        if (atomic_load(&pool.open)) take_tasks((int)(intptr_t)number);
+        atomic_fetch_sub(&pool.inside, 1);
+    }
+    return NULL;
+}
+
+/* Threads do not survive a fork: the child starts its own when it first needs them. */
+static void after_fork(void) {
+    pool.started = 0;
+    atomic_store(&pool.inside, 0);
+    atomic_store(&pool.open, 0);
+    atomic_store(&pool.asleep, 0);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pthread_mutex_init(&one_at_a_time, NULL);
+}
+
+static void start_helpers(void) {
+    pool.started = 1;
+    atomic_store(&pool.round, 0);
+    for (intptr_t n = 1; n < pool.threads; n++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, helper, (void *)n) == 0) pthread_detach(thread);
+    }
+}
+
+/* Do tasks 0 … tasks − 1; on all threads where they are worth waking them. */
+static void run(Work work, void *argument, ptrdiff_t tasks, int worth) {
+    pool.work = work, pool.argument = argument, pool.tasks = tasks;
+    atomic_store(&pool.next, 0);
+    const int together = worth && tasks > 1 && pool.threads > 1;
+    if (together) {
+        if (!pool.started) start_helpers();
+        atomic_store(&pool.open, 1);
+        atomic_fetch_add(&pool.round, 1);
+        if (atomic_load(&pool.asleep)) {
+            pthread_mutex_lock(&pool.lock);
+            pthread_cond_broadcast(&pool.wake);
+            pthread_mutex_unlock(&pool.lock);
+        }
+    }
+    take_tasks(0);
+    if (together) {
+        atomic_store(&pool.open, 0);
+        while (atomic_load(&pool.inside)) rest();
+    }
+}
+
+/* Memory that grows and stays: fresh pages cost more than arithmetic. One for each thread, and the last for all. */
+static struct { float *p; size_t size; } rooms[MOST_THREADS + 1];
+
+static float *room(int n, ptrdiff_t floats) {
+    const size_t size = (4 * (size_t)floats + 4095) / 4096 * 4096;
+    if (rooms[n].size < size) {
+        free(rooms[n].p);
+        rooms[n].p = aligned_alloc(4096, size);
+        rooms[n].size = rooms[n].p ? size : 0;
+    }
+    return rooms[n].p;
+}
+
+/* ------------------------------------------------------------------------------------------------ products */
+
+typedef struct {
+    ptrdiff_t M, K, N; /* y [M, N] = x [M, K] · weights [K, N] + bias */
+    const float *bias, *weights, *packed;
+    float **y;
+    int kind, add;
+    ptrdiff_t pitch;  /* of the weights' rows, in floats or in values of the stream */
+    uint64_t base, first; /* of the stream of drawn weights, and where in it they begin */
+    float scale;
+} Linear;
+
+static ptrdiff_t blocks(ptrdiff_t M) { return (M + set->rows - 1) / set->rows; }
+
+/* Where block n of about equal ones begins. */
+static ptrdiff_t block_start(ptrdiff_t M, ptrdiff_t n) { return M * n / blocks(M); }
+
+static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t k, ptrdiff_t depth, float *tile) {
+    float drawn[DEPTH];
+    if (columns < PANEL) memset(tile, 0, 4 * (size_t)(depth * PANEL));
+    if (t->kind == ROWS_OF_WEIGHTS)
+        for (ptrdiff_t d = 0; d < depth; d++)
+            memcpy(tile + d * PANEL, t->weights + (k + d) * t->pitch + n, 4 * (size_t)columns);
+    else if (t->kind == DRAWN)
+        for (ptrdiff_t d = 0; d < depth; d++)
+            set->draw(t->base, t->scale, t->first + (uint64_t)((k + d) * t->pitch + n), columns, tile + d * PANEL);
+    else
+        for (ptrdiff_t c = 0; c < columns; c++) {
+            const float *row = drawn;
+            if (t->kind == DRAWN_TABLE)
+                set->draw(t->base, t->scale, t->first + (uint64_t)((n + c) * t->pitch + k), depth, drawn);
+            else row = t->weights + (n + c) * t->pitch + k;
+            for (ptrdiff_t d = 0; d < depth; d++) tile[d * PANEL + c] = row[d];
+        }
+}
+
+static void do_panel(void *argument, ptrdiff_t panel, int thread) {
+    const Linear *t = argument;
+    const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL;
+    float start[PANEL] = {0}, *tile = rooms[thread].p;
+    if (t->bias) memcpy(start, t->bias + n, 4 * (size_t)columns);
+    for (ptrdiff_t k = 0; k < t->K; k += DEPTH) {
+        const ptrdiff_t depth = t->K - k < DEPTH ? t->K - k : DEPTH;
+        const float *weights = tile;
+        if (t->kind == PACKED) weights = t->weights + (panel * t->K + k) * PANEL;
+        else fill_tile(t, n, columns, k, depth, tile);
+        for (ptrdiff_t block = 0; block < blocks(t->M); block++) {
+            const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
+            set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, start, t->add || k, t->y + m, n, columns);
+        }
+    }
+}
+
+static void pack_panel(void *argument, ptrdiff_t panel, int thread) {
+    const Linear *t = argument;
+    (void)thread;
+    const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL;
+    for (ptrdiff_t k = 0; k < t->K; k += DEPTH)
+        fill_tile(t, n, columns, k, t->K - k < DEPTH ? t->K - k : DEPTH, t->y[0] + (panel * t->K + k) * PANEL);
+}
+
+typedef struct { const float **x; float *packed; ptrdiff_t M, K; } Interleave;
+
+static void interleave_block(void *argument, ptrdiff_t block, int thread) {
+    const Interleave *t = argument;
+    (void)thread;
+    const ptrdiff_t m = block_start(t->M, block);
+    set->interleave((int)(block_start(t->M, block + 1) - m), t->K, t->x + m, 1.f, t->packed + m * t->K);
+}
+
+/* ------------------------------------------------------------------------------------------------ rows and heads */
+
+typedef struct { float *p; ptrdiff_t batch, rows, n, b, r; } Rows; /* [batch, rows, n], strides in floats */
+
+static float *row(const Rows *x, ptrdiff_t i) { return x->p + i / x->rows * x->b + i % x->rows * x->r; }
+
+typedef struct {
+    int what, function;
+    Rows x, y, out, mean, scale;
+    const float *weight, *bias;
+    float epsilon;
+} Each;
+
+enum { NORMALISE, SOFTMAX, ACTIVATE, ADD };
+
+static void do_row(void *argument, ptrdiff_t i, int thread) {
+    const Each *t = argument;
+    (void)thread;
+    const float *x = row(&t->x, i);
+    float *out = row(&t->out, i);
+    if (t->what == NORMALISE)
+        set->normalise(t->x.n, x, t->weight, t->bias, t->epsilon, row(&t->mean, i), row(&t->scale, i), out);
+    else if (t->what == SOFTMAX) set->softmax(t->x.n, x, row(&t->mean, i), row(&t->scale, i), out);
+    else if (t->what == ACTIVATE) set->activate(t->function, t->x.n, x, out);
+    else {
+        const float *y = row(&t->y, i);
+        for (ptrdiff_t n = 0; n < t->x.n; n++) out[n] = x[n] + y[n];
+    }
+}
+
+static void do_head(void *argument, ptrdiff_t task, int thread) {
+    const Attention *t = argument;
+    set->head(t, task / t->heads, task % t->heads, rooms[thread].p);
+}
+
+static ptrdiff_t attention_room(const Attention *t) {
+    const ptrdiff_t panels = (t->stop + PANEL - 1) / PANEL, slices = (t->width + PANEL - 1) / PANEL;
+    return panels * t->width * PANEL + slices * t->stop * PANEL + 16 * (t->stop > t->width ? t->stop : t->width);
+}
+
+typedef struct { uint64_t base, first; float scale; ptrdiff_t count; float *out; } Draw;
+
+#define RUN 65536
+
+static void draw_run(void *argument, ptrdiff_t n, int thread) {
+    const Draw *t = argument;
+    (void)thread;
+    const ptrdiff_t at = n * RUN;
+    set->draw(t->base, t->scale, t->first + (uint64_t)at, t->count - at < RUN ? t->count - at : RUN, t->out + at);
+}
+
+#include "python.h"

@@ -8,19 +8,9 @@ Array = NDArray[Any]
 
 PANEL: int  # columns of a panel of packed weights
 
-def linear(
-    x: Array,
-    bias: Array | None,
-    out: Array,
-    kind: int,
-    weights: Array | None,
-    pitch: int,
-    base: int,
-    first: int,
-    scale: float,
-    add: bool,
-) -> None:
-    """out (+)= x · weights + bias: [B, n, K], [K, N], [N] -> [B, n, N]."""
+def linear(x: Array, add: bool, *products: tuple[Array | None, Array, int, Array | None, int, int, int, float]) -> None:
+    """Products of one x with up to three matrices, each (bias, out, kind, weights, pitch, base, first, scale):
+    out (+)= x · weights + bias, [B, n, K], [K, N], [N] -> [B, n, N]."""
 
 def pack(
     kind: int,

@@ -6,6 +6,8 @@ instead of a quarter of it; synthetic weights are drawn inside the product and n
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from worker.gpt.engine import Array, Engine
@@ -45,17 +47,25 @@ class CompiledEngine(Engine):
         self._packed: dict[tuple[str, int], Array] = {}
 
     def linear(self, x: Array, name: str, *outs: Array) -> None:
-        bias, start = self._vector(f"{name}.bias"), 0
+        bias, name, parts, start = self._vector(f"{name}.bias"), f"{name}.weight", [], 0
         for out in outs:
             part = slice(start, start := start + out.shape[-1])
-            self._product(x, f"{name}.weight", part, bias[part], out)
-
-    def unembed(self, x: Array, name: str, out: Array) -> None:
-        if whole := self._whole(name, slice(0, out.shape[-1]), x.shape[-1], table=True):
-            kernels.linear(x, None, out, *whole, False)
+            parts.append((part, bias[part], out))
+        if self._keep or isinstance(self.weights, SyntheticWeights):
+            wholes = [(b, out, *self._whole(name, part, x.shape[-1], table=False)) for part, b, out in parts]
+            kernels.linear(x, False, *wholes)
             return
         for rows, tile in self.weights.tiles(name):
-            kernels.linear(x, None, out[..., rows], _TABLE, tile, 0, 0, 0, 0, False)
+            add = rows.start > 0
+            tiles = [(None if add else b, out, _ROWS, tile[:, part], 0, 0, 0, 0.0) for part, b, out in parts]
+            kernels.linear(x[..., rows], add, *tiles)
+
+    def unembed(self, x: Array, name: str, out: Array) -> None:
+        if self._keep or isinstance(self.weights, SyntheticWeights):
+            kernels.linear(x, False, (None, out, *self._whole(name, slice(0, out.shape[-1]), x.shape[-1], table=True)))
+            return
+        for rows, tile in self.weights.tiles(name):
+            kernels.linear(x, False, (None, out[..., rows], _TABLE, tile, 0, 0, 0, 0.0))
 
     def layer_norm(self, x: Array, name: str, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
         weight, bias = self._vector(f"{name}.weight"), self._vector(f"{name}.bias")
@@ -82,26 +92,14 @@ class CompiledEngine(Engine):
             found = self._vectors[name] = self.weights[name]
         return found
 
-    def _product(self, x: Array, name: str, part: slice, bias: Array, out: Array) -> None:
-        """x · weight[:, part] + bias."""
-        if whole := self._whole(name, part, x.shape[-1], table=False):
-            kernels.linear(x, bias, out, *whole, False)
-            return
-        for rows, tile in self.weights.tiles(name):
-            first = rows.start == 0
-            weights = _ROWS, tile[:, part], 0, 0, 0, 0
-            kernels.linear(x[..., rows], bias if first else None, out, *weights, not first)
-
-    def _whole(self, name: str, part: slice, depth: int, *, table: bool) -> _Source | None:
-        """A matrix [depth, part] (of a table, its transpose) that can be had at once; None where it comes in tiles."""
+    def _whole(self, name: str, part: slice, depth: int, *, table: bool) -> _Source:
+        """A matrix [depth, part] (of a table, its transpose) that can be had at once: packed or drawn."""
         if self._keep:
-            return _PACKED, self._pack(name, part, depth, table), 0, 0, 0, 0
-        if isinstance(self.weights, SyntheticWeights):
-            return self._drawn(self.weights, name, part, depth, table)
-        return None
+            return _PACKED, self._pack(name, part, depth, table), 0, 0, 0, 0.0
+        return self._drawn(name, part, depth, table)
 
-    @staticmethod
-    def _drawn(weights: SyntheticWeights, name: str, part: slice, depth: int, table: bool) -> _Source:
+    def _drawn(self, name: str, part: slice, depth: int, table: bool) -> _Source:
+        weights = cast(SyntheticWeights, self.weights)
         base, scale = weights.stream(name)
         if table:
             return _DRAWN_TABLE, None, depth, base, depth * part.start, scale
@@ -114,10 +112,10 @@ class CompiledEngine(Engine):
             count = part.stop - part.start
             packed = np.empty(-(-count // kernels.PANEL) * kernels.PANEL * depth, np.float32)
             if isinstance(self.weights, SyntheticWeights):
-                source = self._drawn(self.weights, name, part, depth, table)
+                source = self._drawn(name, part, depth, table)
             else:
                 whole = np.ascontiguousarray(self.weights[name])
-                source = (_TABLE if table else _ROWS, whole if table else whole[:, part], 0, 0, 0, 0)
+                source = (_TABLE if table else _ROWS, whole if table else whole[:, part], 0, 0, 0, 0.0)
             kernels.pack(*source, count, depth, packed)
             self._packed[name, part.start] = packed
         return packed

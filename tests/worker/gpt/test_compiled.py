@@ -185,7 +185,7 @@ def test_arrays_that_do_not_fit_are_refused(x: Array, error: type[Exception]) ->
     with pytest.raises(error):
         kernels.activate(0, x, out)
     with pytest.raises(error):
-        kernels.linear(x, None, out, 0, np.zeros((4, 4), np.float32), 0, 0, 0, 0.0, False)
+        kernels.linear(x, False, (None, out, 0, np.zeros((4, 4), np.float32), 0, 0, 0, 0.0))
 
 
 def test_numpy_takes_over_where_nothing_was_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@
 #include <Python.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,6 +20,8 @@
 #define INLINE inline __attribute__((always_inline))
 #define PANEL 32  /* columns of a tile of weights */
 #define DEPTH 256 /* rows of one: 32 KiB, which stay in the first cache while all rows of x pass */
+#define CHUNK 16  /* blocks of x that are multiplied with a panel: 16 · 12 · DEPTH floats fit the second cache */
+#define STRIP 8   /* panels that a chunk is multiplied with before the next part of its depth is */
 #define GAMMA 0x9E3779B97F4A7C15ull
 
 enum { GELU_NEW, GELU, RELU, SILU };
@@ -160,12 +163,16 @@ static void after_fork(void) {
 }
 
 static void start_helpers(void) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the interpreter's threads, which may be waiting */
     pool.started = 1;
     atomic_store(&pool.round, 0);
     for (intptr_t n = 1; n < pool.threads; n++) {
         pthread_t thread;
         if (pthread_create(&thread, NULL, helper, (void *)n) == 0) pthread_detach(thread);
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Do tasks 0 … tasks − 1; on all threads where they are worth waking them. */
@@ -239,21 +246,37 @@ static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t
         }
 }
 
-static void do_panel(void *argument, ptrdiff_t panel, int thread) {
-    const Linear *t = argument;
+/* Blocks `from` to `to` of x times a panel of weights, k to k + depth. */
+static void do_panel(
+    const Linear *t, ptrdiff_t panel, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t from, ptrdiff_t to, float *tile
+) {
     const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL;
-    float start[PANEL] = {0}, *tile = rooms[thread].p;
+    const float *weights = tile;
+    float start[PANEL] = {0};
     if (t->bias) memcpy(start, t->bias + n, 4 * (size_t)columns);
-    for (ptrdiff_t k = 0; k < t->K; k += DEPTH) {
-        const ptrdiff_t depth = t->K - k < DEPTH ? t->K - k : DEPTH;
-        const float *weights = tile;
-        if (t->kind == PACKED) weights = t->weights + (panel * t->K + k) * PANEL;
-        else fill_tile(t, n, columns, k, depth, tile);
-        for (ptrdiff_t block = 0; block < blocks(t->M); block++) {
-            const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
-            set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, start, t->add || k, t->y + m, n, columns);
-        }
+    if (t->kind == PACKED) weights = t->weights + (panel * t->K + k) * PANEL;
+    else fill_tile(t, n, columns, k, depth, tile);
+    for (ptrdiff_t block = from; block < to; block++) {
+        const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
+        set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, start, t->add || k, t->y + m, n, columns);
     }
+}
+
+static ptrdiff_t chunks(ptrdiff_t M) { return (blocks(M) + CHUNK - 1) / CHUNK; }
+
+/* How many panels a task takes: where x comes in several chunks, so many that a chunk stays in the second cache. */
+static ptrdiff_t strip(ptrdiff_t M) { return chunks(M) > 1 ? STRIP : 1; }
+
+static ptrdiff_t tasks(ptrdiff_t M, ptrdiff_t N) { return chunks(M) * ((N + PANEL * strip(M) - 1) / (PANEL * strip(M))); }
+
+static void do_product(void *argument, ptrdiff_t task, int thread) {
+    const Linear *t = argument;
+    const ptrdiff_t chunk = task % chunks(t->M), first = task / chunks(t->M) * strip(t->M), panels = (t->N + PANEL - 1) / PANEL;
+    const ptrdiff_t last = first + strip(t->M) < panels ? first + strip(t->M) : panels;
+    const ptrdiff_t from = blocks(t->M) * chunk / chunks(t->M), to = blocks(t->M) * (chunk + 1) / chunks(t->M);
+    for (ptrdiff_t k = 0; k < t->K; k += DEPTH)
+        for (ptrdiff_t panel = first; panel < last; panel++)
+            do_panel(t, panel, k, t->K - k < DEPTH ? t->K - k : DEPTH, from, to, rooms[thread].p);
 }
 
 static void pack_panel(void *argument, ptrdiff_t panel, int thread) {

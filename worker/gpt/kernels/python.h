@@ -33,44 +33,65 @@ static int same(int condition) {
 #define END pthread_mutex_unlock(&one_at_a_time); Py_END_ALLOW_THREADS
 #define ENOUGH 20000 /* operations that are worth waking the other threads */
 
-/* linear(x, bias, out, kind, weights, pitch, base, first, scale, add): arrays know their pitch, drawn weights do not. */
-static PyObject *linear(PyObject *self, PyObject *arguments) {
-    PyObject *x_, *bias_, *out_, *weights_, *answer = NULL;
-    Array x = {0}, bias = {0}, out = {0}, weights = {0}, *all[] = {&x, &bias, &out, &weights};
-    Linear t = {0};
-    int no_memory = 0;
+/* One product of `linear`: y = x · weights + bias. Its arrays are released by the caller. */
+static int product_of(PyObject *given, const Array *x, int add, Linear *t, Array *bias, Array *out, Array *weights) {
+    PyObject *bias_, *out_, *weights_;
     unsigned long long base, first;
-    if (!PyArg_ParseTuple(arguments, "OOOiOnKKfp", &x_, &bias_, &out_, &t.kind, &weights_, &t.pitch, &base, &first,
-                          &t.scale, &t.add))
-        return NULL;
-    if (!array(x_, 3, 0, &x) || (bias_ != Py_None && !array(bias_, 1, 0, &bias)) || !array(out_, 3, 1, &out)) goto end;
-    if (weights_ != Py_None && !array(weights_, t.kind == PACKED ? 1 : 2, 0, &weights)) goto end;
-    const Rows from = rows_of(&x), to = rows_of(&out);
-    t.M = x.n[0] * x.n[1], t.K = x.n[2], t.N = out.n[2], t.bias = bias.p, t.weights = weights.p;
-    t.base = base, t.first = first;
-    if (!same(out.n[0] == x.n[0] && out.n[1] == x.n[1] && (!bias.held || bias.n[0] == t.N))) goto end;
-    if (t.kind == ROWS_OF_WEIGHTS && !same(weights.n[0] == t.K && weights.n[1] == t.N)) goto end;
-    if (t.kind == TABLE && !same(weights.n[1] == t.K && weights.n[0] == t.N)) goto end;
-    if (t.kind == PACKED && !same(weights.n[0] == (t.N + PANEL - 1) / PANEL * PANEL * t.K)) goto end;
-    if (t.kind == ROWS_OF_WEIGHTS || t.kind == TABLE) t.pitch = weights.s[0];
-    if (t.M && t.N) {
-        BEGIN
-        float *all_rows = room(MOST_THREADS, t.M * t.K + 4 * t.M + 16);
-        const float **xs = (const float **)all_rows;
-        t.y = (float **)(all_rows + 2 * t.M), t.packed = all_rows + 4 * t.M;
-        for (int n = 0; n < pool.threads; n++) no_memory |= !room(n, DEPTH * PANEL);
-        if (!(no_memory |= !all_rows)) {
-            for (ptrdiff_t m = 0; m < t.M; m++) xs[m] = row(&from, m), t.y[m] = row(&to, m);
-            Interleave packing = {xs, (float *)t.packed, t.M, t.K};
-            const double work = (double)t.M * (double)t.K;
-            run(interleave_block, &packing, blocks(t.M), work > 2 * ENOUGH);
-            run(do_panel, &t, (t.N + PANEL - 1) / PANEL, work * (double)t.N > 8 * ENOUGH);
-        }
-        END
+    if (!PyTuple_Check(given)) return PyErr_SetString(PyExc_TypeError, "a product is a tuple"), 0;
+    if (!PyArg_ParseTuple(given, "OOiOnKKf", &bias_, &out_, &t->kind, &weights_, &t->pitch, &base, &first, &t->scale)) return 0;
+    if (!array(out_, 3, 1, out) || (bias_ != Py_None && !array(bias_, 1, 0, bias))) return 0;
+    if (weights_ != Py_None && !array(weights_, t->kind == PACKED ? 1 : 2, 0, weights)) return 0;
+    t->M = x->n[0] * x->n[1], t->K = x->n[2], t->N = out->n[2], t->bias = bias->p, t->weights = weights->p;
+    t->base = base, t->first = first, t->add = add;
+    if (!same(out->n[0] == x->n[0] && out->n[1] == x->n[1] && (!bias->held || bias->n[0] == t->N))) return 0;
+    if (t->kind == ROWS_OF_WEIGHTS && !same(weights->n[0] == t->K && weights->n[1] == t->N)) return 0;
+    if (t->kind == TABLE && !same(weights->n[1] == t->K && weights->n[0] == t->N)) return 0;
+    if (t->kind == PACKED && !same(weights->n[0] == (t->N + PANEL - 1) / PANEL * PANEL * t->K)) return 0;
+    if (t->kind == ROWS_OF_WEIGHTS || t->kind == TABLE) t->pitch = weights->s[0];
+    return 1;
+}
+
+#define MOST_PRODUCTS 3 /* queries, keys and values */
+
+/* linear(x, add, *products), a product being (bias, out, kind, weights, pitch, base, first, scale): arrays know their
+ * pitch, drawn weights do not. x is packed once for all of them. */
+static PyObject *linear(PyObject *self, PyObject *arguments) {
+    PyObject *answer = NULL;
+    Array x = {0}, arrays[3 * MOST_PRODUCTS] = {0};
+    Linear t[MOST_PRODUCTS] = {0};
+    int no_memory = 0;
+    const Py_ssize_t products = PyTuple_GET_SIZE(arguments) - 2;
+    if (products < 1 || products > MOST_PRODUCTS)
+        return PyErr_Format(PyExc_TypeError, "linear takes 1 to %d products", MOST_PRODUCTS);
+    const int add = PyObject_IsTrue(PyTuple_GET_ITEM(arguments, 1));
+    if (!array(PyTuple_GET_ITEM(arguments, 0), 3, 0, &x)) goto end;
+    for (Py_ssize_t n = 0; n < products; n++) {
+        Array *own = arrays + 3 * n;
+        if (!product_of(PyTuple_GET_ITEM(arguments, 2 + n), &x, add, &t[n], &own[0], &own[1], &own[2])) goto end;
     }
+    const ptrdiff_t M = t[0].M, K = t[0].K;
+    BEGIN
+    float *packed = room(MOST_THREADS, M * K + 4 * M + 16);
+    const float **xs = (const float **)(packed + M * K + M * K % 2);
+    float **ys = (float **)(xs + M);
+    for (int n = 0; n < pool.threads; n++) no_memory |= !room(n, DEPTH * PANEL);
+    if (M && !(no_memory |= !packed)) {
+        const Rows from = rows_of(&x);
+        for (ptrdiff_t m = 0; m < M; m++) xs[m] = row(&from, m);
+        Interleave packing = {xs, packed, M, K};
+        run(interleave_block, &packing, blocks(M), (double)M * (double)K > 2 * ENOUGH);
+        for (Py_ssize_t n = 0; n < products; n++) {
+            const Rows to = rows_of(&arrays[3 * n + 1]);
+            for (ptrdiff_t m = 0; m < M; m++) ys[m] = row(&to, m);
+            t[n].packed = packed, t[n].y = ys;
+            run(do_product, &t[n], tasks(M, t[n].N), (double)M * (double)K * (double)t[n].N > 8 * ENOUGH);
+        }
+    }
+    END
     answer = no_memory ? PyErr_NoMemory() : Py_NewRef(Py_None);
 end:
-    for (int n = 0; n < 4; n++) release(all[n], 1);
+    release(&x, 1);
+    release(arrays, 3 * MOST_PRODUCTS);
     return answer;
 }
 

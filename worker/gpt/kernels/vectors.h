@@ -98,11 +98,12 @@ static void FN(product)(
 
 /* rows [rows][depth] -> [depth][rows], times a factor. */
 static void FN(interleave)(int rows, ptrdiff_t depth, const float **x, float factor, float *out) {
-    for (int r = 0; r < rows; r++) {
-        const float *row = x[r];
-        float *to = out + r;
-        for (ptrdiff_t k = 0; k < depth; k++) to[k * rows] = factor * row[k];
-    }
+    for (ptrdiff_t some = 0; some < depth; some += 64) /* what is written stays in the first cache */
+        for (int r = 0; r < rows; r++) {
+            const float *row = x[r];
+            float *to = out + r;
+            for (ptrdiff_t k = some; k < depth && k < some + 64; k++) to[k * rows] = factor * row[k];
+        }
 }
 
 /* ------------------------------------------------------------------------------------------------ synthetic weights */

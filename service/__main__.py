@@ -74,6 +74,36 @@ def worker(arguments: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("repo")
+@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
+@click.option("--name", help="Name of the folder.  [default: the last part of REPO]")
+def fetch(repo: str, revision: str, name: str | None) -> None:
+    """Bring the GPT-2 checkpoint REPO from a Hugging Face hub into MODELS_DIR.
+
+    HF_ENDPOINT names another hub, HF_TOKEN who asks. What was stopped goes on where it was.
+    """
+    from service import fetch
+    from worker.settings import Settings
+
+    try:
+        folder = Path(Settings.from_environment().models_dir)
+        said = fetch.fetch(
+            repo,
+            folder,
+            revision=revision,
+            name=name,
+            endpoint=os.environ.get("HF_ENDPOINT") or fetch.HUB,
+            token=os.environ.get("HF_TOKEN", "").strip(),
+        )
+    except fetch.Stopped as stopped:
+        click.echo(stopped, err=True)
+        sys.exit(130)
+    except (fetch.FetchError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(said)
+
+
+@main.command()
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def openapi(path: Path | None) -> None:
     """Write the API's description as YAML to PATH, or to standard output."""

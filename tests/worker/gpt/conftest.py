@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import worker.gpt.digests as digests
+from tests.checkpoints import write
 from worker.gpt.arena import Arena, plan
 from worker.gpt.config import Config
 from worker.gpt.engine import Engine
@@ -57,3 +60,39 @@ def make_weights() -> Callable[..., Weights]:
 def run_model() -> Callable[..., Arena]:
     """(config, weights, tokens, rows, precision) -> the filled arena; what nobody filled is NaN."""
     return _run_model
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    """A folder for models, with nothing in it and secrets beside it."""
+    (tmp_path / "models").mkdir()
+    write(tmp_path / "secret")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def folder(models_dir: Path) -> Path:
+    """Where the model `mine` goes."""
+    return models_dir / "mine"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go in this test."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read whole for their digest."""
+    found: list[Path] = []
+    compute = digests._computed
+
+    def watched(path: Path, as_of: digests.Stamp) -> str:
+        found.append(path)
+        return compute(path, as_of)
+
+    monkeypatch.setattr(digests, "_computed", watched)
+    return found

@@ -16,6 +16,7 @@ from worker.store.keys import Kind
 JSON = "application/json"
 YAML = "application/yaml"
 IMMUTABLE = "public, max-age=31536000, immutable"
+REVALIDATED = "public, no-cache"
 
 
 def preferred_wait() -> float:
@@ -80,8 +81,15 @@ def json(body: dict[str, Any]) -> Response:
 
 def immutable(response: Response, *identity: str) -> Response:
     """Mark an answer that never changes: a strong ETag from what it is, and 304 to who has it."""
-    response.set_etag(hashlib.sha256("\0".join((*identity, response.mimetype or "")).encode()).hexdigest()[:32])
+    response = revalidated(response, *identity)
     response.headers["Cache-Control"] = IMMUTABLE
+    return response
+
+
+def revalidated(response: Response, *identity: str) -> Response:
+    """Mark an answer that is another one when what it tells of changes: the same, but asked for again each time."""
+    response.set_etag(hashlib.sha256("\0".join((*identity, response.mimetype or "")).encode()).hexdigest()[:32])
+    response.headers["Cache-Control"] = REVALIDATED
     response.vary.add("Accept")
     response.make_conditional(request)
     return response

@@ -20,6 +20,7 @@ from service.blueprint import PREFER, Blueprint, also
 from service.problems import Invalid
 from service.queue import State, desk
 from service.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
+from worker.gpt.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry, Plan
 
@@ -67,7 +68,7 @@ class Layout(MethodView):
 
 def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
     """What of a request decides the layout."""
-    config = models.resolve(wanted["model"]).config
+    config = models.sizes(wanted["model"], desk().settings.models_dir)
     tokens = wanted["tokens"] or config.n_positions
     if tokens > config.n_positions:
         raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
@@ -77,8 +78,8 @@ def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
     asked = state.request
-    same = models.resolve(asked["config"])
-    body = {"model": same.id, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
+    same = models.preset_of(Config.from_mapping(asked["config"]))
+    body = {"model": same, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
     if state.status != "done":
         return body
     geometry = _geometry(state)

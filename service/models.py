@@ -13,11 +13,12 @@ import service.tensors as tensors
 import worker.gpt.counts as counts
 import worker.gpt.models as models
 import worker.gpt.weights as weights
-from service.answers import immutable
+from service.answers import revalidated
 from service.blueprint import Blueprint, also
+from service.queue import desk
 from service.schemas import ModelSchema, ModelsSchema, ProblemSchema, TensorQuery, TensorsSchema, TensorValuesSchema
-from worker.gpt.config import PRESETS
-from worker.gpt.models import Model
+from worker.gpt.checkpoints import CheckpointError
+from worker.gpt.models import Model, UnknownModelError
 from worker.gpt.weights import Key
 
 _CELLS = 1 << 20  # of a weight that are made at a time
@@ -25,18 +26,17 @@ _CELLS = 1 << 20  # of a weight that are made at a time
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
 
 
-def describe(id: str) -> dict[str, Any]:
-    """A preset's model as the API tells it. Raises UnknownModelError."""
-    model = models.find(id)
-    preset, vocabulary = PRESETS[id], model.vocabulary
+def describe(model: Model) -> dict[str, Any]:
+    """A model with an id as the API tells it. Raises CheckpointError."""
+    preset, vocabulary = model.preset, model.vocabulary
     told: dict[str, Any] = {"kind": vocabulary.kind, "size": vocabulary.size}
     if vocabulary.kind == "letters":
         told["tokens"] = [vocabulary.piece(token).decode() for token in range(vocabulary.size)]
     return {
         "id": model.id,
-        "name": preset.name,
-        "family": preset.family,
-        "note": preset.note,
+        "name": preset.name if preset else model.id,
+        "family": preset.family if preset else "gpt2",
+        "note": preset.note if preset else "",
         "config": model.config.to_mapping(),
         "parameters": counts.parameters(model.config),
         "weights": {"source": model.source, "digest": model.digest, "note": model.note},
@@ -47,24 +47,34 @@ def describe(id: str) -> dict[str, Any]:
 @blueprint.get("")
 @blueprint.response(200, ModelsSchema)
 def index() -> dict[str, Any]:
-    """List the models, from the smallest to the largest."""
-    return {"models": [describe(id) for id in PRESETS]}
+    """List the models: the presets from small to large, then other checkpoints; and those that cannot be used."""
+    listed, problems = [], []
+    for id in models.ids(_models_dir()):
+        try:
+            listed.append(describe(models.find(id, _models_dir())))
+        except CheckpointError as error:
+            problems.append({"id": id, "detail": str(error)})
+        except UnknownModelError:  # its folder was there a moment ago
+            continue
+    return {"models": listed, "problems": problems}
 
 
 @blueprint.get("/<model_id>")
 @blueprint.response(200, ModelSchema)
 @blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
 def get(model_id: str) -> dict[str, Any]:
     """One model: its sizes, its parameters by part, where its weights come from."""
-    return describe(model_id)
+    return describe(models.find(model_id, _models_dir()))
 
 
 @blueprint.get("/<model_id>/tensors")
 @blueprint.response(200, TensorsSchema)
 @blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
 def list_tensors(model_id: str) -> dict[str, Any]:
     """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out)."""
-    catalogue = weights.catalogue(models.find(model_id).config)
+    catalogue = weights.catalogue(models.find(model_id, _models_dir()).config)
     return {
         "tensors": [
             {"name": name, "shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}
@@ -84,13 +94,17 @@ class Weight(MethodView):
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:
-        """Read a weight or a slice of it: JSON, or raw bytes by Accept. Synthetic ones are made for the slice alone."""
-        model = models.find(model_id)
+        """Read a weight or a slice of it: JSON, or raw bytes by Accept. Only the slice is made or read."""
+        model = models.find(model_id, _models_dir())
         shape = tensors.find(weights.catalogue(model.config), name, model_id)
         key = tensors.parse_slice(query["slice"], shape)
         picked = tensors.sliced_shape(shape, key)
         response = tensors.answer(name, "float32", picked, lambda: _rows(model, name, key, shape))
-        return immutable(response, model.digest, str(model.config), name, query["slice"])
+        return revalidated(response, model.digest, str(model.config), name, query["slice"])
+
+
+def _models_dir() -> str:
+    return desk().settings.models_dir
 
 
 def _rows(model: Model, name: str, key: Key, shape: tuple[int, ...]) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from werkzeug.exceptions import (
 )
 
 import worker.store.pieces as pieces
+from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.config import ConfigError
 from worker.gpt.models import UnknownModelError
 
@@ -57,6 +58,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ConfigError, _config)
     app.register_error_handler(UnknownModelError, lambda error: problem(404, str(error)))
+    app.register_error_handler(CheckpointError, lambda error: _invalid({"model": [str(error)]}))
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
     app.register_error_handler(pieces.Missing, _lost)

@@ -97,8 +97,16 @@ class ModelSchema(Schema):
     vocabulary = fields.Nested(VocabularySchema, required=True)
 
 
+class UnusableSchema(Schema):
+    """A checkpoint that cannot be used, and why."""
+
+    id = fields.String(required=True)
+    detail = fields.String(required=True)
+
+
 class ModelsSchema(Schema):
     models = fields.List(fields.Nested(ModelSchema), required=True)
+    problems = fields.List(fields.Nested(UnusableSchema), required=True)
 
 
 class TensorSchema(Schema):

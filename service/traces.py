@@ -62,11 +62,11 @@ class Traces(MethodView):
 
         def wanted(state: State) -> bool:
             fits = query.get("status") in (None, state.status)
-            return fits and query.get("model") in (None, models.resolve(state.request["config"]).id)
+            return fits and query.get("model") in (None, _recalled(state).id)
 
         found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
         return {
-            "traces": [summary(state) | {"model": models.resolve(state.request["config"]).id} for state in found],
+            "traces": [summary(state) | {"model": _recalled(state).id} for state in found],
             "next_cursor": None if cursor is None else str(cursor),
         }
 
@@ -130,7 +130,7 @@ class Tensor(MethodView):
 def _canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
     """The model, and what of a request decides the trace."""
     seed = wanted["weights"]["synthetic"] if "weights" in wanted else None
-    model = models.resolve(wanted["model"], synthetic_seed=seed)
+    model = models.resolve(wanted["model"], desk().settings.models_dir, synthetic_seed=seed)
     asked = model.canonical() | {
         "tokens": _tokens(model, wanted),
         "generate": wanted["generate"],
@@ -224,8 +224,12 @@ def _not_done(why: str) -> Conflict:
     return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
 
 
+def _recalled(state: State) -> Model:
+    return models.recall(state.request, desk().settings.models_dir)
+
+
 def _represent(state: State) -> dict[str, Any]:
-    model, asked = models.from_canonical(state.request), state.request
+    model, asked = _recalled(state), state.request
     config, weights = model.config.to_mapping(), {"source": model.source, "digest": model.digest, "note": model.note}
     vocabulary = model.vocabulary
     told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]

@@ -32,14 +32,16 @@ class Servers:
 
     queue_url: str
     cache_url: str
+    models_dir: str = ""  # the models of whoever runs the tests are no part of them
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"QUEUE_URL": self.queue_url, "CACHE_URL": self.cache_url, "OPENBLAS_NUM_THREADS": "1"}
+        own = {"QUEUE_URL": self.queue_url, "CACHE_URL": self.cache_url, "MODELS_DIR": self.models_dir}
+        return os.environ | own | {"OPENBLAS_NUM_THREADS": "1"}
 
     @property
     def settings(self) -> Settings:
-        return Settings(queue_url=self.queue_url, cache_url=self.cache_url)
+        return Settings(queue_url=self.queue_url, cache_url=self.cache_url, models_dir=self.models_dir)
 
 
 @contextmanager

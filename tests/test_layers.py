@@ -14,11 +14,8 @@ import service
 import worker
 
 ALLOWED = {
-    *(
-        f"worker.gpt.{name}"
-        for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena", "_kernels")
-    ),
-    "worker.gpt.sampling",
+    *(f"worker.gpt.{name}" for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena")),
+    *(f"worker.gpt.{name}" for name in ("sampling", "checkpoints", "digests", "folder", "mapped", "_kernels")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests")),
     "worker.settings",

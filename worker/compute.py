@@ -27,7 +27,8 @@ _TOP = 5  # tokens of a distribution that are told
 
 def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Result:
     """Run a model over a request's tokens: the arena's bytes, and what the manifest says of them."""
-    model, sampling, prompt = models.from_canonical(request), Sampling(**(request["generate"] or {})), request["tokens"]
+    model = models.from_canonical(request, settings.models_dir)
+    sampling, prompt = Sampling(**(request["generate"] or {})), request["tokens"]
     arena = Arena(plan(model.config, positions(len(prompt), sampling), capture=tuple(request["capture"])))
     fits = 4 * counts.total(model.config) <= settings.held_weights_bytes
     total, done = model.config.n_layer * max(sampling.max_new_tokens, 1), 0
@@ -37,14 +38,9 @@ def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Re
         done += 1
         progress(done, total)
 
-    new = generate(
-        model.config,
-        engine(model.weights(), keep=fits and sampling.max_new_tokens > 1),
-        arena,
-        prompt,
-        sampling,
-        after_layer,
-    )
+    fastest = engine(model.weights(), keep=fits and sampling.max_new_tokens > 1)
+    new = generate(model.config, fastest, arena, prompt, sampling, after_layer)
+    model.confirm()
     kept = arena.cast(request["dtype"])
     return kept.kept, {"tensors": describe(kept), "generated": _generated(arena, len(prompt), new)}
 

@@ -14,7 +14,7 @@ class Settings:
 
     queue_url: str = "redis://127.0.0.1:6379/0"  # jobs: must not evict (noeviction, append-only file)
     cache_url: str = "redis://127.0.0.1:6380/0"  # results: may evict (maxmemory, allkeys-lru)
-    models_dir: str = "models"  # folders of checkpoints
+    models_dir: str = "models"  # whose folders are checkpoints; none are looked for where it is empty
     max_trace_bytes: int = 256 << 20
     held_weights_bytes: int = 2 << 30  # models up to this size keep their weights during a job
     layout_timeout: int = 120  # seconds that placing the blocks of the largest model may take

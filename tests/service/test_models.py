@@ -128,7 +128,7 @@ def test_a_slice_of_the_largest_model_is_made_for_itself(client: FlaskClient) ->
     expected = SyntheticWeights(config, 0).read("h.95.mlp.c_fc.weight", (12287, slice(-3, None)))
     assert np.array(answer.get_json()["data"], np.float32).tolist() == expected.tolist()
     assert len(set(answer.get_json()["data"])) == 3
-    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["Cache-Control"] == "public, no-cache"  # a checkpoint may take its place
     unchanged = client.get(url, headers={"If-None-Match": answer.headers["ETag"]})
     assert unchanged.status_code == HTTPStatus.NOT_MODIFIED
 

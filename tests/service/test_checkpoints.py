@@ -1,0 +1,250 @@
+"""Checkpoints over HTTP: models among the others, and problems of their own where they are broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from safetensors.numpy import save_file
+from werkzeug.test import TestResponse
+
+from service import create_app
+from service.settings import Settings
+from tests.checkpoints import SMALL, bfloat16, of_bfloat16, prefixed, values, write, write_config
+from tests.conftest import Servers, running_worker
+from worker.gpt.arena import Arena, plan
+from worker.gpt.config import PRESETS, Config
+from worker.gpt.engine import Engine
+from worker.gpt.forward import forward
+from worker.gpt.weights import HeldWeights, SyntheticWeights
+
+Body = dict[str, Any]
+WAIT = {"Prefer": "wait=60"}
+OCTETS = {"Accept": "application/octet-stream"}
+TOKENS = [3, 1, 4, 1, 5]
+MICRO = PRESETS["gpt-micro"].config
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    """A model, one that is broken, and nothing else."""
+    write(tmp_path / "models" / "mine", prefixed(values(SMALL)))
+    write(tmp_path / "models" / "broken")
+    (tmp_path / "models" / "broken" / "model.safetensors").write_bytes(b"\x08")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def client(models_dir: Path) -> FlaskClient:
+    """Of a service with those models and nothing that computes."""
+    nowhere = "unix:///nowhere/redis.sock"
+    return create_app(Settings(queue_url=nowhere, cache_url=nowhere, models_dir=str(models_dir))).test_client()
+
+
+@pytest.fixture
+def computing(idle_servers: Servers, models_dir: Path) -> Iterator[FlaskClient]:
+    """Of a service with those models and a worker."""
+    servers = replace(idle_servers, models_dir=str(models_dir))
+    with ExitStack() as stack:
+        stack.enter_context(running_worker(servers))
+        yield create_app(servers.settings).test_client()
+
+
+def ask(client: FlaskClient, **body: Any) -> TestResponse:
+    return client.post("/v1/traces", json={"tokens": TOKENS} | body, headers=WAIT)
+
+
+def done(answer: TestResponse) -> Body:
+    assert answer.status_code == HTTPStatus.OK, answer.text
+    told: Body = answer.get_json()
+    assert told["status"] == "done", told
+    return told
+
+
+def source(client: FlaskClient, id: str) -> str:
+    return str(client.get(f"/v1/models/{id}").get_json()["weights"]["source"])
+
+
+# ----------------------------------------------------------------------------------------------------- the models
+
+
+def test_checkpoints_are_listed_after_the_presets_and_the_broken_with_their_problems(client: FlaskClient) -> None:
+    listed = client.get("/v1/models").get_json()
+    assert [model["id"] for model in listed["models"]] == [*PRESETS, "mine"]
+    mine = listed["models"][-1]
+    assert mine == client.get("/v1/models/mine").get_json()
+    assert (mine["name"], mine["config"]) == ("mine", SMALL.to_mapping())
+    assert (mine["weights"]["source"], len(mine["weights"]["digest"])) == ("checkpoint", 64)
+    assert mine["vocabulary"] == {"kind": "ids", "size": 17}
+    [problem] = listed["problems"]
+    assert problem["id"] == "broken"
+    assert "model.safetensors is cut short" in problem["detail"]
+
+
+@pytest.mark.parametrize("path", ["", "/tensors", "/tensors/wte.weight"])
+def test_a_broken_checkpoint_is_a_problem_that_says_what_is_wrong(client: FlaskClient, path: str) -> None:
+    answer = client.get(f"/v1/models/broken{path}")
+    assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
+    said = "The checkpoint in the folder 'broken' cannot be used: model.safetensors is cut short"
+    assert answer.get_json()["errors"]["model"][0].startswith(said)
+
+
+def test_a_trace_of_a_broken_checkpoint_is_refused_with_the_reason(client: FlaskClient) -> None:
+    answer = ask(client, model="broken")
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "model.safetensors is cut short" in answer.get_json()["errors"]["model"][0]
+
+
+@pytest.mark.parametrize("id", ["../mine", "mine/", ".", "..", "", "/etc", "mine\0", "a" * 5000, "openai/gpt2"])
+def test_what_is_no_folders_name_is_no_model(client: FlaskClient, id: str) -> None:
+    answer = ask(client, model=id)
+    assert answer.status_code == HTTPStatus.NOT_FOUND
+    assert answer.get_json()["detail"].endswith("gpt3-175b, broken, mine.")
+
+
+@pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2fmine", "mine%00", "%ff", "a" * 5000])
+def test_what_is_no_folders_name_is_found_nowhere(client: FlaskClient, id: str) -> None:
+    assert client.get(f"/v1/models/{id}").status_code == HTTPStatus.NOT_FOUND
+
+
+def test_a_slice_of_a_weight_is_read_from_the_file(client: FlaskClient, models_dir: Path) -> None:
+    stored = values(SMALL)
+    for id, wanted in {"mine": stored, "narrow": {n: of_bfloat16(bfloat16(a)) for n, a in stored.items()}}.items():
+        if id == "narrow":
+            write(models_dir / id, {name: bfloat16(array) for name, array in stored.items()})
+        url = f"/v1/models/{id}/tensors/h.1.mlp.c_fc.weight"
+        octets = client.get(f"{url}?slice=5:1:-2,::7", headers=OCTETS)
+        assert octets.data == wanted["h.1.mlp.c_fc.weight"][5:1:-2, ::7].tobytes()
+        assert octets.headers["Tensor-Dtype"] == "float32"
+        told = client.get(f"{url}?slice=23,3:").get_json()
+        assert np.float32(told["data"]).tolist() == wanted["h.1.mlp.c_fc.weight"][23, 3:].tolist()
+    head = client.get("/v1/models/mine/tensors/lm_head.weight", headers=OCTETS)
+    assert head.data == stored["wte.weight"].tobytes()
+
+
+def test_a_weight_that_changed_is_not_taken_for_the_old_one(client: FlaskClient, models_dir: Path) -> None:
+    url = "/v1/models/mine/tensors/ln_f.bias"
+    before = client.get(url)
+    assert client.get(url, headers={"If-None-Match": before.headers["ETag"]}).status_code == HTTPStatus.NOT_MODIFIED
+    assert "no-cache" in before.headers["Cache-Control"]
+    write(models_dir / "mine", values(SMALL, 1))
+    after = client.get(url, headers={"If-None-Match": before.headers["ETag"]})
+    assert after.status_code == HTTPStatus.OK
+    assert after.get_json()["data"] != before.get_json()["data"]
+
+
+# ---------------------------------------------------------------------------------------------------- the presets
+
+
+def test_a_presets_weights_come_from_a_checkpoint_of_its_id_and_sizes(client: FlaskClient, models_dir: Path) -> None:
+    assert source(client, "gpt-micro") == "synthetic"
+    zeros = {name: np.zeros_like(array) for name, array in values(MICRO).items()}
+    write(models_dir / "gpt-micro", zeros, MICRO)
+    told = client.get("/v1/models/gpt-micro").get_json()
+    assert (told["weights"]["source"], told["name"], told["family"]) == ("checkpoint", "GPT micro", "minigpt")
+    assert told["vocabulary"] == {"kind": "gpt2", "size": 50257}
+    assert client.get("/v1/models/gpt-micro/tensors/wpe.weight?slice=5,5").get_json()["data"] == 0
+    assert [model["id"] for model in client.get("/v1/models").get_json()["models"]] == [*PRESETS, "mine"]
+
+
+def test_other_sizes_are_not_the_presets_and_it_says_so(client: FlaskClient, models_dir: Path) -> None:
+    write(models_dir / "gpt2")
+    told = client.get("/v1/models/gpt2").get_json()
+    assert (told["weights"]["source"], told["config"]) == ("synthetic", PRESETS["gpt2"].config.to_mapping())
+    assert "The folder 'gpt2' is not read: its model has n_layer 2, not 12, n_head 3, not 12" in told["weights"]["note"]
+
+
+def test_nano_gpt_stays_the_trained_one_and_it_says_so(client: FlaskClient, models_dir: Path) -> None:
+    config = PRESETS["nano-gpt"].config
+    write(models_dir / "nano-gpt", values(config), config)
+    told = client.get("/v1/models/nano-gpt").get_json()["weights"]
+    assert told["source"] == "trained"
+    assert "The folder 'nano-gpt' is not read" in told["note"]
+
+
+def test_a_broken_checkpoint_of_a_preset_is_a_problem_and_not_passed_over(
+    client: FlaskClient, models_dir: Path
+) -> None:
+    write_config(models_dir / "gpt2", PRESETS["gpt2"].config)
+    assert client.get("/v1/models/gpt2").status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    specs: list[Any] = ["gpt2", {}]
+    for spec in specs:
+        answer = ask(client, model=spec)
+        assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert "it has neither model.safetensors nor" in answer.get_json()["detail"]
+    listed = client.get("/v1/models").get_json()
+    assert "gpt2" not in [model["id"] for model in listed["models"]]
+    assert sorted(problem["id"] for problem in listed["problems"]) == ["broken", "gpt2"]
+
+
+# ----------------------------------------------------------------------------------------------------- the traces
+
+
+def test_a_trace_of_a_checkpoint_is_computed_with_its_weights(computing: FlaskClient) -> None:
+    trace = done(ask(computing, model="mine", generate={"max_new_tokens": 2}))
+    assert (trace["model"], trace["weights"]["source"]) == ("mine", "checkpoint")
+    assert trace["weights"] == computing.get("/v1/models/mine").get_json()["weights"]
+    octets = computing.get(f"/v1/traces/{trace['id']}/tensors/logits?slice=0,:5", headers=OCTETS)
+    stored = values(SMALL)
+    arena = Arena(plan(SMALL, 5))
+    arena["tokens"][...] = TOKENS
+    forward(SMALL, Engine(HeldWeights(stored | {"lm_head.weight": stored["wte.weight"]})), arena, slice(0, 5))
+    np.testing.assert_allclose(np.frombuffer(octets.data, np.float32).reshape(5, 17), arena["logits"][0], atol=1e-5)
+    listed = computing.get("/v1/traces?model=mine").get_json()["traces"]
+    assert [one["id"] for one in listed] == [trace["id"]]
+
+
+def test_a_checkpoint_that_changes_is_another_trace_and_the_old_one_stays(
+    computing: FlaskClient, models_dir: Path
+) -> None:
+    old = done(ask(computing, model="mine"))
+    write(models_dir / "mine", values(SMALL, 1))
+    new = done(ask(computing, model="mine"))
+    assert new["id"] != old["id"]
+    assert new["weights"]["digest"] != old["weights"]["digest"]
+    read = done(computing.get(f"/v1/traces/{old['id']}"))
+    assert read["weights"] == old["weights"] | {"note": "These weights are not here any more."}
+    assert read["tensors"] == old["tensors"]
+    assert [one["model"] for one in computing.get("/v1/traces").get_json()["traces"]] == ["mine", None]
+
+
+def test_a_checkpoint_that_changed_before_its_turn_fails_the_trace_with_the_reason(
+    idle_servers: Servers, models_dir: Path
+) -> None:
+    servers = replace(idle_servers, models_dir=str(models_dir))
+    client = create_app(servers.settings).test_client()
+    id = client.post("/v1/traces", json={"model": "mine", "tokens": TOKENS}).get_json()["id"]
+    save_file(values(SMALL, 1), models_dir / "mine" / "model.safetensors")
+    with running_worker(servers):
+        told = client.get(f"/v1/traces/{id}", headers=WAIT).get_json()
+    assert told["status"] == "failed"
+    assert "are not here any more: their checkpoint was changed or removed" in told["error"]["detail"]
+
+
+def test_a_seed_asks_for_synthetic_weights_of_a_checkpoints_sizes(computing: FlaskClient) -> None:
+    for id in ("mine", "broken"):  # neither's weights are looked at
+        trace = done(ask(computing, model=id, weights={"synthetic": 3}))
+        assert (trace["weights"]["source"], trace["config"]) == ("synthetic", SMALL.to_mapping())
+    octets = computing.get(f"/v1/traces/{trace['id']}/tensors/embed?slice=0,0", headers=OCTETS)
+    assert octets.data == SyntheticWeights(SMALL, 3).read("wte.weight", (3,)).tobytes()
+
+
+def test_a_layout_takes_a_checkpoints_sizes(computing: FlaskClient) -> None:
+    answer = computing.post("/v1/layouts", json={"model": "mine"}, headers=WAIT)
+    same = computing.post("/v1/layouts", json={"model": SMALL.to_mapping()}, headers=WAIT)
+    assert done(answer)["config"] == SMALL.to_mapping()
+    assert answer.get_json()["id"] == same.get_json()["id"]
+
+
+def test_text_is_read_where_the_vocabulary_has_gpt2s_size(computing: FlaskClient, models_dir: Path) -> None:
+    config = Config(n_layer=1, n_head=2, n_embd=8, n_positions=9)
+    write(models_dir / "texts", values(config), config)
+    answer = computing.post("/v1/traces", json={"model": "texts", "text": "Hello world"}, headers=WAIT)
+    assert [piece["text"] for piece in done(answer)["pieces"]] == ["Hello", " world"]

@@ -41,6 +41,7 @@ typedef struct {
     void (*product)(int, ptrdiff_t, const float *, const float *, const float *, int, float **, ptrdiff_t, ptrdiff_t);
     void (*interleave)(int, ptrdiff_t, const float **, float, float *);
     void (*draw)(uint64_t, float, uint64_t, ptrdiff_t, float *);
+    void (*draw_tile)(uint64_t, float, uint64_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *);
     void (*activate)(int, ptrdiff_t, const float *, float *);
     void (*normalise)(ptrdiff_t, const float *, const float *, const float *, float, float *, float *, float *);
     void (*softmax)(ptrdiff_t, const float *, float *, float *, float *);
@@ -54,8 +55,9 @@ typedef struct {
 #define ROWS 12
 #define FN(f) f##_avx512
 #include "vectors.h"
-static const Set avx512 = {ROWS, product_avx512, interleave_avx512, draw_avx512, activate_avx512, normalise_avx512,
-                           softmax_avx512, head_avx512};
+static const Set avx512 = {
+    ROWS, product_avx512, interleave_avx512, draw_avx512, draw_tile_avx512, activate_avx512, normalise_avx512, softmax_avx512, head_avx512,
+};
 #undef LANES
 #undef ROWS
 #undef FN
@@ -66,8 +68,9 @@ static const Set avx512 = {ROWS, product_avx512, interleave_avx512, draw_avx512,
 #define ROWS 6
 #define FN(f) f##_avx2
 #include "vectors.h"
-static const Set avx2 = {ROWS, product_avx2, interleave_avx2, draw_avx2, activate_avx2, normalise_avx2,
-                         softmax_avx2, head_avx2};
+static const Set avx2 = {
+    ROWS, product_avx2, interleave_avx2, draw_avx2, draw_tile_avx2, activate_avx2, normalise_avx2, softmax_avx2, head_avx2,
+};
 #undef LANES
 #undef ROWS
 #undef FN
@@ -77,8 +80,9 @@ static const Set avx2 = {ROWS, product_avx2, interleave_avx2, draw_avx2, activat
 #define ROWS 12
 #define FN(f) f##_plain
 #include "vectors.h"
-static const Set plain = {ROWS, product_plain, interleave_plain, draw_plain, activate_plain, normalise_plain,
-                          softmax_plain, head_plain};
+static const Set plain = {
+    ROWS, product_plain, interleave_plain, draw_plain, draw_tile_plain, activate_plain, normalise_plain, softmax_plain, head_plain,
+};
 #endif
 
 static const Set *set; /* NULL: none for this processor */
@@ -234,8 +238,7 @@ static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t
         for (ptrdiff_t d = 0; d < depth; d++)
             memcpy(tile + d * PANEL, t->weights + (k + d) * t->pitch + n, 4 * (size_t)columns);
     else if (t->kind == DRAWN)
-        for (ptrdiff_t d = 0; d < depth; d++)
-            set->draw(t->base, t->scale, t->first + (uint64_t)((k + d) * t->pitch + n), columns, tile + d * PANEL);
+        set->draw_tile(t->base, t->scale, t->first + (uint64_t)(k * t->pitch + n), t->pitch, depth, columns, tile);
     else
         for (ptrdiff_t c = 0; c < columns; c++) {
             const float *row = drawn;

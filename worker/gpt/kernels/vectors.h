@@ -108,30 +108,56 @@ static void FN(interleave)(int rows, ptrdiff_t depth, const float **x, float fac
 
 /* ------------------------------------------------------------------------------------------------ synthetic weights */
 
-/* Values `first` to `first + count` of a stream: lane i mod 4 (int16) of SplitMix64's output i div 4. */
+/* Two vectors of values: lanes (int16) of the outputs of SplitMix64 in the states z. */
+static INLINE void FN(values)(vu z, float scale, vf out[2]) {
+    z ^= z >> 30;
+    z *= 0xBF58476D1CE4E5B9ull;
+    z ^= z >> 27;
+    z *= 0x94D049BB133111EBull;
+    z ^= z >> 31;
+    vs lanes[2];
+    memcpy(lanes, &z, sizeof z);
+    for (int half = 0; half < 2; half++) out[half] = (__builtin_convertvector(lanes[half], vf) + 0.5f) * scale;
+}
+
+static INLINE vu FN(steps)(void) {
+    vu steps;
+    for (int i = 0; i < LANES / 2; i++) steps[i] = (uint64_t)i * GAMMA;
+    return steps;
+}
+
+/* Values `first` to `first + count` of a stream: lane i mod 4 of output i div 4. */
 static void FN(draw)(uint64_t base, float scale, uint64_t first, ptrdiff_t count, float *out) {
-    enum { WORDS = LANES / 2 };
-    const ptrdiff_t skip = (ptrdiff_t)(first % 4);
-    vu step = {0};
-    for (int i = 0; i < WORDS; i++) step[i] = (uint64_t)i * GAMMA;
+    const vu steps = FN(steps)();
     uint64_t word = first / 4;
-    for (ptrdiff_t done = -skip; done < count; done += 4 * WORDS, word += WORDS) {
-        vu z = step + (base + word * GAMMA);
-        z ^= z >> 30;
-        z *= 0xBF58476D1CE4E5B9ull;
-        z ^= z >> 27;
-        z *= 0x94D049BB133111EBull;
-        z ^= z >> 31;
-        vs lanes[2];
-        memcpy(lanes, &z, sizeof z);
+    for (ptrdiff_t done = -(ptrdiff_t)(first % 4); done < count; done += 2 * LANES, word += LANES / 2) {
+        vf values[2];
+        FN(values)(steps + (base + word * GAMMA), scale, values);
         for (int half = 0; half < 2; half++) {
-            vf values = (__builtin_convertvector(lanes[half], vf) + 0.5f) * scale;
             const ptrdiff_t at = done + half * LANES;
-            if (at >= 0 && at + LANES <= count) FN(store)(out + at, values);
+            if (at >= 0 && at + LANES <= count) FN(store)(out + at, values[half]);
             else
                 for (int i = 0; i < LANES; i++)
-                    if (at + i >= 0 && at + i < count) out[at + i] = values[i];
+                    if (at + i >= 0 && at + i < count) out[at + i] = values[half][i];
         }
+    }
+}
+
+/* A tile [rows, columns] of a matrix whose rows are `pitch` values apart. */
+static void FN(draw_tile)(
+    uint64_t base, float scale, uint64_t first, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns, float *tile
+) {
+    const vu steps = FN(steps)();
+    const int whole = columns == PANEL && first % 4 == 0 && pitch % 4 == 0;
+    for (ptrdiff_t r = 0; r < rows; r++, first += (uint64_t)pitch, tile += PANEL) {
+        if (whole)
+            for (int c = 0; c < PANEL; c += 2 * LANES) {
+                vf values[2];
+                FN(values)(steps + (base + (first + (uint64_t)c) / 4 * GAMMA), scale, values);
+                FN(store)(tile + c, values[0]);
+                FN(store)(tile + c + LANES, values[1]);
+            }
+        else FN(draw)(base, scale, first, columns, tile);
     }
 }
 

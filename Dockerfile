@@ -1,17 +1,24 @@
 # One image for the api and the worker: which of them a container is, its command says.
-FROM python:3.11-slim
+FROM python:3.11-slim AS build
 
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 
-# The dependencies by themselves: this layer is built again only when the lock changes.
+# The compiler of the kernels, and the dependencies by themselves: made again only when the lock changes.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY requirements.lock ./
-RUN pip install --require-hashes -r requirements.lock
+RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements.lock
 
 COPY pyproject.toml README.md ./
 COPY service ./service
 COPY worker ./worker
-RUN pip install --no-deps --no-build-isolation . && useradd --system --no-create-home cutaway
+RUN /venv/bin/pip install --no-deps --no-build-isolation .
+
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/venv/bin:$PATH
+COPY --from=build /venv /venv
+RUN useradd --system --no-create-home cutaway
 USER cutaway
 
 EXPOSE 8000

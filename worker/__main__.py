@@ -16,6 +16,7 @@ from rq.job import Job
 
 import worker.jobs
 import worker.store.events as events
+from worker.gpt.compiled import COMPILED
 from worker.settings import Settings
 from worker.spare import Spare
 from worker.store.connection import connect
@@ -118,7 +119,8 @@ def main() -> None:
     worker.jobs.warm_up(settings)
     gc.freeze()  # what is shared with the jobs stays shared: a collection in one would copy all it looks at
     queue = connect(settings.queue_url)
-    log.info("ready for jobs (process %d)", os.getpid())
+    how = "compiled kernels" if COMPILED else "NumPy alone: no compiler built the kernels"
+    log.info("ready for jobs (process %d, %s)", os.getpid(), how)
     CutawayWorker(
         [Queue(QUEUE, connection=queue, serializer="json")],
         connection=queue,

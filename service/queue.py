@@ -195,7 +195,11 @@ class Desk:
             deadline = time.monotonic() + _STOPPING  # asked for again, it must not be taken for the job that ends
             while job.get_status() == JobStatus.STARTED and time.monotonic() < deadline:
                 time.sleep(0.005)
+            if job.get_status() != JobStatus.STARTED:
+                return  # its worker has stopped it, and removed what it had written
+            pieces.drop_unfinished(self.cache, id)  # its worker died, and it with it
         else:
+            pieces.drop_unfinished(self.cache, id)  # where it was tried before, by a worker that died
             job.cancel()
 
     def _delete_job(self, id: str) -> None:

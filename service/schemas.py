@@ -180,6 +180,9 @@ class ProgressSchema(Schema):
     done = fields.Integer(required=True)
     total = fields.Integer(required=True)
     unit = fields.String(required=True)
+    seconds_left = fields.Float(
+        required=True, allow_none=True, metadata={"description": "an estimate; null where there is none yet"}
+    )
 
 
 class PieceSchema(Schema):

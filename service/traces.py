@@ -11,11 +11,11 @@ from werkzeug.exceptions import Conflict, NotFound
 
 import service.tensors as tensors
 import worker.gpt.architecture as architecture
-import worker.gpt.counts as counts
 import worker.gpt.models as models
 import worker.store.pieces as pieces
 from service.answers import answer, immutable, json, preferred_wait, summary
 from service.blueprint import PREFER, Blueprint, also
+from service.bounds import seconds_allowed
 from service.problems import Invalid
 from service.queue import UNFINISHED, State, desk
 from service.schemas import (
@@ -28,13 +28,10 @@ from service.schemas import (
     TracesQuery,
     TracesSchema,
 )
-from worker.gpt.arena import captured, plan
+from worker.gpt.arena import captured
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, positions
 from worker.gpt.tokens import TextError, Vocabulary
-
-_RATE = 1e9  # operations a second that the slowest machine is expected to do
-_TIMEOUT = 60  # seconds that any trace may take, whatever its size
 
 blueprint = Blueprint("traces", __name__, url_prefix="/v1/traces", description="Every value of an inference")
 
@@ -51,8 +48,7 @@ class Traces(MethodView):
     def post(self, wanted: dict[str, Any]) -> Response:
         """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace."""
         model, asked = _canonical(wanted)
-        length = positions(len(asked["tokens"]), _sampling(asked))
-        timeout = _TIMEOUT + int(counts.operations(model.config, length) / _RATE)
+        timeout = seconds_allowed(model.config, asked, desk().settings)
         return answer(desk().ask("trace", asked, timeout), "trace", _represent, created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
@@ -179,20 +175,9 @@ def _check_length(model: Model, asked: dict[str, Any]) -> None:
 def _check_capture(model: Model, asked: dict[str, Any]) -> None:
     names = [name for name, _ in architecture.expand(architecture.VALUES, model.config.n_layer)]
     for pattern in asked["capture"]:
-        if not captured(names, [pattern]):
+        if not any(captured(names, [pattern])):
             some = ", ".join([*names[:5], *names[-2:]])
             raise Invalid({"capture": [f"{pattern!r} matches no tensor: the names are {some} and so on."]})
-    size = plan(model.config, positions(len(asked["tokens"]), _sampling(asked)), capture=tuple(asked["capture"])).nbytes
-    most = desk().settings.max_trace_bytes
-    if size > most:
-        raise Invalid(
-            {
-                "tokens": [
-                    f"This trace needs {size:,} bytes, and at most {most:,} are allowed here (MAX_TRACE_BYTES): "
-                    "a smaller model or fewer tokens would fit."
-                ]
-            }
-        )
 
 
 def _sampling(asked: dict[str, Any]) -> Sampling:

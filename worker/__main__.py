@@ -16,6 +16,7 @@ from rq.job import Job
 
 import worker.jobs
 import worker.store.events as events
+import worker.store.pieces as pieces
 from worker.gpt.compiled import COMPILED
 from worker.settings import Settings
 from worker.spare import Spare
@@ -76,8 +77,10 @@ class CutawayWorker(Worker):
         exc_string: str = "",
         execution: Execution | None = None,
     ) -> None:
-        """Retry a job whose process was killed; one that raised would raise again."""
+        """Retry a job whose process was killed; one that raised would raise again. Nothing is left of either."""
         killed, stopped = exc_string.startswith(_KILLED), self._stopped_job_id == job.id
+        if killed or stopped:
+            _tidy_up(job.id)  # while the job counts as started: nobody begins the same anew
         if not killed:
             job.retries_left = 0
         retried = job.should_retry and not stopped
@@ -100,6 +103,12 @@ def _reason(exc_string: str) -> str:
         return "The process that computed it was killed each time it was tried, perhaps for want of memory."
     last = exc_string.strip().rpartition("\n")[2]
     return last.partition(": ")[2] or last or "It failed for no known reason."
+
+
+def _tidy_up(id: str) -> None:
+    """Remove what a process that was killed had written of its result; it could not do so itself."""
+    with suppress(RedisError):  # then it expires
+        pieces.drop_unfinished(connect(Settings.from_environment().cache_url), id)
 
 
 def _prepare() -> None:

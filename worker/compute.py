@@ -1,91 +1,76 @@
-"""The results themselves: a request in, its bytes and manifest out. Knows no Redis and no queue."""
+"""The results themselves: a request in, its bytes to a sink, its manifest out. Knows no Redis and no queue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-import worker.gpt.counts as counts
 import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
 from worker.gpt.compiled import engine
 from worker.gpt.config import Config
 from worker.gpt.generate import generate
-from worker.gpt.sampling import Sampling, positions
+from worker.gpt.keep import Keeper, Sink
+from worker.gpt.sampling import Sampling, passes, positions
+from worker.gpt.work import Work
 from worker.layout.place import place
 from worker.settings import Settings
 from worker.store.keys import Kind
 
-Result = tuple[memoryview, dict[str, Any]]
-Progress = Callable[[int, int], None]  # layers done, layers in all
+Manifest = dict[str, Any]
+Progress = Callable[[int, int, float], None]  # layers done, layers in all, the part of the work that is done
 
 _TOP = 5  # tokens of a distribution that are told
 
 
-def trace(request: dict[str, Any], settings: Settings, progress: Progress) -> Result:
-    """Run a model over a request's tokens: the arena's bytes, and what the manifest says of them."""
+def trace(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
+    """Run a model over a request's tokens. One pass leaves for the sink layer by layer: it takes the memory of one.
+    Of several, each fills some rows of every layer, and what is captured leaves at the end.
+    """
     model = models.from_canonical(request, settings.models_dir)
     sampling, prompt = Sampling(**(request["generate"] or {})), request["tokens"]
-    arena = Arena(plan(model.config, positions(len(prompt), sampling), capture=tuple(request["capture"])))
-    fits = 4 * counts.total(model.config) <= settings.held_weights_bytes
-    total, done = model.config.n_layer * max(sampling.max_new_tokens, 1), 0
+    config, capture, length = model.config, tuple(request["capture"]), positions(len(prompt), sampling)
+    once = passes(sampling) == 1
+    arena = Arena(plan(config, length, capture=capture, dtype=request["dtype"], streamed=once))
+    keeper, work = Keeper(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
+    total, seconds, done, spent = config.n_layer * work.passes, work.seconds, 0, 0.0
 
     def after_layer() -> None:
-        nonlocal done
+        nonlocal done, spent
+        n, layer = divmod(done, config.n_layer)
+        spent += work.layer(n) + (work.ends(n - 1) if n and not layer else 0)
         done += 1
-        progress(done, total)
+        if once:
+            keeper.keep_section()
+        progress(done, total, spent / seconds)
 
-    fastest = engine(model.weights(), keep=fits and sampling.max_new_tokens > 1)
-    new = generate(model.config, fastest, arena, prompt, sampling, after_layer)
+    new = generate(config, engine(model.weights(), keep=work.held), arena, prompt, sampling, after_layer)
     model.confirm()
-    kept = arena.cast(request["dtype"])
-    return kept.kept, {"tensors": describe(kept), "generated": _generated(arena, len(prompt), new)}
+    keeper.keep_rest()
+    return {"tensors": keeper.described, "generated": _generated(arena, len(prompt), new)}
 
 
-def layout(request: dict[str, Any], settings: Settings, progress: Progress) -> Result:
-    """Place a model's blocks: the geometry's bytes, and where each of its arrays lies in them."""
+def layout(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
+    """Place a model's blocks: the geometry's arrays, and where each of them lies."""
     geometry = place(Config(**request["config"]), request["tokens"], request["batch"], request["style"])
-    content, arrays = bytearray(), {}
+    arrays, end = {}, 0
     for name, array in geometry.to_arrays().items():
-        content += bytes(-len(content) % array.itemsize)  # an array begins where its elements may
-        arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": len(content)}
-        content += array.tobytes()
-    return memoryview(content), {"arrays": arrays}
+        gap = -end % array.itemsize  # an array begins where its elements may
+        sink(memoryview(bytes(gap) + array.tobytes()))
+        arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end + gap}
+        end += gap + array.nbytes
+    return {"arrays": arrays}
 
 
-COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Progress], Result]] = {"trace": trace, "layout": layout}
+COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Sink, Progress], Manifest]] = {"trace": trace, "layout": layout}
 
 
 def layout_request(trace_request: dict[str, Any]) -> dict[str, Any]:
     """The layout that a trace's values fill."""
     length = positions(len(trace_request["tokens"]), Sampling(**(trace_request["generate"] or {})))
     return {"config": trace_request["config"], "tokens": length, "batch": 1, "style": "columns"}
-
-
-def describe(arena: Arena) -> dict[str, dict[str, Any]]:
-    """Shape, place and statistics of every captured tensor; masked cells (−inf) are left out of the statistics."""
-    described = {}
-    slots = [(name, arena.plan.slots[name]) for name in arena.plan.captured]
-    for dtype, run in groupby(slots, key=lambda item: item[1].dtype):  # neighbours in memory: all in three passes
-        names, own = zip(*run, strict=True)
-        width, stop = np.dtype(dtype).itemsize, own[-1].offset + own[-1].nbytes
-        flat = arena.memory[own[0].offset : stop].view(dtype)
-        starts = [(slot.offset - own[0].offset) // width for slot in own]
-        lows, highs = np.minimum.reduceat(flat, starts).tolist(), np.maximum.reduceat(flat, starts).tolist()
-        sums = np.add.reduceat(flat, starts, dtype=np.float64).tolist()
-        for name, slot, low, high, total in zip(names, own, lows, highs, sums, strict=True):
-            count = slot.nbytes // width
-            if name.endswith("attn.scores"):
-                seen = arena[name][np.isfinite(arena[name])]
-                low, total, count = seen.min().item(), seen.sum(dtype=np.float64).item(), seen.size
-            described[name] = {
-                "shape": slot.shape, "dtype": slot.dtype, "offset": slot.offset, "bytes": slot.nbytes,
-                "min": low, "max": high, "mean": total / count, "absmax": max(-low, high),
-            }  # fmt: skip
-    return described
 
 
 def _generated(arena: Arena, prompt: int, new: list[int]) -> list[dict[str, Any]]:

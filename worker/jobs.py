@@ -19,6 +19,7 @@ from worker.store.keys import request_id
 
 log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
+_KILLED_AFTER = 120  # seconds over its time after which a job's process, whatever it does, is no more
 
 
 def now() -> str:
@@ -35,13 +36,14 @@ def run(id: str) -> None:
         return
     times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     events.publish(queue, id, "started")
-    content, manifest = COMPUTE[record.kind](record.request, settings, _Progress(queue, id))
-    if record.kind == "trace":
-        manifest["layout"] = _picture(queue, cache, layout_request(record.request), settings)
-    manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
-    pieces.write(cache, id, content, manifest)
+    with pieces.Writer(cache, id, record.timeout + _KILLED_AFTER) as writer:
+        manifest = COMPUTE[record.kind](record.request, settings, writer.append, _Progress(queue, id))
+        if record.kind == "trace":
+            manifest["layout"] = _picture(queue, cache, layout_request(record.request), settings)
+        manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
+        writer.finish(manifest)
     events.publish(queue, id, "done")
-    log.info("%s %s: %s done in %.0f ms", id[:12], record.kind, _size(len(content)), 1e3 * (time.monotonic() - begun))
+    log.info("%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * (time.monotonic() - begun))
 
 
 def warm_up(settings: Settings) -> None:
@@ -50,8 +52,12 @@ def warm_up(settings: Settings) -> None:
     model = models.find("nano-gpt")
     asked = {"tokens": [0] * 6, "generate": {"max_new_tokens": 6}, "capture": ["*"], "dtype": "float32"}
     request = model.canonical() | asked
-    COMPUTE["trace"](request, settings, lambda done, total: None)
-    COMPUTE["layout"](layout_request(request), settings, lambda done, total: None)
+    COMPUTE["trace"](request, settings, _ignore, _ignore)
+    COMPUTE["layout"](layout_request(request), settings, _ignore, _ignore)
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 def _size(nbytes: int) -> str:
@@ -68,12 +74,16 @@ def _picture(queue: Redis, cache: Redis, request: dict[str, object], settings: S
 
 
 class _Progress:
-    """Reports layers as they end, seldom enough to cost nothing."""
+    """Reports layers as they end and how long the rest may take, seldom enough to cost nothing."""
 
     def __init__(self, queue: Redis, id: str) -> None:
-        self.queue, self.id, self.reported = queue, id, time.monotonic()
+        self.queue, self.id = queue, id
+        self.begun = self.reported = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self.reported >= _PROGRESS_EVERY:
-            events.publish(self.queue, self.id, "progress", done=done, total=total, unit="layers")
-            self.reported = time.monotonic()
+    def __call__(self, done: int, total: int, share: float) -> None:
+        now = time.monotonic()
+        if now - self.reported < _PROGRESS_EVERY:
+            return
+        self.reported = now
+        left = round((now - self.begun) * (1 - share) / share, 1) if share else None
+        events.publish(self.queue, self.id, "progress", done=done, total=total, unit="layers", seconds_left=left)

@@ -15,8 +15,10 @@ class Settings:
     queue_url: str = "redis://127.0.0.1:6379/0"  # jobs: must not evict (noeviction, append-only file)
     cache_url: str = "redis://127.0.0.1:6380/0"  # results: may evict (maxmemory, allkeys-lru)
     models_dir: str = "models"  # whose folders are checkpoints; none are looked for where it is empty
-    max_trace_bytes: int = 256 << 20
-    held_weights_bytes: int = 2 << 30  # models up to this size keep their weights during a job
+    max_trace_bytes: int = 1 << 30  # of a result
+    max_work_bytes: int = 4 << 30  # of memory that a trace's values take at once
+    max_trace_seconds: int = 86400
+    held_weights_bytes: int = 2 << 30  # models up to this size keep their weights from pass to pass
     layout_timeout: int = 120  # seconds that placing the blocks of the largest model may take
     result_ttl: int = 7 * 86400  # how long a finished request can be recomputed when the cache lost it
     failure_ttl: int = 86400

@@ -1,24 +1,37 @@
-"""The memory of a trace: one planned block that every tensor is a view of, filled in place."""
+"""The memory of a trace: one planned block that every tensor is a view of, filled in place.
+
+A tensor has a place of its own in it, or shares one with those of its name in the other layers: in a window of one
+layer's size. Where a trace takes one pass (`streamed`), all of a layer's tensors lie in the window, and the captured
+ones have to leave before the next layer ends. Where it takes several, what is captured or read by later passes lies
+alone.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import lru_cache
+from itertools import takewhile
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import worker.gpt.architecture as architecture
+from worker.gpt.architecture import VALUES, Tensor
 from worker.gpt.config import Config
+
+_READ_LATER = ("blocks.{layer}.attn.k", "blocks.{layer}.attn.v")  # by the passes that follow
+_BEFORE = [tensor.name for tensor in takewhile(lambda tensor: tensor.scope == "model", VALUES)]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a tensor lies in the arena: `nbytes` from `offset`, little-endian, C order."""
+    """Where a tensor lies: `nbytes` from `offset`, little-endian, C order."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -26,62 +39,111 @@ class Slot:
 
     @property
     def nbytes(self) -> int:
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+        return _nbytes(self.shape, self.dtype)
+
+
+class Size(NamedTuple):
+    """What a trace takes, in bytes: the result, and the memory in which it is computed."""
+
+    kept: int
+    memory: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every tensor's slot by name. The captured ones come first, packed in order of computation.
-
-    `captured_bytes` is what a trace keeps; `nbytes` includes what the forward pass needs and nobody asked for.
+    """Where each tensor lies: in memory (`slots`), and in the result if it is captured (`kept`), packed in order of
+    computation. `sections` are the captured names by when they are complete: as each layer ends, and at the end.
     """
 
     slots: Mapping[str, Slot]
-    captured: tuple[str, ...]
-    captured_bytes: int
-    nbytes: int
+    kept: Mapping[str, Slot]
+    sections: tuple[tuple[str, ...], ...]
+    size: Size
+    streamed: bool
 
 
-def captured(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+def captured(names: Iterable[str], patterns: Iterable[str]) -> Iterator[str]:
     """The names that one of the shell-style patterns matches, in their order."""
-    patterns = list(patterns)
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    matches = re.compile("|".join(map(translate, patterns)) or "(?!)").match
+    return (name for name in names if matches(name))
 
 
 @lru_cache(maxsize=4)  # the same few plans are made again and again, and a deep model's is large
 def plan(
-    config: Config, tokens: int, batch: int = 1, capture: tuple[str, ...] = ("*",), precision: str = "float32"
+    config: Config,
+    tokens: int,
+    batch: int = 1,
+    capture: tuple[str, ...] = ("*",),
+    precision: str = "float32",
+    dtype: str | None = None,
+    *,
+    streamed: bool = False,
 ) -> Plan:
-    """Lay out the memory of a trace over `tokens` positions before anything runs; allocates nothing."""
-    sizes = architecture.sizes(config, tokens, batch)
-    tensors = dict(architecture.expand(architecture.VALUES, config.n_layer))
-    wanted = captured(tensors, capture)
-    chosen = set(wanted)
+    """Lay out a trace over `tokens` positions before anything runs; allocates nothing.
+
+    Values are computed in `precision`, and the captured ones stored in `dtype` (the same where it is None).
+    """
+    sizes, tensors = architecture.sizes(config, tokens, batch), dict(architecture.expand(VALUES, config.n_layer))
+    chosen = dict.fromkeys(captured(tensors, capture))
+    alone = [name for name, tensor in tensors.items() if _lies_alone(tensor, name in chosen, streamed)]
     slots: dict[str, Slot] = {}
-    offset = 0
-    for name in (*wanted, *(name for name in tensors if name not in chosen)):
-        if len(slots) == len(wanted):
-            kept = offset
-        dtype = precision if tensors[name].dtype == "float32" else tensors[name].dtype
-        slots[name] = Slot(tensors[name].shape(sizes), dtype, offset)
-        offset += slots[name].nbytes
-    return Plan(slots, tuple(wanted), kept if len(wanted) < len(slots) else offset, offset)
+    end = 0
+    for name in sorted(alone, key=lambda name: name not in chosen):  # those captured lie together: they leave together
+        slots[name] = Slot(tensors[name].shape(sizes), _computed(tensors[name], precision), end)
+        end += slots[name].nbytes
+    window: dict[str, Slot] = {}
+    for name, tensor in tensors.items():
+        if name not in slots:
+            if tensor.name not in window:
+                window[tensor.name] = Slot(tensor.shape(sizes), _computed(tensor, precision), end)
+                end += window[tensor.name].nbytes
+            slots[name] = window[tensor.name]
+    kept: dict[str, Slot] = {}
+    sections: list[list[str]] = [[] for _ in range(config.n_layer + 1)]
+    kept_bytes = 0
+    for name in chosen:
+        kept[name] = Slot(slots[name].shape, _stored(tensors[name], precision, dtype), kept_bytes)
+        kept_bytes += kept[name].nbytes
+        sections[_section(name, tensors[name], config.n_layer)].append(name)
+    return Plan(slots, kept, tuple(map(tuple, sections)), Size(kept_bytes, end), streamed)
+
+
+def measure(
+    config: Config,
+    tokens: int,
+    batch: int = 1,
+    capture: tuple[str, ...] = ("*",),
+    precision: str = "float32",
+    dtype: str | None = None,
+    *,
+    streamed: bool = False,
+) -> Size:
+    """The size of the plan with these arguments, found without making it."""
+    sizes, times = architecture.sizes(config, tokens, batch), _times_captured(config.n_layer, capture)
+    kept = memory = 0
+    for tensor in VALUES:
+        shape, count = tensor.shape(sizes), times[tensor.name]
+        copies = config.n_layer if tensor.scope == "layer" else 1
+        alone = count * _lies_alone(tensor, True, streamed) + (copies - count) * _lies_alone(tensor, False, streamed)
+        kept += count * _nbytes(shape, _stored(tensor, precision, dtype))
+        memory += (alone + (alone < copies)) * _nbytes(shape, _computed(tensor, precision))
+    return Size(kept, memory)
 
 
 class Arena(Mapping[str, NDArray[Any]]):
-    """A plan's memory: a mapping of tensor names to arrays, all views of `memory` (uint8 [nbytes])."""
+    """A plan's memory: a mapping of tensor names to arrays, all views of `memory` (uint8 [plan.size.memory])."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.memory = np.empty(plan.nbytes, dtype=np.uint8)
-        self._views: dict[str, NDArray[Any]] = {}
+        self.memory = np.empty(plan.size.memory, dtype=np.uint8)
+        self._views: dict[int, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        view = self._views.get(name)
+        slot = self.plan.slots[name]
+        view = self._views.get(slot.offset)
         if view is None:
-            slot = self.plan.slots[name]
             view = self.memory[slot.offset : slot.offset + slot.nbytes].view(slot.dtype).reshape(slot.shape)
-            self._views[name] = view
+            self._views[slot.offset] = view
         return view
 
     def __iter__(self) -> Iterator[str]:
@@ -90,25 +152,33 @@ class Arena(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self.plan.slots)
 
-    @property
-    def kept(self) -> memoryview:
-        """The bytes of the captured tensors, one after the other."""
-        return self.memory[: self.plan.captured_bytes].data
 
-    def cast(self, dtype: str) -> Arena:
-        """The captured tensors in another precision. The vocabulary's softmax stays as it is: float16 would leave
-        nearly all of it subnormal."""
-        slots: dict[str, Slot] = {}
-        offset = 0
-        for name in self.plan.captured:
-            slot = self.plan.slots[name]
-            keeps = slot.dtype != "float32" or name == "probs"
-            slots[name] = Slot(slot.shape, slot.dtype if keeps else dtype, offset)
-            offset += slots[name].nbytes
-        if all(slots[name].dtype == self.plan.slots[name].dtype for name in slots):
-            return self
-        smaller = Arena(Plan(slots, self.plan.captured, offset, offset))
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
-            for name in slots:
-                smaller[name][...] = self[name]
-        return smaller
+@lru_cache(maxsize=16)
+def _times_captured(n_layer: int, capture: tuple[str, ...]) -> Counter[str]:
+    """How many times a tensor of the table is captured, by its name there."""
+    tensors = dict(architecture.expand(VALUES, n_layer))
+    return Counter(tensors[name].name for name in captured(tensors, capture))
+
+
+def _lies_alone(tensor: Tensor, is_captured: bool, streamed: bool) -> bool:
+    return tensor.scope == "model" or (not streamed and (is_captured or tensor.name in _READ_LATER))
+
+
+def _computed(tensor: Tensor, precision: str) -> str:
+    return precision if tensor.dtype == "float32" else tensor.dtype
+
+
+def _stored(tensor: Tensor, precision: str, dtype: str | None) -> str:
+    """The vocabulary's softmax stays as it is: float16 would leave nearly all of it subnormal."""
+    computed = _computed(tensor, precision)
+    return computed if dtype is None or tensor.dtype != "float32" or tensor.name == "probs" else dtype
+
+
+def _section(name: str, tensor: Tensor, n_layer: int) -> int:
+    if tensor.scope == "layer":
+        return int(name.split(".")[1])
+    return 0 if tensor.name in _BEFORE else n_layer
+
+
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    return prod(shape) * np.dtype(dtype).itemsize

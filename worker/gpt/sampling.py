@@ -25,6 +25,11 @@ def positions(prompt: int, sampling: Sampling) -> int:
     return prompt + max(sampling.max_new_tokens - 1, 0)
 
 
+def passes(sampling: Sampling) -> int:
+    """How many times the model is passed through: one for each new token, and one where there is none."""
+    return max(sampling.max_new_tokens, 1)
+
+
 def choose(logits: NDArray[Any], sampling: Sampling, random: np.random.Generator) -> int:
     """Draw a token from logits [V]: temperature, then top-k, then the nucleus (arXiv:1904.09751) of top-p."""
     if sampling.temperature == 0:

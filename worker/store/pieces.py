@@ -6,15 +6,19 @@ evicted makes the result a miss: readers get `Missing`, never a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, Self
 
 import orjson
 import redis.exceptions
 from redis import Redis
+from redis.client import Pipeline
 
 PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
 _AT_ONCE = 16  # pieces a round trip: enough to hide the latency, little enough to bound memory
+_SWEPT = 1024  # pieces removed a round trip, where nothing says how many there are
 
 
 class Missing(LookupError):
@@ -22,7 +26,7 @@ class Missing(LookupError):
 
 
 class CacheFull(Exception):
-    """The cache takes no more; what was written of the result is gone again."""
+    """The cache takes no more."""
 
 
 def _manifest_key(id: str) -> str:
@@ -37,22 +41,78 @@ def _piece_keys(id: str, size: int) -> list[str]:
     return [_piece_key(id, n) for n in range(-(-size // PIECE))]
 
 
-def write(cache: Redis, id: str, content: memoryview, manifest: dict[str, Any]) -> None:
-    """Store a result. Raises CacheFull where Redis has no room for it."""
-    keys, pipeline = _piece_keys(id, len(content)), cache.pipeline(transaction=False)
-    try:
-        for n, key in enumerate(keys, start=1):
-            pipeline.set(key, content[(n - 1) * PIECE : n * PIECE])
-            if n % _AT_ONCE == 0:
-                pipeline.execute()
-        pipeline.set(_manifest_key(id), orjson.dumps(manifest | {"size": len(content)}))
-        pipeline.exists(_manifest_key(id), *keys)
-        if pipeline.execute()[-1] == 1 + len(keys):
-            return  # or else its last pieces evicted the first: it would be a miss for ever
-    except redis.exceptions.OutOfMemoryError:
-        pass
-    cache.unlink(_manifest_key(id), *keys)
-    raise CacheFull(f"the cache has no room for a result of {len(content):,} bytes")
+class Writer:
+    """Stores a result: its bytes as they come, then the manifest. Holds less than a piece of them.
+
+    As a context it leaves nothing behind that was not finished. A process that is killed cannot tidy up: what it
+    wrote expires after `patience` seconds, which are more than writing takes.
+    Its methods raise CacheFull where Redis has no room, or makes room by evicting what they wrote before.
+    """
+
+    def __init__(self, cache: Redis, id: str, patience: int) -> None:
+        self.cache, self.id, self.patience = cache, id, patience
+        self.size = 0  # bytes appended
+        self._sent = 0  # pieces in Redis
+        self._part = bytearray()  # what does not fill a piece yet
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if not self._finished:
+            with suppress(redis.exceptions.RedisError):  # what was raised says more, and what is left expires
+                forget(self.cache, self.id)
+
+    def append(self, content: memoryview) -> None:
+        """Add bytes, uint8 [n]; their memory may be used again when this returns."""
+        self.size += len(content)
+        room = PIECE - len(self._part)
+        if len(content) < room:
+            self._part += content
+            return
+        full: list[bytearray | memoryview] = []
+        if self._part:
+            full, content = [self._part + content[:room]], content[room:]
+        over = len(content) // PIECE * PIECE
+        full += [content[start : start + PIECE] for start in range(0, over, PIECE)]
+        self._part = bytearray(content[over:])
+        for start in range(0, len(full), _AT_ONCE):
+            self._send(full[start : start + _AT_ONCE])
+
+    def finish(self, manifest: dict[str, Any]) -> None:
+        """Write what is left, and the manifest: from now on there is a result."""
+        keys, pipeline = _piece_keys(self.id, self.size), self.cache.pipeline(transaction=False)
+        for key in keys[: self._sent]:
+            pipeline.persist(key)
+        if self._part:
+            pipeline.set(keys[-1], bytes(self._part))
+        pipeline.set(_manifest_key(self.id), orjson.dumps(manifest | {"size": self.size}))
+        pipeline.exists(_manifest_key(self.id), *keys)
+        if self._execute(pipeline) < 1 + len(keys):
+            raise self._full()  # its last pieces evicted the first: it would be a miss for ever
+        self._finished = True
+
+    def _send(self, full: Sequence[bytearray | memoryview]) -> None:
+        pipeline = self.cache.pipeline(transaction=False)
+        if self._sent == 0:
+            pipeline.unlink(_manifest_key(self.id))  # an older one's, of which the cache lost a piece
+        for n, piece in enumerate(full, start=self._sent):
+            pipeline.set(_piece_key(self.id, n), piece, ex=self.patience)
+        pipeline.exists(_piece_key(self.id, 0))
+        self._sent += len(full)
+        if not self._execute(pipeline):
+            raise self._full()
+
+    def _execute(self, pipeline: Pipeline) -> int:
+        """The answer to the last command."""
+        try:
+            return int(pipeline.execute()[-1])
+        except redis.exceptions.OutOfMemoryError:
+            raise self._full() from None
+
+    def _full(self) -> CacheFull:
+        return CacheFull(f"the cache has no room for a result of {self.size:,} bytes or more")
 
 
 def manifest(cache: Redis, id: str) -> dict[str, Any]:
@@ -102,9 +162,17 @@ def is_done(cache: Redis, id: str) -> bool:
         return False
 
 
+def drop_unfinished(cache: Redis, id: str) -> None:
+    """Remove what a killed process wrote of a result, unless it had finished."""
+    if not cache.exists(_manifest_key(id)):
+        forget(cache, id)
+
+
 def forget(cache: Redis, id: str) -> None:
-    """Remove a result: the manifest first, so that nobody finds it half there."""
+    """Remove a result or what there is of one: the manifest first, so that nobody finds it half there."""
     content = cache.getdel(_manifest_key(id))
-    keys = [] if content is None else _piece_keys(id, orjson.loads(content)["size"])
-    if keys:
-        cache.unlink(*keys)
+    written = 0 if content is None else len(_piece_keys(id, orjson.loads(content)["size"]))
+    for first in count(0, _SWEPT):
+        gone = cache.unlink(*(_piece_key(id, n) for n in range(first, first + _SWEPT)))
+        if not gone and first + _SWEPT >= written:
+            return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -17,14 +18,16 @@ from redis.client import Pipeline
 import worker.store.pieces as pieces
 from service import redis_server
 from worker.store.connection import connect
-from worker.store.pieces import PIECE, CacheFull, Missing
+from worker.store.pieces import PIECE, CacheFull, Missing, Writer
 
 SIZE = 18 * PIECE + 123  # more than one round trip's pieces, and a part of one
 CONTENT = np.random.default_rng(0).bytes(SIZE)
 
 
 def write(cache: Redis, content: bytes = CONTENT, id: str = "a", **manifest: Any) -> None:
-    pieces.write(cache, id, memoryview(content), manifest)
+    with Writer(cache, id, patience=60) as writer:
+        writer.append(memoryview(content))
+        writer.finish(manifest)
 
 
 @pytest.fixture(scope="module")
@@ -150,20 +153,103 @@ def test_a_range_past_the_end_is_missing(stored: Redis) -> None:
         pieces.read(stored, "a", 0, SIZE + 1)
 
 
-def test_a_writer_that_fails_midway_leaves_no_manifest(cache: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+# -------------------------------------------------------------------------------------------- writing bit by bit
+
+
+@pytest.mark.parametrize("step", [999_983, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 17 * PIECE + 5, SIZE])
+def test_however_it_is_cut_a_result_is_the_same(cache: Redis, step: int) -> None:
+    with Writer(cache, "a", patience=60) as writer:
+        for start in range(0, SIZE, step):
+            writer.append(memoryview(CONTENT)[start : start + step])
+        writer.finish({})
+    assert pieces.read(cache, "a", 0, SIZE) == CONTENT
+    assert pieces.manifest(cache, "a") == {"size": SIZE}
+    assert {cache.strlen(f"result:a:{n}") for n in range(18)} == {PIECE}
+
+
+def test_memory_may_be_used_again_when_it_was_appended(cache: Redis) -> None:
+    window, rest = bytearray(3 * PIECE // 2), CONTENT
+    with Writer(cache, "a", patience=60) as writer:
+        while rest:
+            taken, rest = rest[: len(window)], rest[len(window) :]
+            window[: len(taken)] = taken
+            writer.append(memoryview(window)[: len(taken)])
+        writer.finish({})
+    assert pieces.read(cache, "a", 0, SIZE) == CONTENT
+
+
+def test_pieces_leave_as_they_fill_and_memory_is_bounded(cache: Redis) -> None:
+    content, sent = memoryview(CONTENT)[: PIECE // 3], []
+    tracemalloc.start()
+    try:
+        with Writer(cache, "a", patience=60) as writer:
+            for _ in range(60):
+                writer.append(content)
+                sent.append(cache.dbsize())
+            writer.finish({})
+        assert tracemalloc.get_traced_memory()[1] < 5 * PIECE
+    finally:
+        tracemalloc.stop()
+    assert sent == [n * (PIECE // 3) // PIECE for n in range(1, 61)]
+    assert pieces.whole(cache, "a", 60 * (PIECE // 3))
+
+
+def test_what_is_finished_stays_and_what_is_not_expires(cache: Redis) -> None:
+    keys = [f"result:a:{n}" for n in range(19)]
+    with Writer(cache, "a", patience=60) as writer:
+        writer.append(memoryview(CONTENT))
+        assert all(0 < cache.ttl(key) <= 60 for key in keys[:18])
+        writer.finish({})
+    assert [cache.ttl(key) for key in ["result:a", *keys]] == [-1] * 20
+
+
+def test_there_is_no_result_before_it_is_finished(cache: Redis) -> None:
+    write(cache)
+    cache.unlink("result:a:3")  # lost, so it is made again: until then the old manifest must not speak for it
+    with Writer(cache, "a", patience=60) as writer:
+        writer.append(memoryview(CONTENT))
+        with pytest.raises(Missing):
+            pieces.manifest(cache, "a")
+        writer.finish({})
+    assert pieces.is_done(cache, "a")
+
+
+def test_a_writer_that_fails_midway_leaves_nothing(cache: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     executions, execute = count(1), Pipeline.execute
+    midway: list[bool] = []
 
     def failing(pipeline: Pipeline) -> Any:
         if next(executions) == 2:
+            midway.append(bool(cache.exists("result:a:0")))
             raise ConnectionError
         return execute(pipeline)
 
     monkeypatch.setattr(Pipeline, "execute", failing)
     with pytest.raises(ConnectionError):
         write(cache)
-    assert cache.exists("result:a:0")  # it was midway
-    with pytest.raises(Missing):
-        pieces.manifest(cache, "a")
+    assert midway == [True]
+    assert cache.dbsize() == 0
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[BaseException]) -> None:
+    with pytest.raises(error), Writer(cache, "a", patience=60) as writer:
+        writer.append(memoryview(CONTENT))
+        raise error
+    assert cache.dbsize() == 0
+
+
+def test_what_a_killed_writer_left_is_dropped_and_what_is_finished_is_not(cache: Redis) -> None:
+    write(cache, id="b")
+    Writer(cache, "a", patience=60).append(memoryview(CONTENT))
+    cache.unlink("result:a:0", "result:a:7")  # evicted, perhaps
+    for id in ("a", "b", "never"):
+        pieces.drop_unfinished(cache, id)
+    assert cache.dbsize() == 1 + 19
+    assert pieces.is_done(cache, "b")
+
+
+# -------------------------------------------------------------------------------------------------- forgetting
 
 
 def test_a_forgotten_result_leaves_nothing(cache: Redis) -> None:
@@ -192,6 +278,14 @@ def test_forgetting_what_is_not_there_does_nothing(cache: Redis) -> None:
 def test_a_result_larger_than_the_cache_is_refused_and_nothing_of_it_is_left(small_cache: Redis, size: int) -> None:
     with pytest.raises(CacheFull, match=f"{size:,} bytes"):
         write(small_cache, CONTENT[:size])
+    assert small_cache.dbsize() == 0
+
+
+def test_a_result_that_evicts_itself_is_given_up_at_once(small_cache: Redis) -> None:
+    with pytest.raises(CacheFull), Writer(small_cache, "a", patience=60) as writer:
+        while writer.size < 1000 * PIECE:
+            writer.append(memoryview(CONTENT)[:PIECE])
+    assert writer.size < 30 * PIECE
     assert small_cache.dbsize() == 0
 
 

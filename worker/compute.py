@@ -42,7 +42,7 @@ def trace(request: dict[str, Any], settings: Settings, sink: Sink, progress: Pro
         n, layer = divmod(done, config.n_layer)
         spent += work.layer(n) + (work.ends(n - 1) if n and not layer else 0)
         done += 1
-        if once:
+        if arena.plan.streamed:
             keeper.keep_section()
         progress(done, total, spent / seconds)
 

@@ -1,8 +1,9 @@
-"""The memory of a trace: packed without gaps, in order of computation, every tensor a view of the same bytes."""
+"""The memory of a trace: planned without gaps, shared where nothing can be lost, every tensor a view of it."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import pairwise, product
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.gpt.architecture import VALUES, expand, sizes
-from worker.gpt.arena import Arena, Plan, Slot, captured, plan
+from worker.gpt.arena import Arena, Plan, Slot, captured, measure, plan
 from worker.gpt.config import PRESETS, Config
 
 SMALL = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
@@ -29,31 +30,87 @@ PATTERNS = [
 ]
 
 
-def filled(plan: Plan) -> Arena:
-    """An arena whose values are small and all different."""
-    arena, n = Arena(plan), 0
-    for values in arena.values():
-        values[...] = np.arange(n, n + values.size).reshape(values.shape) / (1 if values.dtype == np.int32 else 512)
-        n += values.size
-    return arena
+def lie(plan: Plan, names: Iterable[str]) -> list[tuple[int, int]]:
+    """From where to where these tensors lie, in order."""
+    return sorted({(plan.slots[name].offset, plan.slots[name].offset + plan.slots[name].nbytes) for name in names})
+
+
+def apart(places: list[tuple[int, int]]) -> bool:
+    return all(stop <= start for (_, stop), (start, _) in pairwise(places))
+
+
+PLANS = [*product(PATTERNS, ["float32", "float64"], [False, True])]
+
+
+@pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
+def test_places_lie_one_after_the_other_without_gaps(capture: tuple[str, ...], precision: str, streamed: bool) -> None:
+    made = plan(SMALL, 7, 3, capture, precision, streamed=streamed)
+    starts, stops = zip(*lie(made, NAMES), strict=True)
+    assert [0, *stops] == [*starts, made.size.memory]
+
+
+@pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_a_result_is_its_captured_tensors_packed_in_order_of_computation(
+    capture: tuple[str, ...], precision: str, streamed: bool, dtype: str | None
+) -> None:
+    made = plan(SMALL, 7, 3, capture, precision, dtype, streamed=streamed)
+    assert [*made.kept] == [*captured(NAMES, capture)] == [name for section in made.sections for name in section]
+    end = 0
+    for name, slot in made.kept.items():
+        assert (slot.offset, slot.shape) == (end, made.slots[name].shape)
+        end += slot.nbytes
+    assert end == made.size.kept
+
+
+@pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
+@pytest.mark.parametrize("dtype", [None, "float16"])
+@pytest.mark.parametrize("layers", [1, 2, 11])
+def test_the_size_of_a_plan_is_known_without_making_it(
+    capture: tuple[str, ...], precision: str, streamed: bool, dtype: str | None, layers: int
+) -> None:
+    config = Config.from_mapping(SMALL.to_mapping() | {"n_layer": layers})
+    how: Any = (7, 3, capture, precision, dtype)
+    made = plan(config, *how, streamed=streamed)
+    assert measure(config, *how, streamed=streamed) == made.size
+    assert Arena(made).memory.nbytes == made.size.memory
 
 
 @pytest.mark.parametrize("capture", PATTERNS, ids=str)
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_tensors_lie_one_after_the_other_without_gaps(capture: tuple[str, ...], precision: str) -> None:
-    made = plan(SMALL, 7, 3, capture, precision)
-    slots = [*made.slots.values()]
-    assert slots[0].offset == 0
-    assert [before.offset + before.nbytes for before in slots] == [*(after.offset for after in slots[1:]), made.nbytes]
-
-
-@pytest.mark.parametrize("capture", PATTERNS, ids=str)
-def test_captured_tensors_come_first_in_order_of_computation(capture: tuple[str, ...]) -> None:
+def test_what_several_passes_need_lies_alone(capture: tuple[str, ...]) -> None:
     made = plan(SMALL, 7, 3, capture)
-    wanted = captured(NAMES, capture)
-    assert [*made.slots] == wanted + [name for name in NAMES if name not in wanted]
-    assert [*made.captured] == wanted
-    assert made.captured_bytes == sum(made.slots[name].nbytes for name in wanted)
+    needed = {*made.kept, *(name for name in NAMES if name.endswith(("attn.k", "attn.v")) or "blocks" not in name)}
+    assert len(lie(made, needed)) == len(needed)
+    assert apart(lie(made, NAMES))
+    for name in set(NAMES) - needed:
+        assert lie(made, [name])[0] not in lie(made, needed)
+
+
+@pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
+def test_the_tensors_of_a_layer_and_what_it_reads_do_not_overlap(
+    capture: tuple[str, ...], precision: str, streamed: bool
+) -> None:
+    made = plan(SMALL, 7, 3, capture, precision, streamed=streamed)
+    for layer in range(2):
+        together = [name for name in NAMES if not name.startswith(f"blocks.{1 - layer}.")]
+        assert len(lie(made, together)) == len(together)
+        assert apart(lie(made, together))
+    assert len(lie(made, ["blocks.0.resid_post", "blocks.1.resid_pre"])) == 2
+    assert apart(lie(made, ["blocks.0.resid_post", "blocks.1.resid_pre"]))
+
+
+@pytest.mark.parametrize("capture", PATTERNS, ids=str)
+def test_the_memory_of_one_pass_does_not_grow_with_depth_or_capture(capture: tuple[str, ...]) -> None:
+    deep = Config.from_mapping(SMALL.to_mapping() | {"n_layer": 50})
+    assert plan(deep, 7, 3, capture, streamed=True).size.memory == plan(SMALL, 7, 3, streamed=True).size.memory
+
+
+def test_a_section_is_what_is_complete_as_a_layer_ends() -> None:
+    first, second, last = plan(SMALL, 7).sections
+    assert first[:4] == ("tokens", "embed", "pos_embed", "blocks.0.resid_pre")
+    assert (first[-1], second[0], second[-1]) == ("blocks.0.resid_post", "blocks.1.resid_pre", "blocks.1.resid_post")
+    assert last[0] == "ln_final.mean"
+    assert plan(SMALL, 7, 1, ("probs", "tokens")).sections == (("tokens",), (), ("probs",))
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,7 +138,7 @@ def test_slots_have_the_shapes_of_the_description(tokens: int, batch: int) -> No
     ],
 )
 def test_patterns_capture_the_whole_names_they_match(patterns: list[str], names: list[str]) -> None:
-    assert captured(NAMES, patterns) == names
+    assert [*captured(NAMES, patterns)] == names
 
 
 @pytest.mark.parametrize("id", ["nano-gpt", "gpt2", "gpt2-xl", "gpt3-175b"])
@@ -92,7 +149,10 @@ def test_a_full_trace_of_any_model_is_sized_without_being_made(id: str, T: int) 
     residuals_and_norms, statistics, attention = 7 * C, 4 + 2 * H, 4 * HA + 2 * H * T
     layer = residuals_and_norms + statistics + attention + 2 * F
     ends = 1 + 2 * C + (C + 2) + (2 * V + 2)  # tokens and embeddings, the final norm, the logits
-    assert plan(PRESETS[id].config, T).nbytes == 4 * T * (PRESETS[id].config.n_layer * layer + ends)
+    L = PRESETS[id].config.n_layer
+    whole, one = 4 * T * (L * layer + ends), 4 * T * (layer + ends)
+    assert measure(PRESETS[id].config, T) == (whole, whole)
+    assert measure(PRESETS[id].config, T, streamed=True) == (whole, one)
 
 
 def test_tensors_are_views_of_one_memory_at_their_offsets() -> None:
@@ -110,49 +170,9 @@ def test_no_two_tensors_overlap() -> None:
     assert all(start + size <= after for (start, size), (after, _) in pairwise(places))
 
 
-def test_what_is_kept_is_the_bytes_of_the_captured_tensors() -> None:
-    arena = filled(plan(SMALL, 7, 3, ("blocks.1.attn.z", "logits")))
-    assert bytes(arena.kept) == arena["blocks.1.attn.z"].tobytes() + arena["logits"].tobytes()
-
-
-def test_bytes_are_little_endian() -> None:
-    arena = Arena(plan(SMALL, 1, 1, ("tokens", "logits_max")))
-    arena["tokens"][...], arena["logits_max"][...] = 258, 1.0
-    assert bytes(arena.kept) == bytes.fromhex("02010000 0000803f")
-
-
-def test_float16_halves_what_is_kept_but_tokens_and_probabilities() -> None:
-    arena = filled(plan(SMALL, 7, 3))
-    half = arena.cast("float16")
-    whole = {"tokens": "int32", "probs": "float32"}
-    assert {name: slot.dtype for name, slot in half.plan.slots.items()} == dict.fromkeys(NAMES, "float16") | whole
-    for name in NAMES:
-        np.testing.assert_array_equal(half[name], arena[name].astype(half[name].dtype), err_msg=name)
-
-
-def test_a_cast_arena_is_packed_like_any_other() -> None:
-    half = filled(plan(SMALL, 7, 3, ("tokens", "blocks.0.*", "probs"))).cast("float16")
-    end = 0
-    for name in half.plan.captured:
-        assert half.plan.slots[name].offset == end
-        end += half.plan.slots[name].nbytes
-    assert (half.plan.captured_bytes, half.plan.nbytes, len(half.kept)) == (end, end, end)
-
-
-def test_a_cast_keeps_the_captured_tensors_only() -> None:
-    assert [*filled(plan(SMALL, 7, 1, ("logits",))).cast("float16")] == ["logits"]
-
-
-@pytest.mark.parametrize(("capture", "dtype"), [(("*",), "float32"), (("probs", "tokens"), "float16")])
-def test_a_cast_that_changes_nothing_copies_nothing(capture: tuple[str, ...], dtype: str) -> None:
-    arena = Arena(plan(SMALL, 7, 1, capture))
-    assert np.shares_memory(np.asarray(arena.cast(dtype).kept), arena.memory)
-
-
-def test_masked_scores_stay_masked_in_float16() -> None:
-    arena = Arena(plan(SMALL, 7, 1, ("blocks.0.attn.scores",)))
-    arena["blocks.0.attn.scores"][...] = -np.inf
-    assert np.isneginf(arena.cast("float16")["blocks.0.attn.scores"]).all()
+def test_layers_that_share_a_place_share_their_values() -> None:
+    arena = Arena(plan(SMALL, 7, streamed=True))
+    assert arena["blocks.0.attn.q"] is arena["blocks.1.attn.q"]
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,13 @@ def long_request_body(request_body: dict[str, Any]) -> dict[str, Any]:
     return request_body | {"model": config, "generate": {"max_new_tokens": 300}, "capture": ["probs"]}
 
 
+@pytest.fixture
+def streamed_request_body(request_body: dict[str, Any]) -> dict[str, Any]:
+    """A trace of one pass over 100 layers, 140 MB of it, that takes some seconds."""
+    config = {"n_layer": 100, "n_head": 1, "n_embd": 512, "n_inner": 4096, "n_positions": 64, "vocab_size": 20}
+    return request_body | {"model": config, "tokens": [7] * 43, "capture": ["blocks.*.mlp.*"]}
+
+
 @pytest.fixture(scope="session")
 def sorted_letters(client: FlaskClient) -> dict[str, Any]:
     """The finished trace in which nano-gpt sorts CBABBC."""

@@ -91,6 +91,34 @@ def test_a_trace_whose_process_is_killed_each_time_fails_with_a_reason_and_the_w
         assert get(idle_client, id, SECONDS)["status"] == "done"
 
 
+def test_a_trace_whose_process_was_killed_midway_is_tried_again_and_whole(
+    idle_client: FlaskClient, idle_servers: Servers, streamed_request_body: Body
+) -> None:
+    cache = connect(idle_servers.cache_url)
+    with running_worker(idle_servers) as worker:
+        id = ask(idle_client, streamed_request_body)
+        eventually(lambda: cache.dbsize() > 10)
+        horse(worker).kill()
+        assert get(idle_client, id, SECONDS)["status"] == "done"
+        answer = idle_client.get(f"/v1/traces/{id}/tensors/blocks.99.mlp.post?slice=0,-1,-3:")
+        assert (answer.status_code, answer.get_json()["shape"]) == (HTTPStatus.OK, [3])
+        assert {cache.ttl(key) for key in cache.keys(f"result:{id}*")} == {-1}
+
+
+def test_a_trace_whose_worker_died_midway_is_cancelled_and_nothing_stays(
+    idle_client: FlaskClient, idle_servers: Servers, streamed_request_body: Body
+) -> None:
+    cache = connect(idle_servers.cache_url)
+    with running_worker(idle_servers) as worker:
+        id = ask(idle_client, streamed_request_body)
+        eventually(lambda: cache.dbsize() > 10)
+        orphan = horse(worker)
+        worker.kill()
+        assert psutil.wait_procs([orphan], timeout=5)[1] == []
+    assert idle_client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
+    assert cache.keys("*") == []
+
+
 def test_a_process_that_is_killed_before_it_has_a_job_fails_nothing(
     idle_client: FlaskClient, idle_servers: Servers, request_body: Body
 ) -> None:

@@ -135,12 +135,6 @@ def test_every_bad_field_is_named_at_once(client: FlaskClient) -> None:
     assert set(told["errors"]) == {"model", "text", "dtype", "generate.max_new_tokens", "generate.seed"}
 
 
-def test_a_trace_larger_than_is_allowed_here_is_422_telling_the_limit(client: FlaskClient) -> None:
-    body = {"model": "gpt2", "tokens": [0], "generate": {"max_new_tokens": 1000}}
-    told = problem(post(client, body), HTTPStatus.UNPROCESSABLE_ENTITY)
-    assert "at most 268,435,456 are allowed here (MAX_TRACE_BYTES)" in told["errors"]["tokens"][0]
-
-
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])
 def test_an_unknown_model_is_404_telling_which_there_are(client: FlaskClient, path: str) -> None:
     told = problem(post(client, {"model": "gpt5"} | ({"text": "A"} if "traces" in path else {}), path), HTTPStatus(404))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,9 @@ class Store:
         start, size = slot["offset"], dtype.itemsize * int(np.prod(slot["shape"], dtype=int))
         content = pieces.read(self.cache, id, start, start + size)
         return np.frombuffer(content, dtype).reshape(slot["shape"])
+
+    def told(self, id: str, event: bytes) -> list[bytes]:
+        return [fields[b"data"] for _, fields in self.queue.xrange(f"events:{id}") if fields[b"event"] == event]
 
     def events(self, id: str) -> list[str]:
         return [fields[b"event"].decode() for _, fields in self.queue.xrange(f"events:{id}")]
@@ -224,8 +230,19 @@ def test_a_job_is_done_when_it_says_so(store: Store, monkeypatch: pytest.MonkeyP
 def test_progress_counts_the_layers_of_all_passes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_PROGRESS_EVERY", 0)
     id, _ = store.run("trace", trace_request(generate=GREEDY))
-    told = [fields[b"data"] for _, fields in store.queue.xrange(f"events:{id}") if fields[b"event"] == b"progress"]
-    assert told == [b'{"done": %d, "total": 18, "unit": "layers"}' % n for n in range(1, 19)]
+    told = [json.loads(data) for data in store.told(id, b"progress")]
+    assert [(step["done"], step["total"], step["unit"]) for step in told] == [(n, 18, "layers") for n in range(1, 19)]
+
+
+def test_progress_estimates_the_time_that_is_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_PROGRESS_EVERY", 0)
+    clock = count(1000)
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    progress = jobs._Progress(store.queue, "a")
+    for share in (0, 0.1, 0.25, 0.8, 1):  # a second each
+        progress(1, 2, share)
+    told = [json.loads(data)["seconds_left"] for data in store.told("a", b"progress")]
+    assert told == [None, 18.0, 9.0, 1.0, 0.0]
 
 
 # ------------------------------------------------------------------------------------------------ nothing to do
@@ -264,6 +281,31 @@ def test_weights_that_are_not_here_any_more_fail_the_job_and_leave_nothing(store
     with pytest.raises(ValueError, match="are not here any more"):
         jobs.run(id)
     assert store.cache.dbsize() == 0
+
+
+def test_a_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def broken(*_: object) -> None:
+        written.append(store.cache.dbsize())
+        raise MemoryError
+
+    monkeypatch.setattr("worker.compute.Keeper.keep_rest", broken)
+    wide = {"n_layer": 1, "n_embd": 12_000, "n_head": 1, "n_inner": 1, "d_head": 1, "vocab_size": 9}
+    id = store.ask("trace", trace_request(wide, tokens=[1] * 8))
+    with pytest.raises(MemoryError):
+        jobs.run(id)
+    assert written[0] > 1
+    assert store.cache.dbsize() == 0
+
+
+def test_what_a_killed_process_left_is_written_over(store: Store) -> None:
+    asked = trace_request(dtype="float16")
+    id = request_id("trace", asked)
+    store.cache.set(f"result:{id}:0", b"half", ex=60)
+    _, manifest = store.run("trace", asked)
+    assert store.cache.strlen(f"result:{id}:0") == manifest["size"]
+    assert store.cache.ttl(f"result:{id}:0") == -1
 
 
 def test_warming_up_writes_nothing(store: Store) -> None:

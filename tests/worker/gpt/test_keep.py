@@ -101,12 +101,12 @@ def test_however_values_go_together_they_are_the_same(
 CONFIGS = {
     "two layers": SMALL,
     "one layer": Config(n_layer=1, n_head=1, n_embd=8, n_positions=9, vocab_size=17),
-    "five layers, untied": Config(n_layer=5, n_head=2, n_embd=12, n_positions=9, vocab_size=5, tie_word_embeddings=False),
-}  # fmt: skip
+    "five layers": Config(n_layer=5, n_head=2, n_embd=12, n_positions=9, vocab_size=5, tie_word_embeddings=False),
+}
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-@pytest.mark.parametrize(("capture", "dtype"), product(CAPTURES, ["float32", "float16"]), ids=str)
+@pytest.mark.parametrize(("capture", "dtype"), [*product(CAPTURES, ["float32", "float16"])], ids=str)
 @pytest.mark.parametrize(("batch", "length"), [(1, 7), (1, 1), (3, 9)])
 def test_what_leaves_layer_by_layer_is_what_leaves_at_the_end(
     config: str, capture: tuple[str, ...], dtype: str, batch: int, length: int, make_weights: Any

@@ -233,9 +233,13 @@ def test_a_writer_that_fails_midway_leaves_nothing(cache: Redis, monkeypatch: py
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[BaseException]) -> None:
-    with pytest.raises(error), Writer(cache, "a", patience=60) as writer:
-        writer.append(memoryview(CONTENT))
-        raise error
+    def make() -> None:
+        with Writer(cache, "a", patience=60) as writer:
+            writer.append(memoryview(CONTENT))
+            raise error
+
+    with pytest.raises(error):
+        make()
     assert cache.dbsize() == 0
 
 
@@ -282,9 +286,14 @@ def test_a_result_larger_than_the_cache_is_refused_and_nothing_of_it_is_left(sma
 
 
 def test_a_result_that_evicts_itself_is_given_up_at_once(small_cache: Redis) -> None:
-    with pytest.raises(CacheFull), Writer(small_cache, "a", patience=60) as writer:
-        while writer.size < 1000 * PIECE:
-            writer.append(memoryview(CONTENT)[:PIECE])
+    def append_without_end(writer: Writer) -> None:
+        with writer:
+            for _ in range(1000):
+                writer.append(memoryview(CONTENT)[:PIECE])
+
+    writer = Writer(small_cache, "a", patience=60)
+    with pytest.raises(CacheFull):
+        append_without_end(writer)
     assert writer.size < 30 * PIECE
     assert small_cache.dbsize() == 0
 

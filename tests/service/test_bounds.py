@@ -147,8 +147,8 @@ def test_what_takes_too_long_is_refused(idle_client: FlaskClient, body: Body, ad
     [
         ({"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}, 60, 180),
         ({"model": "gpt2-xl", "tokens": [0] * 64}, 120, 600),
-        ({"model": "gpt3-175b", "tokens": [0] * 11}, 1800, 7200),
-        ({"model": "gpt3-175b", "tokens": [0] * 4, "generate": {"max_new_tokens": 6}}, 6 * 1800, 6 * 7200),
+        ({"model": "gpt3-175b", "tokens": [0] * 11}, 1800, 10_800),
+        ({"model": "gpt3-175b", "tokens": [0] * 4, "generate": {"max_new_tokens": 6}}, 6 * 1800, 6 * 10_800),
     ],
     ids=["nano-gpt", "gpt2-xl", "gpt3-175b", "gpt3-175b, six passes"],
 )

@@ -13,7 +13,8 @@ from worker.gpt.sampling import Sampling, passes
 _MADE = 1 / 250e6  # a synthetic weight
 _READ = 1 / 1e9  # a weight that is there
 _OPERATION = 1 / 20e9  # of a matrix product
-_FILLED = 1 / 50e6  # another value of a trace
+_FILLED = 1 / 50e6  # a value of a trace
+_CALLED = 0.5e-3  # whatever the size of a layer
 
 
 class Work:
@@ -34,10 +35,9 @@ class Work:
     def layer(self, n: int) -> float:
         """One layer of pass `n`."""
         rows, length = self._rows(n)
-        products = self._layer_weights + 2 * length * self.config.n_head * self.config.d_head
-        return self._weights(n, self._layer_weights) + rows * (
-            2 * products * _OPERATION + self._filled("layer", length)
-        )
+        operations = 2 * (self._layer_weights + 2 * length * self.config.n_head * self.config.d_head)
+        each = operations * _OPERATION + self._filled("layer", length)
+        return _CALLED + self._weights(n, self._layer_weights) + rows * each
 
     def ends(self, n: int) -> float:
         """What is before and after the layers of pass `n`."""

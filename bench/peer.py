@@ -1,0 +1,65 @@
+"""The peer: Hugging Face transformers in PyTorch, which no lock file holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.gpt import weights
+from worker.gpt.config import Config
+
+INSTALL = ".venv/bin/pip install torch==2.13.0 transformers"
+
+
+def available() -> bool:
+    """Whether it is installed."""
+    return all(find_spec(name) for name in ("torch", "transformers"))
+
+
+class Peer:
+    """A GPT-2 in float32 on every core, told to return all that it can: hidden states, attention and logits."""
+
+    def __init__(self, config: Config, values: weights.Weights | None = None) -> None:
+        """`values` are its weights, copied; without any it draws its own."""
+        torch: Any = import_module("torch")
+        transformers: Any = import_module("transformers")
+        torch.set_num_threads(os.cpu_count() or 1)
+        transformers.logging.set_verbosity_error()
+        sizes = {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")}
+        self._torch = torch
+        self._model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(**sizes, attn_implementation="eager", eos_token_id=None, bos_token_id=None)
+        )
+        if values is not None:
+            state = {_theirs(name): torch.from_numpy(values[name]) for name in weights.catalogue(config)}
+            self._model.load_state_dict(state)
+        self._model.eval()
+
+    def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """One pass over all tokens; returns the logits, [T, V]."""
+        with self._torch.no_grad():
+            out = self._model(
+                self._torch.tensor([tokens]), use_cache=False, output_hidden_states=True, output_attentions=True
+            )
+        logits: NDArray[np.float32] = out.logits[0].numpy()
+        return logits
+
+    def generate(self, prompt: Sequence[int], new: int) -> list[int]:
+        """The new tokens, always the most probable, keys and values kept; nothing is captured."""
+        ids = self._torch.tensor([prompt])
+        with self._torch.no_grad():
+            out = self._model.generate(
+                ids, attention_mask=self._torch.ones_like(ids), max_new_tokens=new, do_sample=False, use_cache=True
+            )
+        tokens: list[int] = out[0, len(prompt) :].tolist()
+        return tokens
+
+
+def _theirs(name: str) -> str:
+    return name if name == "lm_head.weight" else f"transformer.{name}"

@@ -6,11 +6,17 @@ import os
 import platform
 import sys
 
+import bench.engine
 import bench.http
 import bench.latency
 import bench.layout
 
-MEASUREMENTS = {"layout": bench.layout.run, "latency": bench.latency.run, "http": bench.http.run}
+MEASUREMENTS = {
+    "engine": bench.engine.run,
+    "layout": bench.layout.run,
+    "latency": bench.latency.run,
+    "http": bench.http.run,
+}
 
 
 def main(names: list[str]) -> None:

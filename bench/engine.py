@@ -1,0 +1,142 @@
+"""Our engine beside Hugging Face transformers in PyTorch and beside what the machine can do at most.
+
+Ours captures every intermediate value; the peer only its hidden states, attention patterns and logits.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+
+from bench.figures import interleaved, seconds
+from bench.limits import Limits, measure
+from bench.peer import INSTALL, Peer, available
+from worker.gpt import models
+from worker.gpt.arena import Arena, plan
+from worker.gpt.engine import Engine
+from worker.gpt.forward import forward
+from worker.gpt.generate import generate
+from worker.gpt.sampling import Sampling, positions
+from worker.gpt.weights import HeldWeights, Weights
+
+GOALS = {8: 2.0, 64: 1.3, 256: 1.2, 1024: 1.4}  # by tokens: the peer's time over ours
+ROUNDS = {8: 40, 64: 25, 256: 12, 1024: 6}
+PAUSE = 0.05  # seconds for the other's threads to go to sleep: they spin for a while after a product
+PROMPT, NEW = 16, 32
+
+
+def fastest(weights: Weights) -> Engine:
+    """The fastest engine that there is."""
+    return Engine(weights)
+
+
+class Ours:
+    """A model that is held in memory, and an arena that every pass fills anew."""
+
+    def __init__(self, model: models.Model, tokens: int) -> None:
+        self.config = model.config
+        self.weights = HeldWeights(model.weights())
+        self.engine = fastest(self.weights)
+        self.resize(tokens)
+
+    def resize(self, tokens: int) -> None:
+        """Plan for so many positions and draw them."""
+        self.tokens = np.random.default_rng(tokens).integers(self.config.vocab_size, size=tokens).tolist()
+        self.arena = Arena(plan(self.config, tokens))
+        self.arena["tokens"][0] = self.tokens
+
+    def forward(self) -> None:
+        """One pass over all tokens."""
+        forward(self.config, self.engine, self.arena, slice(0, len(self.tokens)))
+
+
+def run() -> None:
+    """Print time, memory and share of the limits for GPT-2; then nano-gpt, generation and synthetic weights."""
+    memory = {tokens: _memory(tokens) for tokens in GOALS}  # first: a child counts what its parent held at the fork
+    limits, gpt2 = measure(), models.find("gpt2")
+    ours = Ours(gpt2, 1)
+    peer = Peer(gpt2.config, ours.weights) if available() else None
+    print(f"GPT-2, one pass, everything captured, on {os.cpu_count()} cores ({limits})")
+    if peer is None:
+        print(f"  without the peer; to compare: {INSTALL}")
+    for tokens in GOALS:
+        ours.resize(tokens)
+        _passes(ours, peer, limits)
+        print(f"               peak memory of a process: {memory[tokens]}")
+    _generation(ours, peer)
+    _nano()
+    _synthetic()
+
+
+def _passes(ours: Ours, peer: Peer | None, limits: Limits) -> None:
+    count = len(ours.tokens)
+    if peer:
+        expected = peer.forward(ours.tokens)
+        ours.forward()
+        off = np.abs(ours.arena["logits"][0] - expected).max() / np.abs(expected).max()
+        assert off < 1e-3, f"the logits are {off:.1e} off the peer's"
+    taken = interleaved([ours.forward, *([lambda: peer.forward(ours.tokens)] if peer else [])], ROUNDS[count], PAUSE)
+    medians = [statistics.median(times) for times in taken]
+    share = limits.pass_seconds(ours.config, count) / medians[0]
+    words = f"  {count:4} tokens: {medians[0] * 1e3:7.1f} ms, {share:4.0%} of the roofline"
+    if peer:
+        words += f"   PyTorch {medians[1] * 1e3:7.1f} ms   ratio {medians[1] / medians[0]:.2f} (goal {GOALS[count]})"
+    print(words)
+
+
+def _generation(ours: Ours, peer: Peer | None) -> None:
+    sampling = Sampling(max_new_tokens=NEW)
+    prompt, config = np.random.default_rng(0).integers(ours.config.vocab_size, size=PROMPT).tolist(), ours.config
+    arena = Arena(plan(config, positions(PROMPT, sampling)))
+    runs = [lambda: generate(config, ours.engine, arena, prompt, sampling)]
+    if peer:
+        runs.append(lambda: peer.generate(prompt, NEW))
+        assert runs[0]() == runs[1](), "the peer generates other tokens"
+    rates = [NEW / statistics.median(times) for times in interleaved(runs, 5, PAUSE)]
+    words = f"GPT-2, {NEW} new tokens after {PROMPT}, everything captured: {rates[0]:.1f} tokens/s"
+    print(words + (f"   PyTorch, nothing captured: {rates[1]:.1f}   ratio {rates[0] / rates[1]:.2f}" if peer else ""))
+
+
+def _nano() -> None:
+    nano = models.find("nano-gpt")
+    taken = seconds(Ours(nano, nano.config.n_positions).forward, 3000)
+    words = f"nano-gpt, one pass over {nano.config.n_positions} tokens, everything captured, in a hot loop:"
+    print(f"{words} median {statistics.median(taken) * 1e6:.0f} µs (goal 250)")
+
+
+def _synthetic() -> None:
+    tiles = models.find("gpt3-175b").weights().tiles("h.0.mlp.c_fc.weight")
+    sizes: list[int] = []
+    taken = seconds(lambda: sizes.append(next(tiles)[1].size), 64)
+    rate = statistics.median(size / time for size, time in zip(sizes, taken, strict=True))
+    print(f"Synthetic weights, tile by tile: {rate:.2e} values/s (goal 1e9)")
+
+
+def _memory(tokens: int) -> str:
+    """Peak memory of ours and of the peer, each in a process of its own."""
+    found = []
+    for name in ("ours", "PyTorch") if available() else ("ours",):
+        command = [sys.executable, "-m", "bench.engine", name, str(tokens)]
+        size = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found.append(f"{name} {size / 1e6:.0f} MB")
+    return ", ".join(found)
+
+
+def _child(name: str, tokens: int) -> None:
+    """Make a model, do one pass, print this process's peak memory in bytes."""
+    gpt2 = models.find("gpt2")
+    if name == "ours":
+        Ours(gpt2, tokens).forward()
+    else:
+        Peer(gpt2.config).forward(list(range(tokens)))
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], int(sys.argv[2]))

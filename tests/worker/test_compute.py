@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 import worker.compute as compute
 from worker.gpt.arena import Plan, measure, plan
+from worker.gpt.compiled import engine
 from worker.gpt.config import Config
+from worker.gpt.engine import Engine
 from worker.gpt.models import resolve
-from worker.gpt.weights import HeldWeights, SyntheticWeights
+from worker.gpt.weights import SyntheticWeights, Weights
 from worker.settings import Settings
 
 ODD = {"n_layer": 3, "n_head": 3, "n_embd": 24, "d_head": 5, "n_inner": 40, "n_positions": 12, "vocab_size": 17}
@@ -139,21 +141,17 @@ def test_the_plans_bytes_are_what_is_allocated_and_handed_on(capture: list[str],
 
 
 def test_weights_are_kept_for_several_passes_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+    kept: list[bool] = []
 
-    class Watched(HeldWeights):
-        def __getitem__(self, name: str) -> NDArray[Any]:
-            made.append(name)
-            return super().__getitem__(name)
+    def watched(weights: Weights, *, keep: bool) -> Engine:
+        kept.append(keep)
+        return engine(weights, keep=keep)
 
-    monkeypatch.setattr(compute, "HeldWeights", Watched)
-    for new in (0, 1):
+    monkeypatch.setattr(compute, "engine", watched)
+    for new in (0, 1, 2):
         run(asked(new=new))
-        assert made == []
     run(asked(new=2), held_weights_bytes=0)
-    assert made == []
-    run(asked(new=2))
-    assert made != []
+    assert kept == [False, False, True, False]
 
 
 def test_neither_embedding_nor_unembedding_makes_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,10 @@ from bench.limits import Limits, measure
 from bench.peer import INSTALL, Peer, available
 from worker.gpt import models
 from worker.gpt.arena import Arena, plan
-from worker.gpt.engine import Engine
+from worker.gpt.compiled import engine
 from worker.gpt.forward import forward
 from worker.gpt.generate import generate
 from worker.gpt.sampling import Sampling, positions
-from worker.gpt.weights import HeldWeights, Weights
 
 GOALS = {8: 2.0, 64: 1.3, 256: 1.2, 1024: 1.4}  # by tokens: the peer's time over ours
 ROUNDS = {8: 40, 64: 25, 256: 12, 1024: 6}
@@ -30,18 +29,12 @@ PAUSE = 0.05  # seconds for the other's threads to go to sleep: they spin for a 
 PROMPT, NEW = 16, 32
 
 
-def fastest(weights: Weights) -> Engine:
-    """The fastest engine that there is."""
-    return Engine(weights)
-
-
 class Ours:
     """A model that is held in memory, and an arena that every pass fills anew."""
 
     def __init__(self, model: models.Model, tokens: int) -> None:
         self.config = model.config
-        self.weights = HeldWeights(model.weights())
-        self.engine = fastest(self.weights)
+        self.engine = engine(model.weights(), keep=True)
         self.resize(tokens)
 
     def resize(self, tokens: int) -> None:
@@ -60,7 +53,7 @@ def run() -> None:
     memory = {tokens: _memory(tokens) for tokens in GOALS}  # first: a child counts what its parent held at the fork
     limits, gpt2 = measure(), models.find("gpt2")
     ours = Ours(gpt2, 1)
-    peer = Peer(gpt2.config, ours.weights) if available() else None
+    peer = Peer(gpt2.config, gpt2.weights()) if available() else None
     print(f"GPT-2, one pass, everything captured, on {os.cpu_count()} cores ({limits})")
     if peer is None:
         print(f"  without the peer; to compare: {INSTALL}")

@@ -38,7 +38,8 @@ typedef struct {
 
 typedef struct {
     int rows; /* of a block of a product */
-    void (*product)(int, ptrdiff_t, const float *, const float *, const float *, int, float **, ptrdiff_t, ptrdiff_t);
+    void (*product)(int, ptrdiff_t, const float *, const float *, const float *, int, float **, ptrdiff_t, ptrdiff_t,
+                    const float *, ptrdiff_t);
     void (*interleave)(int, ptrdiff_t, const float **, float, float *);
     void (*draw)(uint64_t, float, uint64_t, ptrdiff_t, float *);
     void (*draw_tile)(uint64_t, float, uint64_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *);
@@ -259,9 +260,12 @@ static void do_panel(
     if (t->bias) memcpy(start, t->bias + n, 4 * (size_t)columns);
     if (t->kind == PACKED) weights = t->weights + (panel * t->K + k) * PANEL;
     else fill_tile(t, n, columns, k, depth, tile);
+    const ptrdiff_t asks = t->kind == PACKED ? (depth + to - from - 1) / (to - from) : 0; /* a part for each block */
     for (ptrdiff_t block = from; block < to; block++) {
         const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
-        set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, start, t->add || k, t->y + m, n, columns);
+        const float *ahead = weights + (depth + (block - from) * asks) * PANEL;
+        set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, start, t->add || k, t->y + m, n, columns,
+                     ahead, asks);
     }
 }
 

@@ -54,10 +54,25 @@ static INLINE vf FN(exp)(vf x) {
 
 /* ------------------------------------------------------------------------------------------------ products */
 
+/* acc[r] += Σ_k a[k][r] · b[k][0:SUB], for k from 0 to depth; meanwhile as many rows of `ahead` are asked for. */
+static INLINE void FN(multiply)(
+    const int rows, const int ask, ptrdiff_t depth, const float *a, const float *b, const float *ahead, vf acc[ROWS][NV]
+) {
+    for (ptrdiff_t k = 0; k < depth; k++, a += rows, b += PANEL) {
+        vf column[NV];
+        for (int v = 0; v < NV; v++) {
+            if (ask) __builtin_prefetch(ahead + k * PANEL + v * LANES, 0, 2);
+            column[v] = FN(load)(b + v * LANES);
+        }
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < NV; v++) acc[r][v] += a[r] * column[v];
+    }
+}
+
 /* y[r][0:columns] = start + Σ_k a[k][r] · b[k][0:SUB], `start` being y itself (add) or init[0:SUB]. */
 static INLINE void FN(block)(
     const int rows, ptrdiff_t depth, const float *a, const float *b, const float *init, int add, float **y,
-    ptrdiff_t at, ptrdiff_t columns
+    ptrdiff_t at, ptrdiff_t columns, const float *ahead, ptrdiff_t asks
 ) {
     vf acc[ROWS][NV];
     float edge[ROWS][SUB];
@@ -66,27 +81,24 @@ static INLINE void FN(block)(
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++)
             acc[r][v] = add ? FN(load)((columns < SUB ? edge[r] : y[r] + at) + v * LANES) : FN(load)(init + v * LANES);
-    for (ptrdiff_t k = 0; k < depth; k++, a += rows, b += PANEL) {
-        vf column[NV];
-        for (int v = 0; v < NV; v++) column[v] = FN(load)(b + v * LANES);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < NV; v++) acc[r][v] += a[r] * column[v];
-    }
+    FN(multiply)(rows, 1, asks, a, b, ahead, acc);
+    FN(multiply)(rows, 0, depth - asks, a + asks * rows, b + asks * PANEL, ahead, acc);
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++) FN(store)((columns < SUB ? edge[r] : y[r] + at) + v * LANES, acc[r][v]);
     if (columns < SUB)
         for (int r = 0; r < rows; r++) memcpy(y[r] + at, edge[r], 4 * (size_t)columns);
 }
 
-/* A block of up to ROWS rows times a tile: the number of rows must be known when this is compiled. */
+/* A block of up to ROWS rows times a tile: the number of rows must be known when this is compiled. Meanwhile the first
+ * `asks` rows of what comes later are asked for, as memory takes longer to answer than a block takes. */
 static void FN(product)(
     int rows, ptrdiff_t depth, const float *a, const float *tile, const float *init, int add, float **y, ptrdiff_t at,
-    ptrdiff_t columns
+    ptrdiff_t columns, const float *ahead, ptrdiff_t asks
 ) {
     for (ptrdiff_t s = 0; s < PANEL && s < columns; s += SUB) {
         const ptrdiff_t some = columns - s < SUB ? columns - s : SUB;
         switch (rows) {
-#define CASE(n) case n: FN(block)(n, depth, a, tile + s, init + s, add, y, at + s, some); break;
+#define CASE(n) case n: FN(block)(n, depth, a, tile + s, init + s, add, y, at + s, some, ahead + s, asks); break;
             CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if ROWS > 6
             CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
@@ -292,7 +304,7 @@ static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) 
         else {
             FN(interleave)(rows, A, from, t->factor, packed);
             for (ptrdiff_t p = 0; p * PANEL < past; p++)
-                FN(product)(rows, A, packed, keys + p * A * PANEL, zeros, 0, to, p * PANEL, T - p * PANEL);
+                FN(product)(rows, A, packed, keys + p * A * PANEL, zeros, 0, to, p * PANEL, T - p * PANEL, keys, 0);
         }
         for (int r = 0; r < rows; r++) {
             const ptrdiff_t seen = i + r + 1;
@@ -310,7 +322,7 @@ static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) 
         } else {
             FN(interleave)(rows, past, from, 1.f, packed);
             for (ptrdiff_t s = 0; s < slices; s++)
-                FN(product)(rows, past, packed, values + s * stop * PANEL, zeros, 0, to, s * PANEL, A - s * PANEL);
+                FN(product)(rows, past, packed, values + s * stop * PANEL, zeros, 0, to, s * PANEL, A - s * PANEL, values, 0);
         }
         i += rows;
     }

@@ -19,7 +19,7 @@
 
 #define INLINE inline __attribute__((always_inline))
 #define PANEL 32  /* columns of a tile of weights */
-#define DEPTH 256 /* rows of one: 32 KiB, which stay in the first cache while all rows of x pass */
+#define DEPTH 256 /* rows of one: 32 KiB, which stay in the nearest caches while all rows of x pass */
 #define CHUNK 16  /* blocks of x that are multiplied with a panel: 16 · 12 · DEPTH floats fit the second cache */
 #define STRIP 8   /* panels that a chunk is multiplied with before the next part of its depth is */
 #define GAMMA 0x9E3779B97F4A7C15ull

@@ -271,19 +271,24 @@ static void do_panel(
 
 static ptrdiff_t chunks(ptrdiff_t M) { return (blocks(M) + CHUNK - 1) / CHUNK; }
 
-/* How many panels a task takes: where x comes in several chunks, so many that a chunk stays in the second cache. */
-static ptrdiff_t strip(ptrdiff_t M) { return chunks(M) > 1 ? STRIP : 1; }
+/* How many panels a task takes: neighbours in memory, of which each is asked for while the one before is multiplied. */
+static ptrdiff_t strip(ptrdiff_t N) {
+    const ptrdiff_t fair = N / (PANEL * 4 * pool.threads);
+    return fair < 1 ? 1 : fair < STRIP ? fair : STRIP;
+}
 
-static ptrdiff_t tasks(ptrdiff_t M, ptrdiff_t N) { return chunks(M) * ((N + PANEL * strip(M) - 1) / (PANEL * strip(M))); }
+static ptrdiff_t tasks(ptrdiff_t M, ptrdiff_t N) { return chunks(M) * ((N + PANEL * strip(N) - 1) / (PANEL * strip(N))); }
 
 static void do_product(void *argument, ptrdiff_t task, int thread) {
     const Linear *t = argument;
-    const ptrdiff_t chunk = task % chunks(t->M), first = task / chunks(t->M) * strip(t->M), panels = (t->N + PANEL - 1) / PANEL;
-    const ptrdiff_t last = first + strip(t->M) < panels ? first + strip(t->M) : panels;
+    const ptrdiff_t chunk = task % chunks(t->M), first = task / chunks(t->M) * strip(t->N), panels = (t->N + PANEL - 1) / PANEL;
+    const ptrdiff_t last = first + strip(t->N) < panels ? first + strip(t->N) : panels;
     const ptrdiff_t from = blocks(t->M) * chunk / chunks(t->M), to = blocks(t->M) * (chunk + 1) / chunks(t->M);
-    for (ptrdiff_t k = 0; k < t->K; k += DEPTH)
-        for (ptrdiff_t panel = first; panel < last; panel++)
-            do_panel(t, panel, k, t->K - k < DEPTH ? t->K - k : DEPTH, from, to, rooms[thread].p);
+    const ptrdiff_t at_once = chunks(t->M) > 1 ? last - first : 1; /* panels that take turns: a part of a chunk stays near */
+    for (ptrdiff_t some = first; some < last; some += at_once)
+        for (ptrdiff_t k = 0; k < t->K; k += DEPTH)
+            for (ptrdiff_t panel = some; panel < some + at_once; panel++)
+                do_panel(t, panel, k, t->K - k < DEPTH ? t->K - k : DEPTH, from, to, rooms[thread].p);
 }
 
 static void pack_panel(void *argument, ptrdiff_t panel, int thread) {

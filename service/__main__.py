@@ -82,7 +82,7 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
 
     HF_ENDPOINT names another hub, HF_TOKEN who asks. What was stopped goes on where it was.
     """
-    from service import fetch
+    from service import fetch, hub
     from worker.settings import Settings
 
     try:
@@ -92,13 +92,13 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
             folder,
             revision=revision,
             name=name,
-            endpoint=os.environ.get("HF_ENDPOINT") or fetch.HUB,
+            endpoint=os.environ.get("HF_ENDPOINT") or hub.HUB,
             token=os.environ.get("HF_TOKEN", "").strip(),
         )
     except fetch.Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(130)
-    except (fetch.FetchError, ValueError) as error:
+    except (hub.FetchError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(said)
 

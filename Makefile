@@ -9,7 +9,7 @@ DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint bench openapi lock clean
+.PHONY: help run test lint peer bench openapi lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
@@ -24,6 +24,9 @@ lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+peer: $(DEV) ## Install what tests and measurements compare with, if it is there (PyTorch: large)
+	@$(PIP) --no-build-isolation --editable '.[peer]'
 
 bench: $(RUN) ## Measure and compare
 	@$(BIN)/python -m bench

@@ -56,7 +56,7 @@ def run() -> None:
     peer = Peer(gpt2.config, gpt2.weights()) if available() else None
     print(f"GPT-2, one pass, everything captured, on {os.cpu_count()} cores ({limits})")
     if peer is None:
-        print(f"  without the peer; to compare: {INSTALL}")
+        print(f"  without the peer; to compare with PyTorch: {INSTALL}")
     for tokens in GOALS:
         ours.resize(tokens)
         _passes(ours, peer, limits)

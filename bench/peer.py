@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worker.gpt import weights
 from worker.gpt.config import Config
 
-INSTALL = ".venv/bin/pip install torch==2.13.0 transformers"
+INSTALL = "make peer"
 
 
 def available() -> bool:

@@ -1,6 +1,6 @@
 """Checkpoints against Hugging Face's own GPT-2: what it saves is read here, and computes what it computes there.
 
-It takes `pip install -e .[peer]`, which is too large for a lock: without it these tests are skipped.
+It takes `make peer`, which is too large for a lock: without it these tests are skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker.gpt.engine import Engine
 from worker.gpt.forward import forward
 from worker.gpt.weights import HeldWeights
 
-_WHY = "torch and transformers are not installed: pip install -e .[peer]"
+_WHY = "torch and transformers are not installed: make peer"
 torch: Any = pytest.importorskip("torch", reason=_WHY)
 transformers: Any = pytest.importorskip("transformers", reason=_WHY)
 

@@ -16,12 +16,14 @@ import numpy as np
 from bench.figures import interleaved, seconds
 from bench.limits import Limits, measure
 from bench.peer import INSTALL, Peer, available
+from worker import compute
 from worker.gpt import models
 from worker.gpt.arena import Arena, plan
 from worker.gpt.compiled import engine
 from worker.gpt.forward import forward
 from worker.gpt.generate import generate
 from worker.gpt.sampling import Sampling, positions
+from worker.settings import Settings
 
 GOALS = {8: 2.0, 64: 1.3, 256: 1.2, 1024: 1.4}  # by tokens: the peer's time over ours
 ROUNDS = {8: 40, 64: 25, 256: 12, 1024: 6}
@@ -111,9 +113,9 @@ def _synthetic() -> None:
 
 
 def _memory(tokens: int) -> str:
-    """Peak memory of ours and of the peer, each in a process of its own."""
+    """Peak memory of ours, held and as a job that sends layer by layer, and of the peer, each in its own process."""
     found = []
-    for name in ("ours", "PyTorch") if available() else ("ours",):
+    for name in ("ours", "ours as a job", *(["PyTorch"] if available() else [])):
         command = [sys.executable, "-m", "bench.engine", name, str(tokens)]
         size = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         found.append(f"{name} {size / 1e6:.0f} MB")
@@ -125,6 +127,9 @@ def _child(name: str, tokens: int) -> None:
     gpt2 = models.find("gpt2")
     if name == "ours":
         Ours(gpt2, tokens).forward()
+    elif name == "ours as a job":
+        asked = {"tokens": [0] * tokens, "generate": None, "capture": ["*"], "dtype": "float32"}
+        compute.trace(gpt2.canonical() | asked, Settings(), lambda piece: None, lambda *progress: None)
     else:
         Peer(gpt2.config).forward(list(range(tokens)))
     unit = 1 if sys.platform == "darwin" else 1024

@@ -106,14 +106,18 @@ class SyntheticWeights(Weights):
         for size, axis in zip(shape, axes, strict=True):
             positions = np.arange(*axis.indices(size)) if isinstance(axis, slice) else np.array(range(size)[axis])
             index = np.add.outer(index * np.uint64(size), positions.astype(np.uint64))
-        lanes = self._values(name, (index // np.uint64(4)).ravel()).reshape(-1, 4)
+        lanes = self._values((index // np.uint64(4)).ravel(), *self.stream(name)).reshape(-1, 4)
         return np.take_along_axis(lanes, (index % np.uint64(4)).astype(np.intp).reshape(-1, 1), 1).reshape(index.shape)
 
     def rows(self, name: str, index: NDArray[Any] | slice) -> NDArray[Any]:
         if isinstance(index, slice):
             return self.read(name, (index,))
-        table = np.stack([self.read(name, (slice(row, row + 1),))[0] for row in index.ravel().tolist()])
-        return table.reshape(*index.shape, -1)
+        width = self._shapes[self._source(name)][1]
+        table = np.empty((index.size, width), dtype=np.float32)
+        base, scale = self.stream(name)
+        for row, out in zip(index.ravel().tolist(), table, strict=True):
+            self._fill(out, base, scale, row * width)
+        return table.reshape(*index.shape, width)
 
     def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
         count, width = self._shapes[self._source(name)]
@@ -133,18 +137,22 @@ class SyntheticWeights(Weights):
         return int.from_bytes(digest[:8], "little"), self._deviation(name) * sqrt(12) / 2**16
 
     def _run(self, name: str, first: int, count: int) -> NDArray[np.float32]:
-        """Values that follow each other, made in runs that stay in the processor's cache."""
+        """Values that follow each other: `count` of them from `first` on."""
+        values = np.empty(count, dtype=np.float32)
+        self._fill(values, *self.stream(name), first)
+        return values
+
+    def _fill(self, out: NDArray[np.float32], base: int, scale: float, first: int) -> None:
+        """The same into an array [N]; without the kernels in runs that stay in the processor's cache."""
         if draw is not None:
-            values = np.empty(count, dtype=np.float32)
-            base, scale = self.stream(name)
-            draw(base, first, scale, values)
-            return values
-        skip = first % 4
-        values = np.empty(-(-(skip + count) // 4) * 4, dtype=np.float32)
-        for start in range(0, len(values), 4 * _RUN):
-            words = np.arange(start // 4, min(start // 4 + _RUN, len(values) // 4), dtype=np.uint64)
-            values[start : start + 4 * len(words)] = self._values(name, words + np.uint64(first // 4))
-        return values[skip : skip + count]
+            draw(base, first, scale, out)
+            return
+        start, stop = first // 4, -(-(first + len(out)) // 4)
+        for word in range(start, stop, _RUN):
+            values = self._values(np.arange(word, min(word + _RUN, stop), dtype=np.uint64), base, scale)
+            skip = max(first - 4 * word, 0)
+            at = 4 * word + skip - first
+            out[at : at + len(values) - skip] = values[skip : skip + len(out) - at]
 
     def _source(self, name: str) -> str:
         return "wte.weight" if name == "lm_head.weight" and self.config.tie_word_embeddings else name
@@ -159,9 +167,9 @@ class SyntheticWeights(Weights):
             return 0.0
         return 0.02 / sqrt(2 * self.config.n_layer) if name.endswith("c_proj.weight") else 0.02
 
-    def _values(self, name: str, words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    @staticmethod
+    def _values(words: NDArray[np.uint64], base: int, scale: float) -> NDArray[np.float32]:
         """The four values of each word: float32 [4 · len(words)]."""
-        base, scale = self.stream(name)
         z = words * np.uint64(_GAMMA)
         z += np.uint64(base)
         z ^= z >> np.uint64(30)

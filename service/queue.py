@@ -183,7 +183,7 @@ class Desk:
                 if job and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED):
                     return  # somebody asked for the same at the same moment
                 if job:
-                    job.delete()  # RQ refuses a second job of an id, ended or not
+                    _delete(job)  # RQ refuses a second job of an id, ended or not
 
     def _stop(self, id: str) -> None:
         job = self._job(id)
@@ -192,10 +192,7 @@ class Desk:
         if job.get_status(refresh=False) == JobStatus.STARTED:
             with suppress(InvalidJobOperation):  # it ended meanwhile
                 send_stop_job_command(self.queue, id, serializer="json")
-            deadline = time.monotonic() + _STOPPING  # asked for again, it must not be taken for the job that ends
-            while job.get_status() == JobStatus.STARTED and time.monotonic() < deadline:
-                time.sleep(0.005)
-            if job.get_status() != JobStatus.STARTED:
+            if _ends(job):  # asked for again, it must not be taken for the job that ends
                 return  # its worker has stopped it, and removed what it had written
             pieces.drop_unfinished(self.cache, id)  # its worker died, and it with it
         else:
@@ -205,12 +202,33 @@ class Desk:
     def _delete_job(self, id: str) -> None:
         job = self._job(id)
         if job is not None:
-            job.delete()
+            _delete(job)
 
 
 def desk() -> Desk:
     """The app's desk."""
     return cast(Desk, current_app.extensions["desk"])
+
+
+def _ends(job: Job) -> bool:
+    """Whether a job that is ending ends soon: its worker may be dead."""
+    deadline = time.monotonic() + _STOPPING
+    with suppress(InvalidJobOperation):  # there is no such job any more
+        while job.get_status() == JobStatus.STARTED:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+    return True
+
+
+def _delete(job: Job) -> None:
+    """Delete a job once RQ has put it away: a result is there a moment before, and RQ would write the job again."""
+    _ends(job)
+    for _ in range(_TRIES):
+        with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks
+            job.delete()
+            return
+    job.delete()
 
 
 def _with(state: State, **changes: Any) -> State:

@@ -384,6 +384,16 @@ def test_of_a_trace_that_is_cancelled_midway_nothing_stays(
     assert all(cache.ttl(key) > 0 for key in cache.keys(f"*{id}*"))
 
 
+def test_a_trace_can_be_forgotten_at_the_moment_it_is_done_and_asked_for_again(
+    client: FlaskClient, request_body: Body
+) -> None:
+    """RQ is still putting the job away then."""
+    for _ in range(30):
+        trace = client.post("/v1/traces", json=request_body, headers={"Prefer": "wait=30"}).get_json()
+        assert trace["status"] == "done"
+        assert client.delete(f"/v1/traces/{trace['id']}").status_code == HTTPStatus.NO_CONTENT
+
+
 def test_a_finished_trace_is_forgotten_with_all_its_bytes(
     client: FlaskClient, servers: Servers, request_body: Body
 ) -> None:

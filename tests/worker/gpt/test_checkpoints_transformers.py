@@ -5,6 +5,8 @@ It takes `make peer`, which is too large for a lock: without it these tests are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 
 import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
+from worker.gpt.compiled import engine
 from worker.gpt.engine import Engine
 from worker.gpt.forward import forward
-from worker.gpt.weights import HeldWeights
+from worker.gpt.weights import HeldWeights, Weights
 
 _WHY = "torch and transformers are not installed: make peer"
 torch: Any = pytest.importorskip("torch", reason=_WHY)
@@ -83,24 +86,32 @@ def theirs(model: Any) -> Arrays:
     return found | {"ln_final.out": last.numpy(), "logits": output.logits.numpy()}
 
 
-def ours(folder: Path, *, held: bool) -> Arena:
+#: Everything that computes here.
+ENGINES: dict[str, Callable[[Weights], Engine]] = {
+    "NumPy": Engine,
+    "NumPy, held": lambda weights: Engine(HeldWeights(weights)),
+    "the fastest": engine,
+    "the fastest, kept": partial(engine, keep=True),
+}
+
+
+def ours(folder: Path, made_of: Callable[[Weights], Engine] = engine) -> Arena:
     """What is computed here from the same folder."""
     model = models.find(folder.name, str(folder.parent))
     assert model.source == "checkpoint"
     arena = Arena(plan(model.config, len(TOKENS)))
     arena["tokens"][...] = TOKENS
-    weights = HeldWeights(model.weights()) if held else model.weights()
-    forward(model.config, Engine(weights), arena, slice(0, len(TOKENS)))
+    forward(model.config, made_of(model.weights()), arena, slice(0, len(TOKENS)))
     return arena
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["as it is read", "held"])
+@pytest.mark.parametrize("made_of", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("case", CASES)
-def test_every_value_is_hugging_faces(tmp_path: Path, case: str, held: bool) -> None:
+def test_every_value_is_hugging_faces(tmp_path: Path, case: str, made_of: Callable[[Weights], Engine]) -> None:
     said, dtype, how = CASES[case]
     wanted = theirs(made(tmp_path / "tiny", said, dtype, how))
     assert len([*(tmp_path / "tiny").glob("*.safetensors")]) > 1 or not how
-    found = ours(tmp_path / "tiny", held=held)
+    found = ours(tmp_path / "tiny", made_of)
     assert len(wanted) == 5 * SIZES["n_layer"] + 2
     for name, values in wanted.items():
         assert np.abs(values).max() > 0.01, name
@@ -112,7 +123,7 @@ def test_a_model_saved_without_its_head_is_the_same_model(tmp_path: Path) -> Non
     model = made(tmp_path / "tiny", {}, "float32", {})
     wanted = theirs(model)
     model.transformer.save_pretrained(tmp_path / "bare")
-    found = ours(tmp_path / "bare", held=False)
+    found = ours(tmp_path / "bare")
     for name, values in wanted.items():
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-4, err_msg=name)
 

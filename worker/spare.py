@@ -6,6 +6,7 @@ as long as a small trace. A spare process goes through all of it while the worke
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 from worker.process import die_with_parent
 
+log = logging.getLogger("worker")
 _BUSY = 0.005  # seconds in which an order comes if jobs are waiting: no time to prepare then
 
 
@@ -34,9 +36,11 @@ class Spare:
             self._orders.close()
             if not orders.poll(_BUSY):
                 prepare()
-            carry_out(orders.recv())
+            carry_out(orders.recv())  # which ends the process
+        except BaseException:
+            log.exception("the process for a job failed before it began")
         finally:
-            os._exit(1)  # whoever carries out an order ends the process itself
+            os._exit(1)
 
     def dismiss(self) -> None:
         """End the process, which has no order."""

@@ -1,4 +1,7 @@
-"""Safetensors files, mapped: what is read of a tensor is what comes into memory, as float32 whatever is stored."""
+"""Safetensors files, mapped: what is read of a tensor is what comes into memory, as float32 whatever is stored.
+
+The header is read here and not by the library, whose arrays are copies, and which gives NumPy no bfloat16.
+"""
 
 from __future__ import annotations
 

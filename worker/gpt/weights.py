@@ -32,8 +32,8 @@ _TILE = 1 << 20  # values of a tile
 
 
 class Weights(ABC):
-    """Weights by Hugging Face name. Where they are made or converted as they are read, only `read` and `tiles` are
-    sure to take little memory."""
+    """Weights by Hugging Face name. Where they are made or converted as they are read, a whole one may be large:
+    `read`, `rows` and `tiles` take little memory."""
 
     @abstractmethod
     def __getitem__(self, name: str, /) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from flask import current_app
 from redis import Redis
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
-from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.exceptions import AbandonedJobError, DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 import worker.store.events as events
@@ -151,11 +151,11 @@ class Desk:
         if status == "queued":
             return _with(state, queue_position=job.get_position())
         started = job.started_at.isoformat().replace("+00:00", "Z") if job.started_at else None
+        if status == "failed":
+            return _with(state, status=status, started_at=started, reason=_reason(job))
         latest = events.latest(self.queue, state.id)
-        told = latest[2] if latest and latest[1] == ("progress" if status == "running" else "failed") else {}
-        reason = told.get("reason", "It ended without a word.") if status == "failed" else None
-        progress = told if status == "running" and told else None
-        return _with(state, status=status, started_at=started, progress=progress, reason=reason)
+        progress = latest[2] if latest and latest[1] == "progress" else None
+        return _with(state, status=status, started_at=started, progress=progress)
 
     def _job(self, id: str) -> Job | None:
         try:
@@ -208,6 +208,13 @@ class Desk:
 def desk() -> Desk:
     """The app's desk."""
     return cast(Desk, current_app.extensions["desk"])
+
+
+def _reason(job: Job) -> str:
+    """Why a job failed, as its worker wrote it with the failure, or RQ where no worker was left to do so."""
+    result = job.latest_result()
+    told = (result and result.exc_string) or "It ended without a word."
+    return "The worker that computed it died each time it was tried." if AbandonedJobError.__name__ in told else told
 
 
 def _ends(job: Job) -> bool:

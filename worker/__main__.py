@@ -83,14 +83,14 @@ class CutawayWorker(Worker):
             _tidy_up(job.id)  # while the job counts as started: nobody begins the same anew
         if not killed:
             job.retries_left = 0
-        retried = job.should_retry and not stopped
-        super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+        retried, reason = job.should_retry and not stopped, _reason(exc_string)
+        super().handle_job_failure(job, queue, started_job_registry, reason, execution)  # kept as the job's result
         if stopped:
             self._tell(job, "cancelled", "It was cancelled.")
         elif retried:
             self._tell(job, "queued", "Its process was killed: it is tried again.")
         else:
-            self._tell(job, "failed", _reason(exc_string))
+            self._tell(job, "failed", reason)
 
     def _tell(self, job: Job, event: str, reason: str) -> None:
         log.warning("%s %s: %s", job.id[:12], event, reason)

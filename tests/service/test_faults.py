@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import psutil
 from flask.testing import FlaskClient
+from rq.registry import StartedJobRegistry
 
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
+from worker.store.requests import QUEUE
 
 Body = dict[str, Any]
 SECONDS = 60
@@ -138,3 +140,18 @@ def test_a_worker_that_was_killed_takes_its_job_with_it_and_another_takes_it_ove
         assert psutil.wait_procs([orphan], timeout=5)[1] == []
     with running_worker(idle_servers):
         assert get(idle_client, id, SECONDS)["status"] == "done"
+
+
+def test_a_trace_whose_worker_died_each_time_says_so(
+    idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body
+) -> None:
+    id = ask(idle_client, long_request_body)
+    for _ in range(3):
+        with running_worker(idle_servers) as worker:
+            await_progress(idle_client, id)
+            worker.kill()
+        # What any worker does as it starts, as it would find things a minute from now.
+        StartedJobRegistry(QUEUE, connect(idle_servers.queue_url), serializer="json").cleanup(int(time.time()) + 60)
+    failed = get(idle_client, id)
+    assert failed["status"] == "failed"
+    assert failed["error"]["detail"] == "The worker that computed it died each time it was tried."

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import worker.gpt.architecture as architecture
 from worker.gpt.architecture import VALUES, Tensor
 from worker.gpt.config import Config
+from worker.gpt.memory import aligned
 
 _READ_LATER = ("blocks.{layer}.attn.k", "blocks.{layer}.attn.v")  # by the passes that follow
 _BEFORE = [tensor.name for tensor in takewhile(lambda tensor: tensor.scope == "model", VALUES)]
@@ -135,7 +136,7 @@ class Arena(Mapping[str, NDArray[Any]]):
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.memory = np.empty(plan.size.memory, dtype=np.uint8)
+        self.memory = aligned(plan.size.memory)
         self._views: dict[int, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:

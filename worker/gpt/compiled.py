@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from worker.gpt.engine import Array, Engine
+from worker.gpt.memory import aligned
 from worker.gpt.weights import HeldWeights, SyntheticWeights, Weights
 
 try:
@@ -110,7 +111,7 @@ class CompiledEngine(Engine):
         packed = self._packed.get((name, part.start))
         if packed is None:
             count = part.stop - part.start
-            packed = np.empty(-(-count // kernels.PANEL) * kernels.PANEL * depth, np.float32)
+            packed = aligned(4 * -(-count // kernels.PANEL) * kernels.PANEL * depth).view(np.float32)
             if isinstance(self.weights, SyntheticWeights):
                 source = self._drawn(name, part, depth, table)
             else:

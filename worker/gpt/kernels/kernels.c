@@ -1,7 +1,7 @@
 /* The operations of a forward pass where NumPy is slowest: products of few rows with large matrices, and passes over
  * elements. They write into arrays that are given, on all cores, without the interpreter's lock.
  *
- * vectors.h holds the arithmetic; here are the instruction sets, the threads and what Python calls.
+ * vectors.h holds the arithmetic; here are the instruction sets and how work is divided. Then comes what Python calls.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,18 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
-#define PANEL 32  /* columns of a tile of weights */
-#define DEPTH 256 /* rows of one: 32 KiB, which stay in the nearest caches while all rows of x pass */
-#define CHUNK 16  /* blocks of x that are multiplied with a panel: 16 · 12 · DEPTH floats fit the second cache */
-#define STRIP 8   /* panels that a chunk is multiplied with before the next part of its depth is */
+#define PANEL 32     /* columns of a tile of weights */
+#define DEPTH 256    /* rows of one: 32 KiB, which stay in the nearest caches while all rows of x pass */
+#define CHUNK 16     /* blocks of x that are multiplied with a panel: CHUNK · MOST_ROWS · DEPTH floats fit the second cache */
+#define STRIP 8      /* panels that a chunk is multiplied with before the next part of its depth is */
+#define MOST_ROWS 12 /* of a block of x */
+#define ROOM (DEPTH * PANEL + STRIP * CHUNK * MOST_ROWS * PANEL) /* of a thread: a tile, and the sums of its blocks */
+#define MANY 256     /* positions whose scores are written past the caches */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
 #define GAMMA 0x9E3779B97F4A7C15ull
 
 enum { GELU_NEW, GELU, RELU, SILU };
@@ -38,9 +47,9 @@ typedef struct {
 
 typedef struct {
     int rows; /* of a block of a product */
-    void (*product)(int, ptrdiff_t, const float *, const float *, const float *, int, float **, ptrdiff_t, ptrdiff_t,
+    void (*product)(int, ptrdiff_t, const float *, const float *, const float *, ptrdiff_t, float *, ptrdiff_t,
                     const float *, ptrdiff_t);
-    void (*interleave)(int, ptrdiff_t, const float **, float, float *);
+    void (*interleave)(int, ptrdiff_t, const float **, float, float *, ptrdiff_t);
     void (*draw)(uint64_t, float, uint64_t, ptrdiff_t, float *);
     void (*draw_tile)(uint64_t, float, uint64_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *);
     void (*activate)(int, ptrdiff_t, const float *, float *);
@@ -53,7 +62,9 @@ typedef struct {
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #define LANES 16
-#define ROWS 12
+#define ROWS MOST_ROWS
+#define STREAM(to, v) _mm512_stream_ps(to, (__m512)(v))
+#define FENCE() _mm_sfence()
 #define FN(f) f##_avx512
 #include "vectors.h"
 static const Set avx512 = {
@@ -61,12 +72,16 @@ static const Set avx512 = {
 };
 #undef LANES
 #undef ROWS
+#undef STREAM
+#undef FENCE
 #undef FN
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define LANES 8
 #define ROWS 6
+#define STREAM(to, v) _mm256_stream_ps(to, (__m256)(v))
+#define FENCE() _mm_sfence()
 #define FN(f) f##_avx2
 #include "vectors.h"
 static const Set avx2 = {
@@ -74,11 +89,15 @@ static const Set avx2 = {
 };
 #undef LANES
 #undef ROWS
+#undef STREAM
+#undef FENCE
 #undef FN
 #pragma GCC pop_options
 #else
 #define LANES 4
-#define ROWS 12
+#define ROWS MOST_ROWS
+#define STREAM(to, v) FN(store)(to, v)
+#define FENCE()
 #define FN(f) f##_plain
 #include "vectors.h"
 static const Set plain = {
@@ -100,120 +119,7 @@ static const Set *best(void) {
 #endif
 }
 
-/* ------------------------------------------------------------------------------------------------ threads */
-
-#define MOST_THREADS 64
-
-typedef void (*Work)(void *, ptrdiff_t task, int thread);
-
-static struct {
-    int threads, started;
-    Work work;
-    void *argument;
-    ptrdiff_t tasks;
-    atomic_ptrdiff_t next;
-    atomic_int inside, open, asleep;
-    atomic_uint round;
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-} pool = {.threads = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
-
-static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
-
-static void take_tasks(int thread) {
-#if defined(__x86_64__)
-    const unsigned before = _mm_getcsr(); /* numbers below the normal ones are 0: they take a hundred times as long */
-    _mm_setcsr(before | 0x8040);
-#endif
-    for (ptrdiff_t task; (task = atomic_fetch_add(&pool.next, 1)) < pool.tasks;) pool.work(pool.argument, task, thread);
-#if defined(__x86_64__)
-    _mm_setcsr(before);
-#endif
-}
-
-static void rest(void) {
-#if defined(__x86_64__)
-    _mm_pause();
-#endif
-}
-
-/* A thread of the pool: works in each round that it hears of in time; nobody waits for one that has not begun. */
-static void *helper(void *number) {
-    for (unsigned seen = 0;;) {
-        for (int spin = 0; spin < 2000 && atomic_load(&pool.round) == seen; spin++) rest();
-        if (atomic_load(&pool.round) == seen) {
-            pthread_mutex_lock(&pool.lock);
-            atomic_fetch_add(&pool.asleep, 1);
-            while (atomic_load(&pool.round) == seen) pthread_cond_wait(&pool.wake, &pool.lock);
-            atomic_fetch_sub(&pool.asleep, 1);
-            pthread_mutex_unlock(&pool.lock);
-        }
-        seen = atomic_load(&pool.round);
-        atomic_fetch_add(&pool.inside, 1);
-        if (atomic_load(&pool.open)) take_tasks((int)(intptr_t)number);
-        atomic_fetch_sub(&pool.inside, 1);
-    }
-    return NULL;
-}
-
-/* Threads do not survive a fork: the child starts its own when it first needs them. */
-static void after_fork(void) {
-    pool.started = 0;
-    atomic_store(&pool.inside, 0);
-    atomic_store(&pool.open, 0);
-    atomic_store(&pool.asleep, 0);
-    pthread_mutex_init(&pool.lock, NULL);
-    pthread_cond_init(&pool.wake, NULL);
-    pthread_mutex_init(&one_at_a_time, NULL);
-}
-
-static void start_helpers(void) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the interpreter's threads, which may be waiting */
-    pool.started = 1;
-    atomic_store(&pool.round, 0);
-    for (intptr_t n = 1; n < pool.threads; n++) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, helper, (void *)n) == 0) pthread_detach(thread);
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-/* Do tasks 0 … tasks − 1; on all threads where they are worth waking them. */
-static void run(Work work, void *argument, ptrdiff_t tasks, int worth) {
-    pool.work = work, pool.argument = argument, pool.tasks = tasks;
-    atomic_store(&pool.next, 0);
-    const int together = worth && tasks > 1 && pool.threads > 1;
-    if (together) {
-        if (!pool.started) start_helpers();
-        atomic_store(&pool.open, 1);
-        atomic_fetch_add(&pool.round, 1);
-        if (atomic_load(&pool.asleep)) {
-            pthread_mutex_lock(&pool.lock);
-            pthread_cond_broadcast(&pool.wake);
-            pthread_mutex_unlock(&pool.lock);
-        }
-    }
-    take_tasks(0);
-    if (together) {
-        atomic_store(&pool.open, 0);
-        while (atomic_load(&pool.inside)) rest();
-    }
-}
-
-/* Memory that grows and stays: fresh pages cost more than arithmetic. One for each thread, and the last for all. */
-static struct { float *p; size_t size; } rooms[MOST_THREADS + 1];
-
-static float *room(int n, ptrdiff_t floats) {
-    const size_t size = (4 * (size_t)floats + 4095) / 4096 * 4096;
-    if (rooms[n].size < size) {
-        free(rooms[n].p);
-        rooms[n].p = aligned_alloc(4096, size);
-        rooms[n].size = rooms[n].p ? size : 0;
-    }
-    return rooms[n].p;
-}
+#include "threads.h"
 
 /* ------------------------------------------------------------------------------------------------ products */
 
@@ -250,22 +156,30 @@ static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t
         }
 }
 
-/* Blocks `from` to `to` of x times a panel of weights, k to k + depth. */
+/* Blocks `from` to `to` of x times a panel of weights, k to k + depth. `sums` [rows][PANEL] are what came before, and
+ * go to y with the last of them; meanwhile the tile that comes `next` is asked for, a part with each block. */
 static void do_panel(
-    const Linear *t, ptrdiff_t panel, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t from, ptrdiff_t to, float *tile
+    const Linear *t, ptrdiff_t panel, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t from, ptrdiff_t to, const float *next,
+    float *tile, float *sums
 ) {
-    const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL;
+    const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL, size = 4 * columns;
+    const ptrdiff_t asks = next ? (depth + to - from - 1) / (to - from) : 0;
+    const int begun = k || t->add;
     const float *weights = tile;
-    float start[PANEL] = {0};
-    if (t->bias) memcpy(start, t->bias + n, 4 * (size_t)columns);
+    float bias[PANEL] = {0};
+    if (t->bias) memcpy(bias, t->bias + n, (size_t)size);
     if (t->kind == PACKED) weights = t->weights + (panel * t->K + k) * PANEL;
     else fill_tile(t, n, columns, k, depth, tile);
-    const ptrdiff_t asks = t->kind == PACKED ? (depth + to - from - 1) / (to - from) : 0; /* a part for each block */
     for (ptrdiff_t block = from; block < to; block++) {
         const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
-        const float *ahead = weights + (depth + (block - from) * asks) * PANEL;
-        set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, start, t->add || k, t->y + m, n, columns,
-                     ahead, asks);
+        if (t->add && !k)
+            for (ptrdiff_t r = 0; r < rows; r++) memcpy(sums + r * PANEL, t->y[m + r] + n, (size_t)size);
+        set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, begun ? sums : bias, begun ? PANEL : 0,
+                     sums, PANEL, next, asks);
+        if (k + depth == t->K)
+            for (ptrdiff_t r = 0; r < rows; r++) memcpy(t->y[m + r] + n, sums + r * PANEL, (size_t)size);
+        sums += rows * PANEL;
+        if (next) next += asks * PANEL;
     }
 }
 
@@ -281,14 +195,19 @@ static ptrdiff_t tasks(ptrdiff_t M, ptrdiff_t N) { return chunks(M) * ((N + PANE
 
 static void do_product(void *argument, ptrdiff_t task, int thread) {
     const Linear *t = argument;
-    const ptrdiff_t chunk = task % chunks(t->M), first = task / chunks(t->M) * strip(t->N), panels = (t->N + PANEL - 1) / PANEL;
-    const ptrdiff_t last = first + strip(t->N) < panels ? first + strip(t->N) : panels;
-    const ptrdiff_t from = blocks(t->M) * chunk / chunks(t->M), to = blocks(t->M) * (chunk + 1) / chunks(t->M);
-    const ptrdiff_t at_once = chunks(t->M) > 1 ? last - first : 1; /* panels that take turns: a part of a chunk stays near */
+    const ptrdiff_t panels = (t->N + PANEL - 1) / PANEL, all = chunks(t->M), chunk = task % all;
+    const ptrdiff_t first = task / all * strip(t->N), last = first + strip(t->N) < panels ? first + strip(t->N) : panels;
+    const ptrdiff_t from = blocks(t->M) * chunk / all, to = blocks(t->M) * (chunk + 1) / all;
+    const ptrdiff_t at_once = all > 1 ? last - first : 1; /* panels that take turns: a part of a chunk stays near */
+    float *tile = rooms[thread].p, *sums = tile + DEPTH * PANEL;
     for (ptrdiff_t some = first; some < last; some += at_once)
         for (ptrdiff_t k = 0; k < t->K; k += DEPTH)
-            for (ptrdiff_t panel = some; panel < some + at_once; panel++)
-                do_panel(t, panel, k, t->K - k < DEPTH ? t->K - k : DEPTH, from, to, rooms[thread].p);
+            for (ptrdiff_t n = 0; n < at_once; n++) {
+                const ptrdiff_t depth = t->K - k < DEPTH ? t->K - k : DEPTH;
+                const ptrdiff_t next = n + 1 < at_once ? (some + n + 1) * t->K + k : some * t->K + k + depth;
+                do_panel(t, some + n, k, depth, from, to, t->kind == PACKED ? t->weights + next * PANEL : NULL, tile,
+                         sums + n * CHUNK * MOST_ROWS * PANEL);
+            }
 }
 
 static void pack_panel(void *argument, ptrdiff_t panel, int thread) {
@@ -304,8 +223,8 @@ typedef struct { const float **x; float *packed; ptrdiff_t M, K; } Interleave;
 static void interleave_block(void *argument, ptrdiff_t block, int thread) {
     const Interleave *t = argument;
     (void)thread;
-    const ptrdiff_t m = block_start(t->M, block);
-    set->interleave((int)(block_start(t->M, block + 1) - m), t->K, t->x + m, 1.f, t->packed + m * t->K);
+    const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
+    set->interleave((int)rows, t->K, t->x + m, 1.f, t->packed + m * t->K, rows);
 }
 
 /* ------------------------------------------------------------------------------------------------ rows and heads */
@@ -343,9 +262,11 @@ static void do_head(void *argument, ptrdiff_t task, int thread) {
     set->head(t, task / t->heads, task % t->heads, rooms[thread].p);
 }
 
+/* Keys and values as tiles, a block of queries or of the pattern, their products, and a block of z. */
 static ptrdiff_t attention_room(const Attention *t) {
     const ptrdiff_t panels = (t->stop + PANEL - 1) / PANEL, slices = (t->width + PANEL - 1) / PANEL;
-    return panels * t->width * PANEL + slices * t->stop * PANEL + 16 * (t->stop > t->width ? t->stop : t->width);
+    return panels * t->width * PANEL + slices * t->stop * PANEL + MOST_ROWS * (t->stop > t->width ? t->stop : t->width)
+         + MOST_ROWS * (panels + 1) * PANEL + MOST_ROWS * PANEL;
 }
 
 typedef struct { uint64_t base, first; float scale; ptrdiff_t count; float *out; } Draw;

@@ -74,7 +74,7 @@ static PyObject *linear(PyObject *self, PyObject *arguments) {
     float *packed = room(MOST_THREADS, M * K + 4 * M + 16);
     const float **xs = (const float **)(packed + M * K + M * K % 2);
     float **ys = (float **)(xs + M);
-    for (int n = 0; n < pool.threads; n++) no_memory |= !room(n, DEPTH * PANEL);
+    for (int n = 0; n < pool.threads; n++) no_memory |= !room(n, ROOM);
     if (M && !(no_memory |= !packed)) {
         const Rows from = rows_of(&x);
         for (ptrdiff_t m = 0; m < M; m++) xs[m] = row(&from, m);

@@ -52,71 +52,7 @@ static INLINE vf FN(exp)(vf x) {
     return (vf)((vi)(p * (vf)power) & (vi)there);
 }
 
-/* ------------------------------------------------------------------------------------------------ products */
-
-/* acc[r] += Σ_k a[k][r] · b[k][0:SUB], for k from 0 to depth; meanwhile as many rows of `ahead` are asked for. */
-static INLINE void FN(multiply)(
-    const int rows, const int ask, ptrdiff_t depth, const float *a, const float *b, const float *ahead, vf acc[ROWS][NV]
-) {
-    for (ptrdiff_t k = 0; k < depth; k++, a += rows, b += PANEL) {
-        vf column[NV];
-        for (int v = 0; v < NV; v++) {
-            if (ask) __builtin_prefetch(ahead + k * PANEL + v * LANES, 0, 2);
-            column[v] = FN(load)(b + v * LANES);
-        }
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < NV; v++) acc[r][v] += a[r] * column[v];
-    }
-}
-
-/* y[r][0:columns] = start + Σ_k a[k][r] · b[k][0:SUB], `start` being y itself (add) or init[0:SUB]. */
-static INLINE void FN(block)(
-    const int rows, ptrdiff_t depth, const float *a, const float *b, const float *init, int add, float **y,
-    ptrdiff_t at, ptrdiff_t columns, const float *ahead, ptrdiff_t asks
-) {
-    vf acc[ROWS][NV];
-    float edge[ROWS][SUB];
-    if (add && columns < SUB)
-        for (int r = 0; r < rows; r++) memcpy(edge[r], y[r] + at, 4 * (size_t)columns);
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < NV; v++)
-            acc[r][v] = add ? FN(load)((columns < SUB ? edge[r] : y[r] + at) + v * LANES) : FN(load)(init + v * LANES);
-    FN(multiply)(rows, 1, asks, a, b, ahead, acc);
-    FN(multiply)(rows, 0, depth - asks, a + asks * rows, b + asks * PANEL, ahead, acc);
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < NV; v++) FN(store)((columns < SUB ? edge[r] : y[r] + at) + v * LANES, acc[r][v]);
-    if (columns < SUB)
-        for (int r = 0; r < rows; r++) memcpy(y[r] + at, edge[r], 4 * (size_t)columns);
-}
-
-/* A block of up to ROWS rows times a tile: the number of rows must be known when this is compiled. Meanwhile the first
- * `asks` rows of what comes later are asked for, as memory takes longer to answer than a block takes. */
-static void FN(product)(
-    int rows, ptrdiff_t depth, const float *a, const float *tile, const float *init, int add, float **y, ptrdiff_t at,
-    ptrdiff_t columns, const float *ahead, ptrdiff_t asks
-) {
-    for (ptrdiff_t s = 0; s < PANEL && s < columns; s += SUB) {
-        const ptrdiff_t some = columns - s < SUB ? columns - s : SUB;
-        switch (rows) {
-#define CASE(n) case n: FN(block)(n, depth, a, tile + s, init + s, add, y, at + s, some, ahead + s, asks); break;
-            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if ROWS > 6
-            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
-#undef CASE
-        }
-    }
-}
-
-/* rows [rows][depth] -> [depth][rows], times a factor. */
-static void FN(interleave)(int rows, ptrdiff_t depth, const float **x, float factor, float *out) {
-    for (ptrdiff_t some = 0; some < depth; some += 64) /* what is written stays in the first cache */
-        for (int r = 0; r < rows; r++) {
-            const float *row = x[r];
-            float *to = out + r;
-            for (ptrdiff_t k = some; k < depth && k < some + 64; k++) to[k * rows] = factor * row[k];
-        }
-}
+#include "products.h"
 
 /* ------------------------------------------------------------------------------------------------ synthetic weights */
 
@@ -267,66 +203,7 @@ static INLINE float FN(dot)(ptrdiff_t n, const float *x, const float *y) {
     return FN(sum)(total) + rest;
 }
 
-/* ------------------------------------------------------------------------------------------------ attention */
-
-/* One head, its rows start to stop; see `attention` in kernels.c. `room` holds attention_room() floats. */
-static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) {
-    const ptrdiff_t A = t->width, T = t->length, stop = t->stop;
-    const ptrdiff_t panels = (stop + PANEL - 1) / PANEL, slices = (A + PANEL - 1) / PANEL;
-    const float *q = t->q.p + b * t->q.b + h * t->q.h, *k = t->k.p + b * t->k.b + h * t->k.h;
-    const float *v = t->v.p + b * t->v.b + h * t->v.h;
-    float *z = t->z.p + b * t->z.b + h * t->z.h;
-    float *scores = t->scores.p + b * t->scores.b + h * t->scores.h;
-    float *pattern = t->pattern.p + b * t->pattern.b + h * t->pattern.h;
-    float *largest = t->largest.p + b * t->largest.b + h * t->largest.h;
-    float *total = t->total.p + b * t->total.b + h * t->total.h;
-    float *keys = room, *values = keys + panels * A * PANEL, *packed = values + slices * stop * PANEL;
-    static const float zeros[PANEL] = {0};
-    const int few = stop - t->start < 4; /* packing keys and values would take longer than their products */
-    if (!few) {
-        memset(keys + (panels - 1) * A * PANEL, 0, 4 * (size_t)(A * PANEL));
-        for (ptrdiff_t j = 0; j < stop; j++)
-            for (ptrdiff_t a = 0; a < A; a++) keys[(j / PANEL) * A * PANEL + a * PANEL + j % PANEL] = k[j * t->k.t + a];
-        if (A % PANEL) memset(values + (slices - 1) * stop * PANEL, 0, 4 * (size_t)(stop * PANEL));
-        for (ptrdiff_t s = 0; s < slices; s++)
-            for (ptrdiff_t j = 0; j < stop; j++)
-                memcpy(values + (s * stop + j) * PANEL, v + j * t->v.t + s * PANEL,
-                       4 * (size_t)(A - s * PANEL < PANEL ? A - s * PANEL : PANEL));
-    }
-    for (ptrdiff_t i = t->start; i < stop;) {
-        const int rows = few ? 1 : (int)(stop - i < ROWS ? stop - i : ROWS);
-        const ptrdiff_t past = i + rows;
-        const float *from[ROWS];
-        float *to[ROWS];
-        for (int r = 0; r < rows; r++) from[r] = q + (i + r) * t->q.t, to[r] = scores + (i + r) * t->scores.t;
-        if (few)
-            for (ptrdiff_t j = 0; j < past; j++) to[0][j] = t->factor * FN(dot)(A, from[0], k + j * t->k.t);
-        else {
-            FN(interleave)(rows, A, from, t->factor, packed);
-            for (ptrdiff_t p = 0; p * PANEL < past; p++)
-                FN(product)(rows, A, packed, keys + p * A * PANEL, zeros, 0, to, p * PANEL, T - p * PANEL, keys, 0);
-        }
-        for (int r = 0; r < rows; r++) {
-            const ptrdiff_t seen = i + r + 1;
-            float *out = pattern + (i + r) * t->pattern.t;
-            FN(softmax)(seen, to[r], largest + (i + r) * t->largest.t, total + (i + r) * t->total.t, out);
-            for (ptrdiff_t j = seen; j < T; j++) to[r][j] = -INFINITY;
-            memset(out + seen, 0, 4 * (size_t)(T - seen));
-            from[r] = out;
-        }
-        for (int r = 0; r < rows; r++) to[r] = z + (i + r) * t->z.t;
-        if (few) {
-            memset(to[0], 0, 4 * (size_t)A);
-            for (ptrdiff_t j = 0; j < past; j++)
-                for (ptrdiff_t a = 0; a < A; a++) to[0][a] += from[0][j] * v[j * t->v.t + a];
-        } else {
-            FN(interleave)(rows, past, from, 1.f, packed);
-            for (ptrdiff_t s = 0; s < slices; s++)
-                FN(product)(rows, past, packed, values + s * stop * PANEL, zeros, 0, to, s * PANEL, A - s * PANEL, values, 0);
-        }
-        i += rows;
-    }
-}
+#include "attention.h"
 
 #undef vf
 #undef vi

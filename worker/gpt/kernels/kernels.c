@@ -156,28 +156,34 @@ static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t
         }
 }
 
+static INLINE void copy(float *to, const float *from, ptrdiff_t columns) {
+    if (columns == PANEL) memcpy(to, from, 4 * PANEL); /* the usual case needs no call */
+    else memcpy(to, from, 4 * (size_t)columns);
+}
+
 /* Blocks `from` to `to` of x times a panel of weights, k to k + depth. `sums` [rows][PANEL] are what came before, and
  * go to y with the last of them; meanwhile the tile that comes `next` is asked for, a part with each block. */
 static void do_panel(
     const Linear *t, ptrdiff_t panel, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t from, ptrdiff_t to, const float *next,
     float *tile, float *sums
 ) {
-    const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL, size = 4 * columns;
+    const ptrdiff_t n = panel * PANEL, columns = t->N - n < PANEL ? t->N - n : PANEL;
     const ptrdiff_t asks = next ? (depth + to - from - 1) / (to - from) : 0;
-    const int begun = k || t->add;
+    const int begun = k || t->add, last = k + depth == t->K;
     const float *weights = tile;
     float bias[PANEL] = {0};
-    if (t->bias) memcpy(bias, t->bias + n, (size_t)size);
+    if (t->bias) copy(bias, t->bias + n, columns);
     if (t->kind == PACKED) weights = t->weights + (panel * t->K + k) * PANEL;
     else fill_tile(t, n, columns, k, depth, tile);
     for (ptrdiff_t block = from; block < to; block++) {
         const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
-        if (t->add && !k)
-            for (ptrdiff_t r = 0; r < rows; r++) memcpy(sums + r * PANEL, t->y[m + r] + n, (size_t)size);
+        float **y = t->y + m;
+        for (ptrdiff_t r = 0; r < rows && last; r++) /* they come while the block is multiplied */
+            for (ptrdiff_t c = 0; c < columns; c += 16) __builtin_prefetch(y[r] + n + c, 1);
+        for (ptrdiff_t r = 0; r < rows && t->add && !k; r++) copy(sums + r * PANEL, y[r] + n, columns);
         set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, begun ? sums : bias, begun ? PANEL : 0,
                      sums, PANEL, next, asks);
-        if (k + depth == t->K)
-            for (ptrdiff_t r = 0; r < rows; r++) memcpy(t->y[m + r] + n, sums + r * PANEL, (size_t)size);
+        for (ptrdiff_t r = 0; r < rows && last; r++) copy(y[r] + n, sums + r * PANEL, columns);
         sums += rows * PANEL;
         if (next) next += asks * PANEL;
     }

@@ -8,7 +8,7 @@ static struct {
     int threads, started;
     Work work;
     void *argument;
-    ptrdiff_t tasks;
+    ptrdiff_t tasks, share; /* how many there are, and how many a thread takes at a time */
     atomic_ptrdiff_t next;
     atomic_int inside, open, asleep;
     atomic_uint round;
@@ -23,7 +23,9 @@ static void take_tasks(int thread) {
     const unsigned before = _mm_getcsr(); /* numbers below the normal ones are 0: they take a hundred times as long */
     _mm_setcsr(before | 0x8040);
 #endif
-    for (ptrdiff_t task; (task = atomic_fetch_add(&pool.next, 1)) < pool.tasks;) pool.work(pool.argument, task, thread);
+    for (ptrdiff_t first; (first = atomic_fetch_add(&pool.next, pool.share)) < pool.tasks;)
+        for (ptrdiff_t task = first; task < first + pool.share && task < pool.tasks; task++)
+            pool.work(pool.argument, task, thread);
 #if defined(__x86_64__)
     _mm_setcsr(before);
 #endif
@@ -81,6 +83,7 @@ static void start_helpers(void) {
 /* Do tasks 0 … tasks − 1; on all threads where they are worth waking them. */
 static void run(Work work, void *argument, ptrdiff_t tasks, int worth) {
     pool.work = work, pool.argument = argument, pool.tasks = tasks;
+    pool.share = tasks / (8 * pool.threads) > 1 ? tasks / (8 * pool.threads) : 1; /* to ask for one costs as much as a row */
     atomic_store(&pool.next, 0);
     const int together = worth && tasks > 1 && pool.threads > 1;
     if (together) {

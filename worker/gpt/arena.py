@@ -131,27 +131,19 @@ def measure(
     return Size(kept, memory)
 
 
-class Arena(Mapping[str, NDArray[Any]]):
+class Arena(dict[str, NDArray[Any]]):
     """A plan's memory: a mapping of tensor names to arrays, all views of `memory` (uint8 [plan.size.memory])."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.memory = aligned(plan.size.memory)
-        self._views: dict[int, NDArray[Any]] = {}
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        slot = self.plan.slots[name]
-        view = self._views.get(slot.offset)
-        if view is None:
-            view = self.memory[slot.offset : slot.offset + slot.nbytes].view(slot.dtype).reshape(slot.shape)
-            self._views[slot.offset] = view
-        return view
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.plan.slots)
-
-    def __len__(self) -> int:
-        return len(self.plan.slots)
+        views: dict[int, NDArray[Any]] = {}  # by offset: the layers of a window share theirs
+        for name, slot in plan.slots.items():
+            view = views.get(slot.offset)
+            if view is None:
+                view = self.memory[slot.offset : slot.offset + slot.nbytes].view(slot.dtype).reshape(slot.shape)
+                views[slot.offset] = view
+            self[name] = view
 
 
 @lru_cache(maxsize=16)

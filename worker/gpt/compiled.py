@@ -6,6 +6,7 @@ instead of a quarter of it; synthetic weights are drawn inside the product and n
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
@@ -46,19 +47,22 @@ class CompiledEngine(Engine):
         self._keep = keep
         self._vectors: dict[str, Array] = {}
         self._packed: dict[tuple[str, int], Array] = {}
+        self._products: dict[str, list[tuple[Array, _Source]]] = {}
 
     def linear(self, x: Array, name: str, *outs: Array) -> None:
-        bias, name, parts, start = self._vector(f"{name}.bias"), f"{name}.weight", [], 0
-        for out in outs:
-            part = slice(start, start := start + out.shape[-1])
-            parts.append((part, bias[part], out))
         if self._keep or isinstance(self.weights, SyntheticWeights):
-            wholes = [(b, out, *self._whole(name, part, x.shape[-1], table=False)) for part, b, out in parts]
-            kernels.linear(x, False, *wholes)
+            products = self._products.get(name) or self._prepare(name, x.shape[-1], [out.shape[-1] for out in outs])
+            kernels.linear(
+                x, False, *[(bias, out, *source) for (bias, source), out in zip(products, outs, strict=True)]
+            )
             return
-        for rows, tile in self.weights.tiles(name):
+        bias, parts = self._vector(f"{name}.bias"), _parts([out.shape[-1] for out in outs])
+        for rows, tile in self.weights.tiles(f"{name}.weight"):
             add = rows.start > 0
-            tiles = [(None if add else b, out, _ROWS, tile[:, part], 0, 0, 0, 0.0) for part, b, out in parts]
+            tiles = [
+                (None if add else bias[part], out, _ROWS, tile[:, part], 0, 0, 0, 0.0)
+                for part, out in zip(parts, outs, strict=True)
+            ]
             kernels.linear(x[..., rows], add, *tiles)
 
     def unembed(self, x: Array, name: str, out: Array) -> None:
@@ -90,8 +94,18 @@ class CompiledEngine(Engine):
     def _vector(self, name: str) -> Array:
         found = self._vectors.get(name)
         if found is None:
-            found = self._vectors[name] = self.weights[name]
+            found = self.weights[name]
+            if self._keep:
+                self._vectors[name] = found
         return found
+
+    def _prepare(self, name: str, depth: int, widths: list[int]) -> list[tuple[Array, _Source]]:
+        """The biases and matrices of a linear layer's products."""
+        bias, weight = self._vector(f"{name}.bias"), f"{name}.weight"
+        products = [(bias[part], self._whole(weight, part, depth, table=False)) for part in _parts(widths)]
+        if self._keep:
+            self._products[name] = products
+        return products
 
     def _whole(self, name: str, part: slice, depth: int, *, table: bool) -> _Source:
         """A matrix [depth, part] (of a table, its transpose) that can be had at once: packed or drawn."""
@@ -120,3 +134,9 @@ class CompiledEngine(Engine):
             kernels.pack(*source, count, depth, packed)
             self._packed[name, part.start] = packed
         return packed
+
+
+def _parts(widths: list[int]) -> list[slice]:
+    """Where each of several outputs lies among a matrix's columns."""
+    ends = list(accumulate(widths))
+    return [slice(end - width, end) for width, end in zip(widths, ends, strict=True)]

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from worker.gpt.config import Config
 from worker.gpt.engine import Engine
 
+_ATTENTION = ("q", "k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
+
 
 class Tensors(Protocol):
     """Arrays by name: an arena."""
@@ -22,59 +24,63 @@ class Tensors(Protocol):
     def __getitem__(self, name: str, /) -> NDArray[Any]: ...
 
 
-def block(l: int, config: Config, engine: Engine, a: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
-    """One transformer block: resid_pre [B, T, C] -> resid_post [B, T, C]."""
+class _Positions:
+    """Some positions of an arena's tensors."""
+
+    def __init__(self, a: Tensors, rows: slice) -> None:
+        self._all, self._rows = a, rows
+
+    def __getitem__(self, name: str, /) -> NDArray[Any]:
+        return self._all[name][:, self._rows]
+
+
+def block(l: int, config: Config, engine: Engine, a: Tensors, new: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
+    """One transformer block: resid_pre [B, T, C] -> resid_post [B, T, C]; `new` are the `rows` of `a`."""
     here, weights = f"blocks.{l}", f"h.{l}"
-    resid_pre, resid_mid, resid_post, attn_out, mlp_out, pre, post = (
-        a[f"{here}.{name}"][:, rows]
-        for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "mlp.pre", "mlp.post")
+    resid_pre, resid_mid, attn_out, mlp_out = (
+        new[f"{here}.{name}"] for name in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
     )
-    normed = _normed(engine, resid_pre, f"{weights}.ln_1", config, a, f"{here}.ln1", rows)
-    q, k, v, z = (a[f"{here}.attn.{name}"] for name in "qkvz")
-    engine.linear(normed, f"{weights}.attn.c_attn", *(_heads(part, rows) for part in (q, k, v)))
-    scores, largest, total, pattern = (
-        a[f"{here}.attn.{name}"] for name in ("scores", "scores_max", "scores_sum", "pattern")
-    )
-    engine.attention(rows, q, k, v, scores, largest, total, pattern, z)
-    engine.linear(_heads(z, rows), f"{weights}.attn.c_proj", attn_out)
+    normed = _normed(engine, resid_pre, f"{weights}.ln_1", config, new, f"{here}.ln1")
+    engine.linear(normed, f"{weights}.attn.c_attn", *(_joined(new[f"{here}.attn.{name}"]) for name in "qkv"))
+    engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _ATTENTION))
+    engine.linear(_joined(new[f"{here}.attn.z"]), f"{weights}.attn.c_proj", attn_out)
     engine.add(attn_out, resid_pre, resid_mid)
 
-    normed = _normed(engine, resid_mid, f"{weights}.ln_2", config, a, f"{here}.ln2", rows)
+    pre, post = new[f"{here}.mlp.pre"], new[f"{here}.mlp.post"]
+    normed = _normed(engine, resid_mid, f"{weights}.ln_2", config, new, f"{here}.ln2")
     engine.linear(normed, f"{weights}.mlp.c_fc", pre)
     engine.activate(config.activation_function, pre, post)
     engine.linear(post, f"{weights}.mlp.c_proj", mlp_out)
-    engine.add(mlp_out, resid_mid, resid_post)
+    engine.add(mlp_out, resid_mid, new[f"{here}.resid_post"])
 
 
 def forward(
     config: Config, engine: Engine, a: Tensors, rows: slice, after_layer: Callable[[], None] = lambda: None
 ) -> None:
     """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
-    embed, pos_embed, resid = (a[name][:, rows] for name in ("embed", "pos_embed", "blocks.0.resid_pre"))
-    engine.embed("wte.weight", a["tokens"][:, rows], embed)
-    engine.embed("wpe.weight", rows, pos_embed)
-    engine.add(embed, pos_embed, resid)
+    tokens = a["tokens"]
+    new = a if rows == slice(0, tokens.shape[1]) else _Positions(a, rows)
+    resid = new["blocks.0.resid_pre"]
+    engine.embed("wte.weight", tokens[:, rows], new["embed"])
+    engine.embed("wpe.weight", rows, new["pos_embed"])
+    engine.add(new["embed"], new["pos_embed"], resid)
     for l in range(config.n_layer):  # noqa: E741
         if l:
-            a[f"blocks.{l}.resid_pre"][:, rows] = resid
-        block(l, config, engine, a, rows)
-        resid = a[f"blocks.{l}.resid_post"][:, rows]
+            new[f"blocks.{l}.resid_pre"][:] = resid
+        block(l, config, engine, a, new, rows)
+        resid = new[f"blocks.{l}.resid_post"]
         after_layer()
-    normed = _normed(engine, resid, "ln_f", config, a, "ln_final", rows)
-    logits, *softmax = (a[name][:, rows] for name in ("logits", "logits_max", "logits_sum", "probs"))
-    engine.unembed(normed, "lm_head.weight", logits)
-    engine.softmax(logits, *softmax)
+    normed = _normed(engine, resid, "ln_f", config, new, "ln_final")
+    engine.unembed(normed, "lm_head.weight", new["logits"])
+    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
 
 
-def _heads(x: NDArray[Any], rows: slice) -> NDArray[Any]:
-    """[B, T, H, A] -> [B, n, HA], a view."""
-    B, T, H, A = x.shape
-    return x.reshape(B, T, H * A)[:, rows]
+def _joined(heads: NDArray[Any]) -> NDArray[Any]:
+    """[B, T, H, A] -> [B, T, HA], a view."""
+    return heads.reshape(*heads.shape[:2], -1)
 
 
-def _normed(
-    engine: Engine, x: NDArray[Any], weights: str, config: Config, a: Tensors, name: str, rows: slice
-) -> NDArray[Any]:
-    mean, scale, out = (a[f"{name}.{part}"][:, rows] for part in ("mean", "scale", "out"))
+def _normed(engine: Engine, x: NDArray[Any], weights: str, config: Config, new: Tensors, name: str) -> NDArray[Any]:
+    mean, scale, out = (new[f"{name}.{part}"] for part in ("mean", "scale", "out"))
     engine.layer_norm(x, weights, config.layer_norm_epsilon, mean, scale, out)
     return out

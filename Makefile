@@ -9,16 +9,19 @@ DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint peer bench openapi lock clean
+.PHONY: help run test test-compose lint peer bench openapi lock clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
 
 run: $(RUN) ## Run Redis, a worker and the API in this terminal (HOST, PORT)
 	@$(BIN)/cutaway up --die-with-parent
 
 test: lint ## Check style and types, then run every test
 	$(BIN)/pytest
+
+test-compose: $(DEV) ## Bring everything up in containers, where there is a docker engine, and try it
+	$(BIN)/pytest -n=0 -m compose -rs tests/test_compose.py
 
 lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check

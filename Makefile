@@ -12,7 +12,7 @@ DEV := $(VENV)/.dev
 .PHONY: help run test test-compose lint peer bench openapi lock clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
 
 run: $(RUN) ## Run Redis, a worker and the API in this terminal (HOST, PORT)
 	@$(BIN)/cutaway up --die-with-parent

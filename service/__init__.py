@@ -14,6 +14,7 @@ from flask_smorest import Api
 
 import service.health as health
 import service.layouts as layouts
+import service.metrics as metrics
 import service.models as models
 import service.openapi as openapi
 import service.problems as problems
@@ -59,9 +60,10 @@ def create_app(given: Settings | None = None) -> Flask:
     Compress(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)
-    for resource in (models, layouts, traces, health, openapi):
+    for resource in (models, layouts, traces, health, metrics, openapi):
         api.register_blueprint(resource.blueprint)
     problems.register(app)
+    metrics.register(app)
     return app
 
 

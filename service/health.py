@@ -6,7 +6,8 @@ from typing import Any
 
 import redis.exceptions
 from flask import Response
-from rq import Worker
+from redis import Redis
+from rq import Queue, Worker
 
 from service.answers import json
 from service.blueprint import Blueprint
@@ -14,8 +15,9 @@ from service.problems import problem
 from service.queue import desk
 from service.schemas import HealthSchema, ProblemSchema
 from worker.store.connection import connect
+from worker.store.requests import QUEUE
 
-_PATIENCE = 1.0  # seconds; a health check that hangs tells nothing
+PATIENCE = 1.0  # seconds; a health check that hangs tells nothing
 
 blueprint = Blueprint("health", __name__, description="Whether the service can do its work")
 
@@ -38,7 +40,7 @@ def ready() -> Response:
         for role, url in (("queue", settings.queue_url), ("cache", settings.cache_url))
         if not _answers(url)
     ]
-    if not missing and not _workers():
+    if not missing and not workers(desk().queue):
         missing = ["no worker is registered"]
     if missing:
         return problem(503, f"Not ready: {'; '.join(missing)}.", headers={"Retry-After": "2"})
@@ -47,13 +49,12 @@ def ready() -> Response:
 
 def _answers(url: str) -> bool:
     try:
-        return bool(connect(url, timeout=_PATIENCE, retries=0).ping())
+        return bool(connect(url, timeout=PATIENCE, retries=0).ping())
     except redis.exceptions.RedisError:
         return False
 
 
-def _workers() -> int:
+def workers(queue: Redis) -> int:
     """How many workers gave a sign of life lately; those that died stay registered for a while."""
-    queue = desk().queue
-    keys = Worker.all_keys(queue=desk().jobs)
+    keys = Worker.all_keys(queue=Queue(QUEUE, connection=queue))
     return int(queue.exists(*keys)) if keys else 0

@@ -1,11 +1,15 @@
 """The API under gunicorn: a few processes, each with threads, because a request mostly waits for Redis."""
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from service.metrics import FOLDER
 from worker.process import die_with_parent
 
 
@@ -21,8 +25,11 @@ class Server(BaseApplication):
             "graceful_timeout": 10,
             "control_socket_disable": True,
             "post_fork": _post_fork,
+            "child_exit": _child_exit,
+            "on_exit": _on_exit,
             "proc_name": "cutaway-api",
         }
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="cutaway-metrics-")
         super().__init__()
 
     def load_config(self) -> None:
@@ -37,3 +44,13 @@ class Server(BaseApplication):
 
 def _post_fork(arbiter: Any, worker: Any) -> None:
     die_with_parent(signal.SIGKILL, worker.ppid)
+
+
+def _child_exit(arbiter: Any, worker: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _on_exit(arbiter: Any) -> None:
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)

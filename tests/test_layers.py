@@ -18,7 +18,7 @@ ALLOWED = {
     *(f"worker.gpt.{name}" for name in ("sampling", "work", "checkpoints", "digests", "folder", "mapped", "_kernels")),
     "worker.gpt.memory",
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe")),
-    *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests")),
+    *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests", "tallies")),
     "worker.settings",
     "worker.process",
 }

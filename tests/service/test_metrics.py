@@ -1,0 +1,127 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+import psutil
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+import worker.store.tallies as tallies
+from service import create_app
+from service.settings import Settings
+from tests.conftest import Servers
+from worker.store.connection import connect
+
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
+
+
+def parsed(text: str) -> dict[tuple[str, ...], float]:
+    """Samples by name and labels' values (in the order of the labels), as Prometheus' own parser reads them."""
+    families = text_string_to_metric_families(text)
+    return {(s.name, *(v for _, v in sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def metrics(client: FlaskClient) -> dict[tuple[str, ...], float]:
+    answer = client.get("/metrics")
+    assert (answer.status_code, answer.mimetype) == (HTTPStatus.OK, "text/plain")
+    return parsed(answer.text)
+
+
+def test_requests_are_counted_by_route_and_status(idle_client: FlaskClient) -> None:
+    unknown = ("cutaway_http_requests_total", "GET", "/v1/models/<model_id>", "404")
+    before = metrics(idle_client).get(unknown, 0)
+    for id in ("one", "two"):
+        assert idle_client.get(f"/v1/models/{id}").status_code == HTTPStatus.NOT_FOUND
+    found = metrics(idle_client)
+    assert found[unknown] == before + 2
+    assert found["cutaway_http_request_seconds_count", "GET", "/v1/models/<model_id>"] >= 2
+
+
+def test_what_has_no_route_is_counted_together(idle_client: FlaskClient) -> None:
+    nowhere = ("cutaway_http_requests_total", "GET", "none", "404")
+    before = metrics(idle_client).get(nowhere, 0)
+    idle_client.get("/nowhere")
+    idle_client.get("/nowhere/else")
+    assert metrics(idle_client)[nowhere] == before + 2
+
+
+def test_a_job_that_waits_is_seen_and_so_are_workers(
+    idle_client: FlaskClient, client: FlaskClient, worker: psutil.Process
+) -> None:
+    idle_client.post("/v1/traces", json={"model": "nano-gpt", "tokens": [0, 1]})
+    idle = metrics(idle_client)
+    assert (idle["cutaway_queue_waiting",], idle["cutaway_workers",]) == (1, 0)
+    assert metrics(client)["cutaway_workers",] == 1
+
+
+def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, idle_servers: Servers) -> None:
+    for took in (0.02, 5.0):
+        tallies.record(connect(idle_servers.queue_url), "trace", "1M", "done", 0.001, took)
+    found = metrics(idle_client)
+    counts = {
+        bound: found["cutaway_job_seconds_bucket", "trace", bound, "done", "1M"] for bound in ("0.01", "0.03", "+Inf")
+    }
+    assert counts == {"0.01": 0, "0.03": 1, "+Inf": 2}
+    assert found["cutaway_job_seconds_count", "trace", "done", "1M"] == 2
+    assert found["cutaway_job_seconds_sum", "trace", "done", "1M"] == 5.02
+    assert found["cutaway_job_wait_seconds_bucket", "trace", "0.01", "done", "1M"] == 2
+
+
+def test_the_cache_tells_its_size_hits_and_misses(idle_client: FlaskClient, idle_servers: Servers) -> None:
+    before = metrics(idle_client)
+    cache = connect(idle_servers.cache_url)
+    cache.set("there", b"x")
+    cache.get("there")
+    cache.get("not there")
+    found = metrics(idle_client)
+    assert found["cutaway_cache_hits_total",] == before["cutaway_cache_hits_total",] + 1
+    assert found["cutaway_cache_misses_total",] == before["cutaway_cache_misses_total",] + 1
+    assert found["cutaway_cache_bytes",] > 0
+
+
+def test_a_redis_that_is_away_leaves_the_rest_readable(servers: Servers) -> None:
+    settings = Settings(queue_url="redis://127.0.0.1:1/0", cache_url=servers.cache_url)
+    found = metrics(create_app(settings).test_client())
+    assert (found["cutaway_redis_up", "queue"], found["cutaway_redis_up", "cache"]) == (0, 1)
+    assert ("cutaway_queue_waiting",) not in found
+    assert found["cutaway_cache_bytes",] > 0
+
+
+def test_processes_of_one_server_count_together(idle_servers: Servers, tmp_path: Path) -> None:
+    environment = idle_servers.environment | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "service", "api", "--port", str(PORT), "--processes", "2", "--threads", "2"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                with suppress(OSError):
+                    read("/healthz")
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            for _ in range(40):
+                read("/v1/models/nano-gpt")
+            asked = ("cutaway_http_requests_total", "GET", "/v1/models/<model_id>", "200")
+            assert {parsed(read("/metrics"))[asked] for _ in range(10)} == {40}
+            assert len(list(tmp_path.glob("cutaway-metrics-*"))) == 1
+        finally:
+            server.send_signal(signal.SIGTERM)
+    assert list(tmp_path.glob("cutaway-metrics-*")) == []
+
+
+def read(path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=5) as answer:
+        text: str = answer.read().decode()
+        return text

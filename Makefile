@@ -9,7 +9,7 @@ DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-compose lint peer bench openapi lock clean
+.PHONY: help run test test-compose lint peer bench examples openapi lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -33,6 +33,10 @@ peer: $(DEV) ## Install what tests and measurements compare with, if it is there
 
 bench: $(RUN) ## Measure and compare
 	@$(BIN)/python -m bench
+
+examples: $(DEV) ## Record the answers to the examples of openapi.yaml, then write it
+	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/test_examples.py -k recorded
+	@$(BIN)/cutaway openapi openapi.yaml
 
 openapi: $(RUN) ## Write openapi.yaml
 	@$(BIN)/cutaway openapi openapi.yaml

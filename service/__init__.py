@@ -12,6 +12,7 @@ from flask_compress import Compress
 from flask_cors import CORS
 from flask_smorest import Api
 
+import service.examples as examples
 import service.health as health
 import service.layouts as layouts
 import service.metrics as metrics
@@ -20,7 +21,7 @@ import service.openapi as openapi
 import service.problems as problems
 import service.traces as traces
 from service.queue import Desk
-from service.schemas import ProblemSchema
+from service.schemas import VALUES, PartialConfigSchema, ProblemSchema
 from service.settings import Settings
 from worker.store.connection import connect
 
@@ -54,12 +55,15 @@ def create_app(given: Settings | None = None) -> Flask:
         "API_TITLE": "Cutaway",
         "API_VERSION": version("cutaway"),
         "OPENAPI_VERSION": "3.1.0",
+        "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
     app.extensions["desk"] = Desk(settings, connect(settings.queue_url), connect(settings.cache_url))
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     Compress(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)
+    api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
+    api.spec.components.schema("Values", component=VALUES)
     for resource in (models, layouts, traces, health, metrics, openapi):
         api.register_blueprint(resource.blueprint)
     problems.register(app)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import flask_smorest
 import marshmallow
@@ -32,6 +33,22 @@ class Blueprint(flask_smorest.Blueprint):
     """One resource's operations."""
 
     ARGUMENTS_PARSER = Parser()
+
+    @classmethod
+    def example(
+        cls,
+        path: dict[str, str] | None = None,
+        query: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        body: Any = None,
+    ) -> Callable[[Any], Any]:
+        """The request that shows what an operation is for; `make examples` asks it and records the answer.
+
+        A path parameter that is left out is the id in the answer to the example of the POST before it:
+        {trace_id} is the trace of POST /v1/traces.
+        """
+        given = {"path": path or {}, "query": query or {}, "headers": headers or {}, "body": body}
+        return cast("Callable[[Any], Any]", cls.doc(**{"x-example": given}))
 
 
 PREFER = {

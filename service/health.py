@@ -25,7 +25,10 @@ blueprint = Blueprint("health", __name__, description="Whether the service can d
 @blueprint.get("/healthz")
 @blueprint.response(200, HealthSchema)
 def alive() -> dict[str, Any]:
-    """Say that this process lives."""
+    """Say that this process lives.
+
+    It asks nobody else: a process that answers need not be started again.
+    """
     return {"status": "ok"}
 
 
@@ -33,7 +36,10 @@ def alive() -> dict[str, Any]:
 @blueprint.response(200, HealthSchema)
 @blueprint.alt_response(503, schema=ProblemSchema)
 def ready() -> Response:
-    """Say whether traces can be computed: both Redis answer and a worker is registered."""
+    """Say whether traces can be computed: both Redis answer and a worker is registered.
+
+    503 says what is missing. A load balancer sends no requests here until this answers 200.
+    """
     settings = desk().settings
     missing = [
         f"the {role}'s Redis does not answer"

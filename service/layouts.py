@@ -35,12 +35,17 @@ blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description
 
 @blueprint.post("")
 @blueprint.arguments(LayoutRequestSchema)
+@blueprint.example(body={"model": "nano-gpt", "tokens": 11}, headers={"Prefer": "wait=10"})
 @blueprint.doc(parameters=[PREFER])
 @blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
 @blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 def create(wanted: dict[str, Any]) -> Response:
-    """Ask for the layout of a model over a number of tokens. The same request is the same layout."""
+    """Ask for the layout of a model over a number of tokens. The same request is the same layout.
+
+    Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
+    whether or not there are weights for it.
+    """
     state = desk().ask("layout", canonical(wanted), desk().settings.layout_timeout)
     return answer(state, "layout", _represent, created=True)
 
@@ -50,13 +55,18 @@ class Layout(MethodView):
     """One layout."""
 
     @blueprint.arguments(LayoutQuery, location="query")
+    @blueprint.example(query={"layers": "0:1", "fields": "id,position,size"})
     @blueprint.doc(parameters=[PREFER], **also(SAFETENSORS))
     @blueprint.response(200, LayoutSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], layout_id: str) -> Response:
-        """Read a layout: as JSON, whole or by layers and fields, or as columns of numbers in a safetensors file."""
+        """Read a layout: as JSON, whole or by layers and fields, or as columns of numbers in a safetensors file.
+
+        `position` is the corner of a block with the smallest x (right), y (down) and z (toward the viewer);
+        `tensor.index` says where in a tensor of the trace the value of each cell lies; `formula` how it is computed.
+        """
         chosen = representation(JSON, SAFETENSORS)
         state = desk().find("layout", layout_id)
         if state is None:

@@ -47,7 +47,10 @@ def describe(model: Model) -> dict[str, Any]:
 @blueprint.get("")
 @blueprint.response(200, ModelsSchema)
 def index() -> dict[str, Any]:
-    """List the models: the presets from small to large, then other checkpoints; and those that cannot be used."""
+    """List the models: the presets from small to large, then other checkpoints; and those that cannot be used.
+
+    Weights are `trained` here, from a `checkpoint`, or `synthetic`: made from a seed, so that only the sizes are real.
+    """
     listed, problems = [], []
     for id in models.ids(_models_dir()):
         try:
@@ -60,20 +63,28 @@ def index() -> dict[str, Any]:
 
 
 @blueprint.get("/<model_id>")
+@blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, ModelSchema)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def get(model_id: str) -> dict[str, Any]:
-    """One model: its sizes, its parameters by part, where its weights come from."""
+    """One model: its sizes, its parameters by part, where its weights come from.
+
+    Sizes have the names of Hugging Face's GPT2Config. Models with equal `digest` and sizes have equal weights.
+    """
     return describe(models.find(model_id, _models_dir()))
 
 
 @blueprint.get("/<model_id>/tensors")
+@blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, TensorsSchema)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def list_tensors(model_id: str) -> dict[str, Any]:
-    """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out)."""
+    """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out).
+
+    The names are those of GPT2Model, without the `transformer.` that language models put before them.
+    """
     catalogue = weights.catalogue(models.find(model_id, _models_dir()).config)
     return {
         "tensors": [
@@ -88,13 +99,17 @@ class Weight(MethodView):
     """One weight."""
 
     @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.example(path={"model_id": "gpt3-175b", "name": "h.95.mlp.c_fc.weight"}, query={"slice": "12287,49148:"})
     @blueprint.doc(**also(tensors.OCTETS))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:
-        """Read a weight or a slice of it: JSON, or raw bytes by Accept. Only the slice is made or read."""
+        """Read a weight or a slice of it: JSON, or raw bytes by Accept. Only the slice is made or read.
+
+        `slice` is basic NumPy slicing: a row of a matrix of GPT-3 costs no more than one of a small model.
+        """
         model = models.find(model_id, _models_dir())
         shape = tensors.find(weights.catalogue(model.config), name, model_id)
         key = tensors.parse_slice(query["slice"], shape)

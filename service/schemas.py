@@ -33,14 +33,23 @@ def moment(**kwargs: Any) -> fields.String:
 class ProblemSchema(Schema):
     """RFC 9457."""
 
-    type = fields.String(required=True)
-    title = fields.String(required=True)
-    status = fields.Integer(required=True)
-    detail = fields.String(required=True)
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
+    type = fields.String(required=True, metadata={"example": "about:blank"})
+    title = fields.String(required=True, metadata={"example": "Unprocessable Entity"})
+    status = fields.Integer(required=True, metadata={"example": 422})
+    detail = fields.String(
+        required=True, metadata={"example": "text: 'D' is no letter of this model: only A, B, C are."}
+    )
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={
+            "description": "by field, what is wrong and what is allowed",
+            "example": {"text": ["'D' is no letter of this model: only A, B, C are."]},
+        },
+    )
 
 
-class ConfigSchema(Schema):
+class PartialConfigSchema(Schema):
     """Sizes by the names of Hugging Face's GPT2Config; what is left out is GPT-2's."""
 
     n_layer = whole(1, LIMITS["n_layer"])
@@ -55,11 +64,19 @@ class ConfigSchema(Schema):
     tie_word_embeddings = fields.Boolean()
 
 
+class ConfigSchema(PartialConfigSchema):
+    """All sizes of a model, by the names of Hugging Face's GPT2Config."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.required = True
+        field_obj.allow_none = False
+
+
 class ModelField(fields.Field[Any]):
     """A model's id or a (partial) configuration. The domain says what of a configuration is wrong."""
 
     def __init__(self, **kwargs: Any) -> None:
-        either = [{"type": "string", "example": "nano-gpt"}, {"$ref": "#/components/schemas/Config"}]
+        either = [{"type": "string", "example": "nano-gpt"}, {"$ref": "#/components/schemas/PartialConfig"}]
         super().__init__(**kwargs, metadata={"oneOf": either})
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | dict[str, Any]:
@@ -90,7 +107,7 @@ class ModelSchema(Schema):
     id = fields.String(required=True)
     name = fields.String(required=True)
     family = fields.String(required=True)
-    note = fields.String()
+    note = fields.String(required=True)
     config = fields.Nested(ConfigSchema, required=True)
     parameters = fields.Nested(PartSchema, required=True)
     weights = fields.Nested(WeightsSchema, required=True)
@@ -132,7 +149,15 @@ class TensorValuesSchema(Schema):
     name = fields.String(required=True)
     shape = fields.List(fields.Integer(), required=True)
     dtype = fields.String(required=True)
-    data = fields.Raw(required=True, allow_none=True, metadata={"description": "a number or nested lists of numbers"})
+    data = fields.Raw(required=True, allow_none=True, metadata={"$ref": "#/components/schemas/Values"})
+
+
+#: The values of a tensor in JSON.
+VALUES = {
+    "description": "a number or nested lists of numbers; −inf is null",
+    "type": ["number", "null", "array"],
+    "items": {"$ref": "#/components/schemas/Values"},
+}
 
 
 class TensorQuery(Schema):
@@ -217,10 +242,10 @@ class SummarySchema(Schema):
     status = fields.String(required=True, validate=validate.OneOf(STATUSES))
     model = fields.String(required=True, allow_none=True, metadata={"description": "null for a size of one's own"})
     created_at = moment(required=True)
-    started_at = moment(allow_none=True)
-    finished_at = moment(allow_none=True)
-    queue_position = fields.Integer(allow_none=True, metadata={"description": "0 is next"})
-    progress = fields.Nested(ProgressSchema, allow_none=True)
+    started_at = moment(required=True, allow_none=True)
+    finished_at = moment(required=True, allow_none=True)
+    queue_position = fields.Integer(required=True, allow_none=True, metadata={"description": "0 is next"})
+    progress = fields.Nested(ProgressSchema, required=True, allow_none=True)
     error = fields.Nested(FailureSchema)
 
 
@@ -243,10 +268,16 @@ class TracesSchema(Schema):
 
 
 class TracesQuery(Schema):
-    model = fields.String()
-    status = fields.String(validate=validate.OneOf(STATUSES))
-    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
-    cursor = fields.Integer(validate=validate.Range(0, 2**53))
+    model = fields.String(metadata={"description": "only those of the model with this id"})
+    status = fields.String(
+        validate=validate.OneOf(STATUSES), metadata={"description": "only those that stand like this now"}
+    )
+    limit = fields.Integer(
+        load_default=50, validate=validate.Range(1, 500), metadata={"description": "how many at most"}
+    )
+    cursor = fields.Integer(
+        validate=validate.Range(0, 2**53), metadata={"description": "`next_cursor` of the page before"}
+    )
 
 
 class LayoutRequestSchema(Schema):

@@ -33,6 +33,9 @@ from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, positions
 from worker.gpt.tokens import TextError, Vocabulary
 
+#: The example that others read: nano-gpt sorts six letters.
+SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
+
 blueprint = Blueprint("traces", __name__, url_prefix="/v1/traces", description="Every value of an inference")
 
 
@@ -41,20 +44,29 @@ class Traces(MethodView):
     """All traces."""
 
     @blueprint.arguments(TraceRequestSchema)
+    @blueprint.example(body=SORTING, headers={"Prefer": "wait=10"})
     @blueprint.doc(parameters=[PREFER])
     @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
     @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def post(self, wanted: dict[str, Any]) -> Response:
-        """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace."""
+        """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace.
+
+        Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
+        The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
+        """
         model, asked = _canonical(wanted)
         timeout = seconds_allowed(model.config, asked, desk().settings)
         return answer(desk().ask("trace", asked, timeout), "trace", _represent, created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
+    @blueprint.example(query={"model": "nano-gpt", "limit": 10})
     @blueprint.response(200, TracesSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
-        """List traces, newest first, a page at a time."""
+        """List traces, newest first, a page at a time.
+
+        `next_cursor` leads to the next page and is null on the last; it stays right while traces are added.
+        """
 
         def wanted(state: State) -> bool:
             fits = query.get("status") in (None, state.status)
@@ -76,13 +88,19 @@ class Trace(MethodView):
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def get(self, trace_id: str) -> Response:
-        """Read a trace: how it stands, and when it is done what it generated and which tensors it holds."""
+        """Read a trace: how it stands, and when it is done what it generated and which tensors it holds.
+
+        What is done never changes and may be kept for ever; until then the answer is not to be stored.
+        """
         return answer(_find(trace_id), "trace", _represent)
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def delete(self, trace_id: str) -> None:
-        """Cancel a trace that is queued or running; forget one that has ended."""
+        """Cancel a trace that is queued or running; forget one that has ended.
+
+        A trace that was cancelled stays to be read as such; asked for again, it is computed again.
+        """
         if not desk().cancel("trace", trace_id):
             raise _unknown(trace_id)
 
@@ -94,7 +112,10 @@ class Trace(MethodView):
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(409, schema=ProblemSchema)
 def list_tensors(trace_id: str) -> Response:
-    """List the tensors that a finished trace holds, in order of computation."""
+    """List the tensors that a finished trace holds, in order of computation.
+
+    The names are TransformerLens's; the statistics leave masked cells (−inf) out.
+    """
     held = _done(trace_id).manifest["tensors"]
     listed = [{"name": name} | {k: v for k, v in slot.items() if k != "offset"} for name, slot in held.items()]
     return immutable(json({"tensors": listed}), trace_id, "tensors")
@@ -105,6 +126,7 @@ class Tensor(MethodView):
     """One tensor of a trace."""
 
     @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.example(path={"name": "blocks.0.attn.pattern"}, query={"slice": "0,0,:3,:3"})
     @blueprint.doc(parameters=[PREFER], **also(tensors.OCTETS))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
@@ -112,7 +134,11 @@ class Tensor(MethodView):
     @blueprint.alt_response(406, schema=ProblemSchema)
     @blueprint.alt_response(409, schema=ProblemSchema)
     def get(self, query: dict[str, Any], trace_id: str, name: str) -> Response:
-        """Read a tensor or a slice of it: JSON, or raw little-endian bytes in C order by Accept."""
+        """Read a tensor or a slice of it: JSON, or raw little-endian bytes in C order by Accept.
+
+        `slice` is basic NumPy slicing, and only what it takes is read. TransformerLens's own names
+        (blocks.0.attn.hook_pattern) are understood as well.
+        """
         held = _done(trace_id).manifest["tensors"]
         name = architecture.value_name(name)
         slot = tensors.find(held, name, "this trace")

@@ -1,0 +1,123 @@
+"""The examples of the OpenAPI description: every operation has one, and it is what the service answers.
+
+RECORD_EXAMPLES=1 (make examples) writes what it answers now.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import pytest
+import schemathesis
+from flask import Flask
+
+import service.openapi as openapi
+from service import create_app
+from service.examples import FILE, shortened
+from service.settings import Settings
+from tests.conftest import running_servers, running_worker
+from tests.service.test_openapi import CHECKS
+
+DESCRIBED, DECLARED = openapi.describe(create_app(Settings()))
+ORDER = {"POST": 0, "GET": 1, "DELETE": 2}  # what is asked for, read, forgotten
+VOLATILE = {"created_at", "started_at", "finished_at", "queue_position", "seconds_left"}
+OPERATIONS = sorted(DECLARED, key=lambda name: ORDER[name.split()[0]])
+
+Example = dict[str, Any]
+
+
+def operation(name: str) -> dict[str, Any]:
+    method, path = name.split()
+    described: dict[str, Any] = DESCRIBED["paths"][path][method.lower()]
+    return described
+
+
+def parameters(name: str) -> list[dict[str, Any]]:
+    return [*DESCRIBED["paths"][name.split()[1]].get("parameters", []), *operation(name).get("parameters", [])]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_and_its_parameters_are_described_in_sentences(name: str) -> None:
+    assert operation(name).get("description", "").endswith("."), "the docstring's second paragraph describes it"
+    undescribed = [parameter["name"] for parameter in parameters(name) if not parameter.get("description")]
+    assert undescribed == [], "metadata={'description': …} in the schema of the query"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_has_an_example_with_its_real_answer(name: str) -> None:
+    described = operation(name)
+    recorded = orjson.loads(FILE.read_bytes()).get(name)
+    assert recorded, "give it @blueprint.example(…) where it needs a body or a path, then: make examples"
+    assert recorded["answer"]["status"] < HTTPStatus.BAD_REQUEST
+    for content in described.get("requestBody", {}).get("content", {}).values():
+        assert content["example"] == recorded["request"]["body"]
+    content = described["responses"][str(recorded["answer"]["status"])].get("content", {})
+    assert [held["example"] for held in content.values() if "example" in held] == [recorded["answer"]["body"]] * bool(
+        content
+    )
+
+
+def test_no_example_is_of_what_is_not_there_any_more() -> None:
+    assert set(orjson.loads(FILE.read_bytes())) <= set(DECLARED), "make examples"
+
+
+def test_the_service_answers_the_examples_as_described_and_as_recorded() -> None:
+    with running_servers() as servers, running_worker(servers):
+        asked = ask_all(create_app(servers.settings))
+    if os.environ.get("RECORD_EXAMPLES"):
+        FILE.write_bytes(orjson.dumps(asked, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    recorded = orjson.loads(FILE.read_bytes())
+    for name, example in asked.items():
+        assert lasting(recorded.get(name)) == lasting(example), f"{name}: if it is right, make examples"
+
+
+def ask_all(app: Flask) -> dict[str, Example]:
+    """Ask every example of an app with nothing in it; each answer is checked against the description."""
+    schema = schemathesis.openapi.from_wsgi("/openapi.yaml", app)
+    ids: dict[str, str] = {}  # by the path of the POST that they come from
+    asked = {}
+    for name in OPERATIONS:
+        method, path = name.split()
+        request = {"path": {}, "query": {}, "headers": {}, "body": None} | DECLARED[name]
+        request["path"] = known(path, ids) | request["path"]
+        body = {} if request["body"] is None else {"body": request["body"], "media_type": "application/json"}
+        case = schema[path][method].Case(path_parameters=request["path"], query=request["query"], **body)
+        answer = case.call_and_validate(checks=CHECKS, headers={"Accept-Encoding": "identity"} | request["headers"])
+        asked[name] = {"request": request, "answer": told(answer)}
+        if method == "POST":
+            ids[path] = answer.json()["id"]
+    return asked
+
+
+def known(path: str, ids: dict[str, str]) -> dict[str, str]:
+    """The path parameters that are ids of what was asked for before."""
+    names = {name: path.partition(f"/{{{name}}}")[0] for name in re.findall(r"{(\w+)}", path)}
+    return {name: ids[before] for name, before in names.items() if before in ids}
+
+
+def told(answer: Any) -> dict[str, Any]:
+    """An answer as the description shows it."""
+    kind = answer.headers.get("content-type", [""])[0].partition(";")[0]
+    if not answer.content:
+        kind, body = "", None
+    elif kind.endswith("json"):
+        body = shortened(orjson.loads(answer.content))
+    elif kind.startswith("text/") or kind.endswith("yaml"):
+        body = shortened(answer.content.decode())
+    else:
+        body = f"{len(answer.content):,} bytes"
+    return {"status": answer.status_code, "type": kind, "body": body}
+
+
+def lasting(value: Any) -> Any:
+    """What of an example is the same each time it is asked."""
+    if isinstance(value, dict):
+        kept = {key: lasting(item) for key, item in value.items() if key not in VOLATILE}
+        return kept if str(value.get("type", "json")).endswith("json") else kept | {"body": "…"}
+    if isinstance(value, list):
+        return [lasting(item) for item in value]
+    return pytest.approx(value, rel=1e-3, abs=1e-6) if isinstance(value, float) else value

@@ -12,6 +12,7 @@ from flask_compress import Compress
 from flask_cors import CORS
 from flask_smorest import Api
 
+import service.docs as docs
 import service.examples as examples
 import service.health as health
 import service.layouts as layouts
@@ -27,6 +28,10 @@ from worker.store.connection import connect
 
 #: What scripts of other origins may read of an answer, besides what they always may.
 EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", "Tensor-Shape", "Tensor-Dtype"]
+
+
+#: What of the documentation is worth compressing.
+TEXTS = ["text/html", "text/css", "text/javascript"]
 
 
 class Json(JSONProvider):
@@ -47,7 +52,7 @@ def create_app(given: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.config |= {
         "MAX_CONTENT_LENGTH": settings.max_body_bytes,
-        "COMPRESS_MIMETYPES": ["application/json", "application/problem+json", "application/yaml"],
+        "COMPRESS_MIMETYPES": [*TEXTS, "application/json", "application/problem+json", "application/yaml"],
         "COMPRESS_ALGORITHM": ["br", "gzip"],
         "COMPRESS_BR_LEVEL": 1,
         "COMPRESS_LEVEL": 1,
@@ -64,8 +69,9 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
     api.spec.components.schema("Values", component=VALUES)
-    for resource in (models, layouts, traces, health, metrics, openapi):
+    for resource in (models, layouts, traces, health, metrics, openapi, docs):
         api.register_blueprint(resource.blueprint)
+    app.register_blueprint(docs.assets)
     problems.register(app)
     metrics.register(app)
     return app

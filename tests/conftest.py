@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from service import create_app, redis_server
 from service.settings import Settings
@@ -100,6 +102,17 @@ def app(servers: Servers) -> Flask:
 def client(app: Flask, worker: psutil.Process) -> FlaskClient:
     """A client of the service, with a worker behind it."""
     return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def address(app: Flask, worker: psutil.Process) -> Iterator[str]:
+    """Where the service can be asked over HTTP, with a worker behind it."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+    thread.join()
 
 
 @pytest.fixture

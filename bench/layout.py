@@ -1,4 +1,4 @@
-"""How long the largest layouts take: placed, and encoded as columns in a safetensors file."""
+"""How long the largest layouts take: placed, encoded as columns in a safetensors file, and as boxes in a GLB."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bench.figures import seconds
 from worker.gpt import counts
 from worker.gpt.config import PRESETS, Config
 from worker.layout.encode import safetensors
+from worker.layout.gltf import glb
 from worker.layout.place import place
 
 LIMIT = "limit: 60 ms and 100 MB on one core (the original's generator: 230 ms, 163 MB for 94,286 blocks)"
@@ -19,6 +20,7 @@ def run() -> None:
     """Print time and memory of GPT-3 175B at 2,048 tokens, and of a model of 5·10¹² parameters at 256,000."""
     print("Layouts, placed and encoded as columns")
     _measure("gpt3-175b, 2,048 tokens", PRESETS["gpt3-175b"].config, 2048, LIMIT)
+    _boxes("gpt3-175b", PRESETS["gpt3-175b"].config, 2048, "limit: 300 ms from the finished layout")
     name = f"{counts.total(FIVE_TRILLION):.2e} parameters, 256,000 tokens"
     _measure(name, FIVE_TRILLION, 256_000, "no limit: it has to be possible")
 
@@ -33,4 +35,13 @@ def _measure(name: str, config: Config, tokens: int, limit: str) -> None:
     print(f"  {name}: {blocks:,} blocks, {size / 1e6:.1f} MB")
     first, median = taken[0] * 1e3, statistics.median(taken) * 1e3
     print(f"    first {first:.1f} ms, median {median:.1f} ms, peak {peak / 1e6:.1f} MB")
+    print(f"    {limit}")
+
+
+def _boxes(name: str, config: Config, tokens: int, limit: str) -> None:
+    geometry = place(config, tokens)
+    taken = seconds(lambda: glb(geometry), 20)
+    size = sum(map(len, glb(geometry)))
+    print(f"  {name} as a GLB: {size / 1e6:.1f} MB")
+    print(f"    first {taken[0] * 1e3:.1f} ms, median {statistics.median(taken) * 1e3:.1f} ms")
     print(f"    {limit}")

@@ -23,10 +23,12 @@ from service.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, Prob
 from worker.gpt.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry, Plan
+from worker.layout.gltf import INSTANCE_BYTES, glb
 
 SAFETENSORS = "application/x-safetensors"
+GLB = "model/gltf-binary"
 MAX_JSON_BLOCKS = 20_000
-MAX_COLUMN_BYTES = 512 << 20
+MAX_FILE_BYTES = 512 << 20  # of a layout in a file; what is larger comes by layers
 _MAX_LINKS = 10_000
 _BLOCK_BYTES = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in COLUMNS.values())
 
@@ -56,24 +58,24 @@ class Layout(MethodView):
 
     @blueprint.arguments(LayoutQuery, location="query")
     @blueprint.example(query={"layers": "0:1", "fields": "id,position,size"})
-    @blueprint.doc(parameters=[PREFER], **also(SAFETENSORS))
+    @blueprint.doc(parameters=[PREFER], **also(SAFETENSORS, GLB))
     @blueprint.response(200, LayoutSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], layout_id: str) -> Response:
-        """Read a layout: as JSON, whole or by layers and fields, or as columns of numbers in a safetensors file.
+        """Read a layout: JSON, by layers and fields; columns of numbers in a safetensors file; boxes in a GLB.
 
         `position` is the corner of a block with the smallest x (right), y (down) and z (toward the viewer);
         `tensor.index` says where in a tensor of the trace the value of each cell lies; `formula` how it is computed.
         """
-        chosen = representation(JSON, SAFETENSORS)
+        chosen = representation(JSON, SAFETENSORS, GLB)
         state = desk().find("layout", layout_id)
         if state is None:
             raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
         if state.status != "done" or chosen == JSON:
             return answer(state, "layout", lambda state: _represent(state, query))
-        return _columns(state, query)
+        return _file(state, query, chosen)
 
 
 def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -110,17 +112,17 @@ def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, A
     }
 
 
-def _columns(state: State, query: dict[str, Any]) -> Response:
+def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
     geometry = _geometry(state)
     for name in ("heads", "fields_"):
         if name in query:
-            raise Invalid({name.rstrip("_"): ["Columns come whole: only layers can be chosen."]})
+            raise Invalid({name.rstrip("_"): [f"{media_type} comes whole: only layers can be chosen."]})
     layers, _ = _parts(geometry, query)
-    nbytes = _BLOCK_BYTES * geometry.count_in(layers)
-    if nbytes > MAX_COLUMN_BYTES:
-        raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_COLUMN_BYTES:,}: fewer."]})
-    content = safetensors(geometry, layers)
-    response = octets([bytes(content)], len(content), SAFETENSORS)
+    nbytes = geometry.count_in(layers) * (INSTANCE_BYTES if media_type == GLB else _BLOCK_BYTES)
+    if nbytes > MAX_FILE_BYTES:
+        raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_FILE_BYTES:,}: fewer."]})
+    chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
+    response = octets(map(bytes, chunks), sum(map(len, chunks)), media_type)
     return immutable(response, state.id, request.query_string.decode())
 
 

@@ -17,7 +17,7 @@ ALLOWED = {
     *(f"worker.gpt.{name}" for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena")),
     *(f"worker.gpt.{name}" for name in ("sampling", "work", "checkpoints", "digests", "folder", "mapped", "_kernels")),
     "worker.gpt.memory",
-    *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe")),
+    *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests", "tallies")),
     "worker.settings",
     "worker.process",

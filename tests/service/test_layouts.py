@@ -15,12 +15,14 @@ from werkzeug.test import TestResponse
 
 from service.layouts import MAX_JSON_BLOCKS
 from tests.conftest import Servers
+from tests.glb import Glb
 from worker.layout.describe import FIELDS
 from worker.store.connection import connect
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}
 COLUMNS = {"Accept": "application/x-safetensors"}
+BOXES = {"Accept": "model/gltf-binary"}
 NANO_BLOCKS = 4 + 3 * (5 + 3 * 14 + 17) + 10  # both ends of the model; of a layer: its first norm, 3 heads, the rest
 
 
@@ -120,7 +122,7 @@ def test_a_layout_is_asked_for_without_waiting(idle_client: FlaskClient) -> None
     answer = idle_client.post("/v1/layouts", json={"model": "gpt2"})
     assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.ACCEPTED, "queued")
     assert "blocks" not in answer.get_json()
-    for headers in ({}, COLUMNS):
+    for headers in ({}, COLUMNS, BOXES):
         unfinished = idle_client.get(answer.headers["Location"], headers=headers)
         assert (unfinished.status_code, unfinished.get_json()["status"]) == (HTTPStatus.OK, "queued")
         assert unfinished.headers["Cache-Control"] == "no-store"
@@ -231,15 +233,17 @@ def test_the_columns_of_the_largest_preset_are_all_of_it(client: FlaskClient) ->
 
 
 @pytest.mark.parametrize(("query", "field"), [("heads=0:1", "heads"), ("fields=id", "fields"), ("layers=9:", "layers")])
-def test_columns_have_no_heads_or_fields_to_choose(client: FlaskClient, nano: Body, query: str, field: str) -> None:
-    answer = client.get(url(nano, f"?{query}"), headers=COLUMNS)
-    assert (answer.status_code, list(answer.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, [field])
+def test_files_have_no_heads_or_fields_to_choose(client: FlaskClient, nano: Body, query: str, field: str) -> None:
+    for headers in (COLUMNS, BOXES):
+        answer = client.get(url(nano, f"?{query}"), headers=headers)
+        assert (answer.status_code, list(answer.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, [field])
 
 
-def test_columns_too_large_for_an_answer_are_422_and_their_parts_are_not(client: FlaskClient) -> None:
+def test_files_too_large_for_an_answer_are_422_and_their_parts_are_not(client: FlaskClient) -> None:
     layout = done(client, model={"n_layer": 10_000, "n_head": 100, "n_embd": 100, "n_positions": 4})
-    whole = client.get(url(layout), headers=COLUMNS)
-    assert (whole.status_code, list(whole.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, ["layers"])
+    for headers in (COLUMNS, BOXES):
+        whole = client.get(url(layout), headers=headers)
+        assert (whole.status_code, list(whole.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, ["layers"])
     table, _ = columns(client.get(url(layout, "?layers=9999:"), headers=COLUMNS))
     assert table["layer"].max() == 9999
 
@@ -247,7 +251,37 @@ def test_columns_too_large_for_an_answer_are_422_and_their_parts_are_not(client:
 def test_another_representation_is_406_listing_what_there_is(client: FlaskClient, nano: Body) -> None:
     answer = client.get(url(nano), headers={"Accept": "image/png"})
     assert answer.status_code == HTTPStatus.NOT_ACCEPTABLE
-    assert "application/json or application/x-safetensors" in answer.get_json()["detail"]
+    assert "application/json or application/x-safetensors or model/gltf-binary" in answer.get_json()["detail"]
+
+
+# ------------------------------------------------------------------------------------------------------- boxes
+
+
+@pytest.mark.parametrize("query", ["", "?layers=0:1", "?layers=1:"])
+@pytest.mark.parametrize("style", ["columns", "llm-viz"])
+@pytest.mark.parametrize("model", ["nano-gpt", "gpt2-medium"])
+def test_the_boxes_are_the_blocks_of_the_same_layers(client: FlaskClient, model: str, style: str, query: str) -> None:
+    layout = done(client, model=model, style=style)
+    blocks = client.get(url(layout, query)).get_json()["blocks"]
+    answer = client.get(url(layout, query), headers=BOXES)
+    assert (answer.status_code, answer.content_type) == (HTTPStatus.OK, "model/gltf-binary"), answer.text
+    file = Glb(answer.data)
+    assert file.ids() == [block["id"] for block in blocks]
+    position = np.concatenate([np.array(node["translation"]) + found["TRANSLATION"] for node, found in file.parts])
+    size = np.concatenate([found["SCALE"] for _, found in file.parts])
+    far = np.abs([corner for node, _ in file.parts for corner in node["translation"]]).max()
+    np.testing.assert_allclose(position, [block["position"] for block in blocks], rtol=0, atol=far * 2.0**-23)
+    np.testing.assert_array_equal(size, np.array([block["size"] for block in blocks], np.float32))
+
+
+def test_boxes_are_kept_for_ever(client: FlaskClient, nano: Body) -> None:
+    answer = client.get(url(nano), headers=BOXES)
+    assert answer.headers["Content-Length"] == str(len(answer.data))
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    unchanged = client.get(url(nano), headers=BOXES | {"If-None-Match": answer.headers["ETag"]})
+    assert (unchanged.status_code, unchanged.data) == (HTTPStatus.NOT_MODIFIED, b"")
+    others = [client.get(url(nano, query), headers=headers) for query, headers in (("?layers=:", BOXES), ("", COLUMNS))]
+    assert answer.headers["ETag"] not in {other.headers["ETag"] for other in others}
 
 
 # ------------------------------------------------------------------------------------------------------ limits

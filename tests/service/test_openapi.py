@@ -104,7 +104,8 @@ def test_answers_are_as_described(
 ) -> None:
     schema, known = driven
     names = ["probs", "blocks.0.attn.scores", "h.0.ln_1.bias"]
-    accepts = ["*/*", "application/json", "application/octet-stream", "application/x-safetensors", "text/html"]
+    kinds = ["json", "octet-stream", "x-safetensors"]
+    accepts = ["*/*", *(f"application/{kind}" for kind in kinds), "model/gltf-binary", "text/html"]
 
     @settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(

@@ -83,20 +83,28 @@ def _entries(geometry: Geometry, layers: range) -> dict[str, tuple[DTypeLike, tu
     return {name: (dtype, (rows, *row)) for name, (dtype, row) in COLUMNS.items()}
 
 
-def _metadata(geometry: Geometry, layers: range) -> dict[str, str]:
+def described(geometry: Geometry, layers: range) -> dict[str, Any]:
+    """What the numbers in the columns of these layers mean: the names of roles and kinds, and the ids of blocks."""
     kinds = [
         {"id": kind.id, "name": kind.name, "role": kind.role, "scope": kind.scope, "dims": kind.cells,
          "minor": kind.minor, "tensor": kind.tensor, "merges": MERGED.get(kind.id, ())}
         for kind in geometry.kinds
     ]  # fmt: skip
     return {
-        "roles": json.dumps(ROLES),
-        "kinds": json.dumps(kinds, ensure_ascii=False),
+        "roles": ROLES,
+        "kinds": kinds,
         "style": geometry.style,
-        "cell": repr(geometry.cell),
-        "margin": repr(geometry.margin),
-        "count": str(geometry.count),
+        "cell": geometry.cell,
+        "margin": geometry.margin,
+        "count": geometry.count,
         "layers": f"{layers.start}:{layers.stop}",
+    }
+
+
+def _metadata(geometry: Geometry, layers: range) -> dict[str, str]:
+    told = described(geometry, layers)
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in told.items()
     }
 
 

@@ -1,0 +1,197 @@
+"""A geometry as a glTF 2.0 binary file (GLB): one unit box, drawn once a block by EXT_mesh_gpu_instancing.
+
+float32 cannot hold the extent of a large model to a cell. So every layer has a node with its own origin, which JSON
+holds to the last digit, and its blocks stand relative to it. What is the same in every layer is in the file once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from worker.gpt.architecture import Role
+from worker.layout.encode import ROLES, columns, described
+from worker.layout.geometry import Geometry
+
+INSTANCING = "EXT_mesh_gpu_instancing"
+INSTANCE_BYTES = 48  # of a block, at most: three vectors and three numbers of four bytes
+COLORS: dict[Role, tuple[float, float, float]] = {
+    "weight": (0.08, 0.16, 0.72),
+    "activation": (0.06, 0.42, 0.12),
+    "statistic": (0.72, 0.32, 0.04),
+}  # linear red, green and blue
+
+_FLOAT, _USHORT = 5126, 5123  # component types
+_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963  # what a view is for
+_TYPES = {1: "SCALAR", 3: "VEC3"}
+_JSON, _BIN = 0x4E4F534A, 0x004E4942  # chunk types
+
+Array = NDArray[Any]
+
+
+def glb(geometry: Geometry, layers: slice | range | None = None) -> list[bytes | memoryview]:
+    """The file of these layers' blocks (what is before them comes with the first, what is after with the last).
+
+    Its root turns y down, as in the layout, to glTF's y up; below it all is in model units of the layout: a block
+    is the box from its node's translation + TRANSLATION to SCALE beyond that. Instances are in block order. `_ID` is
+    a block's row in the columns of the same layers, `_KIND` its place in `kinds` of the root's extras, whose id
+    pattern, `_HEAD` (-1: of none) and `layer` in the node's extras make its id. All are float32, which holds
+    whole numbers up to 2²⁴ exactly: glTF has 32-bit integers for indices of triangles only.
+
+    Comes in chunks, of 16 bytes a block and 32 more a block of one layer. Raises ValueError for layers that the
+    model does not have.
+    """
+    span = geometry.layers(layers)
+    parts = list(_parts(geometry, span))
+    file = _File()
+    box, triangles = _box(file)
+    root = {"name": "layout", "scale": [1, -1, 1], "extras": described(geometry, span)}
+    nodes = [root | {"children": list(range(1, len(parts) + 1))}, *_nodes(file, parts)]
+    return file.chunks(
+        {
+            "asset": {"version": "2.0", "generator": "Cutaway"},
+            "extensionsUsed": [INSTANCING],
+            "extensionsRequired": [INSTANCING],
+            "scene": 0,
+            "scenes": [{"nodes": [0]}],
+            "nodes": nodes,
+            "meshes": [{"primitives": [box | {"indices": file.indices(triangles)}]} for _ in parts],
+            "materials": [{"name": "block", "pbrMetallicRoughness": {"metallicFactor": 0}}],
+        }
+    )
+
+
+class _Part(NamedTuple):
+    """The blocks that share an origin: those of a layer, or before or after all layers."""
+
+    name: str
+    layer: int | None
+    first: int  # row of its first block
+    origin: list[float]  # the middle of its box
+    translation: NDArray[np.float32]  # [n, 3]
+    same: dict[str, Array]  # the other columns; like parts share the first one's
+
+
+def _parts(geometry: Geometry, layers: range) -> Iterator[_Part]:
+    same: dict[str, dict[str, Array]] = {}
+    first = 0
+    for layer in layers:
+        table = columns(geometry, range(layer, layer + 1))
+        inside = np.flatnonzero(table["layer"] >= 0)
+        stops = [0, int(inside[0]), int(inside[-1]) + 1, len(table["layer"])]
+        for section, start, stop in zip(("embedding", "blocks", "unembedding"), stops, stops[1:], strict=False):
+            if start == stop:
+                continue
+            rows = {name: column[start:stop] for name, column in table.items()}
+            low, size = rows.pop("position"), rows["size"]
+            origin = (low.min(0) + (low + size).max(0)) / 2
+            of_layer = section == "blocks"
+            yield _Part(
+                f"blocks.{layer}" if of_layer else section,
+                layer if of_layer else None,
+                first,
+                origin.tolist(),
+                (low - origin).astype("<f4"),
+                same.setdefault(section, rows),
+            )
+            first += stop - start
+
+
+def _nodes(file: _File, parts: list[_Part]) -> list[dict[str, Any]]:
+    kinds_of_part = list({id(part.same): part.same for part in parts}.values())
+    shared = _shared(file, kinds_of_part)
+    of_part = {id(same): accessors for same, accessors in zip(kinds_of_part, shared, strict=True)}
+    lengths = [len(part.translation) for part in parts]
+    places = file.accessors([part.translation for part in parts])
+    numbers = file.accessors(np.split(np.arange(sum(lengths), dtype="<f4"), np.cumsum(lengths)[:-1]))
+    return [
+        {
+            "name": part.name,
+            "mesh": n,
+            "translation": part.origin,
+            "extras": {"layer": part.layer, "first": part.first, "count": lengths[n]},
+            "extensions": {
+                INSTANCING: {"attributes": {"TRANSLATION": places[n], "_ID": numbers[n], **of_part[id(part.same)]}}
+            },
+        }
+        for n, part in enumerate(parts)
+    ]
+
+
+def _shared(file: _File, tables: list[dict[str, Array]]) -> list[dict[str, int]]:
+    """The accessors of what all layers have in common."""
+    palette = np.array([COLORS[role] for role in ROLES], "<f4")
+    columns_of = {
+        "SCALE": [table["size"].astype("<f4") for table in tables],
+        "_COLOR_0": [palette[table["role"]] for table in tables],
+        "_KIND": [table["kind"].astype("<f4") for table in tables],
+        "_HEAD": [table["head"].astype("<f4") for table in tables],
+    }
+    accessors = {name: file.accessors(arrays) for name, arrays in columns_of.items()}
+    return [{name: found[n] for name, found in accessors.items()} for n in range(len(tables))]
+
+
+def _box(file: _File) -> tuple[dict[str, Any], int]:
+    """The box from 0 to 1, each of its faces with corners of its own, and the view of its triangles."""
+    corners, normals = [], []
+    for axis in range(3):
+        for side in (0, 1):
+            for u, v in ((0, 0), (1, 0), (1, 1), (0, 1))[:: 1 if side else -1]:  # counter-clockwise from outside
+                corners.append(np.roll([side, u, v], axis))
+                normals.append(np.roll([2 * side - 1, 0, 0], axis))
+    [position], [normal] = (file.accessors([np.array(vectors, "<f4")]) for vectors in (corners, normals))
+    file.described[position] |= {"min": [0, 0, 0], "max": [1, 1, 1]}
+    faces = 4 * np.arange(6, dtype="<u2")[:, None] + np.array([0, 1, 2, 0, 2, 3], "<u2")
+    primitive = {"attributes": {"POSITION": position, "NORMAL": normal}, "material": 0}
+    return primitive, file.view([faces], _ELEMENT_ARRAY_BUFFER)
+
+
+@dataclass
+class _File:
+    """The binary part of a file as it comes together."""
+
+    arrays: list[Array] = field(default_factory=list)
+    views: list[dict[str, Any]] = field(default_factory=list)
+    described: list[dict[str, Any]] = field(default_factory=list)
+    size: int = 0
+
+    def view(self, arrays: list[Array], target: int, **more: int) -> int:
+        """A view of arrays, one after another."""
+        length = sum(array.nbytes for array in arrays)
+        self.views.append({"buffer": 0, "byteOffset": self.size, "byteLength": length, "target": target, **more})
+        self.arrays += arrays
+        self.size += length
+        return len(self.views) - 1
+
+    def accessors(self, arrays: list[Array]) -> list[int]:
+        """A view of arrays of float32, [n] or [n, 3] each, and an accessor of each."""
+        width = arrays[0][0].size
+        view, start, first = self.view(arrays, _ARRAY_BUFFER, byteStride=4 * width), 0, len(self.described)
+        for array in arrays:
+            self.described.append(
+                {"bufferView": view, "byteOffset": start, "componentType": _FLOAT, "count": len(array),
+                 "type": _TYPES[width]}
+            )  # fmt: skip
+            start += array.nbytes
+        return list(range(first, len(self.described)))
+
+    def indices(self, view: int) -> int:
+        """One more accessor of a view of uint16: meshes that share all of theirs are one mesh to some readers."""
+        count = self.views[view]["byteLength"] // 2
+        self.described.append({"bufferView": view, "componentType": _USHORT, "count": count, "type": "SCALAR"})
+        return len(self.described) - 1
+
+    def chunks(self, head: dict[str, Any]) -> list[bytes | memoryview]:
+        """The file: its header, the JSON `head` with what is known here, and the arrays."""
+        told = {"buffers": [{"byteLength": self.size}], "bufferViews": self.views, "accessors": self.described}
+        text = orjson.dumps(head | told)
+        text += b" " * (-len(text) % 4)
+        length = 12 + 8 + len(text) + 8 + self.size
+        words = np.array([0x46546C67, 2, length, len(text), _JSON], "<u4").tobytes()  # 0x46546C67: "glTF"
+        binary = np.array([self.size, _BIN], "<u4").tobytes()
+        return [words + text + binary, *(array.data.cast("B") for array in self.arrays)]

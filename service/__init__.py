@@ -14,6 +14,7 @@ from flask_smorest import Api
 
 import service.docs as docs
 import service.examples as examples
+import service.exports as exports
 import service.health as health
 import service.layouts as layouts
 import service.metrics as metrics
@@ -57,6 +58,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "COMPRESS_BR_LEVEL": 1,
         "COMPRESS_LEVEL": 1,
         "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
+        "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": ["exports.model", "exports.trace"],
         "API_TITLE": "Cutaway",
         "API_VERSION": version("cutaway"),
         "OPENAPI_VERSION": "3.1.0",
@@ -69,7 +71,7 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
     api.spec.components.schema("Values", component=VALUES)
-    for resource in (models, layouts, traces, health, metrics, openapi, docs):
+    for resource in (models, layouts, traces, exports, health, metrics, openapi, docs):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     problems.register(app)

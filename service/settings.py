@@ -13,4 +13,5 @@ class Settings(worker.settings.Settings):
 
     cors_origins: str = "*"  # who may read from a browser, separated by commas
     max_body_bytes: int = 8 << 20
+    max_export_bytes: int = 1 << 30  # of a model or a trace in another program's format
     max_wait: int = 60  # the longest that `Prefer: wait` holds a request

@@ -70,11 +70,11 @@ class Traces(MethodView):
 
         def wanted(state: State) -> bool:
             fits = query.get("status") in (None, state.status)
-            return fits and query.get("model") in (None, _recalled(state).id)
+            return fits and query.get("model") in (None, recalled(state).id)
 
         found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
         return {
-            "traces": [summary(state) | {"model": _recalled(state).id} for state in found],
+            "traces": [summary(state) | {"model": recalled(state).id} for state in found],
             "next_cursor": None if cursor is None else str(cursor),
         }
 
@@ -116,7 +116,7 @@ def list_tensors(trace_id: str) -> Response:
 
     The names are TransformerLens's; the statistics leave masked cells (−inf) out.
     """
-    held = _done(trace_id).manifest["tensors"]
+    held = done(trace_id).manifest["tensors"]
     listed = [{"name": name} | {k: v for k, v in slot.items() if k != "offset"} for name, slot in held.items()]
     return immutable(json({"tensors": listed}), trace_id, "tensors")
 
@@ -139,7 +139,7 @@ class Tensor(MethodView):
         `slice` is basic NumPy slicing, and only what it takes is read. TransformerLens's own names
         (blocks.0.attn.hook_pattern) are understood as well.
         """
-        held = _done(trace_id).manifest["tensors"]
+        held = done(trace_id).manifest["tensors"]
         name = architecture.value_name(name)
         slot = tensors.find(held, name, "this trace")
         shape = tuple(slot["shape"])
@@ -217,7 +217,8 @@ def _find(trace_id: str) -> State:
     return state
 
 
-def _done(trace_id: str) -> State:
+def done(trace_id: str) -> State:
+    """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
     state = _find(trace_id)
     if state.status in UNFINISHED and preferred_wait():
         state = desk().wait("trace", trace_id, preferred_wait()) or state
@@ -235,12 +236,13 @@ def _not_done(why: str) -> Conflict:
     return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
 
 
-def _recalled(state: State) -> Model:
+def recalled(state: State) -> Model:
+    """The model of a trace, even if its weights are not here any more."""
     return models.recall(state.request, desk().settings.models_dir)
 
 
 def _represent(state: State) -> dict[str, Any]:
-    model, asked = _recalled(state), state.request
+    model, asked = recalled(state), state.request
     config, weights = model.config.to_mapping(), {"source": model.source, "digest": model.digest, "note": model.note}
     vocabulary = model.vocabulary
     told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]

@@ -28,6 +28,7 @@ COLORS: dict[Role, tuple[float, float, float]] = {
 
 _FLOAT, _USHORT = 5126, 5123  # component types
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963  # what a view is for
+_ROWS = 1 << 14  # of the columns that are made at a time
 _TYPES = {1: "SCALAR", 3: "VEC3"}
 _JSON, _BIN = 0x4E4F534A, 0x004E4942  # chunk types
 
@@ -79,27 +80,24 @@ class _Part(NamedTuple):
 
 def _parts(geometry: Geometry, layers: range) -> Iterator[_Part]:
     same: dict[str, dict[str, Array]] = {}
-    first = 0
-    for layer in layers:
-        table = columns(geometry, range(layer, layer + 1))
+    first, together = 0, max(1, _ROWS // geometry.count_in(layers[:1]))
+    for at in range(0, len(layers), together):
+        table = columns(geometry, layers[at : at + together])
         inside = np.flatnonzero(table["layer"] >= 0)
         stops = [0, int(inside[0]), int(inside[-1]) + 1, len(table["layer"])]
         for section, start, stop in zip(("embedding", "blocks", "unembedding"), stops, stops[1:], strict=False):
             if start == stop:
                 continue
-            rows = {name: column[start:stop] for name, column in table.items()}
-            low, size = rows.pop("position"), rows["size"]
-            origin = (low.min(0) + (low + size).max(0)) / 2
-            of_layer = section == "blocks"
-            yield _Part(
-                f"blocks.{layer}" if of_layer else section,
-                layer if of_layer else None,
-                first,
-                origin.tolist(),
-                (low - origin).astype("<f4"),
-                same.setdefault(section, rows),
-            )
-            first += stop - start
+            of = layers[at : at + together] if section == "blocks" else [None]
+            rows = {name: array[start:stop].reshape(len(of), -1, *array.shape[1:]) for name, array in table.items()}
+            low, size = rows["position"], rows["size"]
+            origins = (low.min(1) + (low + size).max(1)) / 2  # [parts, 3]
+            places = (low - origins[:, None]).astype("<f4")
+            shared = same.setdefault(section, {name: array[0] for name, array in rows.items()})
+            for layer, origin, translation in zip(of, origins.tolist(), places, strict=True):
+                name = section if layer is None else f"{section}.{layer}"
+                yield _Part(name, layer, first, origin, translation, shared)
+                first += len(translation)
 
 
 def _nodes(file: _File, parts: list[_Part]) -> list[dict[str, Any]]:

@@ -70,12 +70,12 @@ def glb(geometry: Geometry, layers: slice | range | None = None) -> list[bytes |
 class _Part(NamedTuple):
     """The blocks that share an origin: those of a layer, or before or after all layers."""
 
-    name: str
+    section: str
     layer: int | None
     first: int  # row of its first block
     origin: list[float]  # the middle of its box
     translation: NDArray[np.float32]  # [n, 3]
-    same: dict[str, Array]  # the other columns; like parts share the first one's
+    same: dict[str, Array]  # the columns that all parts of its section have in common
 
 
 def _parts(geometry: Geometry, layers: range) -> Iterator[_Part]:
@@ -95,43 +95,40 @@ def _parts(geometry: Geometry, layers: range) -> Iterator[_Part]:
             places = (low - origins[:, None]).astype("<f4")
             shared = same.setdefault(section, {name: array[0] for name, array in rows.items()})
             for layer, origin, translation in zip(of, origins.tolist(), places, strict=True):
-                name = section if layer is None else f"{section}.{layer}"
-                yield _Part(name, layer, first, origin, translation, shared)
+                yield _Part(section, layer, first, origin, translation, shared)
                 first += len(translation)
 
 
 def _nodes(file: _File, parts: list[_Part]) -> list[dict[str, Any]]:
-    kinds_of_part = list({id(part.same): part.same for part in parts}.values())
-    shared = _shared(file, kinds_of_part)
-    of_part = {id(same): accessors for same, accessors in zip(kinds_of_part, shared, strict=True)}
+    shared = _shared(file, {part.section: part.same for part in parts})
     lengths = [len(part.translation) for part in parts]
     places = file.accessors([part.translation for part in parts])
     numbers = file.accessors(np.split(np.arange(sum(lengths), dtype="<f4"), np.cumsum(lengths)[:-1]))
     return [
         {
-            "name": part.name,
+            "name": part.section if part.layer is None else f"{part.section}.{part.layer}",
             "mesh": n,
             "translation": part.origin,
             "extras": {"layer": part.layer, "first": part.first, "count": lengths[n]},
             "extensions": {
-                INSTANCING: {"attributes": {"TRANSLATION": places[n], "_ID": numbers[n], **of_part[id(part.same)]}}
+                INSTANCING: {"attributes": {"TRANSLATION": places[n], "_ID": numbers[n], **shared[part.section]}}
             },
         }
         for n, part in enumerate(parts)
     ]
 
 
-def _shared(file: _File, tables: list[dict[str, Array]]) -> list[dict[str, int]]:
-    """The accessors of what all layers have in common."""
+def _shared(file: _File, tables: dict[str, dict[str, Array]]) -> dict[str, dict[str, int]]:
+    """The accessors of what the parts of each section have in common, by the names of attributes."""
     palette = np.array([COLORS[role] for role in ROLES], "<f4")
-    columns_of = {
-        "SCALE": [table["size"].astype("<f4") for table in tables],
-        "_COLOR_0": [palette[table["role"]] for table in tables],
-        "_KIND": [table["kind"].astype("<f4") for table in tables],
-        "_HEAD": [table["head"].astype("<f4") for table in tables],
+    values = {
+        "SCALE": [table["size"].astype("<f4") for table in tables.values()],
+        "_COLOR_0": [palette[table["role"]] for table in tables.values()],
+        "_KIND": [table["kind"].astype("<f4") for table in tables.values()],
+        "_HEAD": [table["head"].astype("<f4") for table in tables.values()],
     }
-    accessors = {name: file.accessors(arrays) for name, arrays in columns_of.items()}
-    return [{name: found[n] for name, found in accessors.items()} for n in range(len(tables))]
+    accessors = {name: file.accessors(arrays) for name, arrays in values.items()}
+    return {section: {name: found[n] for name, found in accessors.items()} for n, section in enumerate(tables)}
 
 
 def _box(file: _File) -> tuple[dict[str, Any], int]:

@@ -9,7 +9,7 @@ DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-compose lint peer bench examples openapi lock clean
+.PHONY: help run test test-compose lint peer types bench examples openapi lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -30,6 +30,9 @@ lint: $(DEV) ## Check style and types
 
 peer: $(DEV) ## Install what tests and measurements compare with, if it is there (PyTorch: large)
 	@$(PIP) --no-build-isolation --editable '.[peer]'
+
+types: | $(VENV)/pyvenv.cfg ## Install what makes TypeScript types of openapi.yaml and checks them (needs Node.js)
+	@npm install --silent --no-save --no-package-lock --prefix $(VENV)/node openapi-typescript@7.13.0 typescript@5.9.3
 
 bench: $(RUN) ## Measure and compare
 	@$(BIN)/python -m bench

@@ -9,6 +9,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS, MAX_BATCH
 
 STATUSES = ["queued", "running", "done", "failed", "cancelled"]
+STYLES = ["columns", "llm-viz"]
 
 
 def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:
@@ -149,14 +150,18 @@ class TensorValuesSchema(Schema):
     name = fields.String(required=True)
     shape = fields.List(fields.Integer(), required=True)
     dtype = fields.String(required=True)
-    data = fields.Raw(required=True, allow_none=True, metadata={"$ref": "#/components/schemas/Values"})
+    data = fields.Raw(required=True, allow_none=True, metadata={"allOf": [{"$ref": "#/components/schemas/Values"}]})
+
+
+def _nested(axes: int) -> dict[str, Any]:
+    """Lists in lists of numbers. A schema that refers to itself would say it, but TypeScript can't."""
+    return {"type": "array", "items": _nested(axes - 1)} if axes else {"type": ["number", "null"]}
 
 
 #: The values of a tensor in JSON.
 VALUES = {
     "description": "a number or nested lists of numbers; −inf is null",
-    "type": ["number", "null", "array"],
-    "items": {"$ref": "#/components/schemas/Values"},
+    "anyOf": [_nested(axes) for axes in range(5)],
 }
 
 
@@ -286,7 +291,7 @@ class LayoutRequestSchema(Schema):
     model = ModelField(required=True)
     tokens = whole(1, LIMITS["n_positions"], allow_none=True, load_default=None)
     batch = whole(1, MAX_BATCH, load_default=1)
-    style = fields.String(load_default="columns", validate=validate.OneOf(["columns", "llm-viz"]))
+    style = fields.String(load_default="columns", validate=validate.OneOf(STYLES))
 
 
 class LayoutQuery(Schema):
@@ -355,7 +360,7 @@ class LayoutSchema(SummarySchema):
     config = fields.Nested(ConfigSchema, required=True)
     tokens = fields.Integer(required=True)
     batch = fields.Integer(required=True)
-    style = fields.String(required=True)
+    style = fields.String(required=True, validate=validate.OneOf(STYLES))
     cell = fields.Float()
     margin = fields.Float()
     count = fields.Integer()

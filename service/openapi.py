@@ -24,7 +24,10 @@ def get() -> Response:
 
     It is OpenAPI 3.1: clients and types can be generated from it.
     """
-    return Response(text(current_app), content_type=YAML)
+    extensions = current_app.extensions
+    if "openapi" not in extensions:  # it takes half a second and is the same each time
+        extensions["openapi"] = text(current_app)
+    return Response(extensions["openapi"], content_type=YAML)
 
 
 def text(app: Flask) -> str:

@@ -14,6 +14,7 @@ from flask_smorest import Api
 
 import service.docs as docs
 import service.examples as examples
+import service.explain as explain
 import service.exports as exports
 import service.health as health
 import service.layouts as layouts
@@ -71,7 +72,7 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
     api.spec.components.schema("Values", component=VALUES)
-    for resource in (models, layouts, traces, exports, health, metrics, openapi, docs):
+    for resource in (models, layouts, traces, explain, exports, health, metrics, openapi, docs):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     problems.register(app)

@@ -18,6 +18,7 @@ ALLOWED = {
     *(f"worker.gpt.{name}" for name in ("sampling", "work", "checkpoints", "digests", "folder", "mapped", "_kernels")),
     "worker.gpt.memory",
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
+    *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests", "tallies")),
     "worker.settings",
     "worker.process",
@@ -60,7 +61,7 @@ def test_the_service_uses_of_the_worker_only_what_does_no_arithmetic(name: str) 
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in modules("worker") if name.startswith(("worker.gpt", "worker.layout"))]
+    "name", [name for name in modules("worker") if name.startswith(("worker.explain", "worker.gpt", "worker.layout"))]
 )
 def test_mathematics_and_geometry_know_no_redis(name: str) -> None:
     assert {top(imported) for imported in imports(modules("worker")[name])} & {"redis", "rq"} == set()
@@ -70,7 +71,7 @@ def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
     source = "import service, sys; service.create_app(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
-    assert loaded - {"worker", "worker.gpt", "worker.layout", "worker.store"} <= ALLOWED
+    assert loaded - {"worker", "worker.explain", "worker.gpt", "worker.layout", "worker.store"} <= ALLOWED
     assert "worker.gpt.models" in loaded  # it was this package that was loaded
 
 

@@ -1,0 +1,239 @@
+"""Laws of an explanation: it reads what the layout says, and its operands alone give the value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf, isinf
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.explanations import operands, recomputed, some_cells, told
+from worker.explain.cell import Cell, CellError, Read, Sources, UnknownBlockError, find, look
+from worker.gpt.config import PRESETS, Config
+from worker.gpt.weights import SyntheticWeights
+from worker.gpt.weights import nano as trained
+from worker.layout.describe import blocks
+from worker.layout.place import place
+
+NANO = PRESETS["nano-gpt"].config
+ODD: dict[str, Any] = {
+    "n_layer": 2,
+    "n_head": 3,
+    "n_embd": 10,
+    "d_head": 4,
+    "n_inner": 7,
+    "n_positions": 6,
+    "vocab_size": 9,
+}
+CONFIGS = {
+    "relu, untied": Config(**ODD, activation_function="relu", tie_word_embeddings=False),
+    "silu": Config(**ODD, activation_function="silu"),
+    "gelu": Config(**ODD, activation_function="gelu"),
+}
+
+
+@dataclass
+class Traced:
+    """A model, what an inference of it computed, and what was read of both."""
+
+    config: Config
+    tensors: dict[str, NDArray[Any]]
+    read: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        batch, tokens = self.tensors["tokens"].shape
+        return batch, tokens
+
+    @cached_property
+    def blocks(self) -> list[dict[str, Any]]:
+        batch, tokens = self.shape
+        return list(blocks(place(self.config, tokens, batch)))
+
+    def source(self) -> Read:
+        def read(name: str, key: Any) -> NDArray[Any]:
+            found: NDArray[Any] = self.tensors[name][key]
+            self.read.append((name, found.size))
+            return found
+
+        return read
+
+    def look(self, id: str, at: Any) -> Cell:
+        batch, tokens = self.shape
+        return look(self.config, tokens, id, at, Sources(self.source(), self.source()), batch)
+
+
+@pytest.fixture(scope="module")
+def nano(run_model: Callable[..., Any]) -> Traced:
+    weights = dict(trained())
+    return Traced(NANO, weights | run_model(NANO, weights, [[2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]]))
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def odd(request: pytest.FixtureRequest, make_weights: Callable[..., Any], run_model: Callable[..., Any]) -> Traced:
+    config = CONFIGS[request.param]
+    weights = make_weights(config)
+    return Traced(config, weights | run_model(config, weights, np.random.default_rng(1).integers(0, 9, (3, 5))))
+
+
+def check(traced: Traced, block: dict[str, Any], at: Any) -> None:
+    """The cell is the trace's, its operands are the layout's, and they alone make it."""
+    cell = traced.look(block["id"], at)
+    by_id = {block["id"]: block for block in traced.blocks} if block["formula"] else {}
+    assert cell.value == told(block, at, traced.tensors)
+    found = cell.operands()
+    assert len(found) == cell.total
+    if block["formula"] is None or block["formula"]["op"] == "input":
+        assert found == []
+        return
+    token = int(traced.tensors["tokens"][at[2], at[0]]) if block["id"] == "embedding" else 0
+    assert {(one.block, one.cell) for one in found} == operands(block, at, token)
+    assert [one.value for one in found] == [told(by_id[one.block], one.cell, traced.tensors) for one in found]
+    values = [float(one.value) for one in found]
+    wanted = recomputed(block, at, values)
+    largest = max([abs(value) for value in (*values, wanted) if not isinf(value)], default=0.0)
+    assert float(cell.value) == pytest.approx(wanted, rel=2e-6, abs=2e-6 * largest), (block["id"], at)
+
+
+def ids(config: Config) -> list[str]:
+    return [block["id"] for block in blocks(place(config, 1), fields=["id"])]
+
+
+@pytest.mark.parametrize("number", range(len(ids(NANO))))
+def test_operands_alone_give_the_cells_of_every_block_of_nano_gpt(nano: Traced, number: int) -> None:
+    block = nano.blocks[number]
+    for at in some_cells(block, number):
+        check(nano, block, at)
+
+
+def test_operands_alone_give_the_cells_of_every_block_of_odd_models(odd: Traced) -> None:
+    for number, block in enumerate(odd.blocks):
+        for at in some_cells(block, number):
+            check(odd, block, at)
+
+
+def test_no_more_is_read_than_the_cell_and_its_operands(odd: Traced) -> None:
+    for number, block in enumerate(odd.blocks):
+        for at in some_cells(block, number):
+            odd.read.clear()
+            cell = odd.look(block["id"], at)
+            assert sum(size for _, size in odd.read) == 1 + cell.total
+
+
+def test_weights_of_any_model_are_made_for_the_operands_alone() -> None:
+    config = PRESETS["gpt3-175b"].config
+    weights, tensors = SyntheticWeights(config, 0), {"h.95.mlp.c_proj.weight", "h.95.mlp.c_proj.bias"}
+    asked: dict[str, int] = {}
+
+    def read(name: str, key: Any) -> NDArray[Any]:
+        made = weights.read(name, key)
+        asked[name] = made.size
+        return made
+
+    def values(name: str, key: Any) -> NDArray[Any]:
+        return np.ones(np.broadcast_to(np.empty(()), (1, 2048, 4 * 12288))[key].shape, np.float32)
+
+    cell = look(config, 2048, "blocks.95.mlp_out", (2047, 12287, 0), Sources(read, values))
+    assert cell.total == 2 * 49152 + 1
+    assert asked.keys() == tensors
+    assert sum(asked.values()) == 49152 + 1
+
+
+# ------------------------------------------------------------------------------------------------------- limits
+
+
+def test_a_limit_keeps_the_largest_contributions_first(nano: Traced) -> None:
+    cell = nano.look("blocks.1.attn.heads.2.q", (4, 7, 0))
+    values = [float(one.value) for one in cell.operands()]
+    products = [abs(x * y) for x, y in zip(values[::2], values[1::2], strict=False)]
+    few = [float(one.value) for one in cell.operands(10)]
+    assert [abs(x * y) for x, y in zip(few[::2], few[1::2], strict=True)] == sorted(products, reverse=True)[:5]
+    assert cell.total == 2 * 48 + 1
+
+
+@pytest.mark.parametrize(
+    ("id", "at"), [("logits", (3, 1, 0)), ("ln_final.scale", (3, 0, 0)), ("logits_sum", (2, 0, 0))]
+)
+@pytest.mark.parametrize("limit", [2, 3, 4, 7, 1000])
+def test_a_limited_sum_has_at_most_so_many_operands_and_is_of_the_same_ones(
+    nano: Traced, id: str, at: Any, limit: int
+) -> None:
+    cell = nano.look(id, at)
+    few = cell.operands(limit)
+    assert len(few) <= min(limit, cell.total)
+    assert len(few) >= min(limit - 1, cell.total)
+    assert set(few) <= set(cell.operands())
+
+
+def test_what_every_term_needs_comes_first_when_a_sum_is_shortened(nano: Traced) -> None:
+    shared = [nano.look(id, (2, 0, 0)).operands(2)[0].block for id in ("blocks.0.ln2.scale", "logits_sum")]
+    assert shared == ["blocks.0.ln2.mean", "logits_max"]
+
+
+def test_the_largest_of_many_is_first_and_masked_ones_are_last(nano: Traced) -> None:
+    cell = nano.look("blocks.0.attn.heads.0.scores_max", (0, 4, 0))
+    found = [float(one.value) for one in cell.operands(11)]
+    assert found == sorted(found, reverse=True)
+    assert (found[0], found[5:]) == (cell.value, [-inf] * 6)
+
+
+def test_what_is_no_sum_is_not_shortened(nano: Traced) -> None:
+    assert len(nano.look("ln_final.out", (1, 2, 0)).operands(1)) == 5
+
+
+# ------------------------------------------------------------------------------------------------- what there is
+
+
+def test_every_block_of_a_layout_is_found_by_its_id() -> None:
+    config = Config(n_layer=13, n_head=2, n_embd=4, n_positions=3, vocab_size=3)
+    for block in blocks(place(config, 3)):
+        found = find(13, block["id"], 2)
+        assert (found.id, found.layer, found.head) == (block["id"], block["layer"], block["head"])
+        assert (found.tensor, found.kind.role) == (block["tensor"]["name"], block["role"])
+
+
+@pytest.mark.parametrize(
+    ("id", "why"),
+    [
+        ("", "such as embedding, blocks.0.ln1.out"),
+        ("blocks.{layer}.ln1.out", "such as embedding"),
+        ("{residual_in}", "such as embedding"),
+        ("blocks.00.ln1.out", "such as embedding"),
+        ("blocks.0.attn.heads.0.ln1.out", "such as embedding"),
+        ("blocks.0.attn.heads.0", "such as embedding"),
+        ("blocks.0.embedding", "such as embedding"),
+        ("blocks.3.ln1.out", "the layers of this model go from 0 to 2"),
+        ("blocks.2.attn.heads.3.q", "the heads of this model go from 0 to 2"),
+    ],
+)
+def test_what_is_no_block_is_refused_with_what_there_is(id: str, why: str) -> None:
+    with pytest.raises(UnknownBlockError, match=f"There is no block '{id}'.*{why}"):
+        find(3, id, 3)
+
+
+@pytest.mark.parametrize("at", [(11, 0, 0), (0, 48, 0), (0, 0, 1), (-1, 0, 0)])
+def test_what_is_no_cell_is_refused_with_what_there_is(nano: Traced, at: Any) -> None:
+    with pytest.raises(
+        CellError, match="is no cell of embedding: it has i from 0 to 10, j from 0 to 47, k from 0 to 0"
+    ):
+        nano.look("embedding", at)
+
+
+@pytest.mark.parametrize(
+    ("id", "values"),
+    [
+        ("wte", []),
+        ("tokens", ["tokens"]),
+        ("embedding", ["blocks.0.resid_pre", "tokens"]),
+        ("blocks.1.ln1.mean", ["blocks.1.ln1.mean", "blocks.0.resid_post"]),
+        ("blocks.1.attn_out", ["blocks.1.attn_out", "blocks.1.attn.z"]),
+        ("ln_final.out", ["ln_final.out", "blocks.2.resid_post", "ln_final.mean", "ln_final.scale"]),
+    ],
+)
+def test_a_block_says_which_values_explain_it(id: str, values: list[str]) -> None:
+    assert find(3, id).values == values

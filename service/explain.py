@@ -83,7 +83,7 @@ def explain(query: dict[str, Any], trace_id: str) -> Response:
     cell = _look(state, model, query["block"], at)
     shortened = MAX_OPERANDS if limit is None and cell.total > MAX_OPERANDS else limit
     told = words(cell, _given(cell, state, model))
-    operands = [one._asdict() for one in cell.operands(shortened)]
+    operands = [{"block": block, "cell": place, "value": value} for block, place, value in cell.operands(shortened)]
     body = {"block": cell.block.id, "cell": at, "value": cell.value, "formula": told._asdict()}
     response = json(body | {"operands": operands, "total": cell.total})
     return immutable(response, trace_id, "explain", cell.block.id, str(at), str(limit))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain, repeat
 from math import inf
 from typing import Any, NamedTuple
 
@@ -122,9 +123,13 @@ class Terms:
     runs: tuple[Run, ...]
     weight: NDArray[np.float64]
 
-    def operands(self, n: int) -> tuple[Operand, ...]:
-        """Those of the term n."""
-        return tuple(Operand(run.block.id, tuple(run.places[n].tolist()), run.values[n]) for run in self.runs)
+    def operands(self, which: slice) -> Iterator[Operand]:
+        """Those of some of the terms, term after term."""
+        columns = (
+            map(Operand, repeat(run.block.id), map(tuple, run.places[which].tolist()), run.values[which])
+            for run in self.runs
+        )
+        return chain.from_iterable(zip(*columns, strict=True))
 
 
 @dataclass(frozen=True)
@@ -168,8 +173,12 @@ class Cell:
         formula = self.formula
         if formula is None or not self.reads:
             return []
+        with np.errstate(over="ignore", invalid="ignore"):  # where float16 could not hold a value
+            return self._terms(formula.op)
+
+    def _terms(self, op: str) -> list[Terms]:
         x, *rest = (run.values.astype(np.float64) for run in self.reads)
-        match formula.op:
+        match op:
             case "dot":
                 return [*self._products()]
             case "mean":
@@ -197,20 +206,27 @@ class Cell:
         Terms stay whole: there are both factors of a product or none, and all operands of what is no sum.
         """
         if limit is None:
-            return [one for terms in self.terms for n in range(len(terms.weight)) for one in terms.operands(n)]
+            return [one for terms in self.terms for one in terms.operands(slice(None))]
         found: list[Operand] = []
         for terms, n in self.weightiest():
             if found and len(found) + len(terms.runs) > limit:
                 break
-            found += terms.operands(n)
+            found += terms.operands(slice(n, n + 1))
         return found
 
     def weightiest(self) -> Iterator[tuple[Terms, int]]:
         """The terms, those that weigh most first: each as a place in one of `terms`."""
-        if self.terms:
-            weight = np.concatenate([terms.weight for terms in self.terms])
-            places = list(chain.from_iterable(((terms, n) for n in range(len(terms.weight))) for terms in self.terms))
-            yield from (places[n] for n in np.argsort(-weight, kind="stable").tolist())
+        starts = [0, *accumulate(len(terms.weight) for terms in self.terms)]
+        for place in self._order:
+            at = bisect(starts, place) - 1
+            yield self.terms[at], place - starts[at]
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The places of all terms, counted through, by their weight."""
+        weights = [-terms.weight for terms in self.terms]
+        order: list[int] = np.argsort(np.concatenate(weights), kind="stable").tolist() if weights else []
+        return order
 
 
 def look(config: Config, tokens: int, id: str, at: Place, sources: Sources, batch: int = 1) -> Cell:

@@ -18,6 +18,7 @@ import service.explain as explain
 import service.exports as exports
 import service.health as health
 import service.layouts as layouts
+import service.lens as lens
 import service.metrics as metrics
 import service.models as models
 import service.openapi as openapi
@@ -72,7 +73,7 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
     api.spec.components.schema("Values", component=VALUES)
-    for resource in (models, layouts, traces, explain, exports, health, metrics, openapi, docs):
+    for resource in (models, layouts, traces, explain, lens, exports, health, metrics, openapi, docs):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     problems.register(app)

@@ -71,6 +71,12 @@ def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -
     return seconds
 
 
+def lens_seconds(config: Config, length: int, settings: Settings) -> int:
+    """How long the lens over so many positions may take: a pass over them, and its end once more for each layer."""
+    work = Work(config, length, Sampling(), settings.held_weights_bytes)
+    return settings.layout_timeout + int(_TIMES * (work.seconds + config.n_layer * work.ends(0)))
+
+
 def _seconds(config: Config, prompt: int, sampling: Sampling, settings: Settings) -> int:
     """The picture of a trace is placed in its job, too."""
     work = Work(config, prompt, sampling, settings.held_weights_bytes)

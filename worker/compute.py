@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
@@ -13,6 +14,7 @@ from worker.gpt.compiled import engine
 from worker.gpt.config import Config
 from worker.gpt.generate import generate
 from worker.gpt.keep import Keeper, Sink
+from worker.gpt.lens import look_through
 from worker.gpt.sampling import Sampling, passes, positions
 from worker.gpt.work import Work
 from worker.layout.place import place
@@ -55,16 +57,41 @@ def trace(request: dict[str, Any], settings: Settings, sink: Sink, progress: Pro
 def layout(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
     """Place a model's blocks: the geometry's arrays, and where each of them lies."""
     geometry = place(Config(**request["config"]), request["tokens"], request["batch"], request["style"])
+    return {"arrays": _keep(geometry.to_arrays(), sink)}
+
+
+def lens(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
+    """What each layer's residual stream would predict, over all tokens of a request."""
+    model, tokens = models.from_canonical(request, settings.models_dir), request["tokens"]
+    config, weights = model.config, model.weights()
+    arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
+    arena["tokens"][0] = tokens
+    held = 4 * config.vocab_size * config.n_embd <= settings.held_weights_bytes  # the head's, which is used L + 1 times
+
+    def after_layer(done: int) -> None:
+        progress(done, config.n_layer, done / (config.n_layer + 1))
+
+    found = look_through(config, engine(weights), engine(weights, keep=held), arena, after_layer)
+    model.confirm()
+    return {"arrays": _keep(found._asdict(), sink)}
+
+
+def _keep(given: Mapping[str, NDArray[Any]], sink: Sink) -> dict[str, Any]:
+    """Hand arrays on, one after another: where each of them lies."""
     arrays, end = {}, 0
-    for name, array in geometry.to_arrays().items():
+    for name, array in given.items():
         gap = -end % array.itemsize  # an array begins where its elements may
         sink(memoryview(bytes(gap) + array.tobytes()))
         arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end + gap}
         end += gap + array.nbytes
-    return {"arrays": arrays}
+    return arrays
 
 
-COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Sink, Progress], Manifest]] = {"trace": trace, "layout": layout}
+COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Sink, Progress], Manifest]] = {
+    "trace": trace,
+    "layout": layout,
+    "lens": lens,
+}
 
 
 def layout_request(trace_request: dict[str, Any]) -> dict[str, Any]:

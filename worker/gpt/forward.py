@@ -70,6 +70,11 @@ def forward(
         block(l, config, engine, a, new, rows)
         resid = new[f"blocks.{l}.resid_post"]
         after_layer()
+    predict(config, engine, resid, new)
+
+
+def predict(config: Config, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
+    """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
     normed = _normed(engine, resid, "ln_f", config, new, "ln_final")
     engine.unembed(normed, "lm_head.weight", new["logits"])
     engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))

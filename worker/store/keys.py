@@ -9,7 +9,7 @@ from typing import Any, Literal
 #: Raised whenever a computation's result changes, so that no old answer is taken for a new one.
 VERSION = 1
 
-Kind = Literal["trace", "layout"]
+Kind = Literal["trace", "layout", "lens"]
 
 
 def request_id(kind: Kind, request: dict[str, Any]) -> str:

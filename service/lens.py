@@ -1,0 +1,140 @@
+"""The logit lens: what each layer of a trace would predict if it were the last."""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from typing import Any
+
+import numpy as np
+from flask import Response
+from marshmallow import Schema, fields, validate
+from numpy.typing import NDArray
+
+import service.traces as traces
+import worker.store.pieces as pieces
+from service.answers import answer
+from service.blueprint import PREFER, Blueprint
+from service.bounds import lens_seconds
+from service.problems import Invalid
+from service.queue import State, desk
+from service.schemas import ProbabilitySchema, ProblemSchema, SummarySchema
+from worker.gpt.models import Model
+from worker.gpt.tokens import Vocabulary
+from worker.store.keys import request_id
+
+MAX_PREDICTIONS = 131_072
+_TOP = 20  # tokens that are kept of each prediction
+_RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
+
+blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="What each layer would predict")
+
+
+class LensQuery(Schema):
+    top = fields.Integer(load_default=5, validate=validate.Range(1, _TOP))
+    layers = fields.String(
+        load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
+    )
+    positions = fields.String(load_default=":", metadata={"description": "a range of positions", "example": "0:16"})
+
+
+class PredictionSchema(Schema):
+    position = fields.Integer(required=True)
+    top = fields.List(fields.Nested(ProbabilitySchema), required=True)
+
+
+class LayerSchema(Schema):
+    """What the residual stream would predict where it enters a layer; the last one is where it leaves all of them."""
+
+    layer = fields.Integer(required=True)
+    tensor = fields.String(required=True)
+    predictions = fields.List(fields.Nested(PredictionSchema), required=True)
+
+
+class LensSchema(SummarySchema):
+    """A lens; `layers` is there when it is done."""
+
+    layers = fields.List(fields.Nested(LayerSchema))
+
+
+@blueprint.get("/<trace_id>/lens")
+@blueprint.arguments(LensQuery, location="query")
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(200, LensSchema)
+@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(409, schema=ProblemSchema)
+def lens(query: dict[str, Any], trace_id: str) -> Response:
+    """Read what each layer of a finished trace would predict. It is computed when it is first asked for."""
+    trace = traces.done(trace_id)
+    model = traces.recalled(trace)
+    # All that was fed: the last new token was not.
+    tokens = [*trace.request["tokens"], *(step["token"] for step in trace.manifest["generated"][:-1])]
+    chosen = _chosen(query, model, len(tokens))
+    asked = {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
+    state = desk().find("lens", request_id("lens", asked)) or desk().ask(
+        "lens", asked, lens_seconds(model.config, len(tokens), desk().settings)
+    )
+    return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, *chosen))
+
+
+def _chosen(query: dict[str, Any], model: Model, length: int) -> tuple[range, range, int]:
+    """Which layers and positions, and how many tokens of each. 422 where there are none such or too many."""
+    layers = _range("layers", query["layers"], model.config.n_layer + 1)
+    positions = _range("positions", query["positions"], length)
+    top = min(query["top"], model.config.vocab_size)
+    count = len(layers) * len(positions) * top
+    if count > MAX_PREDICTIONS:
+        told = f"{len(layers):,} layers of {len(positions):,} positions with {top} tokens each are {count:,}"
+        raise Invalid({"positions": [f"{told}, and at most {MAX_PREDICTIONS:,} are told: choose a range, as in 0:16."]})
+    return layers, positions, top
+
+
+def _range(name: str, text: str, count: int) -> range:
+    match = _RANGE.fullmatch(text)
+    if match:
+        start, stop = int(match[1] or 0), int(match[2] or count)
+        if start < stop <= count:
+            return range(start, stop)
+    raise Invalid({name: [f"{text!r} is no range of the {count:,} {name}: start:stop, as in 0:{count}."]})
+
+
+def _represent(state: State, model: Model, layers: range, positions: range, top: int) -> dict[str, Any]:
+    if state.status != "done":
+        return {}
+    vocabulary = model.vocabulary
+    part = (slice(None), slice(positions.start, positions.stop), slice(top))
+    best = [_read(state, name, layers)[part].tolist() for name in ("tokens", "probabilities")]
+    return {
+        "layers": [
+            {
+                "layer": layer,
+                "tensor": _tensor(layer, model.config.n_layer),
+                "predictions": [
+                    {"position": position, "top": _spelled(vocabulary, *of_position)}
+                    for position, *of_position in zip(positions, *of_layer, strict=True)
+                ],
+            }
+            for layer, *of_layer in zip(layers, *best, strict=True)
+        ]
+    }
+
+
+def _tensor(layer: int, n_layer: int) -> str:
+    return f"blocks.{layer}.resid_pre" if layer < n_layer else f"blocks.{layer - 1}.resid_post"
+
+
+def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
+    return [
+        {"token": token, "text": vocabulary.piece(token).decode(errors="replace"), "probability": probability}
+        for token, probability in zip(tokens, probabilities, strict=True)
+    ]
+
+
+def _read(state: State, name: str, layers: range) -> NDArray[Any]:
+    """Some layers of one of the lens's arrays: [l, T, K]."""
+    slot = state.manifest["arrays"][name]
+    _, *shape = slot["shape"]
+    dtype = np.dtype(slot["dtype"])
+    start, stop = (slot["offset"] + layer * prod(shape) * dtype.itemsize for layer in (layers.start, layers.stop))
+    return np.frombuffer(pieces.read(desk().cache, state.id, start, stop), dtype).reshape(len(layers), *shape)

@@ -24,8 +24,9 @@ from worker.gpt.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry, Plan
 from worker.layout.gltf import INSTANCE_BYTES, glb
+from worker.store.safetensors import MEDIA_TYPE
 
-SAFETENSORS = "application/x-safetensors"
+SAFETENSORS = MEDIA_TYPE
 GLB = "model/gltf-binary"
 MAX_JSON_BLOCKS = 20_000
 MAX_FILE_BYTES = 512 << 20  # of a layout in a file; what is larger comes by layers

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from worker.gpt.architecture import Role
 from worker.layout.geometry import COLUMN, MERGED, Geometry, Ints
+from worker.store.safetensors import Entries, header
 
 ROLES: tuple[Role, ...] = ("weight", "activation", "statistic")
 
@@ -60,25 +61,7 @@ def safetensors(geometry: Geometry, layers: slice | range | None = None) -> memo
     return file.data
 
 
-def header(entries: Mapping[str, tuple[DTypeLike, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
-    """How a safetensors file begins that holds arrays of these dtypes and shapes in this order, without gaps.
-
-    It is padded to whole words of 8 bytes, so that all the data are aligned if the widest elements come first.
-    """
-    described: dict[str, object] = {"__metadata__": dict(metadata)}
-    start = 0
-    for name, (given, shape) in entries.items():
-        dtype = np.dtype(given)
-        end = start + dtype.itemsize * prod(shape)
-        code = f"{dtype.kind.upper()}{8 * dtype.itemsize}"
-        described[name] = {"dtype": code, "shape": shape, "data_offsets": (start, end)}
-        start = end
-    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _entries(geometry: Geometry, layers: range) -> dict[str, tuple[DTypeLike, tuple[int, ...]]]:
+def _entries(geometry: Geometry, layers: range) -> Entries:
     rows = geometry.count_in(layers)
     return {name: (dtype, (rows, *row)) for name, (dtype, row) in COLUMNS.items()}
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load
 
 from worker.gpt.config import Config
-from worker.layout.encode import COLUMNS, ROLES, columns, header, safetensors
+from worker.layout.encode import COLUMNS, ROLES, columns, safetensors
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.place import place
 
@@ -109,8 +109,3 @@ def test_all_data_in_the_file_are_aligned() -> None:
     for name, (dtype, _) in COLUMNS.items():
         assert (8 + length + described[name]["data_offsets"][0]) % np.dtype(dtype).itemsize == 0
     assert 8 + length + described["kind"]["data_offsets"][1] == len(file)
-
-
-def test_a_header_holds_any_text() -> None:
-    data = header({"a": ("<f4", (2, 0)), "b": ("<i8", ())}, {"text": 'μ "σ" \n'}) + bytes(8)
-    assert {name: array.shape for name, array in load(data).items()} == {"a": (2, 0), "b": ()}

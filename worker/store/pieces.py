@@ -6,9 +6,9 @@ evicted makes the result a miss: readers get `Missing`, never a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import chain, count
 from typing import Any, Self
 
 import orjson
@@ -16,8 +16,10 @@ import redis.exceptions
 from redis import Redis
 from redis.client import Pipeline
 
+import worker.store.bulk as bulk
+
 PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
-_AT_ONCE = 16  # pieces a round trip: enough to hide the latency, little enough to bound memory
+_AT_ONCE = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
 _SWEPT = 1024  # pieces removed a round trip, where nothing says how many there are
 
 
@@ -131,21 +133,32 @@ def read(cache: Redis, id: str, start: int, stop: int) -> bytes:
 
 def stream(cache: Redis, id: str, start: int, stop: int) -> Iterator[bytes]:
     """The same in pieces, for answers too large to hold. Raises Missing, at any piece."""
-    first, last = start // PIECE, -(-stop // PIECE)
-    for n in range(first, last, _AT_ONCE):
-        pipeline = cache.pipeline(transaction=False)
-        wanted = []
-        for piece in range(n, min(n + _AT_ONCE, last)):
-            low, high = max(start - piece * PIECE, 0), min(stop - piece * PIECE, PIECE)
-            wanted.append(high - low)
-            if high - low == PIECE:
-                pipeline.get(_piece_key(id, piece))
-            else:
-                pipeline.getrange(_piece_key(id, piece), low, high - 1)
-        for size, piece_bytes in zip(wanted, pipeline.execute(), strict=True):
-            if piece_bytes is None or len(piece_bytes) != size:
-                raise Missing(id)
-            yield piece_bytes
+    window = memoryview(bytearray(min(PIECE, stop - start)))
+    return map(bytes, receive(cache, ((id, low, window[: high - low]) for low, high in _cuts(start, stop))))
+
+
+def receive(cache: Redis, wanted: Iterable[tuple[str, int, memoryview]]) -> Iterator[memoryview]:
+    """Fill one memory after another from the bytes of the result `id` that begin at `start`: (id, start, memory).
+
+    Each is handed on when it is full, as `bulk.receive` does it. Raises Missing where a piece is gone.
+    """
+    try:
+        yield from bulk.receive(cache, chain.from_iterable(_parts(*one) for one in wanted))
+    except bulk.NotThere:
+        raise Missing from None
+
+
+def _cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The parts of a range of bytes, each in one piece."""
+    while start < stop:
+        end = min(start - start % PIECE + PIECE, stop)
+        yield start, end
+        start = end
+
+
+def _parts(id: str, start: int, into: memoryview) -> Iterator[bulk.Wanted]:
+    for low, high in _cuts(start, start + len(into)):
+        yield bulk.Wanted(_piece_key(id, low // PIECE), low % PIECE, into[low - start : high - start])
 
 
 def whole(cache: Redis, id: str, size: int) -> bool:

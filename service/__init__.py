@@ -23,6 +23,7 @@ import service.metrics as metrics
 import service.models as models
 import service.openapi as openapi
 import service.problems as problems
+import service.tensors as tensors
 import service.traces as traces
 from service.queue import Desk
 from service.schemas import VALUES, PartialConfigSchema, ProblemSchema
@@ -30,7 +31,8 @@ from service.settings import Settings
 from worker.store.connection import connect
 
 #: What scripts of other origins may read of an answer, besides what they always may.
-EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", "Tensor-Shape", "Tensor-Dtype"]
+EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS]
+EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
 
 
 #: What of the documentation is worth compressing.

@@ -88,11 +88,20 @@ def immutable(response: Response, *identity: str) -> Response:
 
 def revalidated(response: Response, *identity: str) -> Response:
     """Mark an answer that is another one when what it tells of changes: the same, but asked for again each time."""
-    response.set_etag(hashlib.sha256("\0".join((*identity, response.mimetype or "")).encode()).hexdigest()[:32])
+    response.set_etag(_etag(response.mimetype or "", *identity))
     response.headers["Cache-Control"] = REVALIDATED
     response.vary.add("Accept")
     response.make_conditional(request)
     return response
+
+
+def has_already(media_type: str, *identity: str) -> bool:
+    """Whether the client has the answer of this identity, so that marking an empty one makes it a 304."""
+    return request.if_none_match.contains(_etag(media_type, *identity))
+
+
+def _etag(media_type: str, *identity: str) -> str:
+    return hashlib.sha256("\0".join((*identity, media_type)).encode()).hexdigest()[:32]
 
 
 def octets(chunks: Iterable[bytes], length: int, content_type: str) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,19 @@ from marshmallow import Schema, fields, validate
 from numpy.typing import NDArray
 from werkzeug.exceptions import Conflict, NotFound
 
-import service.tensors as tensors
 import service.traces as traces
-import worker.store.pieces as pieces
 from service.answers import immutable, json
 from service.blueprint import PREFER, Blueprint
 from service.problems import Invalid
 from service.queue import State, desk
 from service.schemas import ProblemSchema
+from service.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words
 from worker.gpt.models import LostWeightsError, Model
 from worker.gpt.sampling import Sampling, positions
 from worker.gpt.weights import Key, Weights
+from worker.store.arrays import Stored
 
 MAX_OPERANDS = 65_536
 _CELL = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", re.ASCII)
@@ -126,12 +125,12 @@ class _Values:
     """Reads slices of a trace's tensors from the cache, float16 widened."""
 
     def __init__(self, state: State) -> None:
-        self.held = state.manifest["tensors"]
-        self.read = partial(pieces.stream, desk().cache, state.id)
+        self.id, self.held = state.id, state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
         slot = self.held[_held(self.held, name)]
-        values = np.frombuffer(b"".join(tensors.stored(self.read, slot, key)), slot["dtype"])
+        array = Stored(desk().cache, self.id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
         return values.astype(np.float32) if values.dtype == np.float16 else values
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
 from flask import Response
 from flask.views import MethodView
+from numpy.typing import NDArray
 
 import service.tensors as tensors
 import worker.gpt.counts as counts
@@ -15,13 +18,13 @@ import worker.gpt.models as models
 import worker.gpt.weights as weights
 from service.answers import revalidated
 from service.blueprint import Blueprint, also
+from service.encode import BINARY
 from service.queue import desk
 from service.schemas import ModelSchema, ModelsSchema, ProblemSchema, TensorQuery, TensorsSchema, TensorValuesSchema
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.models import Model, UnknownModelError
-from worker.gpt.weights import Key
-
-_CELLS = 1 << 20  # of a weight that are made at a time
+from worker.gpt.weights import Weights
+from worker.store.arrays import Axes
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
 
@@ -100,38 +103,47 @@ class Weight(MethodView):
 
     @blueprint.arguments(TensorQuery, location="query")
     @blueprint.example(path={"model_id": "gpt3-175b", "name": "h.95.mlp.c_fc.weight"}, query={"slice": "12287,49148:"})
-    @blueprint.doc(**also(tensors.OCTETS))
+    @blueprint.doc(**also(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:
-        """Read a weight or a slice of it: JSON, or raw bytes by Accept. Only the slice is made or read.
+        """Read a weight, a slice of it or a smaller version, as the tensors of a trace are read.
 
-        `slice` is basic NumPy slicing: a row of a matrix of GPT-3 costs no more than one of a small model.
+        Only what the slice takes is made or read: a row of a matrix of GPT-3 costs no more than one of a small model.
         """
         model = models.find(model_id, _models_dir())
         shape = tensors.find(weights.catalogue(model.config), name, model_id)
-        key = tensors.parse_slice(query["slice"], shape)
-        picked = tensors.sliced_shape(shape, key)
-        response = tensors.answer(name, "float32", picked, lambda: _rows(model, name, key, shape))
-        return revalidated(response, model.digest, str(model.config), name, query["slice"])
+        identity = (model.digest, str(model.config), name, str(query))
+        return revalidated(tensors.answer(name, _Source(model.weights(), name, shape), query, *identity), *identity)
 
 
 def _models_dir() -> str:
     return desk().settings.models_dir
 
 
-def _rows(model: Model, name: str, key: Key, shape: tuple[int, ...]) -> Iterator[bytes]:
-    """A slice of a weight, some rows of it at a time: a whole one may be larger than memory."""
-    weights = model.weights()
-    first, *rest = key or (slice(None),)
-    if not isinstance(first, slice):
-        yield weights.read(name, key).astype("<f4", copy=False).tobytes()
-        return
-    rows = range(*first.indices(shape[0]))
-    together = max(1, _CELLS // max(1, prod(shape[1:])))
-    for start in range(0, len(rows), together):
-        part = rows[start : start + together]
-        picked = slice(part.start, part.stop if part.stop >= 0 else None, part.step)
-        yield weights.read(name, (picked, *rest)).astype("<f4", copy=False).tobytes()
+@dataclass(frozen=True)
+class _Source:
+    """A weight as a source of slices: only what is read of it is made."""
+
+    weights: Weights
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What every weight is read as."""
+        return np.dtype("<f4")
+
+    def cost(self, axes: Axes) -> int:
+        """The bytes of a part."""
+        return prod(map(len, axes)) * self.dtype.itemsize
+
+    def parts(self, many: Iterable[Axes]) -> Iterator[NDArray[Any]]:
+        """One part after another."""
+        for axes in many:
+            key = [slice(axis.start, axis.stop, axis.step) for axis in axes]
+            while key and axes[len(key) - 1] == range(self.shape[len(key) - 1]):
+                key.pop()  # rows that are whole are made quicker
+            yield self.weights.read(self.name, tuple(key)).astype(self.dtype, copy=False)

@@ -145,11 +145,16 @@ class TensorsSchema(Schema):
 
 
 class TensorValuesSchema(Schema):
-    """One tensor, or the slice that was asked for, as nested lists; −inf is null."""
+    """One tensor, or what was asked for of it, as nested lists; −inf is null."""
 
     name = fields.String(required=True)
     shape = fields.List(fields.Integer(), required=True)
     dtype = fields.String(required=True)
+    scale = fields.Float(metadata={"description": "of bytes (uint8): value = scale · (byte − zero)"})
+    zero = fields.Float()
+    factors = fields.List(
+        fields.Integer(), metadata={"description": "by which the last axes were shrunk, if they were"}
+    )
     data = fields.Raw(required=True, allow_none=True, metadata={"allOf": [{"$ref": "#/components/schemas/Values"}]})
 
 
@@ -170,6 +175,23 @@ class TensorQuery(Schema):
         load_default="",
         validate=validate.Length(max=200),
         metadata={"description": "basic NumPy slicing", "example": "0,:,5"},
+    )
+    dtype = fields.String(
+        validate=validate.OneOf(["float32", "float16", "uint8"]),
+        metadata={"description": "the type of the values; that which is stored, where it is left out"},
+    )
+    max_cells = fields.Integer(
+        validate=validate.Range(1),
+        metadata={
+            "description": "shrink the two last axes by whole factors until no more cells are left, "
+            "and no more than 4,194,304",
+            "example": 65536,
+        },
+    )
+    reduce = fields.String(
+        load_default="mean",
+        validate=validate.OneOf(["mean", "max", "min", "absmax"]),
+        metadata={"description": "what of a tile of cells is kept, where it is shrunk"},
     )
 
 

@@ -1,128 +1,76 @@
-"""A tensor as an answer: which slice of it, and in which representation."""
+"""A tensor as an answer: a slice of it, in a type, in as many cells as are wanted, in one of four representations."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import chain
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
-from flask import Response
+from flask import Response, request
 from numpy.typing import NDArray
 from werkzeug.exceptions import NotFound
 
-from service.answers import JSON, json, octets, representation
-from service.problems import Invalid, not_acceptable
-from worker.gpt.weights import Key
+import service.encode as encode
+import service.reduce as reduce
+from service.answers import JSON, has_already, json, octets, representation
+from service.encode import BINARY, Scale
+from service.problems import not_acceptable
+from service.slices import Source, View, parse_slice
+from worker.store.arrays import Stored
 
-OCTETS = "application/octet-stream"
 MAX_JSON_CELLS = 65_536
-_NUMBER = r"-?\d{1,18}"
-_AXIS = re.compile(
-    rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*", re.ASCII
-)
+Statistics = tuple[float, float]  # the least and the largest value of a whole tensor
 
-Read = Callable[[int, int], Iterable[bytes]]
+#: What is told of an answer's values by a header, beside `Tensor-Shape`.
+HEADERS = ["Tensor-Shape", "Tensor-Dtype", "Tensor-Scale", "Tensor-Zero", "Tensor-Factors"]
 
 
-def parse_slice(text: str, shape: tuple[int, ...]) -> Key:
-    """Basic NumPy slicing as text ("0,:,5", "...,::2") of an array of `shape`. 422 with the reason where it is none."""
-    axes = text.split(",") if text.strip() else []
-    if [axis.strip() for axis in axes].count("...") > 1 or len([a for a in axes if a.strip() != "..."]) > len(shape):
-        raise _bad(text, shape, f"the tensor has {len(shape)} axes")
-    if "..." in (stripped := [axis.strip() for axis in axes]):
-        at = stripped.index("...")
-        axes[at : at + 1] = [":"] * (len(shape) - len(axes) + 1)
-    return tuple(_axis(axis, size, text, shape) for axis, size in zip(axes, shape, strict=False))
+@dataclass(frozen=True)
+class Content:
+    """What an answer holds: `parts` gives the values in C order, a bit at a time, and may be asked for again."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    parts: Callable[[], Iterable[NDArray[Any]]]
+    raw: Callable[[], Iterable[bytes]] | None = None  # the values' bytes, where nothing has to be done with them
+    scale: Scale | None = None
+    factors: tuple[int, ...] = ()
+
+    def chunks(self) -> Iterable[bytes]:
+        """The values, little-endian."""
+        if self.raw is not None:
+            return self.raw()
+        return (encode.converted(values, self.dtype, self.scale).tobytes() for values in self.parts())
+
+    def facts(self) -> dict[str, Any]:
+        """What has to be known of the values besides their shape and type."""
+        told: dict[str, Any] = self.scale._asdict() if self.scale else {}
+        return told | ({"factors": list(self.factors)} if self.factors else {})
 
 
-def _axis(axis: str, size: int, text: str, shape: tuple[int, ...]) -> int | slice:
-    match = _AXIS.fullmatch(axis)
-    if match is None:
-        raise _bad(text, shape, f"{axis.strip()!r} is neither a number nor start:stop:step nor ...")
-    if match["at"] is not None:
-        at = int(match["at"])
-        if not -size <= at < size:
-            raise _bad(text, shape, f"{at} is outside an axis of {size}")
-        return at
-    start, stop, step = (None if match[part] is None else int(match[part]) for part in ("start", "stop", "step"))
-    if step == 0:
-        raise _bad(text, shape, "a step of 0 goes nowhere")
-    return slice(start, stop, step)
+def answer(
+    name: str, source: Source, query: dict[str, Any], *identity: str, known: Statistics | None = None
+) -> Response:
+    """A tensor as a query wants it, in the representation that the client likes best.
 
-
-def _bad(text: str, shape: tuple[int, ...], why: str) -> Invalid:
-    return Invalid({"slice": [f"{text!r}: {why}. Basic NumPy slicing of shape {list(shape)} is allowed, as in 0,:,5."]})
-
-
-def sliced_shape(shape: tuple[int, ...], key: Key) -> tuple[int, ...]:
-    """The shape of `array[key]`."""
-    rest = shape[len(key) :]
-    return tuple(len(range(*k.indices(n))) for n, k in zip(shape, key, strict=False) if isinstance(k, slice)) + rest
-
-
-def span(shape: tuple[int, ...], key: Key) -> tuple[int, int]:
-    """The cells, in C order, from the first to the last that `array[key]` takes: only those need to be read."""
-    first = last = 0
-    for n, size in enumerate(shape):
-        k = key[n] if n < len(key) else slice(None)
-        taken = range(*k.indices(size)) if isinstance(k, slice) else range(k % size, k % size + 1)
-        if not taken:
-            return 0, 0
-        first, last = first * size + min(taken[0], taken[-1]), last * size + max(taken[0], taken[-1])
-    return first, last + 1
-
-
-def stored(read: Read, slot: dict[str, Any], key: Key) -> Iterable[bytes]:
-    """The bytes of a slice of a stored tensor; as they are stored where the slice is one run of them."""
-    shape, dtype = tuple(slot["shape"]), np.dtype(slot["dtype"])
-    first, last = span(shape, key)
-    run = read(slot["offset"] + first * dtype.itemsize, slot["offset"] + last * dtype.itemsize)
-    backward = any(isinstance(k, slice) and (k.step or 1) < 0 for k in key)
-    if last - first == prod(sliced_shape(shape, key)) and not backward:
-        return run
-    return [_gather(b"".join(run), shape, dtype, key, first).tobytes()]
-
-
-def _gather(run: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], key: Key, first: int) -> NDArray[Any]:
-    """`array[key]` from the run of cells that begins at cell `first` of the array."""
-    cells = np.frombuffer(run, dtype=dtype)
-    offset, strides, picked = -first, [], []
-    pitch = prod(shape)
-    for n, size in enumerate(shape):
-        pitch //= size
-        k = key[n] if n < len(key) else slice(None)
-        if isinstance(k, slice):
-            taken = range(*k.indices(size))
-            offset += (taken[0] if taken else 0) * pitch
-            strides.append(taken.step * pitch * dtype.itemsize)
-            picked.append(len(taken))
-        else:
-            offset += k % size * pitch
-    if not prod(picked):
-        return np.empty(picked, dtype=dtype)
-    return np.lib.stride_tricks.as_strided(cells[offset:], picked, strides, writeable=False)
-
-
-def answer(name: str, dtype: str, shape: tuple[int, ...], content: Callable[[], Iterable[bytes]]) -> Response:
-    """A tensor in the representation that the client asks for; `content` gives its bytes, little-endian in C order."""
-    chosen = representation(JSON, OCTETS)
-    if chosen == OCTETS:
-        nbytes = prod(shape) * np.dtype(dtype).itemsize
-        response = octets(_primed(content()), nbytes, OCTETS)
-        response.headers["Tensor-Shape"] = ",".join(map(str, shape))
-        response.headers["Tensor-Dtype"] = dtype
-        return response
-    if prod(shape) > MAX_JSON_CELLS:
-        raise not_acceptable(
-            [OCTETS], f"JSON holds up to {MAX_JSON_CELLS:,} cells and this is {prod(shape):,}; slice it"
-        )
-    values = np.frombuffer(b"".join(content()), dtype=dtype).reshape(shape)
-    if values.dtype == np.float16:
-        values = values.astype(np.float32)
-    return json({"name": name, "shape": shape, "dtype": dtype, "data": values if shape else values[()]})
+    `identity` is what the answer's ETag is made of: where the client has it already, nothing is read. `known` saves
+    looking for the scale of a whole tensor. Raises Invalid (422) for a slice or a number of cells that cannot be, and
+    NotAcceptable (406).
+    """
+    media_type = representation(JSON, *BINARY)
+    view = View(source, parse_slice(query["slice"], source.shape))
+    shape, by = view.shape, _factors(view.shape, query.get("max_cells"))
+    if by:
+        shape = (*shape[: -len(by)], *(-(-size // factor) for size, factor in zip(shape[-len(by) :], by, strict=True)))
+    if media_type == JSON and prod(shape) > MAX_JSON_CELLS:
+        why = f"JSON holds up to {MAX_JSON_CELLS:,} cells and this is {prod(shape):,}; slice it or give max_cells"
+        raise not_acceptable(list(BINARY), why)
+    if has_already(media_type, *identity):
+        return Response(content_type=media_type)
+    return _encoded(media_type, name, _content(view, by, query, known))
 
 
 def find(tensors: dict[str, Any], name: str, what: str) -> Any:
@@ -133,8 +81,57 @@ def find(tensors: dict[str, Any], name: str, what: str) -> Any:
     return tensors[name]
 
 
-def _primed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def primed(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The same chunks, the first read at once: what goes wrong there can still be an honest error."""
     iterator = iter(chunks)
+    if request.method == "HEAD":
+        return iterator
     first = next(iterator, b"")
     return chain([first], iterator)
+
+
+def _factors(shape: tuple[int, ...], max_cells: int | None) -> tuple[int, ...]:
+    """By how much the last axes are shrunk; () where nothing is."""
+    if max_cells is None or prod(shape) <= max_cells:
+        return ()
+    return reduce.factors(shape, min(max_cells, reduce.MOST))
+
+
+def _content(view: View, by: tuple[int, ...], query: dict[str, Any], known: Statistics | None) -> Content:
+    stored = view.source.dtype
+    dtype = query.get("dtype") or stored.name
+    if by:
+        if "dtype" not in query and stored.kind in "iub" and query["reduce"] == "mean":
+            dtype = "float32"
+        values = reduce.shrink(view, by, query["reduce"])
+        content = Content(values.shape, dtype, lambda: [values], factors=by)
+    else:
+        raw, run = None, view.run
+        if run and isinstance(view.source, Stored) and dtype == stored.name:
+            source = view.source
+            raw = lambda: source.stream(*run)  # noqa: E731 - it is one of three
+        content = Content(view.shape, dtype, lambda: (values for _, values in view.parts()), raw)
+    if dtype != "uint8":
+        return content
+    whole = not by and view.shape == view.source.shape and known and all(map(isfinite, known))
+    return replace(content, scale=Scale.of(*(known if whole and known else encode.limits(content.parts()))), raw=None)
+
+
+def _encoded(media_type: str, name: str, content: Content) -> Response:
+    facts = content.facts()
+    if media_type == JSON:
+        values = np.frombuffer(b"".join(content.chunks()), content.dtype).reshape(content.shape)
+        if values.dtype == np.float16:
+            values = values.astype(np.float32)
+        body = {"name": name, "shape": content.shape, "dtype": content.dtype} | facts
+        response = json(body | {"data": values if content.shape else values[()]})
+    else:
+        told = {key: str(value) for key, value in facts.items()}
+        head = encode.head(media_type, name, content.dtype, content.shape, told)
+        nbytes = len(head) + prod(content.shape) * np.dtype(content.dtype).itemsize
+        response = octets(primed(chain([head] if head else [], content.chunks())), nbytes, media_type)
+    response.headers["Tensor-Shape"] = ",".join(map(str, content.shape))
+    response.headers["Tensor-Dtype"] = content.dtype
+    for key, value in facts.items():
+        response.headers[f"Tensor-{key.title()}"] = ",".join(map(str, value)) if key == "factors" else repr(value)
+    return response

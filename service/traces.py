@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
+import numpy as np
 from flask import Response
 from flask.views import MethodView
 from werkzeug.exceptions import Conflict, NotFound
@@ -12,10 +12,10 @@ from werkzeug.exceptions import Conflict, NotFound
 import service.tensors as tensors
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
-import worker.store.pieces as pieces
 from service.answers import answer, immutable, json, preferred_wait, summary
 from service.blueprint import PREFER, Blueprint, also
 from service.bounds import seconds_allowed
+from service.encode import BINARY
 from service.problems import Invalid
 from service.queue import UNFINISHED, State, desk
 from service.schemas import (
@@ -32,6 +32,7 @@ from worker.gpt.arena import captured
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, positions
 from worker.gpt.tokens import TextError, Vocabulary
+from worker.store.arrays import Stored
 
 #: The example that others read: nano-gpt sorts six letters.
 SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
@@ -127,26 +128,27 @@ class Tensor(MethodView):
 
     @blueprint.arguments(TensorQuery, location="query")
     @blueprint.example(path={"name": "blocks.0.attn.pattern"}, query={"slice": "0,0,:3,:3"})
-    @blueprint.doc(parameters=[PREFER], **also(tensors.OCTETS))
+    @blueprint.doc(parameters=[PREFER], **also(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     @blueprint.alt_response(409, schema=ProblemSchema)
     def get(self, query: dict[str, Any], trace_id: str, name: str) -> Response:
-        """Read a tensor or a slice of it: JSON, or raw little-endian bytes in C order by Accept.
+        """Read a tensor, a slice of it or a smaller version: JSON, raw bytes, NumPy's file or safetensors by Accept.
 
-        `slice` is basic NumPy slicing, and only what it takes is read. TransformerLens's own names
-        (blocks.0.attn.hook_pattern) are understood as well.
+        Raw bytes are little-endian in C order; headers tell their shape and type, and the scale and zero of bytes
+        (uint8): value = scale · (byte − zero), where the byte 0 stands for −inf and NaN. Shrunk by `max_cells`, a
+        cell is the `reduce` of a tile of cells that are not masked (−inf), and −inf where all are. TransformerLens's
+        own names (blocks.0.attn.hook_pattern) are understood as well.
         """
         held = done(trace_id).manifest["tensors"]
         name = architecture.value_name(name)
         slot = tensors.find(held, name, "this trace")
-        shape = tuple(slot["shape"])
-        key = tensors.parse_slice(query["slice"], shape)
-        read, picked = partial(pieces.stream, desk().cache, trace_id), tensors.sliced_shape(shape, key)
-        response = tensors.answer(name, slot["dtype"], picked, lambda: tensors.stored(read, slot, key))
-        return immutable(response, trace_id, name, query["slice"])
+        array = Stored(desk().cache, trace_id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        identity = (trace_id, name, str(query))
+        known = (slot["min"], slot["max"])
+        return immutable(tensors.answer(name, array, query, *identity, known=known), *identity)
 
 
 def _canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:

@@ -1,124 +1,25 @@
-"""Tensors: which cells a slice takes, which bytes it reads, and each representation of them."""
+"""Tensors over HTTP: slices of them and each representation."""
 
 from __future__ import annotations
 
+import io
 from http import HTTPStatus
-from types import EllipsisType
 from typing import Any
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, basic_indices
 from numpy.typing import NDArray
+from safetensors.numpy import load
 
-from service.problems import Invalid
-from service.tensors import parse_slice, sliced_shape, span, stored
+from service.reduce import shrink
+from service.slices import View
+from tests.service.test_slices import Held, Index, texts
 
 Body = dict[str, Any]
-Index = int | slice | EllipsisType
 OCTETS = {"Accept": "application/octet-stream"}
 QUERIES = settings(max_examples=60, deadline=None)
-
-
-def as_text(index: Index) -> str:
-    if isinstance(index, slice):
-        start, stop, step = ("" if part is None else str(part) for part in (index.start, index.stop, index.step))
-        return f"{start}:{stop}:{step}" if step else f"{start}:{stop}"
-    return "..." if index is Ellipsis else str(index)
-
-
-def keys(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[Index, ...]]:
-    """What NumPy's basic indexing takes of a shape, but new axes."""
-    found: st.SearchStrategy[Any] = basic_indices(shape, allow_ellipsis=True)
-    return found.map(lambda key: key if isinstance(key, tuple) else (key,))
-
-
-def texts(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[tuple[Index, ...], str]]:
-    separators = st.sampled_from([",", ", ", " ,"])
-    return st.tuples(keys(shape), separators).map(lambda drawn: (drawn[0], drawn[1].join(map(as_text, drawn[0]))))
-
-
-shapes_and_texts = array_shapes(max_dims=4, max_side=6).flatmap(lambda shape: st.tuples(st.just(shape), texts(shape)))
-
-
-def cells(shape: tuple[int, ...], dtype: str = "float32") -> NDArray[Any]:
-    return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
-
-
-# ------------------------------------------------------------------------------------------------------ slices
-
-
-@given(shapes_and_texts)
-def test_a_slice_means_what_it_means_in_numpy(drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]]) -> None:
-    shape, (key, text) = drawn
-    array, parsed = cells(shape), parse_slice(text, shape)
-    np.testing.assert_array_equal(array[parsed], array[key])
-    assert sliced_shape(shape, parsed) == array[key].shape
-
-
-@given(shapes_and_texts)
-def test_a_span_is_from_the_first_cell_taken_to_the_last(
-    drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]],
-) -> None:
-    shape, (key, text) = drawn
-    taken = cells(shape, "int64")[key]
-    expected = (taken.min(), taken.max() + 1) if taken.size else (0, 0)
-    assert span(shape, parse_slice(text, shape)) == expected
-
-
-@given(shapes_and_texts, st.sampled_from(["float32", "float16", "int32"]), st.integers(0, 3), st.integers(1, 7))
-def test_a_stored_slice_is_the_bytes_of_its_cells_and_reads_no_others(
-    drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]], dtype: str, before: int, piece: int
-) -> None:
-    shape, (key, text) = drawn
-    array = cells(shape, dtype)
-    offset, asked = before * 4, []
-    content = bytes(offset) + array.tobytes() + b"what comes after"
-
-    def read(start: int, stop: int) -> list[bytes]:
-        asked.append((start, stop))
-        return [content[n : min(n + piece, stop)] for n in range(start, stop, piece)]
-
-    parsed = parse_slice(text, shape)
-    slot = {"shape": list(shape), "dtype": dtype, "offset": offset}
-    assert b"".join(stored(read, slot, parsed)) == np.ascontiguousarray(array[key]).tobytes()
-    first, last = span(shape, parsed)
-    assert asked == [(offset + first * array.itemsize, offset + last * array.itemsize)]
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("0,0,0", "the tensor has 2 axes"),
-        ("...,0,...", "the tensor has 2 axes"),
-        ("...,0,0,0", "the tensor has 2 axes"),
-        ("3", "3 is outside an axis of 3"),
-        ("-4", "-4 is outside an axis of 3"),
-        ("0,999999999999999999", "999999999999999999 is outside an axis of 4"),
-        ("::0", "a step of 0 goes nowhere"),
-        ("a", "'a' is neither a number nor start:stop:step nor ..."),
-        (",", "'' is neither"),
-        ("0,", "'' is neither"),
-        ("1.0", "'1.0' is neither"),
-        ("+1", "'+1' is neither"),
-        ("1:2:3:4", "'1:2:3:4' is neither"),
-        ("None", "'None' is neither"),
-        ("[0]", "'[0]' is neither"),
-        ("٣", "'٣' is neither"),
-        ("9" * 30, "is neither"),
-        ("....", "'....' is neither"),
-    ],
-)
-def test_what_is_no_slice_is_refused_with_the_reason(text: str, why: str) -> None:
-    with pytest.raises(Invalid) as refused:
-        parse_slice(text, (3, 4))
-    [[message]] = refused.value.errors.values()
-    assert message.startswith(f"{text!r}: ")
-    assert why in message
-    assert "Basic NumPy slicing of shape [3, 4] is allowed" in message
 
 
 # -------------------------------------------------------------------------------------------------- over HTTP
@@ -221,7 +122,8 @@ def test_json_holds_65536_cells_and_more_is_406_naming_what_holds_them(client: F
         answer = client.get(url, headers=headers)
         assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_ACCEPTABLE, "application/problem+json")
         assert answer.get_json()["detail"] == (
-            "JSON holds up to 65,536 cells and this is 65,537; slice it: ask for application/octet-stream in Accept."
+            "JSON holds up to 65,536 cells and this is 65,537; slice it or give max_cells: ask for "
+            "application/octet-stream or application/x-npy or application/x-safetensors in Accept."
         )
     assert client.get(url, headers=OCTETS).headers["Content-Length"] == str(4 * 65_537)
 
@@ -245,7 +147,8 @@ def test_the_representation_is_the_one_that_the_client_likes_best(
 def test_a_representation_that_there_is_not_is_406_listing_what_there_is(client: FlaskClient, scores_url: str) -> None:
     answer = client.get(scores_url, headers={"Accept": "text/html"})
     assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_ACCEPTABLE, "application/problem+json")
-    assert "ask for application/json or application/octet-stream in Accept" in answer.get_json()["detail"]
+    there_are = " or ".join(f"application/{name}" for name in ("json", "octet-stream", "x-npy", "x-safetensors"))
+    assert f"ask for {there_are} in Accept" in answer.get_json()["detail"]
 
 
 @pytest.mark.parametrize("text", ["0,3", "x", "0,0,0,0,0", ":" * 4, "1" * 201])
@@ -269,3 +172,150 @@ def test_an_unfinished_trace_has_no_tensors_yet(idle_client: FlaskClient, reques
     answer = idle_client.get(f"/v1/traces/{id}/{path}")
     assert (answer.status_code, answer.content_type) == (HTTPStatus.CONFLICT, "application/problem+json")
     assert answer.get_json()["detail"] == "This trace has no tensors now: it is queued. Wait for it with Prefer: wait."
+
+
+# ------------------------------------------------------------------------------- types, levels of detail, files
+
+NPY, SAFETENSORS = {"Accept": "application/x-npy"}, {"Accept": "application/x-safetensors"}
+
+
+def read(client: FlaskClient, url: str, **query: Any) -> NDArray[Any]:
+    """A tensor by its raw bytes and its headers."""
+    answer = client.get(url, query_string=query or None, headers=OCTETS)
+    assert answer.status_code == HTTPStatus.OK, answer.text
+    shape = [int(size) for size in answer.headers["Tensor-Shape"].split(",") if size]
+    return np.frombuffer(answer.data, answer.headers["Tensor-Dtype"]).reshape(shape)
+
+
+QUERY_STRINGS = ["", "slice=0,1,::-2", "slice=0,:,3:,2&dtype=float16", "dtype=uint8", "max_cells=40&reduce=absmax",
+    "max_cells=90&dtype=uint8&slice=0,2", "slice=0,0,0,0", "slice=0,0,3:3", "max_cells=1000000"]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", QUERY_STRINGS)
+def test_every_representation_holds_the_same(client: FlaskClient, scores_url: str, query: str) -> None:
+    url = f"{scores_url}?{query}"
+    expected, octets = read(client, url), client.get(url, headers=OCTETS)
+    npy = client.get(url, headers=NPY)
+    file = client.get(url, headers=SAFETENSORS)
+    [(name, tensor)] = load(file.data).items()
+    assert name == "blocks.0.attn.scores"
+    for found in (np.load(io.BytesIO(npy.data)), tensor):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    told = client.get(url).get_json()
+    values = np.array(told["data"], np.float64).reshape(told["shape"])
+    np.testing.assert_array_equal(np.where(np.isnan(values), -np.inf, values).astype(expected.dtype), expected)
+    for answer in (octets, npy, file):
+        assert answer.headers["Content-Length"] == str(len(answer.data))
+        facts = {key: value for key, value in answer.headers.items() if key.startswith("Tensor-")}
+        assert facts == {key: value for key, value in octets.headers.items() if key.startswith("Tensor-")}
+        assert facts["Tensor-Dtype"] == told["dtype"] == expected.dtype.name
+        assert (float(facts.get("Tensor-Scale", 0)), float(facts.get("Tensor-Zero", 0))) == (
+            told.get("scale", 0), told.get("zero", 0),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("accept", ["application/json", *(kind["Accept"] for kind in (OCTETS, NPY, SAFETENSORS))])
+@pytest.mark.parametrize("query", ["", "dtype=uint8", "max_cells=20"])
+def test_head_and_what_is_unchanged_are_answered_without_a_body(
+    client: FlaskClient, scores_url: str, accept: str, query: str
+) -> None:
+    url, headers = f"{scores_url}?{query}", {"Accept": accept, "Accept-Encoding": "identity"}
+    whole, without = client.get(url, headers=headers), client.head(url, headers=headers)
+    assert (without.status_code, without.data) == (HTTPStatus.OK, b"")
+    drop = {"Date"}
+    assert {k: v for k, v in without.headers.items() if k not in drop} == {
+        k: v for k, v in whole.headers.items() if k not in drop
+    }
+    same = client.get(url, headers=headers | {"If-None-Match": whole.headers["ETag"]})
+    assert (same.status_code, same.data) == (HTTPStatus.NOT_MODIFIED, b"")
+    assert same.headers["ETag"] == whole.headers["ETag"]
+    assert same.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+def test_different_answers_have_different_tags(client: FlaskClient, scores_url: str) -> None:
+    asked = [(query, accept) for query in QUERY_STRINGS for accept in ({}, OCTETS, NPY, SAFETENSORS)]
+    tags = {client.head(f"{scores_url}?{query}", headers=accept).headers["ETag"] for query, accept in asked}
+    assert len(tags) == len(asked)
+
+
+def test_what_the_client_has_is_not_read_again(
+    client: FlaskClient, scores_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = client.get(scores_url, headers=OCTETS).headers["ETag"]
+    monkeypatch.setattr("worker.store.pieces.receive", None)
+    for ask in (client.get, client.head):
+        assert ask(scores_url, headers=OCTETS | {"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
+
+
+def test_bytes_are_the_values_by_their_scale(client: FlaskClient, scores_url: str, scores: NDArray[Any]) -> None:
+    for query in ({}, {"slice": "0,1"}):
+        answer = client.get(scores_url, query_string={"dtype": "uint8", **query}, headers=OCTETS)
+        scale, zero = float(answer.headers["Tensor-Scale"]), float(answer.headers["Tensor-Zero"])
+        expected = (scores[0, 1] if query else scores).ravel()
+        masked, values = np.isneginf(expected), np.frombuffer(answer.data, np.uint8)
+        np.testing.assert_array_equal(values == 0, masked)
+        np.testing.assert_allclose(scale * (values[~masked] - zero), expected[~masked], atol=0.51 * scale)
+        assert (values[~masked].min(), values.max()) == (1, 255)
+
+
+@pytest.mark.parametrize("name", ["tokens", "blocks.1.mlp.post", "blocks.0.attn.scores", "logits_sum"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_every_tensor_comes_in_every_type(client: FlaskClient, sorted_letters: Body, name: str, dtype: str) -> None:
+    url = f"/v1/traces/{sorted_letters['id']}/tensors/{name}"
+    plain, found = read(client, url), read(client, url, dtype=dtype)
+    assert (found.dtype, found.shape) == (np.dtype(dtype), plain.shape)
+    if dtype != "uint8":
+        np.testing.assert_array_equal(found, plain.astype(dtype))
+
+
+@pytest.mark.parametrize("how", ["mean", "max", "min", "absmax"])
+def test_a_smaller_version_is_what_its_tiles_are(
+    client: FlaskClient, scores_url: str, scores: NDArray[Any], how: Any
+) -> None:
+    answer = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}).get_json()
+    assert (answer["shape"], answer["factors"], answer["dtype"]) == ([1, 3, 4, 4], [3, 3], "float32")
+    expected = shrink(View(Held(scores)), (3, 3), how).astype(np.float32)
+    found = np.array(answer["data"], np.float64)
+    np.testing.assert_array_equal(np.where(np.isnan(found), -np.inf, found).astype(np.float32), expected)
+    assert answer["data"][0][0][0][3] is None
+    headers = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}, headers=OCTETS).headers
+    assert headers["Tensor-Factors"] == "3,3"
+
+
+def test_what_fits_is_not_shrunk(client: FlaskClient, scores_url: str, scores: NDArray[Any]) -> None:
+    answer = client.get(scores_url, query_string={"max_cells": 363}, headers=OCTETS)
+    assert answer.data == scores.tobytes()
+    assert "Tensor-Factors" not in answer.headers
+
+
+def test_the_mean_of_whole_numbers_is_no_whole_number(client: FlaskClient, sorted_letters: Body) -> None:
+    url = f"/v1/traces/{sorted_letters['id']}/tensors/tokens"
+    tokens = read(client, url)
+    assert read(client, url, max_cells=1).tolist() == [[np.float32(tokens.mean())]]
+    largest = read(client, url, max_cells=1, reduce="max")
+    assert (largest.dtype.name, largest.tolist()) == ("int32", [[2]])
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "said"),
+    [
+        ("max_cells=2", "max_cells", "2 are too few: 3 cells are left of [1, 3, 11, 11]"),
+        ("max_cells=0", "max_cells", "greater than or equal to 1"),
+        ("max_cells=many", "max_cells", "valid integer"),
+        ("reduce=median", "reduce", "mean, max, min, absmax"),
+        ("dtype=int8", "dtype", "float32, float16, uint8"),
+        ("size=3", "size", "Unknown field"),
+    ],
+)
+def test_what_cannot_be_is_422_saying_what_can(
+    client: FlaskClient, scores_url: str, query: str, field: str, said: str
+) -> None:
+    answer = client.get(f"{scores_url}?{query}")
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert said in answer.get_json()["errors"][field][0]
+
+
+def test_a_script_of_another_origin_may_read_the_headers(client: FlaskClient, scores_url: str) -> None:
+    exposed = client.get(scores_url, headers={"Origin": "https://example.org"}).headers["Access-Control-Expose-Headers"]
+    assert {"Tensor-Shape", "Tensor-Dtype", "Tensor-Scale", "Tensor-Zero", "Tensor-Factors"} <= {*exposed.split(", ")}

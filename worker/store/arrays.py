@@ -1,0 +1,99 @@
+"""Parts of an array that lies in a result: of the cache's bytes only those near its cells are read.
+
+A part takes a range of indices of every axis. Its cells lie in runs of bytes; cells that are near each other are read
+with what is between them, as that takes less time than asking for each.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from redis import Redis
+
+import worker.store.pieces as pieces
+
+#: Indices taken of every axis, all of them counting up.
+Axes = tuple[range, ...]
+
+_GAP = 16 << 10  # bytes that take as long to read as another run takes to ask for
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array in the result `id`: its bytes begin at `offset`, little-endian in C order."""
+
+    cache: Redis
+    id: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+    def cost(self, axes: Axes) -> int:
+        """What reading a part takes, in bytes that could be read in the same time: memory takes no more."""
+        part = _Part(self, axes)
+        return part.count * (part.reach + (_GAP if part.count > 1 else 0))
+
+    def parts(self, many: Iterable[Axes]) -> Iterator[NDArray[Any]]:
+        """The cells of one part after another, each with all axes. Raises pieces.Missing."""
+        asked: deque[_Part] = deque()
+
+        def wanted() -> Iterator[tuple[str, int, memoryview]]:
+            for axes in many:
+                asked.append(_Part(self, axes))
+                yield from asked[-1].wanted()
+
+        for view in pieces.receive(self.cache, wanted()):
+            asked[0].lacks -= len(view)
+            if not asked[0].lacks:
+                yield asked.popleft().cells()
+
+    def stream(self, first: int, last: int) -> Iterator[bytes]:
+        """The bytes of the cells from `first` to before `last`, in C order. Raises pieces.Missing."""
+        size = self.dtype.itemsize
+        return pieces.stream(self.cache, self.id, self.offset + first * size, self.offset + last * size)
+
+
+class _Part:
+    """Where a part's cells lie: `count` runs of `reach` bytes, each holding the axes from `inner` on."""
+
+    def __init__(self, array: Stored, axes: Axes) -> None:
+        self.array, self.axes = array, axes
+        size = array.dtype.itemsize
+        self.steps = [axis.step * prod(array.shape[n + 1 :]) * size for n, axis in enumerate(axes)]  # bytes
+        self.inner, self.reach = len(axes), size
+        while self.inner and self._is_near(self.inner - 1):
+            self.inner -= 1
+            self.reach += (len(axes[self.inner]) - 1) * self.steps[self.inner]
+        self.count = prod(map(len, axes[: self.inner]))
+        self.lacks = self.count * self.reach  # bytes that were not read yet
+
+    def _is_near(self, axis: int) -> bool:
+        return len(self.axes[axis]) == 1 or self.steps[axis] - self.reach <= _GAP
+
+    @cached_property
+    def memory(self) -> NDArray[np.uint8]:
+        return np.empty((self.count, self.reach), np.uint8)
+
+    def wanted(self) -> Iterator[tuple[str, int, memoryview]]:
+        """Each run: whose bytes, from where on, into which memory."""
+        first = sum(axis[0] * step // axis.step for axis, step in zip(self.axes, self.steps, strict=True))
+        starts = np.array(self.array.offset + first)
+        for axis, step in zip(self.axes[: self.inner], self.steps, strict=False):
+            starts = np.add.outer(starts, np.arange(len(axis)) * step)
+        for start, run in zip(starts.ravel().tolist(), self.memory, strict=True):
+            yield self.array.id, start, run.data
+
+    def cells(self) -> NDArray[Any]:
+        """The part itself, from the runs that were read."""
+        lengths, dtype = [*map(len, self.axes)], self.array.dtype
+        runs = self.memory.view(dtype)
+        strides = [self.reach, *self.steps[self.inner :]]
+        found = np.lib.stride_tricks.as_strided(runs, [self.count, *lengths[self.inner :]], strides)
+        return found.reshape(lengths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flask import Response
@@ -23,7 +23,7 @@ from worker.gpt.models import Model
 from worker.gpt.tokens import Vocabulary
 from worker.store.keys import request_id
 
-MAX_PREDICTIONS = 131_072
+MAX_NUMBERS = 131_072
 _TOP = 20  # tokens that are kept of each prediction
 _RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
 
@@ -36,6 +36,9 @@ class LensQuery(Schema):
         load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
     )
     positions = fields.String(load_default=":", metadata={"description": "a range of positions", "example": "0:16"})
+    attention = fields.String(
+        validate=validate.OneOf(["rollout"]), metadata={"description": "what attention mixed into each position, too"}
+    )
 
 
 class PredictionSchema(Schema):
@@ -51,10 +54,18 @@ class LayerSchema(Schema):
     predictions = fields.List(fields.Nested(PredictionSchema), required=True)
 
 
+class SharesSchema(Schema):
+    """How much of a position, after all layers, is of each token up to it; together 1."""
+
+    position = fields.Integer(required=True)
+    shares = fields.List(fields.Float(), required=True)
+
+
 class LensSchema(SummarySchema):
-    """A lens; `layers` is there when it is done."""
+    """A lens; `layers` is there when it is done, and `rollout` where that was asked for (Abnar and Zuidema 2020)."""
 
     layers = fields.List(fields.Nested(LayerSchema))
+    rollout = fields.List(fields.Nested(SharesSchema))
 
 
 @blueprint.get("/<trace_id>/lens")
@@ -75,19 +86,31 @@ def lens(query: dict[str, Any], trace_id: str) -> Response:
     state = desk().find("lens", request_id("lens", asked)) or desk().ask(
         "lens", asked, lens_seconds(model.config, len(tokens), desk().settings)
     )
-    return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, *chosen))
+    return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
 
 
-def _chosen(query: dict[str, Any], model: Model, length: int) -> tuple[range, range, int]:
-    """Which layers and positions, and how many tokens of each. 422 where there are none such or too many."""
+class _Chosen(NamedTuple):
+    """Which layers and positions, how many tokens of each, and whether with the rollout."""
+
+    layers: range
+    positions: range
+    top: int
+    rollout: bool
+
+
+def _chosen(query: dict[str, Any], model: Model, length: int) -> _Chosen:
+    """What a query asks for. 422 where there is no such part or too much of it."""
     layers = _range("layers", query["layers"], model.config.n_layer + 1)
     positions = _range("positions", query["positions"], length)
     top = min(query["top"], model.config.vocab_size)
-    count = len(layers) * len(positions) * top
-    if count > MAX_PREDICTIONS:
-        told = f"{len(layers):,} layers of {len(positions):,} positions with {top} tokens each are {count:,}"
-        raise Invalid({"positions": [f"{told}, and at most {MAX_PREDICTIONS:,} are told: choose a range, as in 0:16."]})
-    return layers, positions, top
+    rollout = "attention" in query
+    count = len(positions) * (len(layers) * top + (length if rollout else 0))
+    if count > MAX_NUMBERS:
+        told = f"{len(layers):,} layers of {len(positions):,} positions with {top} tokens each"
+        told += f", and the rollout over {length:,}," if rollout else ""
+        told += f" are {count:,} numbers, and at most {MAX_NUMBERS:,} are told: choose a range, as in 0:16."
+        raise Invalid({"positions": [told]})
+    return _Chosen(layers, positions, top, rollout)
 
 
 def _range(name: str, text: str, count: int) -> range:
@@ -99,29 +122,28 @@ def _range(name: str, text: str, count: int) -> range:
     raise Invalid({name: [f"{text!r} is no range of the {count:,} {name}: start:stop, as in 0:{count}."]})
 
 
-def _represent(state: State, model: Model, layers: range, positions: range, top: int) -> dict[str, Any]:
+def _represent(state: State, model: Model, chosen: _Chosen) -> dict[str, Any]:
     if state.status != "done":
         return {}
-    vocabulary = model.vocabulary
+    layers, positions, top, with_rollout = chosen
+    n_layer, vocabulary = model.config.n_layer, model.vocabulary
     part = (slice(None), slice(positions.start, positions.stop), slice(top))
     best = [_read(state, name, layers)[part].tolist() for name in ("tokens", "probabilities")]
-    return {
-        "layers": [
-            {
-                "layer": layer,
-                "tensor": _tensor(layer, model.config.n_layer),
-                "predictions": [
-                    {"position": position, "top": _spelled(vocabulary, *of_position)}
-                    for position, *of_position in zip(positions, *of_layer, strict=True)
-                ],
-            }
-            for layer, *of_layer in zip(layers, *best, strict=True)
-        ]
-    }
-
-
-def _tensor(layer: int, n_layer: int) -> str:
-    return f"blocks.{layer}.resid_pre" if layer < n_layer else f"blocks.{layer - 1}.resid_post"
+    body = [
+        {
+            "layer": layer,
+            "tensor": f"blocks.{layer}.resid_pre" if layer < n_layer else f"blocks.{layer - 1}.resid_post",
+            "predictions": [
+                {"position": position, "top": _spelled(vocabulary, *of_position)}
+                for position, *of_position in zip(positions, *of_layer, strict=True)
+            ],
+        }
+        for layer, *of_layer in zip(layers, *best, strict=True)
+    ]
+    if not with_rollout:
+        return {"layers": body}
+    rows = zip(positions, _read(state, "rollout", positions), strict=True)
+    return {"layers": body, "rollout": [{"position": n, "shares": row[: n + 1].tolist()} for n, row in rows]}
 
 
 def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
@@ -131,10 +153,10 @@ def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[floa
     ]
 
 
-def _read(state: State, name: str, layers: range) -> NDArray[Any]:
-    """Some layers of one of the lens's arrays: [l, T, K]."""
+def _read(state: State, name: str, rows: range) -> NDArray[Any]:
+    """Some rows of one of the lens's arrays, along its first axis."""
     slot = state.manifest["arrays"][name]
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])
-    start, stop = (slot["offset"] + layer * prod(shape) * dtype.itemsize for layer in (layers.start, layers.stop))
-    return np.frombuffer(pieces.read(desk().cache, state.id, start, stop), dtype).reshape(len(layers), *shape)
+    start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
+    return np.frombuffer(pieces.read(desk().cache, state.id, start, stop), dtype).reshape(len(rows), *shape)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from math import inf, isinf
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,9 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from service import create_app
+from tests.checkpoints import SMALL, prefixed, values, write
+from tests.conftest import Servers, running_worker
 from tests.explanations import operands, recomputed, some_cells, told
 from worker.gpt.weights import nano
 
@@ -57,20 +63,18 @@ def check(block: Body, cell: Any, answer: Body, token: int) -> None:
 
 def test_every_block_of_nano_gpt_is_explained(client: FlaskClient, sorted_letters: Body) -> None:
     @cache
-    def values(name: str) -> Any:
+    def kept(name: str) -> Any:
         slot = sorted_letters["tensors"][name]
         content = client.get(f"/v1/traces/{sorted_letters['id']}/tensors/{name}", headers=OCTETS).data
         return np.frombuffer(content, slot["dtype"]).reshape(slot["shape"])
 
     for n, block in enumerate(blocks_of(client, sorted_letters)):
         tensor = block["tensor"]["name"]
-        tensors = nano() if block["role"] == "weight" else {tensor: values(tensor)}
+        tensors = nano() if block["role"] == "weight" else {tensor: kept(tensor)}
         for cell in some_cells(block, n, 1):
             answer = explain(client, sorted_letters, block["id"], cell)
             assert answer.status_code == HTTPStatus.OK, answer.text
-            check(
-                block, cell, answer.get_json(), int(values("tokens")[0, cell[0]]) if block["id"] == "embedding" else 0
-            )
+            check(block, cell, answer.get_json(), int(kept("tokens")[0, cell[0]]) if block["id"] == "embedding" else 0)
             assert number(answer.get_json()["value"]) == pytest.approx(told(block, cell, tensors), rel=1e-7)
 
 
@@ -135,6 +139,25 @@ def test_half_precision_is_told_as_it_is_kept(client: FlaskClient, request_body:
     halves = [one["value"] for one in (answer, *answer["operands"])]
     assert [float(np.float16(value)) for value in halves] == pytest.approx(halves, rel=1e-6)
     assert halves[0] == pytest.approx(halves[1] + halves[2], rel=2e-3, abs=1e-5)
+
+
+def test_a_checkpoint_is_read_for_the_operands_as_long_as_it_is_there(idle_servers: Servers, tmp_path: Path) -> None:
+    tensors = values(SMALL)
+    write(tmp_path / "mine", prefixed(tensors))
+    servers = replace(idle_servers, models_dir=str(tmp_path))
+    client = create_app(servers.settings).test_client()
+    with running_worker(servers):
+        trace = ask(client, {"model": "mine", "tokens": [3, 1, 4]})
+    answer = explain(client, trace, "blocks.1.attn.heads.2.v", "2,5,0").get_json()
+    weights = [one["value"] for one in answer["operands"][:-1:2]]
+    assert weights == pytest.approx(tensors["h.1.attn.c_attn.weight"][:, 2 * 24 + 2 * 8 + 5].tolist(), rel=1e-7)
+    block = next(one for one in blocks_of(client, trace) if one["id"] == answer["block"])
+    check(block, (2, 5, 0), answer, 0)
+
+    rmtree(tmp_path / "mine")
+    gone = explain(client, trace, "blocks.1.attn.heads.2.v", "2,6,0")
+    assert (gone.status_code, "are not here any more" in gone.get_json()["detail"]) == (HTTPStatus.CONFLICT, True)
+    assert explain(client, trace, "blocks.1.resid_mid", "2,6,0").status_code == HTTPStatus.OK
 
 
 # ------------------------------------------------------------------------------------------------------ refused

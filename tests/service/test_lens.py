@@ -68,6 +68,19 @@ def test_layers_positions_and_top_choose(client: FlaskClient, request_body: Body
     assert {len(one["top"]) for one in done(client, trace)["layers"][0]["predictions"]} == {5}
 
 
+def test_the_rollout_comes_where_it_is_asked_for(client: FlaskClient, request_body: Body) -> None:
+    trace = ask(client, request_body)
+    assert "rollout" not in done(client, trace)
+    found = done(client, trace, attention="rollout", positions="1:3")["rollout"]
+    assert [(one["position"], len(one["shares"])) for one in found] == [(1, 2), (2, 3)]
+    rows = [
+        np.mean(client.get(f"/v1/traces/{trace['id']}/tensors/blocks.{layer}.attn.pattern").get_json()["data"][0], 0)
+        for layer in (0, 1)
+    ]
+    wanted = (rows[1] + np.eye(3)) / 2 @ (rows[0] + np.eye(3)) / 2
+    assert found[1]["shares"] == pytest.approx(wanted[2].tolist(), abs=1e-6)
+
+
 def test_it_never_changes_once_it_is_done(client: FlaskClient, sorted_letters: Body) -> None:
     done(client, sorted_letters)
     answer = look(client, sorted_letters, top=1)
@@ -83,8 +96,8 @@ def test_until_it_is_done_it_says_how_it_stands(
     at = f"/v1/traces/{trace['id']}/lens"
     first, again = idle_client.get(at), idle_client.get(at)
     assert first.status_code == HTTPStatus.OK
-    assert (first.get_json()["status"], first.get_json()["queue_position"]) == ("queued", 0)
-    assert first.get_json() == again.get_json()
+    assert [answer.get_json()["status"] for answer in (first, again)] == ["queued", "queued"]
+    assert (again.get_json()["id"], again.get_json()["queue_position"]) == (first.get_json()["id"], 0)
     assert "layers" not in first.get_json()
     assert first.headers["Cache-Control"] == "no-store"
 
@@ -98,6 +111,7 @@ def test_until_it_is_done_it_says_how_it_stands(
         ("positions", "-1:", "no range"),
         ("top", "21", "20"),
         ("top", "0", "1"),
+        ("attention", "flow", "rollout"),
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(
@@ -111,11 +125,15 @@ def test_what_is_not_there_is_refused_with_what_is(
 
 def test_an_answer_is_bounded(client: FlaskClient, request_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = ask(client, request_body)
-    monkeypatch.setattr("service.lens.MAX_PREDICTIONS", 3 * 3 * 5 - 1)
+    monkeypatch.setattr("service.lens.MAX_NUMBERS", 3 * 3 * 5 - 1)
     answer = look(client, trace)
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     assert "3 layers of 3 positions with 5 tokens each are 45" in answer.get_json()["detail"]
     assert done(client, trace, positions="0:2")["status"] == "done"
+    more = look(client, trace, positions="0:2", top=5, attention="rollout")  # 2 * 3 * 5 + 2 * 3
+    assert more.status_code == HTTPStatus.OK
+    monkeypatch.setattr("service.lens.MAX_NUMBERS", 35)
+    assert "and the rollout over 3, are 36" in look(client, trace, positions="0:2", attention="rollout").text
 
 
 def test_there_is_nothing_to_see_of_what_is_not_done(idle_client: FlaskClient, request_body: Body) -> None:

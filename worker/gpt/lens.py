@@ -1,7 +1,7 @@
 """The logit lens (nostalgebraist 2020): what each layer would predict if it were the last.
 
 The final norm, the unembedding and the softmax are applied to the residual stream that enters each layer, and, as
-the model itself does, to that which leaves the last.
+the model itself does, to that which leaves the last. Beside it stands what attention has mixed into each position.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Seen(NamedTuple):
 
     tokens: NDArray[np.int32]  # [L + 1, T, K]
     probabilities: NDArray[np.float32]  # [L + 1, T, K]
+    rollout: NDArray[np.float32]  # [T, T]: how much of each position, after all layers, is of each token
 
 
 def look_through(
@@ -36,7 +37,7 @@ def look_through(
     """
     length, kept = arena["tokens"].shape[1], min(MOST, config.vocab_size)
     shape = config.n_layer + 1, length, kept
-    seen = Seen(np.empty(shape, np.int32), np.empty(shape, np.float32))
+    seen = Seen(np.empty(shape, np.int32), np.empty(shape, np.float32), np.eye(length, dtype=np.float32))
     done = 0
 
     def see() -> None:
@@ -48,12 +49,21 @@ def look_through(
         nonlocal done
         predict(config, head, arena[f"blocks.{done}.resid_pre"], arena)
         see()
+        roll_out(arena[f"blocks.{done}.attn.pattern"][0], seen.rollout)
         done += 1
         after_layer(done)
 
     forward(config, engine, arena, slice(0, length), through_layer)
     see()
     return seen
+
+
+def roll_out(pattern: NDArray[Any], rollout: NDArray[np.float32]) -> None:
+    """Follow attention [H, T, T] through one more layer, in place: half of a position is what its heads take from
+    others, on average, and half what it was (attention rollout, Abnar and Zuidema 2020, arXiv:2005.00928).
+    """
+    rollout += pattern.mean(0) @ rollout
+    rollout *= 0.5
 
 
 def most(logits: NDArray[Any], count: int) -> NDArray[np.intp]:

@@ -70,6 +70,18 @@ def test_each_layer_predicts_what_its_residual_stream_does_in_float64(
         assert len(set(seen.tokens[place].tolist())) == kept
 
 
+def test_the_rollout_is_the_product_of_what_every_layer_mixes(
+    model: tuple[Config, dict[str, Any]], run_model: Callable[..., Arena]
+) -> None:
+    config, weights = model
+    tokens = np.random.default_rng(6).integers(0, config.vocab_size, 9)
+    arena = run_model(config, weights, tokens, precision="float64")
+    mixed = [arena[f"blocks.{layer}.attn.pattern"][0].mean(0) / 2 + np.eye(9) / 2 for layer in range(config.n_layer)]
+    seen, _ = run(config, engine(HeldWeights(weights)), tokens)
+    np.testing.assert_allclose(seen.rollout, np.linalg.multi_dot(mixed[::-1]), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(seen.rollout.sum(1), 1, rtol=1e-6)
+
+
 def run(config: Config, made: Engine, tokens: Any) -> tuple[Seen, list[int]]:
     arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
     arena.memory[:] = 0xFF  # not a number

@@ -41,7 +41,7 @@ def _add(operation: Operation, of_path: list[dict[str, Any]], request: dict[str,
             parameter["example"] = values[key]
     if request["body"] is not None:
         operation["requestBody"]["content"]["application/json"]["example"] = request["body"]
-    content = operation["responses"][str(answer["status"])].get("content", {})
+    content = operation["responses"].get(str(answer["status"]), {}).get("content", {})
     if answer["type"] in content:
         content[answer["type"]]["example"] = answer["body"]
 

@@ -70,13 +70,18 @@ class ExplanationSchema(OperandSchema):
 
 @blueprint.get("/<trace_id>/explain")
 @blueprint.arguments(ExplainQuery, location="query")
+@blueprint.example(query={"block": "blocks.0.attn.heads.1.q", "cell": "4,2,0", "limit": 3})
 @blueprint.doc(parameters=[PREFER])
 @blueprint.response(200, ExplanationSchema)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(409, schema=ProblemSchema)
 def explain(query: dict[str, Any], trace_id: str) -> Response:
-    """Explain how one cell of a finished trace was computed: the formula, the numbers, and the cells they are from."""
+    """Explain how one cell of a finished trace was computed: the formula, the numbers, and the cells they are from.
+
+    Blocks and cells are those of the trace's layout. The operands recompute the value to float32's rounding; a long sum
+    is shortened by `limit`, the largest contributions first. Of a model's weights only what the cell takes is read.
+    """
     state, at = traces.done(trace_id), _place(query["cell"])
     model, limit = traces.recalled(state), query.get("limit")
     cell = _look(state, model, query["block"], at)

@@ -47,12 +47,16 @@ _FILE = {
 
 
 @blueprint.get("/models/<model_id>/llm-viz")
+@blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, _FILE)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def model(model_id: str) -> Response:
-    """A model as the LLM Visualization page reads it: its weights under minGPT's names, linear ones (out, in)."""
+    """Read a model as the LLM Visualization page does: its weights under minGPT's names, linear ones (out, in).
+
+    The page itself accepts the shape of nano-gpt alone. Values are base64 of little-endian float32.
+    """
     found = models.find(model_id, desk().settings.models_dir)
     response = _file("model", found.id, found.config, llm_viz.of_model(found.config, found.weights()))
     return revalidated(response, found.digest, str(found.config), "llm-viz")
@@ -66,7 +70,10 @@ def model(model_id: str) -> Response:
 @blueprint.alt_response(409, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def trace(trace_id: str) -> Response:
-    """A finished trace as the LLM Visualization page reads it: the first layer's values, and what leaves each layer."""
+    """Read a finished trace as the LLM Visualization page does: the first layer's values, and what leaves each layer.
+
+    The names are the page's own: idx, tok_emb, pos_emb, x, ln1, q, k, v, att, attSm, y, block0 and so on.
+    """
     state = traces.done(trace_id)
     found, held = traces.recalled(state), state.manifest["tensors"]
     missing = [name for name in llm_viz.values(found.config.n_layer).values() if name not in held]

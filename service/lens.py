@@ -70,13 +70,18 @@ class LensSchema(SummarySchema):
 
 @blueprint.get("/<trace_id>/lens")
 @blueprint.arguments(LensQuery, location="query")
+@blueprint.example(query={"top": 2, "positions": "5:7"}, headers={"Prefer": "wait=10"})
 @blueprint.doc(parameters=[PREFER])
 @blueprint.response(200, LensSchema)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(409, schema=ProblemSchema)
 def lens(query: dict[str, Any], trace_id: str) -> Response:
-    """Read what each layer of a finished trace would predict. It is computed when it is first asked for."""
+    """Read what each layer of a finished trace would predict. It is computed when it is first asked for.
+
+    The residual stream of each layer goes through the final norm and the unembedding, as if it were the last (the logit
+    lens). A job of its own computes it once; until it is done, the answer says how it stands.
+    """
     trace = traces.done(trace_id)
     model = traces.recalled(trace)
     # All that was fed: the last new token was not.

@@ -12,6 +12,8 @@ from flask import Request
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
+import service.examples as examples
+
 
 class Parser(FlaskParser):
     """Reads JSON bodies and queries, and says what is wrong with them."""
@@ -35,20 +37,9 @@ class Blueprint(flask_smorest.Blueprint):
     ARGUMENTS_PARSER = Parser()
 
     @classmethod
-    def example(
-        cls,
-        path: dict[str, str] | None = None,
-        query: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-        body: Any = None,
-    ) -> Callable[[Any], Any]:
-        """The request that shows what an operation is for; `make examples` asks it and records the answer.
-
-        A path parameter that is left out is the id in the answer to the example of the POST before it:
-        {trace_id} is the trace of POST /v1/traces.
-        """
-        given = {"path": path or {}, "query": query or {}, "headers": headers or {}, "body": body}
-        return cast("Callable[[Any], Any]", cls.doc(**{"x-example": given}))
+    def example(cls, **given: Any) -> Callable[[Any], Any]:
+        """The request that shows what an operation is for, as `examples.declared` has it."""
+        return cast("Callable[[Any], Any]", cls.doc(**{"x-example": examples.declared(**given)}))
 
 
 PREFER = {

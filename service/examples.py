@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,30 @@ NOTE = (
 _TEXT = 300  # characters of a long text that are shown
 
 
+def declared(
+    path: dict[str, str] | None = None,
+    query: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+    body: Any = None,
+    varies: Sequence[str] = (),
+) -> dict[str, Any]:
+    """An example request; `make examples` asks it and records the answer.
+
+    A path parameter that is left out is the id in the answer to the example of the POST before it: {trace_id} is the
+    trace of POST /v1/traces. `varies` names what of the answer is another each time, besides times.
+    """
+    return {
+        "request": {"path": path or {}, "query": query or {}, "headers": headers or {}, "body": body},
+        "varies": list(varies),
+    }
+
+
 def take(paths: Paths) -> dict[str, dict[str, Any]]:
-    """Take the example requests that routes declare out of the operations: by "METHOD /path", {} where none is."""
-    return {f"{method.upper()} {path}": operation.pop("x-example", {}) for method, path, operation in each(paths)}
+    """Take the example requests out of the operations, by "METHOD /path"; where none is declared it is the plainest."""
+    return {
+        f"{method.upper()} {path}": operation.pop("x-example", None) or declared()
+        for method, path, operation in each(paths)
+    }
 
 
 def add(paths: Paths) -> None:

@@ -30,7 +30,7 @@ def machine(app: Any, seen: Seen) -> Any:
     class Machine(schemathesis.openapi.from_wsgi("/openapi.yaml", app).as_state_machine()):  # type: ignore[misc]
         def before_call(self, case: Any) -> None:
             if case.method == "POST":
-                case.body = DECLARED[f"POST {case.path}"]["body"]
+                case.body = DECLARED[f"POST {case.path}"]["request"]["body"]
             if case.path.endswith("/{name}"):
                 case.query = {}
             case.headers = {"Accept-Encoding": "identity", "Prefer": "wait=10"}

@@ -69,6 +69,11 @@ class Layout(MethodView):
 
         `position` is the corner of a block with the smallest x (right), y (down) and z (toward the viewer);
         `tensor.index` says where in a tensor of the trace the value of each cell lies; `formula` how it is computed.
+
+        In the GLB (EXT_mesh_gpu_instancing) each layer is a node with an origin of its own: a block is the box from
+        the node's translation + TRANSLATION to SCALE beyond that, in the same units and directions; the root turns y
+        up. `_ID` is the block's row in the columns; `_KIND`, a place in `kinds` of the root's extras, `_HEAD` and the
+        node's `layer` make its id.
         """
         chosen = representation(JSON, SAFETENSORS, GLB)
         state = desk().find("layout", layout_id)

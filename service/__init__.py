@@ -25,6 +25,7 @@ import service.openapi as openapi
 import service.problems as problems
 import service.tensors as tensors
 import service.traces as traces
+from service.events import Streams
 from service.queue import Desk
 from service.schemas import VALUES, PartialConfigSchema, ProblemSchema
 from service.settings import Settings
@@ -69,6 +70,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
     app.extensions["desk"] = Desk(settings, connect(settings.queue_url), connect(settings.cache_url))
+    app.extensions["streams"] = Streams(settings.max_streams)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     Compress(app)
     api = Api(app)

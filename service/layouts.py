@@ -12,11 +12,13 @@ from flask import Response, request
 from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
+import service.events as events
 import worker.gpt.models as models
 import worker.layout.describe as describe
 import worker.store.pieces as pieces
 from service.answers import JSON, answer, immutable, octets, representation
 from service.blueprint import PREFER, Blueprint, also
+from service.events import LAST_EVENT_ID
 from service.problems import Invalid
 from service.queue import State, desk
 from service.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
@@ -76,12 +78,23 @@ class Layout(MethodView):
         node's `layer` make its id.
         """
         chosen = representation(JSON, SAFETENSORS, GLB)
-        state = desk().find("layout", layout_id)
-        if state is None:
-            raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
+        state = _find(layout_id)
         if state.status != "done" or chosen == JSON:
             return answer(state, "layout", lambda state: _represent(state, query))
         return _file(state, query, chosen)
+
+
+@blueprint.get("/<layout_id>/events")
+@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
+@blueprint.response(200, description="Events, to its end")
+@blueprint.alt_response(204, description="You know its end already", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(406, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+@blueprint.alt_response(429, schema=ProblemSchema)
+def watch(layout_id: str) -> Response:
+    """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event."""
+    return events.stream("layout", _find(layout_id))
 
 
 def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +105,13 @@ def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
         raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
     plan = Plan(config, tokens, wanted["batch"], wanted["style"])
     return {"config": config.to_mapping(), "tokens": plan.tokens, "batch": plan.batch, "style": plan.style}
+
+
+def _find(layout_id: str) -> State:
+    state = desk().find("layout", layout_id)
+    if state is None:
+        raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
+    return state
 
 
 def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:

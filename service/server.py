@@ -10,6 +10,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from service.metrics import FOLDER
+from service.settings import Settings
 from worker.process import die_with_parent
 
 
@@ -21,12 +22,13 @@ class Server(BaseApplication):
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": processes,
             "worker_class": "gthread",
-            "threads": threads,
+            "threads": threads + Settings.from_environment().max_streams,  # each open stream holds one
             "graceful_timeout": 10,
             "control_socket_disable": True,
             "post_fork": _post_fork,
             "child_exit": _child_exit,
             "on_exit": _on_exit,
+            "post_worker_init": _post_worker_init,
             "proc_name": "cutaway-api",
         }
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="cutaway-metrics-")
@@ -54,3 +56,7 @@ def _child_exit(arbiter: Any, worker: Any) -> None:
 
 def _on_exit(arbiter: Any) -> None:
     shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+
+
+def _post_worker_init(worker: Any) -> None:
+    worker.wsgi.extensions["streams"].going_on = lambda: worker.alive  # a stop need not wait for endless answers

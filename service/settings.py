@@ -15,3 +15,4 @@ class Settings(worker.settings.Settings):
     max_body_bytes: int = 8 << 20
     max_export_bytes: int = 1 << 30  # of a model or a trace in another program's format
     max_wait: int = 60  # the longest that `Prefer: wait` holds a request
+    max_streams: int = 32  # of events that a process of the API has open at the same time

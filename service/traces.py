@@ -9,6 +9,7 @@ from flask import Response
 from flask.views import MethodView
 from werkzeug.exceptions import Conflict, NotFound
 
+import service.events as events
 import service.tensors as tensors
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
@@ -16,6 +17,7 @@ from service.answers import answer, immutable, json, preferred_wait, summary
 from service.blueprint import PREFER, Blueprint, also
 from service.bounds import seconds_allowed
 from service.encode import BINARY
+from service.events import LAST_EVENT_ID
 from service.problems import Invalid
 from service.queue import UNFINISHED, State, desk
 from service.schemas import (
@@ -104,6 +106,19 @@ class Trace(MethodView):
         """
         if not desk().cancel("trace", trace_id):
             raise _unknown(trace_id)
+
+
+@blueprint.get("/<trace_id>/events")
+@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
+@blueprint.response(200, description="Events, to its end")
+@blueprint.alt_response(204, description="You know its end already", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(406, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+@blueprint.alt_response(429, schema=ProblemSchema)
+def watch(trace_id: str) -> Response:
+    """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event."""
+    return events.stream("trace", _find(trace_id))
 
 
 @blueprint.get("/<trace_id>/tensors")

@@ -216,11 +216,11 @@ def test_a_job_says_that_it_started_and_is_done(store: Store, kind: Kind, asked:
 
 def test_a_job_is_done_when_it_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, bool]] = []
-    publish: Callable[..., None] = events.publish
+    publish: Callable[..., str] = events.publish
 
-    def watched(queue: Redis, id: str, event: str, **data: Any) -> None:
+    def watched(queue: Redis, id: str, event: str, **data: Any) -> str:
         told.append((event, pieces.is_done(store.cache, id)))
-        publish(queue, id, event, **data)
+        return publish(queue, id, event, **data)
 
     monkeypatch.setattr(events, "publish", watched)
     store.run("layout", LAYOUT)

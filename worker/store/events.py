@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from itertools import dropwhile
+from typing import Any, NamedTuple
 
 from redis import Redis
 
+ENDS = ("done", "failed", "cancelled")
 _KEEP = 1000  # events a stream; older ones fall off
 _TTL = 86400  # seconds a stream outlives its last event
+
+
+class Event(NamedTuple):
+    """An event by its id in the stream."""
+
+    id: str
+    name: str
+    data: dict[str, Any]
 
 
 def _key(id: str) -> str:
     return f"events:{id}"
 
 
-def publish(queue: Redis, id: str, event: str, **data: Any) -> None:
-    """Append an event to the stream of `id`."""
+def publish(queue: Redis, id: str, event: str, **data: Any) -> str:
+    """Append an event to the stream of `id`; its id there."""
     pipeline = queue.pipeline(transaction=False)
     pipeline.xadd(_key(id), {"event": event, "data": json.dumps(data)}, maxlen=_KEEP, approximate=True)
     pipeline.expire(_key(id), _TTL)
-    pipeline.execute()
+    return str(pipeline.execute()[0].decode())
 
 
-def latest(queue: Redis, id: str) -> tuple[str, str, dict[str, Any]] | None:
-    """The last event: (its id in the stream, its name, its data)."""
+def latest(queue: Redis, id: str) -> Event | None:
+    """The last event."""
     entries = queue.xrevrange(_key(id), count=1)
     return _parse(entries[0]) if entries else None
 
 
+def begin(queue: Redis, id: str) -> str:
+    """After which event the story of `id` begins that is told now: it may have been cancelled and asked for again."""
+    told: Any = queue.xrevrange(_key(id))
+    earlier = dropwhile(lambda event: event.name in ENDS, map(_parse, told))  # the end of this one, where it has ended
+    return next((event.id for event in earlier if event.name in ENDS), "0")
+
+
+def read(queue: Redis, id: str, after: str, timeout: float) -> list[Event]:
+    """The events later than `after`; where there are none yet, those that come within `timeout` seconds."""
+    found: Any = queue.xread({_key(id): after}, block=max(1, int(timeout * 1000)))
+    return [_parse(entry) for entry in found[0][1]] if found else []
+
+
 def wait(queue: Redis, id: str, after: str, timeout: float) -> tuple[str, str | None]:
     """Wait up to `timeout` seconds for events later than `after`: the id of the last one and its name, or None."""
-    found: Any = queue.xread({_key(id): after}, block=max(1, int(timeout * 1000)))
-    return _parse(found[0][1][-1])[:2] if found else (after, None)
+    found = read(queue, id, after, timeout)
+    return found[-1][:2] if found else (after, None)
 
 
 def forget(queue: Redis, id: str) -> None:
@@ -40,6 +63,6 @@ def forget(queue: Redis, id: str) -> None:
     queue.delete(_key(id))
 
 
-def _parse(entry: Any) -> tuple[str, str, dict[str, Any]]:
+def _parse(entry: Any) -> Event:
     id, fields = entry
-    return id.decode(), fields[b"event"].decode(), json.loads(fields[b"data"])
+    return Event(id.decode(), fields[b"event"].decode(), json.loads(fields[b"data"]))

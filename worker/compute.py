@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import worker.gpt.models as models
 from worker.gpt.arena import Arena, plan
 from worker.gpt.compiled import engine
 from worker.gpt.config import Config
+from worker.gpt.engine import Engine
 from worker.gpt.generate import generate
 from worker.gpt.keep import Keeper, Sink
 from worker.gpt.lens import look_through
+from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, passes, positions
 from worker.gpt.work import Work
 from worker.layout.place import place
@@ -48,10 +51,16 @@ def trace(request: dict[str, Any], settings: Settings, sink: Sink, progress: Pro
             keeper.keep_section()
         progress(done, total, spent / seconds)
 
-    new = generate(config, engine(model.weights(), keep=work.held), arena, prompt, sampling, after_layer)
+    runs = _held(model) if work.held and not model.checkpoint else engine(model.weights(), keep=work.held)
+    new = generate(config, runs, arena, prompt, sampling, after_layer)
     model.confirm()
     keeper.keep_rest()
     return {"tensors": keeper.described, "generated": _generated(arena, len(prompt), new)}
+
+
+@lru_cache(maxsize=1)  # small traces that share a job are often of one model
+def _held(model: Model) -> Engine:
+    return engine(model.weights(), keep=True)
 
 
 def layout(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import worker.gpt.architecture as architecture
@@ -41,12 +42,17 @@ class _Trace:
 
     @property
     def size(self) -> Size:
-        streamed = passes(self.sampling) == 1
-        return measure(self.config, self.length, capture=self.capture, dtype=self.dtype, streamed=streamed)
+        return _size(self)
 
     def fits(self, settings: Settings) -> bool:
         kept, memory = self.size
         return kept <= settings.max_trace_bytes and memory <= settings.max_work_bytes
+
+
+@lru_cache(maxsize=256)  # the traces of a batch are mostly of a few sizes
+def _size(trace: _Trace) -> Size:
+    streamed = passes(trace.sampling) == 1
+    return measure(trace.config, trace.length, capture=trace.capture, dtype=trace.dtype, streamed=streamed)
 
 
 def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -> int:
@@ -77,10 +83,21 @@ def lens_seconds(config: Config, length: int, settings: Settings) -> int:
     return settings.layout_timeout + int(_TIMES * (work.seconds + config.n_layer * work.ends(0)))
 
 
+def seconds_likely(config: Config, asked: dict[str, Any], settings: Settings) -> float:
+    """How long a canonical request takes on a slow machine."""
+    sampling = Sampling(**(asked["generate"] or {}))
+    return _likely(config, len(asked["tokens"]), sampling, settings.held_weights_bytes)
+
+
+@lru_cache(maxsize=256)
+def _likely(config: Config, prompt: int, sampling: Sampling, held_weights_bytes: int) -> float:
+    return Work(config, prompt, sampling, held_weights_bytes).seconds
+
+
 def _seconds(config: Config, prompt: int, sampling: Sampling, settings: Settings) -> int:
     """The picture of a trace is placed in its job, too."""
-    work = Work(config, prompt, sampling, settings.held_weights_bytes)
-    return settings.layout_timeout + int(_TIMES * work.seconds)
+    likely = _likely(config, prompt, sampling, settings.held_weights_bytes)
+    return settings.layout_timeout + int(_TIMES * likely)
 
 
 def _advice(trace: _Trace, settings: Settings) -> str:

@@ -12,6 +12,7 @@ from flask_compress import Compress
 from flask_cors import CORS
 from flask_smorest import Api
 
+import service.batches as batches
 import service.docs as docs
 import service.examples as examples
 import service.explain as explain
@@ -77,7 +78,7 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
     api.spec.components.schema("Values", component=VALUES)
-    for resource in (models, layouts, traces, explain, lens, exports, health, metrics, openapi, docs):
+    for resource in (models, layouts, traces, batches, explain, lens, exports, health, metrics, openapi, docs):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     problems.register(app)

@@ -126,7 +126,11 @@ DESCRIBED: dict[str, Any] = {
         200: {
             "content": {
                 EVENT_STREAM: {
-                    "schema": {"type": "string"},
+                    "schema": {
+                        "type": "object",
+                        "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+                        "required": ["event", "data"],
+                    },
                     "example": "retry: 2000\n\nid: 1767323045678-0\nevent: queued\ndata: {}\n\n"
                     "id: 1767323045690-0\nevent: done\ndata: {}\n\n",
                 }

@@ -56,19 +56,23 @@ def not_acceptable(allowed: list[str], why: str = "There is no such representati
 def register(app: Flask) -> None:
     """Answer every exception with a problem; only a defect of ours is a 500, and it tells nothing of itself."""
     app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(ConfigError, _config)
+    app.register_error_handler(ConfigError, lambda error: _invalid(wrong_with(error)))
     app.register_error_handler(UnknownModelError, lambda error: problem(404, str(error)))
-    app.register_error_handler(CheckpointError, lambda error: _invalid({"model": [str(error)]}))
+    app.register_error_handler(CheckpointError, lambda error: _invalid(wrong_with(error)))
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
     app.register_error_handler(pieces.Missing, _lost)
     app.register_error_handler(Exception, _defect)
 
 
-def _config(error: ConfigError) -> Response:
-    """A size that cannot be: of the model, unless it is one that a request gives beside the model."""
-    beside = ("tokens", "batch", "style")
-    return _invalid({k if k in beside else f"model.{k}": v for k, v in error.errors.items()})
+def wrong_with(error: Invalid | ConfigError | UnknownModelError | CheckpointError) -> Errors:
+    """What is wrong with a request, by its fields: a size that cannot be is the model's, unless it is beside it."""
+    if isinstance(error, Invalid):
+        return error.errors
+    if isinstance(error, ConfigError):
+        beside = ("tokens", "batch", "style")
+        return {k if k in beside else f"model.{k}": v for k, v in error.errors.items()}
+    return {"model": [str(error)]}
 
 
 def _http(error: HTTPException) -> Response:
@@ -76,10 +80,10 @@ def _http(error: HTTPException) -> Response:
     if error.response is not None:
         return problem(status, HTTPStatus(status).description)
     if isinstance(error, Invalid):
-        return _invalid(error.errors)
+        return _invalid(wrong_with(error))
     messages = getattr(error, "data", {}).get("messages")
     if messages:  # marshmallow's, by where the field was looked for
-        return _invalid(_flatten({k: v for part in messages.values() for k, v in _fields(part).items()}))
+        return _invalid(flatten({k: v for part in messages.values() for k, v in _fields(part).items()}))
     headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After", "Accept")}
     return problem(status, _detail(error), headers=headers)
 
@@ -103,13 +107,13 @@ def _fields(part: Any) -> dict[str, Any]:
     return {str(k): v for k, v in part.items()} if isinstance(part, dict) else {"body": part}
 
 
-def _flatten(messages: dict[str, Any], prefix: str = "") -> Errors:
+def flatten(messages: dict[str, Any], prefix: str = "") -> Errors:
     """Nested messages by the dotted path of their field."""
     errors: Errors = {}
     for name, inner in messages.items():
         path = (prefix or "body") if name == "_schema" else f"{prefix}.{name}" if prefix else str(name)
         if isinstance(inner, dict):
-            errors |= _flatten(inner, path)
+            errors |= flatten(inner, path)
         else:
             errors[path] = [str(text) for text in inner]
     return errors

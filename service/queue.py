@@ -20,13 +20,14 @@ from rq.job import Job, JobStatus
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
+import worker.store.shared as shared
 from service.settings import Settings
 from worker.store.keys import Kind, request_id
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
 _ID = re.compile("[0-9a-f]{64}")
-_TRIES = 3  # times that a job is tried when its process gets killed
+TRIES = 3  # times that a job is tried when its process gets killed
 _STOPPING = 2.0  # seconds that a worker has to stop a job; one that died will not
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
@@ -68,10 +69,12 @@ class Desk:
         id = request_id(kind, request)
         state = self.find(kind, id, recompute=False)
         if state is not None and state.status in ("done", *UNFINISHED):
+            if state.status in UNFINISHED:
+                requests.change(self.queue, [id], batch=None)  # whoever cancels a batch leaves this one alone
             return state
-        asked_at = _now()
+        asked_at = now()
         requests.put(self.queue, id, kind, request, asked_at, timeout, self.settings.result_ttl)
-        self._enqueue(id, timeout)
+        self.enqueue(id, timeout)
         return State(id, "queued", request, asked_at)
 
     def find(self, kind: Kind, id: str, *, recompute: bool = True) -> State | None:
@@ -87,14 +90,22 @@ class Desk:
         state = State(id, "queued", record.request, record.created_at)
         if record.cancelled:
             return _with(state, status="cancelled")
-        job = self._job(id)
+        job = self._job(record.job or id)
         status = job.get_status(refresh=False) if job else None
+        if record.job is not None:
+            state = self._noted(state, record.job)
+            if state.status == "failed":
+                return state
         if job is None or status == JobStatus.FINISHED:
             found = self._manifest(kind, id)  # it may have been finished since we looked
             if found is None and recompute:
-                self._enqueue(id, record.timeout)
-            return found or (state if recompute else None)
-        return self._under_way(state, job, _STATUS.get(cast(JobStatus, status), "queued"))
+                requests.change(self.queue, [id], job=None)
+                self.enqueue(id, record.timeout)
+            return found or (_with(state, status="queued") if recompute else None)
+        told = _STATUS.get(cast(JobStatus, status), "queued")
+        if record.job is not None and told == "running":
+            told = state.status  # others that share the job run before it
+        return self._under_way(state, job, told)
 
     def wait(self, kind: Kind, id: str, seconds: float) -> State | None:
         """The same, once it has ended or `seconds` are over."""
@@ -113,8 +124,10 @@ class Desk:
         if state is None:
             return False
         if state.status in UNFINISHED:
+            record = requests.get(self.queue, id)
             requests.cancel(self.queue, id)
-            self._stop(id)
+            if record is None or record.job is None:  # others need a job that they share: it passes this one over
+                self.stop(id)
             events.publish(self.queue, id, "cancelled")
         else:
             self._delete_job(id)
@@ -147,10 +160,20 @@ class Desk:
             return None
         return State(id, "done", found["request"], found["created_at"], found, found["started_at"])
 
+    def _noted(self, state: State, job: str) -> State:
+        """A request as the job noted that it shares with others: whether it was begun, and whether it failed."""
+        notes = shared.notes(self.queue, [job])[job]
+        failure = notes.failures.get(state.id)
+        if failure is not None:
+            return _with(state, status="failed", started_at=failure.started_at, reason=failure.reason)
+        return _with(state, status="running", started_at=notes.started_at) if notes.running == state.id else state
+
     def _under_way(self, state: State, job: Job, status: Status) -> State:
         if status == "queued":
-            return _with(state, queue_position=job.get_position())
-        started = job.started_at.isoformat().replace("+00:00", "Z") if job.started_at else None
+            return _with(state, status=status, queue_position=job.get_position() or 0)
+        started = state.started_at
+        if started is None and job.started_at is not None:
+            started = job.started_at.isoformat().replace("+00:00", "Z")
         if status == "failed":
             return _with(state, status=status, started_at=started, reason=_reason(job))
         latest = events.latest(self.queue, state.id)
@@ -163,7 +186,8 @@ class Desk:
         except NoSuchJobError:
             return None
 
-    def _enqueue(self, id: str, timeout: int) -> None:
+    def enqueue(self, id: str, timeout: int) -> None:
+        """Have a request that is recorded computed by a job of its own."""
         events.publish(self.queue, id, "queued")  # first: it may start at once
         for _ in range(2):
             try:
@@ -175,7 +199,7 @@ class Desk:
                     job_timeout=timeout,
                     result_ttl=self.settings.failure_ttl,
                     failure_ttl=self.settings.failure_ttl,
-                    retry=Retry(max=_TRIES - 1),
+                    retry=Retry(max=TRIES - 1),
                 )
                 return
             except DuplicateJobError:
@@ -185,7 +209,8 @@ class Desk:
                 if job:
                     _delete(job)  # RQ refuses a second job of an id, ended or not
 
-    def _stop(self, id: str) -> None:
+    def stop(self, id: str) -> None:
+        """Stop the job of its own that computes a request, and remove what it wrote."""
         job = self._job(id)
         if job is None:
             return
@@ -231,7 +256,7 @@ def _ends(job: Job) -> bool:
 def _delete(job: Job) -> None:
     """Delete a job once RQ has put it away: a result is there a moment before, and RQ would write the job again."""
     _ends(job)
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks
             job.delete()
             return
@@ -242,5 +267,6 @@ def _with(state: State, **changes: Any) -> State:
     return State(**(state.__dict__ | changes))
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as RFC 3339, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -58,7 +58,7 @@ class Traces(MethodView):
         Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
         The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
         """
-        model, asked = _canonical(wanted)
+        model, asked = canonical(wanted)
         timeout = seconds_allowed(model.config, asked, desk().settings)
         return answer(desk().ask("trace", asked, timeout), "trace", _represent, created=True)
 
@@ -166,7 +166,7 @@ class Tensor(MethodView):
         return immutable(tensors.answer(name, array, query, *identity, known=known), *identity)
 
 
-def _canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
     """The model, and what of a request decides the trace."""
     seed = wanted["weights"]["synthetic"] if "weights" in wanted else None
     model = models.resolve(wanted["model"], desk().settings.models_dir, synthetic_seed=seed)
@@ -216,6 +216,8 @@ def _check_length(model: Model, asked: dict[str, Any]) -> None:
 
 
 def _check_capture(model: Model, asked: dict[str, Any]) -> None:
+    if asked["capture"] == ["*"]:
+        return
     names = [name for name, _ in architecture.expand(architecture.VALUES, model.config.n_layer)]
     for pattern in asked["capture"]:
         if not any(captured(names, [pattern])):

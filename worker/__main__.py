@@ -17,11 +17,13 @@ from rq.job import Job
 import worker.jobs
 import worker.store.events as events
 import worker.store.pieces as pieces
+import worker.store.requests as requests
+import worker.store.shared as shared
 from worker.gpt.compiled import COMPILED
 from worker.settings import Settings
 from worker.spare import Spare
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.requests import JOB, QUEUE
 
 _KILLED = "Work-horse terminated unexpectedly"
 _HEARTBEAT = 5  # seconds between two signs of life
@@ -79,30 +81,45 @@ class CutawayWorker(Worker):
     ) -> None:
         """Retry a job whose process was killed; one that raised would raise again. Nothing is left of either."""
         killed, stopped = exc_string.startswith(_KILLED), self._stopped_job_id == job.id
+        begun = _begun(job)
         if killed or stopped:
-            _tidy_up(job.id)  # while the job counts as started: nobody begins the same anew
+            _tidy_up(begun)  # while the job counts as started: nobody begins the same anew
         if not killed:
             job.retries_left = 0
         retried, reason = job.should_retry and not stopped, _reason(exc_string)
         super().handle_job_failure(job, queue, started_job_registry, reason, execution)  # kept as the job's result
         if stopped:
-            self._tell(job, "cancelled", "It was cancelled.")
+            self._tell(_left(job), "cancelled", "It was cancelled.")
         elif retried:
-            self._tell(job, "queued", "Its process was killed: it is tried again.")
+            self._tell([begun], "queued", "Its process was killed: it is tried again.")
         else:
-            self._tell(job, "failed", reason)
+            self._tell(_left(job), "failed", reason)
 
-    def _tell(self, job: Job, event: str, reason: str) -> None:
-        log.warning("%s %s: %s", job.id[:12], event, reason)
-        events.publish(self.connection, job.id, event, reason=reason)
+    def _tell(self, ids: list[str], event: str, reason: str) -> None:
+        for id in ids:
+            log.warning("%s %s: %s", id[:12], event, reason)
+        events.publish_all(self.connection, ids, event, reason=reason)
 
 
 def _reason(exc_string: str) -> str:
-    """What a client may know of a failure: the exception's last line, and no trace."""
-    if exc_string.startswith(_KILLED):
-        return "The process that computed it was killed each time it was tried, perhaps for want of memory."
-    last = exc_string.strip().rpartition("\n")[2]
-    return last.partition(": ")[2] or last or "It failed for no known reason."
+    return worker.jobs.KILLED if exc_string.startswith(_KILLED) else worker.jobs.reason(exc_string)
+
+
+def _begun(job: Job) -> str:
+    """The request that a job was computing."""
+    if job.func_name == JOB:
+        return job.id
+    return shared.notes(job.connection, [job.id])[job.id].running or job.args[1][0]
+
+
+def _left(job: Job) -> list[str]:
+    """The requests that end with a job: of those that share it, the ones that have not ended before."""
+    if job.func_name == JOB:
+        return [job.id]
+    ids, failed = job.args[1], shared.notes(job.connection, [job.id])[job.id].failures
+    done = pieces.which_done(connect(Settings.from_environment().cache_url), ids)
+    records = zip(ids, requests.get_all(job.connection, ids), strict=True)
+    return [id for id, it in records if it and it.job == job.id and not it.cancelled and id not in {*done, *failed}]
 
 
 def _tidy_up(id: str) -> None:

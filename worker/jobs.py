@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from datetime import UTC, datetime
 
 from redis import Redis
+from redis.exceptions import RedisError
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 import worker.gpt.models as models
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
+import worker.store.shared as shared
 from worker.compute import COMPUTE, layout_request
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
+from worker.store.requests import Record
 
 log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
+TRIES = 3  # times that a request is begun whose process gets killed
+KILLED = "The process that computed it was killed each time it was tried, perhaps for want of memory."
 _KILLED_AFTER = 120  # seconds over its time after which a job's process, whatever it does, is no more
 
 
@@ -28,18 +35,61 @@ def now() -> str:
 
 
 def run(id: str) -> None:
-    """Compute the request `id` (the one entry point that jobs name). What is done or cancelled is left alone."""
+    """Compute the request `id`: the entry point of a job of its own. What is done or cancelled is left alone."""
+    settings = Settings.from_environment()
+    record = requests.get(connect(settings.queue_url), id)
+    if record is not None and not record.cancelled and not pieces.is_done(connect(settings.cache_url), id):
+        _compute(id, record, settings, set())
+
+
+def run_together(job: str, ids: list[str]) -> None:
+    """Compute small requests, each as if it had a job of its own: the entry point of a job that they share.
+
+    Each has its own time, and fails alone. One that is done, cancelled or another job's by now is passed over, and so
+    the job, when it is tried again after its process was killed, goes on where it was.
+    """
     settings = Settings.from_environment()
     queue, cache = connect(settings.queue_url), connect(settings.cache_url)
-    record = requests.get(queue, id)
-    if record is None or record.cancelled or pieces.is_done(cache, id):
-        return
+    placed: set[str] = set()
+    for id in ids:
+        record = requests.get(queue, id)
+        if record is None or record.cancelled or record.job != job or pieces.is_done(cache, id):
+            continue
+        started_at = now()
+        times = shared.begin(queue, job, id, started_at)
+        if times == 0:  # it has failed
+            continue
+        try:
+            if times > TRIES:
+                raise RuntimeError(KILLED)
+            with UnixSignalDeathPenalty(record.timeout, JobTimeoutException):  # type: ignore[no-untyped-call]
+                _compute(id, record, settings, placed)
+        except RedisError:
+            raise  # no fault of this one
+        except Exception as error:
+            told = reason(traceback.format_exception_only(error)[-1])
+            shared.fail(queue, job, id, told, started_at)
+            events.publish(queue, id, "failed", reason=told)
+            log.warning("%s failed: %s", id[:12], told)
+
+
+def reason(exception: str) -> str:
+    """What a client may know of a failure: the exception's last line, and no trace."""
+    last = exception.strip().rpartition("\n")[2]
+    return last.partition(": ")[2] or last or "It failed for no known reason."
+
+
+def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> None:
+    """`placed` are the layouts that this job has seen to be there."""
+    queue, cache = connect(settings.queue_url), connect(settings.cache_url)
     times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     events.publish(queue, id, "started")
     with pieces.Writer(cache, id, record.timeout + _KILLED_AFTER) as writer:
         manifest = COMPUTE[record.kind](record.request, settings, writer.append, _Progress(queue, id))
         if record.kind == "trace":
-            manifest["layout"] = _picture(queue, cache, layout_request(record.request), settings)
+            manifest["layout"] = _picture(queue, cache, layout_request(record.request), settings, placed)
+        if record.job is not None and _cancelled(queue, id):  # whose process others need: it was not killed
+            return
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
         writer.finish(manifest)
     events.publish(queue, id, "done")
@@ -56,6 +106,11 @@ def warm_up(settings: Settings) -> None:
     COMPUTE["layout"](layout_request(request), settings, _ignore, _ignore)
 
 
+def _cancelled(queue: Redis, id: str) -> bool:
+    record = requests.get(queue, id)
+    return record is None or record.cancelled
+
+
 def _ignore(*_: object) -> None:
     pass
 
@@ -64,12 +119,13 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} KB"
 
 
-def _picture(queue: Redis, cache: Redis, request: dict[str, object], settings: Settings) -> str:
+def _picture(queue: Redis, cache: Redis, request: dict[str, object], settings: Settings, placed: set[str]) -> str:
     """Where the layout of a trace is; it is made here, as placing blocks takes less than asking another job."""
     id = request_id("layout", request)
-    if not pieces.is_done(cache, id):
+    if id not in placed and not pieces.is_done(cache, id):
         requests.put(queue, id, "layout", request, now(), settings.layout_timeout, settings.result_ttl)
         run(id)
+    placed.add(id)
     return f"/v1/layouts/{id}"
 
 

@@ -81,7 +81,7 @@ def test_an_operation_has_a_summary_and_its_errors_are_problems(
 
 @pytest.fixture(scope="module")
 def driven() -> Iterator[tuple[Any, dict[str, str]]]:
-    """The schema over an app, and the ids of a finished trace, its layout and its model there.
+    """The schema over an app, and the ids of a finished trace, its layout, its model and a batch of it there.
 
     What is asked for later stays queued: it may be huge.
     """
@@ -94,7 +94,13 @@ def driven() -> Iterator[tuple[Any, dict[str, str]]]:
         queue = connect(servers.queue_url)
         for key in queue.scan_iter("rq:worker:*", _type="hash"):
             queue.persist(key)  # it counts as alive however long this takes
-        ids = {"trace_id": trace["id"], "layout_id": trace["layout"].rpartition("/")[2], "model_id": "nano-gpt"}
+        batch = client.post("/v1/batches", json={"requests": [body]}).get_json()
+        ids = {
+            "batch_id": batch["id"],
+            "trace_id": trace["id"],
+            "layout_id": trace["layout"].rpartition("/")[2],
+            "model_id": "nano-gpt",
+        }
         yield schemathesis.openapi.from_wsgi("/openapi.yaml", app), ids
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import dropwhile
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from redis import Redis
 ENDS = ("done", "failed", "cancelled")
 _KEEP = 1000  # events a stream; older ones fall off
 _TTL = 86400  # seconds a stream outlives its last event
+_LOG = "events"  # the stream of what happened to any request, but for progress: for who watches many
+_LOG_KEEP = 100_000
 
 
 class Event(NamedTuple):
@@ -27,10 +30,19 @@ def _key(id: str) -> str:
 
 def publish(queue: Redis, id: str, event: str, **data: Any) -> str:
     """Append an event to the stream of `id`; its id there."""
-    pipeline = queue.pipeline(transaction=False)
-    pipeline.xadd(_key(id), {"event": event, "data": json.dumps(data)}, maxlen=_KEEP, approximate=True)
-    pipeline.expire(_key(id), _TTL)
-    return str(pipeline.execute()[0].decode())
+    return publish_all(queue, [id], event, **data)
+
+
+def publish_all(queue: Redis, ids: Iterable[str], event: str, **data: Any) -> str:
+    """Append an event to the stream of each of `ids`; its id in the last."""
+    pipeline, told = queue.pipeline(transaction=False), {"event": event, "data": json.dumps(data)}
+    for id in ids:
+        if event != "progress":
+            pipeline.xadd(_LOG, {"of": id, "event": event}, maxlen=_LOG_KEEP, approximate=True)
+        pipeline.xadd(_key(id), told, maxlen=_KEEP, approximate=True)  # type: ignore[arg-type]
+        pipeline.expire(_key(id), _TTL)
+    answers = pipeline.execute()
+    return str(answers[-2].decode()) if answers else "0"
 
 
 def latest(queue: Redis, id: str) -> Event | None:
@@ -56,6 +68,25 @@ def wait(queue: Redis, id: str, after: str, timeout: float) -> tuple[str, str | 
     """Wait up to `timeout` seconds for events later than `after`: the id of the last one and its name, or None."""
     found = read(queue, id, after, timeout)
     return found[-1][:2] if found else (after, None)
+
+
+def log(queue: Redis, after: str, timeout: float) -> list[tuple[str, str, str]]:
+    """What happened to any request later than `after`: (id in the log, the request's id, the event)."""
+    found: Any = queue.xread({_LOG: after}, block=max(1, int(timeout * 1000)), count=10_000)
+    entries = found[0][1] if found else []
+    return [(at.decode(), fields[b"of"].decode(), fields[b"event"].decode()) for at, fields in entries]
+
+
+def log_end(queue: Redis) -> str:
+    """Where the log ends now."""
+    entries: Any = queue.xrevrange(_LOG, count=1)
+    return str(entries[0][0].decode()) if entries else "0-0"
+
+
+def logged(queue: Redis, at: str) -> str | None:
+    """The request that the log tells of at this place, or None where there is nothing (any more)."""
+    entries: Any = queue.xrange(_LOG, at, at)
+    return str(entries[0][1][b"of"].decode()) if entries else None
 
 
 def forget(queue: Redis, id: str) -> None:

@@ -6,6 +6,7 @@ evicted makes the result a miss: readers get `Missing`, never a part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, count
@@ -21,6 +22,10 @@ import worker.store.bulk as bulk
 PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
 _AT_ONCE = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
 _SWEPT = 1024  # pieces removed a round trip, where nothing says how many there are
+
+
+_SIZE_DIGITS = 32  # bytes at the end of a manifest, in which its size is
+_SIZE = re.compile(rb'"size":(\d+)}$').search
 
 
 class Missing(LookupError):
@@ -89,6 +94,7 @@ class Writer:
             pipeline.persist(key)
         if self._part:
             pipeline.set(keys[-1], bytes(self._part))
+        # The size comes last, where which_done looks for it.
         pipeline.set(_manifest_key(self.id), orjson.dumps(manifest | {"size": self.size}))
         pipeline.exists(_manifest_key(self.id), *keys)
         if self._execute(pipeline) < 1 + len(keys):
@@ -173,6 +179,22 @@ def is_done(cache: Redis, id: str) -> bool:
         return whole(cache, id, manifest(cache, id)["size"])
     except Missing:
         return False
+
+
+def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:
+    """Those of many results that are there, whole; of their manifests only the ends are read."""
+    found: set[str] = set()
+    for start in range(0, len(ids), _SWEPT):
+        portion, pipeline = ids[start : start + _SWEPT], cache.pipeline(transaction=False)
+        for id in portion:
+            pipeline.getrange(_manifest_key(id), -_SIZE_DIGITS, -1)
+        ends = map(_SIZE, pipeline.execute())
+        sizes = {id: int(end[1]) for id, end in zip(portion, ends, strict=True) if end}
+        for id, size in sizes.items():
+            pipeline.exists(*_piece_keys(id, size), _manifest_key(id))
+        wholes = zip(sizes.items(), pipeline.execute(), strict=True)
+        found |= {id for (id, size), count in wholes if count == len(_piece_keys(id, size)) + 1}
+    return found
 
 
 def drop_unfinished(cache: Redis, id: str) -> None:

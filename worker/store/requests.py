@@ -6,7 +6,8 @@ A record outlives the job that computes it. The index keeps the order in which r
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from redis import Redis
@@ -15,6 +16,8 @@ from worker.store.keys import Kind
 
 QUEUE = "cutaway"  # RQ's name of the one queue
 JOB = "worker.jobs.run"  # what its jobs call: the service names it and never imports it
+SHARED_JOB = "worker.jobs.run_together"  # the same for small requests that share a job
+_AT_ONCE = 1000  # requests a round trip, where there are many
 
 
 # The number and the entry in one step, and in one round trip.
@@ -30,6 +33,8 @@ class Record:
     created_at: str
     timeout: int
     cancelled: bool = False  # a job that has not finished it will not
+    job: str | None = None  # the job that it shares with others; one of its own has its id
+    batch: str | None = None  # which alone asked for it
     number: int = 0  # its place in a listing: requests are counted as they come
 
 
@@ -43,11 +48,18 @@ def _index(kind: Kind) -> str:
 
 def put(queue: Redis, id: str, kind: Kind, request: dict[str, Any], created_at: str, timeout: int, ttl: int) -> None:
     """Record that `id` was asked for (again), for `ttl` seconds."""
-    record = Record(kind, request, created_at, timeout)
-    pipeline = queue.pipeline()
-    pipeline.set(_key(id), json.dumps(asdict(record)), ex=ttl)
-    pipeline.eval(_APPEND, 2, _index(kind), f"{_index(kind)}:last", id)
-    pipeline.execute()
+    put_all(queue, {id: Record(kind, request, created_at, timeout)}, ttl)
+
+
+def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
+    """The same for many, by their ids."""
+    for ids in _portions([*records]):
+        pipeline = queue.pipeline()
+        for id in ids:
+            index = _index(records[id].kind)
+            pipeline.set(_key(id), json.dumps(asdict(records[id])), ex=ttl)
+            pipeline.eval(_APPEND, 2, index, f"{index}:last", id)
+        pipeline.execute()
 
 
 def get(queue: Redis, id: str) -> Record | None:
@@ -56,11 +68,27 @@ def get(queue: Redis, id: str) -> Record | None:
     return None if content is None else Record(**json.loads(content))
 
 
+def get_all(queue: Redis, ids: Sequence[str]) -> list[Record | None]:
+    """The records of many requests, or None."""
+    contents: list[Any] = []
+    for portion in _portions(ids):
+        contents += queue.mget([_key(id) for id in portion])
+    return [None if content is None else Record(**json.loads(content)) for content in contents]
+
+
 def cancel(queue: Redis, id: str) -> None:
     """Mark a request cancelled: a job that has not finished it will not."""
-    record = get(queue, id)
-    if record is not None:
-        queue.set(_key(id), json.dumps(asdict(record) | {"cancelled": True}), keepttl=True)
+    change(queue, [id], cancelled=True)
+
+
+def change(queue: Redis, ids: Sequence[str], **changes: Any) -> None:
+    """Change records where they are."""
+    for portion in _portions(ids):
+        pipeline = queue.pipeline(transaction=False)
+        for id, record in zip(portion, get_all(queue, portion), strict=True):
+            if record is not None:
+                pipeline.set(_key(id), json.dumps(asdict(replace(record, **changes))), keepttl=True)
+        pipeline.execute()
 
 
 def forget(queue: Redis, id: str, kind: Kind) -> None:
@@ -88,3 +116,7 @@ def newest(queue: Redis, kind: Kind, before: int | None, count: int) -> list[tup
         (id.decode(), Record(**json.loads(content) | {"number": int(number)}))
         for (id, number), content in zip(entries, contents, strict=True)
     ]
+
+
+def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))

@@ -104,6 +104,31 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
 
 
 @main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the results.")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where Cutaway runs.")
+@click.option("--layouts", type=click.Choice(["glb", "safetensors", "json"]), help="Bring the picture of each, too.")
+def batch(file: Path, out: Path, url: str, layouts: str | None) -> None:
+    """Have the requests in FILE computed, a line of JSON each, and bring the traces as safetensors files.
+
+    index.jsonl in the folder says what became of each line. What was stopped goes on where it was.
+    """
+    from service import collect, remote
+
+    try:
+        said, failed = collect.collect(file, out, url, layouts)
+    except collect.Stopped as stopped:
+        click.echo(stopped, err=True)
+        sys.exit(130)
+    except (collect.CollectError, remote.RemoteError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(said)
+    for line in failed:
+        click.echo(line, err=True)
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def openapi(path: Path | None) -> None:
     """Write the API's description as YAML to PATH, or to standard output."""

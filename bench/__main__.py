@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 
+import bench.batches
 import bench.engine
 import bench.http
 import bench.latency
@@ -16,6 +17,7 @@ MEASUREMENTS = {
     "layout": bench.layout.run,
     "latency": bench.latency.run,
     "http": bench.http.run,
+    "batches": bench.batches.run,
 }
 
 

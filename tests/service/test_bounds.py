@@ -13,7 +13,12 @@ from flask.testing import FlaskClient
 
 import worker.store.requests as requests
 from service import create_app
+from service.bounds import lens_seconds, seconds_allowed
+from service.settings import Settings
 from tests.conftest import Servers
+from worker.gpt.config import PRESETS
+from worker.gpt.sampling import Sampling
+from worker.gpt.work import Work
 from worker.store.connection import connect
 
 Body = dict[str, Any]
@@ -159,3 +164,11 @@ def test_the_time_that_a_job_may_take_follows_from_its_work(
     record = requests.get(connect(idle_servers.queue_url), id)
     assert record is not None
     assert least <= record.timeout <= most
+
+
+def test_a_lens_may_take_what_its_trace_may_and_its_end_again_for_every_layer() -> None:
+    config, bounds = PRESETS["gpt2"].config, Settings()
+    asked = {"tokens": [1] * 64, "generate": None, "capture": ["*"], "dtype": "float32"}
+    ends = Work(config, 64, Sampling(), bounds.held_weights_bytes).ends(0)
+    longer = lens_seconds(config, 64, bounds) - seconds_allowed(config, asked, bounds)
+    assert longer >= 12 * ends > 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from service import create_app
+from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
 from worker.gpt.lens import MOST
 
@@ -100,6 +105,18 @@ def test_until_it_is_done_it_says_how_it_stands(
     assert (again.get_json()["id"], again.get_json()["queue_position"]) == (first.get_json()["id"], 0)
     assert "layers" not in first.get_json()
     assert first.headers["Cache-Control"] == "no-store"
+
+
+def test_one_that_failed_stays_failed_and_says_why(idle_servers: Servers, tmp_path: Path) -> None:
+    write(tmp_path / "mine", prefixed(values(SMALL)))
+    servers = replace(idle_servers, models_dir=str(tmp_path))
+    client = create_app(servers.settings).test_client()
+    with running_worker(servers):
+        trace = ask(client, {"model": "mine", "tokens": [3, 1, 4]})
+        rmtree(tmp_path / "mine")
+        failed = look(client, trace).get_json()
+    assert failed["status"] == look(client, trace).get_json()["status"] == "failed"
+    assert "are not here any more" in failed["error"]["detail"]
 
 
 @pytest.mark.parametrize(

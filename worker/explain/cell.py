@@ -94,7 +94,7 @@ def find(n_layer: int, id: str, n_head: int | None = None) -> Block:
     return Block(kind, layer, head, n_layer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """Cells of one block that a formula reads: one for each value of s, or one."""
 
@@ -116,7 +116,7 @@ class Operand(NamedTuple):
     value: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terms:
     """What stands together in a sum, n times: a cell of each of these runs. `weight` [n]: what it adds, at most ∞."""
 
@@ -132,7 +132,7 @@ class Terms:
         return chain.from_iterable(zip(*columns, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """A cell (i, j, k) of a block: its value and what its formula read, the inputs in their order."""
 
@@ -262,7 +262,7 @@ def _reads(block: Block, at: Place, config: Config, letters: Sizes, sources: Sou
     ):
         rows = [(_at(row, at), row[3]) for row in given.index.rows(letters, head or 0, summed=True)]
         run = _read(block.source(given, head), rows, s, letters, sources)
-        if formula.op == "embed" and not run.summed and run.block.kind.id == "tokens":
+        if run.block.kind.id == "tokens":
             s = range(token := int(run.values[0]), token + 1)  # the one row of the table
         yield run
 

@@ -127,8 +127,8 @@ def _activation(n: Notation, function: str, x: str) -> str:
 
 def _symbol(n: Notation, cell: Cell, formula: Formula, given: Input) -> str:
     """An input's block with its places: numbers, and s and h where they are summed over."""
-    head = 0 if given.each_head else None
-    rows, of_next = (given.index.rows(cell.sizes, of or 0, summed=True) for of in (head or cell.block.head, 1))
+    head = 0 if given.each_head else cell.block.head or 0
+    rows, of_next = (given.index.rows(cell.sizes, of, summed=True) for of in (head, 1))
     source, places = cell.block.source(given, head), []
     for (*factors, step, fixed), row in zip(rows, of_next, strict=True):
         start = fixed + sum(factor * at for factor, at in zip(factors, cell.at, strict=True))

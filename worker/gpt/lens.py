@@ -67,7 +67,9 @@ def roll_out(pattern: NDArray[Any], rollout: NDArray[np.float32]) -> None:
 
 
 def most(logits: NDArray[Any], count: int) -> NDArray[np.intp]:
-    """The places of the `count` largest of logits [V], the largest first, the first of equals first."""
-    least = np.partition(logits, -count)[-count]
-    best = np.flatnonzero(logits >= least)
-    return best[np.argsort(-logits[best], kind="stable")][:count]
+    """The places of the `count` largest of logits [V], the largest first, the first of equals first, and what is not a
+    number, where a model has overflowed, last.
+    """
+    lowered = -logits
+    best = np.flatnonzero(~(lowered > np.partition(lowered, count - 1)[count - 1]))
+    return best[np.argsort(lowered[best], kind="stable")][:count]

@@ -64,7 +64,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "COMPRESS_BR_LEVEL": 1,
         "COMPRESS_LEVEL": 1,
         "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
-        "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": ["exports.model", "exports.trace"],
+        "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": ["exports.model", "exports.trace", "docs_files.static"],
         "API_TITLE": "Cutaway",
         "API_VERSION": version("cutaway"),
         "OPENAPI_VERSION": "3.1.0",

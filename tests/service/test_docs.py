@@ -6,6 +6,7 @@ import re
 from http import HTTPStatus
 from pathlib import Path
 
+import pytest
 import yaml
 from flask import Flask
 
@@ -33,6 +34,15 @@ def test_its_policy_allows_nothing_from_elsewhere_and_no_code_written_into_it(ap
 def test_a_file_that_it_does_not_have_is_a_problem_like_any_other(app: Flask) -> None:
     answer = app.test_client().get("/docs/files/../__init__.py")
     assert (answer.status_code, answer.mimetype) == (HTTPStatus.NOT_FOUND, "application/problem+json")
+
+
+@pytest.mark.parametrize("encoding", ["identity", "br"])
+def test_who_has_a_file_is_not_sent_it_again(app: Flask, encoding: str) -> None:
+    client, url, accept = app.test_client(), "/docs/files/swagger-ui.css", {"Accept-Encoding": encoding}
+    sent = client.get(url, headers=accept)
+    assert sent.headers.get("Content-Encoding", "identity") == encoding
+    again = client.get(url, headers=accept | {"If-None-Match": sent.headers["ETag"]})
+    assert (again.status_code, again.data) == (HTTPStatus.NOT_MODIFIED, b"")
 
 
 @needs_chromium

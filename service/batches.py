@@ -95,15 +95,24 @@ class BatchSchema(CountsSchema):
 
 blueprint = BatchBlueprint("batches", __name__, url_prefix="/v1/batches", description="Many traces at once")
 
+_STANDING = ["id", "queued", "running", "done", "status"]  # what of a batch is another each time it is asked for
 _LINES = {"requestBody": {"content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
 @blueprint.post("")
 @blueprint.arguments(BatchRequestSchema)
+@blueprint.example(
+    body={"requests": [{"model": "nano-gpt", "text": "CBABBC"}, {"model": "nano-gpt", "text": "AABBCC"}]},
+    varies=_STANDING,
+)
 @blueprint.doc(**_LINES)
 @blueprint.response(202, BatchSchema, description="They are being computed; the batch is at the Location")
 def create(wanted: dict[str, Any]) -> Response:
-    """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued."""
+    """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued.
+
+    What is wrong with any of them is told by its number, and then none is queued. What is known already is not computed
+    again, and small traces next to each other share a job.
+    """
     batch = together.ask(desk(), _checked(wanted["requests"]))
     response = json(_represent(batch))
     response.status_code = 202
@@ -116,10 +125,14 @@ def create(wanted: dict[str, Any]) -> Response:
 class OneBatch(MethodView):
     """One batch."""
 
+    @blueprint.example(varies=_STANDING)
     @blueprint.response(200, BatchSchema)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def get(self, batch_id: str) -> Response:
-        """Read how the traces of a batch stand."""
+        """Read how the traces of a batch stand.
+
+        They come in the order in which they were asked for; each is a trace like any other, at /v1/traces/{id}.
+        """
         response = json(_represent(_find(batch_id)))
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -127,7 +140,10 @@ class OneBatch(MethodView):
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def delete(self, batch_id: str) -> None:
-        """Cancel what is left of a batch and nobody else asked for; forget one that has ended. Its traces stay."""
+        """Cancel what is left of a batch and nobody else asked for; forget one that has ended. Its traces stay.
+
+        A batch that was cancelled can still be read; asked to be deleted again, it is forgotten.
+        """
         batch = _find(batch_id)
         if not together.cancel(desk(), batch):
             together.forget(desk(), batch)
@@ -142,7 +158,10 @@ class OneBatch(MethodView):
 @blueprint.alt_response(422, schema=ProblemSchema)
 @blueprint.alt_response(429, schema=ProblemSchema)
 def watch(batch_id: str) -> Response:
-    """Watch a batch: `trace` (index, id, status) as each ends, `progress` (the counts), `done` when all have ended."""
+    """Watch a batch: `trace` (index, id, status) as each ends, `progress` (the counts), `done` when all have ended.
+
+    These are server-sent events: an EventSource goes on where it was by itself.
+    """
     representation(EVENT_STREAM)
     watched = Watched(desk(), _find(batch_id))
     seen = events.last_event_id()

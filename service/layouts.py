@@ -93,7 +93,11 @@ class Layout(MethodView):
 @blueprint.alt_response(422, schema=ProblemSchema)
 @blueprint.alt_response(429, schema=ProblemSchema)
 def watch(layout_id: str) -> Response:
-    """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event."""
+    """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
+
+    These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
+    after the one that it names.
+    """
     return events.stream("layout", _find(layout_id))
 
 

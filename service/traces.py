@@ -117,7 +117,11 @@ class Trace(MethodView):
 @blueprint.alt_response(422, schema=ProblemSchema)
 @blueprint.alt_response(429, schema=ProblemSchema)
 def watch(trace_id: str) -> Response:
-    """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event."""
+    """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
+
+    These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
+    after the one that it names.
+    """
     return events.stream("trace", _find(trace_id))
 
 

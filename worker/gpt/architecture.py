@@ -220,8 +220,13 @@ def expand(tensors: tuple[Tensor, ...], n_layer: int) -> Iterator[tuple[str, Ten
 
 
 def value_name(name: str) -> str:
-    """A value's name from ours or from TransformerLens's (`blocks.0.attn.hook_q`), patterns included."""
-    return name.replace("hook_attn_scores", "scores").replace("hook_", "")
+    """A value's name from ours or from TransformerLens's (`blocks.0.attn.hook_q`), patterns included.
+
+    Its `hook_normalized` is the whole output of a norm, and its `hook_attn_scores` are masked, as ours are.
+    """
+    for theirs, ours in {"hook_attn_scores": "scores", "hook_normalized": "out", "hook_": ""}.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 # ----------------------------------------------------------------------------------------------------- blocks

@@ -358,17 +358,46 @@ def test_tensors_stand_in_order_of_computation() -> None:
     ]  # fmt: skip
 
 
+#: Every hook point of TransformerLens's HookedTransformer that a GPT-2 passes by default, beside ours.
+HOOKS = {
+    "hook_embed": "embed",
+    "hook_pos_embed": "pos_embed",
+    "blocks.{}.hook_resid_pre": "blocks.{}.resid_pre",
+    "blocks.{}.ln1.hook_scale": "blocks.{}.ln1.scale",
+    "blocks.{}.ln1.hook_normalized": "blocks.{}.ln1.out",
+    **{f"blocks.{{}}.attn.hook_{name}": f"blocks.{{}}.attn.{name}" for name in ("q", "k", "v", "pattern", "z")},
+    "blocks.{}.attn.hook_attn_scores": "blocks.{}.attn.scores",
+    "blocks.{}.hook_attn_out": "blocks.{}.attn_out",
+    "blocks.{}.hook_resid_mid": "blocks.{}.resid_mid",
+    "blocks.{}.ln2.hook_scale": "blocks.{}.ln2.scale",
+    "blocks.{}.ln2.hook_normalized": "blocks.{}.ln2.out",
+    "blocks.{}.mlp.hook_pre": "blocks.{}.mlp.pre",
+    "blocks.{}.mlp.hook_post": "blocks.{}.mlp.post",
+    "blocks.{}.hook_mlp_out": "blocks.{}.mlp_out",
+    "blocks.{}.hook_resid_post": "blocks.{}.resid_post",
+    "ln_final.hook_scale": "ln_final.scale",
+    "ln_final.hook_normalized": "ln_final.out",
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("layer", ["0", "11", "*", "[0-3]"])
+def test_names_of_transformer_lens_are_understood(hook: str, layer: str) -> None:
+    assert value_name(hook.format(layer)) == HOOKS[hook].format(layer)
+
+
+def test_the_names_of_transformer_lens_are_of_values_that_there_are() -> None:
+    names = {name for name, _ in expand(VALUES, 1)}
+    assert {ours.format(0) for ours in HOOKS.values()} <= names
+
+
+@pytest.mark.parametrize("name", [name for name, _ in expand(VALUES, 2)])
+def test_our_own_names_mean_themselves(name: str) -> None:
+    assert value_name(name) == name
+
+
 @pytest.mark.parametrize(
-    ("given", "ours"),
-    [
-        ("hook_embed", "embed"),
-        ("blocks.0.hook_resid_pre", "blocks.0.resid_pre"),
-        ("blocks.3.attn.hook_q", "blocks.3.attn.q"),
-        ("blocks.3.attn.hook_attn_scores", "blocks.3.attn.scores"),
-        ("blocks.*.hook_attn_out", "blocks.*.attn_out"),
-        ("ln_final.hook_scale", "ln_final.scale"),
-        ("blocks.3.mlp.pre", "blocks.3.mlp.pre"),
-    ],
+    ("given", "ours"), [("*.hook_normalized", "*.out"), ("blocks.*.attn.hook_[qk]", "blocks.*.attn.[qk]")]
 )
-def test_names_of_transformer_lens_are_understood(given: str, ours: str) -> None:
+def test_patterns_of_their_names_are_understood(given: str, ours: str) -> None:
     assert value_name(given) == ours

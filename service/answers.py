@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import orjson
 from flask import Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from service.problems import not_acceptable
 from service.queue import UNFINISHED, State, desk
@@ -17,6 +20,7 @@ JSON = "application/json"
 YAML = "application/yaml"
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATED = "public, no-cache"
+_RANGE = re.compile(r"bytes=(?=\d|-\d)(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def preferred_wait() -> float:
@@ -109,3 +113,49 @@ def octets(chunks: Iterable[bytes], length: int, content_type: str) -> Response:
     response = Response(chunks, content_type=content_type)
     response.content_length = length
     return response
+
+
+def ranged(response: Response, length: int, read: Callable[[int, int], Iterable[bytes]]) -> Response:
+    """Answer a request for a range of an immutable response's `length` bytes: 206, 416, or all of them.
+
+    `read` gives the bytes from one to before another.
+    """
+    response.headers["Accept-Ranges"] = "bytes"
+    if response.status_code == 304:
+        return response
+    found = _range(length, response.headers["ETag"])
+    start, stop = found or (0, length)
+    if found:
+        response.status_code = 206
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{length}"
+    response.content_length = stop - start
+    response.response = primed(read(start, stop))
+    return response
+
+
+def _range(length: int, etag: str) -> tuple[int, int] | None:
+    """The one range that is asked for, cut to what there is (RFC 9110, 14). None where all is to be answered:
+
+    without a range that means anything here, to a list of them, to a HEAD, and where If-Range is of another file.
+    Raises RequestedRangeNotSatisfiable (416) where there is nothing at it.
+    """
+    match = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if match is None or request.method != "GET" or request.headers.get("If-Range", etag) != etag:
+        return None
+    first, last = match.groups()
+    if first and last and int(last) < int(first):
+        return None
+    start = int(first) if first else max(0, length - int(last))
+    stop = min(length, int(last) + 1) if first and last else length
+    if start >= stop:
+        raise RequestedRangeNotSatisfiable(length)
+    return start, stop
+
+
+def primed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same chunks, the first read at once: what goes wrong there can still be an honest error."""
+    iterator = iter(chunks)
+    if request.method == "HEAD":
+        return iterator
+    first = next(iterator, b"")
+    return chain([first], iterator)

@@ -50,6 +50,15 @@ PREFER = {
     "description": "Hold the request until it has ended, or so many seconds (RFC 7240)",
 }
 
+RANGE = {
+    "in": "header",
+    "name": "Range",
+    "schema": {"type": "string"},
+    "example": "bytes=0-7",
+    "description": "One range of bytes (RFC 9110); with If-Range, only while the file is the same",
+}
+BYTES = {"type": "string", "format": "binary"}
+
 
 def also(*media_types: str) -> dict[str, Any]:
     """Documentation of other representations of what an operation answers with 200."""

@@ -13,6 +13,7 @@ _TITLES = {
     "404": "There is no such thing",
     "406": "There is no such representation",
     "409": "It is not done",
+    "416": "The file has no such range",
     "429": "There are too many; `Retry-After` says when to ask again",
     "422": "A value is not allowed; `errors` says which and what is",
 }

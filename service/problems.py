@@ -25,6 +25,7 @@ from worker.gpt.models import UnknownModelError
 
 log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
+_TOLD = ("Allow", "Retry-After", "Accept", "Content-Range")  # of an exception's own headers
 
 
 class Invalid(UnprocessableEntity):
@@ -84,7 +85,7 @@ def _http(error: HTTPException) -> Response:
     messages = getattr(error, "data", {}).get("messages")
     if messages:  # marshmallow's, by where the field was looked for
         return _invalid(flatten({k: v for part in messages.values() for k, v in _fields(part).items()}))
-    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Retry-After", "Accept")}
+    headers = {name: value for name, value in error.get_headers() if name in _TOLD}
     return problem(status, _detail(error), headers=headers)
 
 

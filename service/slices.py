@@ -64,11 +64,12 @@ class View:
     @property
     def run(self) -> tuple[int, int] | None:
         """From which cell of the tensor to before which it is, in C order, where it is all of those in their order."""
+        ranges = self._ranges()
+        if not all(ranges):
+            return 0, 0
         first = last = 0
         begun = False  # whether an axis has been taken of which there is more than one index
-        for axis, size in zip(self._ranges(), self.source.shape, strict=True):
-            if not axis:
-                return 0, 0
+        for axis, size in zip(ranges, self.source.shape, strict=True):
             if (len(axis) > 1 and axis.step != 1) or (begun and len(axis) < size):
                 return None
             begun = begun or len(axis) > 1

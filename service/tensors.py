@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import isfinite, prod
 from typing import Any
 
 import numpy as np
-from flask import Response, request
+from flask import Response
 from numpy.typing import NDArray
 from werkzeug.exceptions import NotFound
 
 import service.encode as encode
 import service.reduce as reduce
-from service.answers import JSON, has_already, json, octets, representation
+from service.answers import JSON, has_already, json, octets, primed, representation
 from service.encode import BINARY, Scale
 from service.problems import not_acceptable
 from service.slices import Source, View, parse_slice
@@ -79,15 +79,6 @@ def find(tensors: dict[str, Any], name: str, what: str) -> Any:
         some = ", ".join(list(tensors)[:4])
         raise NotFound(f"There is no tensor {name!r} in {what}: it has {len(tensors)}, such as {some}.")
     return tensors[name]
-
-
-def primed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same chunks, the first read at once: what goes wrong there can still be an honest error."""
-    iterator = iter(chunks)
-    if request.method == "HEAD":
-        return iterator
-    first = next(iterator, b"")
-    return chain([first], iterator)
 
 
 def _factors(shape: tuple[int, ...], max_cells: int | None) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import bench.engine
 import bench.http
 import bench.latency
 import bench.layout
+import bench.tensors
 
 MEASUREMENTS = {
     "engine": bench.engine.run,
@@ -18,6 +19,7 @@ MEASUREMENTS = {
     "latency": bench.latency.run,
     "http": bench.http.run,
     "batches": bench.batches.run,
+    "tensors": bench.tensors.run,
 }
 
 

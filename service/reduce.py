@@ -7,6 +7,8 @@ for nothing; a tile of which all is masked is −inf. A tile with a cell that is
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import lru_cache
+from itertools import pairwise
 from math import inf, prod
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from service.problems import Invalid
 from service.slices import View
 
+Starts = NDArray[np.intp]
 How = Literal["mean", "max", "min", "absmax"]
 HOW: tuple[How, ...] = ("mean", "max", "min", "absmax")
 MOST = 1 << 22  # cells of a result, so that a request cannot ask for the memory of any number
@@ -57,8 +60,7 @@ def shrink(view: View, by: tuple[int, ...], how: How) -> NDArray[np.float64]:
     result, counts = np.full(shape, _NEUTRAL[how]), np.zeros(shape)
     for position, values in view.parts():
         tiles = tuple(slice(at.start // f, (at.stop - 1) // f + 1) for at, f in zip(position, every, strict=True))
-        starts = [[max(n * f, at.start) - at.start for n in range(to.start, to.stop)]
-                  for to, at, f in zip(tiles, position, every, strict=True)]  # fmt: skip
+        starts = [_starts(at.start, at.stop, factor) for at, factor in zip(position, every, strict=True)]
         found, count = _tiles(values, starts, how)
         _COMBINE[how](result[tiles], found, out=result[tiles])
         counts[tiles] += count
@@ -67,7 +69,13 @@ def shrink(view: View, by: tuple[int, ...], how: How) -> NDArray[np.float64]:
     return result.reshape([shape[axis] for axis in view.kept])
 
 
-def _tiles(values: NDArray[Any], starts: list[list[int]], how: How) -> tuple[NDArray[Any], NDArray[Any]]:
+@lru_cache(maxsize=64)  # strips are cut in the same few ways
+def _starts(start: int, stop: int, factor: int) -> Starts:
+    """Where in a strip from `start` to before `stop` the tiles of its axis begin."""
+    return np.maximum(np.arange(start // factor, (stop - 1) // factor + 1) * factor, start) - start
+
+
+def _tiles(values: NDArray[Any], starts: list[Starts], how: How) -> tuple[NDArray[Any], NDArray[Any]]:
     """The tiles that begin at `starts` along each axis, and how many cells of each are not masked."""
     if values.dtype != np.float32:
         values = values.astype(np.float32 if values.dtype == np.float16 else np.float64)
@@ -79,21 +87,20 @@ def _tiles(values: NDArray[Any], starts: list[list[int]], how: How) -> tuple[NDA
         if masked.any():
             found = _combined(np.where(masked, values.dtype.type(_NEUTRAL[how]), values), starts, how)
             return found, _reduced(np.add, (~masked).astype(np.float32), starts)
-    sizes = [np.diff([*own, size]) for own, size in zip(starts, values.shape, strict=True)]
     count = np.ones(())
-    for size in sizes:
-        count = np.multiply.outer(count, size)
+    for own, size in zip(starts, values.shape, strict=True):
+        count = np.multiply.outer(count, np.diff(own, append=size))
     return found, count
 
 
-def _combined(values: NDArray[Any], starts: list[list[int]], how: How) -> NDArray[Any]:
+def _combined(values: NDArray[Any], starts: list[Starts], how: How) -> NDArray[Any]:
     if how == "absmax":
         largest, least = (_reduced(combine, values, starts).astype(np.float64) for combine in (np.maximum, np.minimum))
         return np.maximum(largest, -least, out=largest)
     return _reduced(_COMBINE[how], values, starts)
 
 
-def _reduced(combine: Any, values: NDArray[Any], starts: list[list[int]]) -> NDArray[Any]:
+def _reduced(combine: Any, values: NDArray[Any], starts: list[Starts]) -> NDArray[Any]:
     """`values` with each axis reduced between `starts`, from the first axis to the last."""
     with np.errstate(invalid="ignore"):
         for axis, own in enumerate(starts):
@@ -103,13 +110,14 @@ def _reduced(combine: Any, values: NDArray[Any], starts: list[list[int]]) -> NDA
     return values
 
 
-def _rows_reduced(combine: Any, values: NDArray[Any], starts: list[int], axis: int) -> NDArray[Any]:
+def _rows_reduced(combine: Any, values: NDArray[Any], starts: Starts, axis: int) -> NDArray[Any]:
     """The same along an axis that is not the last: many tiles at once, as all but the first and last are of a size."""
+    stops = [*starts[1:].tolist(), values.shape[axis]]
+    sizes = np.diff(starts, append=stops[-1])
+    cuts = [0, len(starts)] if (sizes == sizes[0]).all() else sorted({0, 1, len(starts) - 1, len(starts)})
     found = []
-    for first, last in {0: 1, 1: len(starts) - 1, len(starts) - 1: len(starts)}.items():
-        if first < last <= len(starts):
-            begin, end = starts[first], [*starts, values.shape[axis]][last]
-            some = values[(slice(None),) * axis + (slice(begin, end),)]
-            shape = (*values.shape[:axis], last - first, (end - begin) // (last - first), *values.shape[axis + 1 :])
-            found.append(combine.reduce(some.reshape(shape), axis + 1))
-    return np.concatenate(found, axis)
+    for first, last in pairwise(cuts):
+        some = values[(slice(None),) * axis + (slice(int(starts[first]), stops[last - 1]),)]
+        shape = (*values.shape[:axis], last - first, int(sizes[first]), *values.shape[axis + 1 :])
+        found.append(combine.reduce(some.reshape(shape), axis + 1))
+    return np.concatenate(found, axis) if len(found) > 1 else found[0]

@@ -128,16 +128,17 @@ class ModelsSchema(Schema):
 
 
 class TensorSchema(Schema):
-    """One tensor, without its values. The statistics leave masked cells (−inf) out."""
+    """One tensor, without its values. The statistics, which weights have not, leave masked cells (−inf) out; null is
+    one that is no number, as where float16 did not hold the values."""
 
     name = fields.String()
     shape = fields.List(fields.Integer(), required=True)
     dtype = fields.String(required=True)
     bytes = fields.Integer(required=True)
-    min = fields.Float()
-    max = fields.Float()
-    mean = fields.Float()
-    absmax = fields.Float()
+    min = fields.Float(allow_none=True)
+    max = fields.Float(allow_none=True)
+    mean = fields.Float(allow_none=True)
+    absmax = fields.Float(allow_none=True)
 
 
 class TensorsSchema(Schema):

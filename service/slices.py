@@ -16,7 +16,7 @@ from worker.store.arrays import Axes
 
 Position = tuple[slice, ...]  # a part of a slice, axis by axis
 
-_STRIP = 2 << 20  # bytes that are read at a time
+_STRIP = 4 << 20  # bytes that are read at a time
 _NUMBER = r"-?\d{1,18}"
 _AXIS = re.compile(
     rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*", re.ASCII

@@ -16,6 +16,7 @@ from safetensors.numpy import load
 from service.reduce import shrink
 from service.slices import View
 from tests.service.test_slices import Held, Index, texts
+from worker.gpt.architecture import VALUES, expand
 
 Body = dict[str, Any]
 OCTETS = {"Accept": "application/octet-stream"}
@@ -172,6 +173,23 @@ def test_an_unfinished_trace_has_no_tensors_yet(idle_client: FlaskClient, reques
     answer = idle_client.get(f"/v1/traces/{id}/{path}")
     assert (answer.status_code, answer.content_type) == (HTTPStatus.CONFLICT, "application/problem+json")
     assert answer.get_json()["detail"] == "This trace has no tensors now: it is queued. Wait for it with Prefer: wait."
+
+
+# -------------------------------------------------------------------------------------------------- statistics
+
+
+def test_every_tensor_is_described_by_its_values(client: FlaskClient, sorted_letters: Body) -> None:
+    url = f"/v1/traces/{sorted_letters['id']}/tensors"
+    listed = client.get(url).get_json()["tensors"]
+    assert {told.pop("name"): told for told in listed} == sorted_letters["tensors"]
+    assert [*sorted_letters["tensors"]] == [name for name, _ in expand(VALUES, 3)]
+    for name, told in sorted_letters["tensors"].items():
+        values = read(client, f"{url}/{name}")
+        seen = values[~np.isneginf(values)].astype(np.float64)
+        assert (told["shape"], told["dtype"], told["bytes"]) == ([*values.shape], values.dtype.name, values.nbytes)
+        assert np.array([told["min"], told["max"]], values.dtype).tolist() == [seen.min(), seen.max()]
+        assert np.array(told["absmax"], values.dtype) == np.abs(seen).max()
+        assert told["mean"] == pytest.approx(seen.mean(), rel=1e-6, abs=1e-7)
 
 
 # ------------------------------------------------------------------------------- types, levels of detail, files

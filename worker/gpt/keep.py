@@ -92,5 +92,5 @@ def _statistics(flat: Values, starts: list[int], names: list[str]) -> list[Stati
 def _description(slot: Slot, low: float, high: float, total: float, count: int) -> dict[str, Any]:
     return {
         "shape": slot.shape, "dtype": slot.dtype, "offset": slot.offset, "bytes": slot.nbytes,
-        "min": low, "max": high, "mean": total / count if count else nan, "absmax": max(-low, high),
+        "min": low, "max": high, "mean": total / count if count else nan, "absmax": max(high, -low),
     }  # fmt: skip

@@ -79,6 +79,12 @@ def test_masked_scores_stay_masked_and_count_for_nothing(dtype: str) -> None:
     assert [one[key] for key in ("min", "max", "mean", "absmax")] == [2, 2, 2, 2]
 
 
+def test_zeros_are_no_negative_zeros() -> None:
+    arena = Arena(plan(SMALL, 2, 1, ("logits_max",)))
+    arena["logits_max"][...] = 0
+    assert str(kept(arena)[1]["logits_max"]["absmax"]) == "0.0"
+
+
 @pytest.mark.parametrize("capture", CAPTURES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("at_once", [7, 100, 1000])

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from math import prod
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class Slot:
     dtype: str
     offset: int
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return _nbytes(self.shape, self.dtype)
 

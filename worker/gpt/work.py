@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 import worker.gpt.architecture as architecture
@@ -67,6 +68,7 @@ class Work:
         return (one + (two - one) * (length - 1)) * _FILLED
 
 
+@lru_cache(maxsize=16)
 def _cells(config: Config, scope: str, length: int) -> int:
     """How many values of a layer, or outside of the layers, belong to one of `length` positions."""
     sizes = architecture.sizes(config, length)

@@ -51,9 +51,10 @@ def run_together(job: str, ids: list[str]) -> None:
     settings = Settings.from_environment()
     queue, cache = connect(settings.queue_url), connect(settings.cache_url)
     placed: set[str] = set()
+    done = pieces.which_done(cache, ids)
     for id in ids:
         record = requests.get(queue, id)
-        if record is None or record.cancelled or record.job != job or pieces.is_done(cache, id):
+        if record is None or record.cancelled or record.job != job or id in done:
             continue
         started_at = now()
         times = shared.begin(queue, job, id, started_at)

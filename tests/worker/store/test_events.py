@@ -78,3 +78,35 @@ def test_a_stream_is_bounded_and_expires(queue: Redis) -> None:
     [key] = queue.keys("*")
     assert queue.xlen(key) < 1200
     assert 0 < queue.ttl(key) <= 86400
+
+
+def test_a_story_begins_after_the_end_of_the_one_before(queue: Redis) -> None:
+    assert events.begin(queue, "a") == "0"
+    for event in ("queued", "cancelled", "cancelled"):  # the worker says so, and who cancelled it
+        last = events.publish(queue, "a", event)
+    assert events.begin(queue, "a") == "0"
+    events.publish(queue, "a", "queued")
+    assert events.begin(queue, "a") == last
+    events.publish(queue, "a", "done")
+    assert events.begin(queue, "a") == last
+
+
+def test_the_log_tells_what_happened_to_any_request_but_for_progress(queue: Redis) -> None:
+    before = events.log_end(queue)
+    for id, event in (("a", "queued"), ("b", "queued"), ("a", "progress"), ("a", "done")):
+        events.publish(queue, id, event)
+    told = events.log(queue, before, 0.01)
+    assert [entry[1:] for entry in told] == [("a", "queued"), ("b", "queued"), ("a", "done")]
+    assert events.log(queue, told[0][0], 0.01) == told[1:]
+    assert events.log_end(queue) == told[-1][0]
+    assert [events.logged(queue, place) for place, _, _ in told] == ["a", "b", "a"]
+    assert events.logged(queue, "1-1") is None
+
+
+def test_an_event_of_many_is_told_to_each(queue: Redis) -> None:
+    place = events.publish_all(queue, ["a", "b"], "failed", reason="why")
+    for id in "ab":
+        found = events.latest(queue, id)
+        assert found is not None
+        assert found[1:] == ("failed", {"reason": "why"})
+    assert place == (events.latest(queue, "b") or ("",))[0]

@@ -317,3 +317,21 @@ def test_a_cache_that_evicts_nothing_refuses_too(small_cache: Redis) -> None:
         assert small_cache.dbsize() == 0
     finally:
         small_cache.config_set("maxmemory-policy", "allkeys-lru")
+
+
+# ------------------------------------------------------------------------------------------------- many results
+
+
+def test_of_many_results_those_are_done_that_are_there_whole(cache: Redis) -> None:
+    for n in range(7):
+        write(cache, CONTENT[: (0, 9, PIECE, 3 * PIECE)[n % 4]], id=f"{n}", tensors={"size": 1}, size=5)
+    cache.delete("result:3:1", "result:4", "result:6:0")  # 3 and 6 have lost a piece, 4 its manifest
+    ids = [f"{n}" for n in range(8)]
+    assert pieces.which_done(cache, ids) == {"0", "1", "2", "5"}
+    assert pieces.which_done(cache, ids) == {id for id in ids if pieces.is_done(cache, id)}
+    assert pieces.which_done(cache, []) == set()
+
+
+def test_more_results_than_go_in_a_round_trip_are_looked_at(cache: Redis) -> None:
+    write(cache, b"x", id="last")
+    assert pieces.which_done(cache, [*(f"{n}" for n in range(3000)), "last"]) == {"last"}

@@ -109,3 +109,19 @@ def test_a_forgotten_request_is_gone(queue: Redis) -> None:
     requests.forget(queue, "a", "trace")
     assert requests.get(queue, "a") is None
     assert listed(queue) == ["b"]
+
+
+def test_many_are_put_and_got_in_their_order(queue: Redis) -> None:
+    records = {f"{n}": Record("trace", {"n": n}, AT, 30, job="j", batch="b") for n in range(2500)}
+    requests.put_all(queue, records, 60)
+    assert requests.get_all(queue, [*records, "unknown"]) == [*records.values(), None]
+    assert listed(queue, count=3) == ["2499", "2498", "2497"]
+
+
+def test_a_change_leaves_the_rest_of_a_record_and_its_time(queue: Redis) -> None:
+    put(queue, "a", "b", tokens=[1], ttl=50)
+    requests.change(queue, ["a", "unknown"], job="j")
+    assert requests.get(queue, "a") == Record("trace", {"tokens": [1]}, AT, 30, job="j")
+    assert requests.get(queue, "b") == Record("trace", {"tokens": [1]}, AT, 30)
+    assert requests.get(queue, "unknown") is None
+    assert 0 < queue.ttl("request:a") <= 50

@@ -107,7 +107,7 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the results.")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where Cutaway runs.")
-@click.option("--layouts", type=click.Choice(["glb", "safetensors", "json"]), help="Bring the picture of each, too.")
+@click.option("--layouts", type=click.Choice(["glb", "safetensors"]), help="Bring the picture of each, too.")
 def batch(file: Path, out: Path, url: str, layouts: str | None) -> None:
     """Have the requests in FILE computed, a line of JSON each, and bring the traces as safetensors files.
 

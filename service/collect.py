@@ -27,7 +27,8 @@ from service.remote import Refused, Remote, RemoteError
 INDEX = "index.jsonl"
 MOST = 10_000  # requests that the service takes in one batch
 MOST_BYTES = 4 << 20  # in one batch
-LAYOUTS = {"glb": "model/gltf-binary", "safetensors": "application/x-safetensors", "json": "application/json"}
+SAFETENSORS = "application/x-safetensors"
+LAYOUTS = {"glb": "model/gltf-binary", "safetensors": SAFETENSORS}
 _AT_ONCE = 4  # downloads
 _WAITING = 64  # traces that have ended and wait to be downloaded: the stream of events waits, too
 
@@ -170,6 +171,9 @@ class _Collector:
             if same:
                 under_way.add(pool.submit(self._take, data["id"], data["status"], same))
             under_way = _settled(under_way, _WAITING)
+        for trace in self.remote.json(f"/v1/batches/{batch['id']}")["traces"] if at else []:  # it was not told of
+            if trace["id"] in at:
+                under_way.add(pool.submit(self._take, trace["id"], trace["status"], at.pop(trace["id"])))
         _settled(under_way, 0)
 
     def _take(self, id: str, status: str, lines: list[Line]) -> None:
@@ -177,7 +181,7 @@ class _Collector:
         files, reason = [], None
         try:
             if status == "done":
-                files.append(self._bring(f"/v1/traces/{id}/safetensors", f"{id}.safetensors", LAYOUTS["safetensors"]))
+                files.append(self._bring(f"/v1/traces/{id}/safetensors", f"{id}.safetensors", SAFETENSORS))
                 if self.layouts:
                     path = self.remote.json(f"/v1/traces/{id}")["layout"]
                     name = f"{path.rpartition('/')[2]}.layout.{self.layouts}"
@@ -203,7 +207,7 @@ class _Collector:
         target = self.out / name
         if not target.exists():
             part = self.out / f"{name}.{time.monotonic_ns()}.part"  # two traces may have one layout
-            part.write_bytes(self.remote.read(path, headers={"Accept": media_type}))
+            part.write_bytes(self.remote.read(path, media_type))
             part.replace(target)
         return name
 

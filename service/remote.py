@@ -38,20 +38,21 @@ class Remote:
     def json(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> dict[str, Any]:
         """The answer to a GET, or to a POST of `body`. Raises RemoteError."""
         headers = {"Content-Type": content_type} if body is not None else {}
-        content = self.read(path, body, headers)
-        try:
-            found: dict[str, Any] = json.loads(content)
-        except ValueError:
-            raise RemoteError(f"{self.url} does not answer as Cutaway does.") from None
+        found: dict[str, Any] = json.loads(self._whole(path, body, headers, "application/json"))
         return found
 
-    def read(self, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-        """The bytes of an answer, whole. Raises RemoteError."""
+    def read(self, path: str, media_type: str) -> bytes:
+        """The bytes of this representation, after a wait where it has to be computed again. Raises RemoteError."""
+        return self._whole(path, None, {"Prefer": f"wait={SILENCE // 2}"}, media_type)
+
+    def _whole(self, path: str, body: bytes | None, headers: dict[str, str], media_type: str) -> bytes:
         tries = 0
         while True:
             try:
-                with closing(self._open(path, body, headers or {})) as answer:
+                with closing(self._open(path, body, headers | {"Accept": media_type})) as answer:
                     content: bytes = answer.read()
+                if answer.headers.get_content_type() != media_type:
+                    raise RemoteError(f"{self.url}{path} does not answer with {media_type}.")
                 return content
             except (OSError, HTTPException) as error:
                 tries += 1

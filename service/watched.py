@@ -43,7 +43,10 @@ class Watched:
 
     def knows_the_end(self, seen: str) -> bool:
         """Whether who saw this saw everything: the end's place is behind the last trace's, where no trace's is."""
-        return not self._left and events.logged(self.desk.queue, seen) not in self.standing
+        begins = events.log_begin(self.desk.queue)
+        if self._left or begins is None or _order(seen) < _order(begins):
+            return False
+        return events.logged(self.desk.queue, seen) not in self.standing
 
     def told(self, seen: str | None) -> Iterator[Event | None]:
         """The events after `seen`, or all; None now and then while nothing happens."""

@@ -396,7 +396,9 @@ def test_who_comes_when_all_is_over_is_told_everything(
     client: FlaskClient, servers: Servers, request_body: Body
 ) -> None:
     batch = ended(client, ask(client, several(request_body, 4))["id"])
+    last = parse(watch(client, batch["id"]).text)[-1].id
     connect(servers.queue_url).delete("events")  # the log has been cut
+    assert ends(parse(watch(client, batch["id"], after=last).text)) == [(n, "done") for n in range(4)]
     told = parse(watch(client, batch["id"]).text)
     assert ends(told) == [(n, "done") for n in range(4)]
     assert told[-1].name == "done"

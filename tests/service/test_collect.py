@@ -49,7 +49,10 @@ class Service:
 
     def _stored(self, trace_id: str) -> Response:
         cache = connect(self.servers.cache_url)
-        return Response(pieces.read(cache, trace_id, 0, pieces.manifest(cache, trace_id)["size"]))
+        return Response(
+            pieces.read(cache, trace_id, 0, pieces.manifest(cache, trace_id)["size"]),
+            content_type="application/x-safetensors",
+        )
 
     @property
     def downloads(self) -> Counter[str]:
@@ -129,15 +132,14 @@ def test_what_is_here_is_not_asked_for_again(service: Service, file: Path) -> No
     assert [entry["line"] for entry in index(file)] == [n for n in range(1, 22) if n != 16]
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "json"])
-def test_the_pictures_come_too_each_once(service: Service, file: Path, kind: str) -> None:
+def test_the_pictures_come_too_each_once(service: Service, file: Path) -> None:
     with running_worker(service.servers):
         run(service, file)
-        assert run(service, file, "--layouts", kind).exit_code == 0
+        assert run(service, file, "--layouts", "safetensors").exit_code == 0
     assert set(service.downloads.values()) == {1}
     pictures = {entry["files"][1] for entry in index(file)}
     assert len(pictures) == 1  # all are of the same model over as many tokens
-    assert pictures.pop().endswith(f".layout.{kind}")
+    assert pictures.pop().endswith(".layout.safetensors")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

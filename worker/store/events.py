@@ -77,6 +77,12 @@ def log(queue: Redis, after: str, timeout: float) -> list[tuple[str, str, str]]:
     return [(at.decode(), fields[b"of"].decode(), fields[b"event"].decode()) for at, fields in entries]
 
 
+def log_begin(queue: Redis) -> str | None:
+    """Where the log begins, of which older entries fall off; None where it is empty."""
+    entries: Any = queue.xrange(_LOG, count=1)
+    return str(entries[0][0].decode()) if entries else None
+
+
 def log_end(queue: Redis) -> str:
     """Where the log ends now."""
     entries: Any = queue.xrevrange(_LOG, count=1)

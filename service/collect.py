@@ -258,6 +258,7 @@ class _Bar:
             show_eta=False,
             show_pos=True,
             item_show_func=lambda _: self._text(),
+            update_min_steps=max(1, count // 1000),
         )
         self.bar.update(here)
 

@@ -37,8 +37,9 @@ blueprint = Blueprint("metrics", __name__, description="What goes on, for Promet
 def get() -> Response:
     """Read the metrics of the API, the queue, the workers and the cache, in Prometheus' text format.
 
-    Requests are those that this server's processes answered; jobs are counted over all workers; waiting jobs, workers
-    and the cache are as they are now. A Redis that does not answer has `cutaway_redis_up` 0 and no other metrics.
+    Requests are those that this server's processes answered. Jobs are counted over all workers, unless their process
+    was killed; waiting jobs, workers and the cache are as they are now. A Redis that does not answer has
+    `cutaway_redis_up` 0 and no other metrics.
     """
     requests: CollectorRegistry = current_app.extensions["metrics"]
     if os.environ.get(FOLDER):

@@ -178,6 +178,7 @@ class TraceFile(MethodView):
     """A trace as a file."""
 
     @blueprint.arguments(FileQuery, location="query")
+    @blueprint.example(query={"tensors": ["blocks.0.attn.*"]})
     @blueprint.doc(parameters=[PREFER, RANGE])
     @blueprint.response(200, BYTES, content_type=SAFETENSORS)
     @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
@@ -187,7 +188,11 @@ class TraceFile(MethodView):
     @blueprint.alt_response(409, schema=ProblemSchema)
     @blueprint.alt_response(416, schema=ProblemSchema)
     def get(self, query: dict[str, Any], trace_id: str) -> Response:
-        """Read a trace, or the tensors that match a pattern, as one safetensors file; or a range of its bytes."""
+        """Read a trace, or the tensors that match a pattern, as one safetensors file; or a range of its bytes.
+
+        A range of the first eight bytes tells how long the header is, the header where each tensor lies, and further
+        ranges are the tensors. The patterns are the shell's, and know TransformerLens's own names as well.
+        """
         representation(SAFETENSORS)
         state = done(trace_id)
         model = recalled(state).id

@@ -11,12 +11,15 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
+import worker.gpt.counts as counts
 import worker.gpt.models as models
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
 import worker.store.shared as shared
+import worker.store.tallies as tallies
 from worker.compute import COMPUTE, layout_request
+from worker.gpt.config import Config
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
@@ -81,7 +84,18 @@ def reason(exception: str) -> str:
 
 
 def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> None:
-    """`placed` are the layouts that this job has seen to be there."""
+    """Compute a request and count how it went. `placed` are the layouts that this job has seen to be there."""
+    queue, began, outcome = connect(settings.queue_url), time.time(), "failed"
+    try:
+        outcome = _store(id, record, settings, placed)
+    finally:
+        waited = began - datetime.fromisoformat(record.created_at).timestamp()
+        size = tallies.size(counts.total(Config(**record.request["config"])))
+        tallies.record(queue, record.kind, size, outcome, waited, time.time() - began)
+
+
+def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:
+    """Compute a request and put its result in the cache; "done", or "cancelled" while it was computed."""
     queue, cache = connect(settings.queue_url), connect(settings.cache_url)
     times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     events.publish(queue, id, "started")
@@ -90,11 +104,12 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
         if record.kind == "trace":
             manifest["layout"] = _picture(queue, cache, layout_request(record.request), settings, placed)
         if record.job is not None and _cancelled(queue, id):  # whose process others need: it was not killed
-            return
+            return "cancelled"
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
         writer.finish(manifest)
     events.publish(queue, id, "done")
     log.info("%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * (time.monotonic() - begun))
+    return "done"
 
 
 def warm_up(settings: Settings) -> None:

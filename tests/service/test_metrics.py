@@ -11,6 +11,7 @@ import urllib.request
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import psutil
 from flask.testing import FlaskClient
@@ -77,6 +78,15 @@ def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, 
     assert found["cutaway_job_seconds_count", "trace", "done", "1M"] == 2
     assert found["cutaway_job_seconds_sum", "trace", "done", "1M"] == 5.02
     assert found["cutaway_job_wait_seconds_bucket", "trace", "0.01", "done", "1M"] == 2
+
+
+def test_a_job_is_counted_when_it_has_ended(client: FlaskClient, sorted_letters: dict[str, Any]) -> None:
+    assert sorted_letters["status"] == "done"
+    found = metrics(client)
+    counted = found["cutaway_job_seconds_count", "trace", "done", "1M"]
+    assert counted >= 1
+    assert found["cutaway_job_wait_seconds_count", "trace", "done", "1M"] == counted
+    assert 0 < found["cutaway_job_seconds_sum", "trace", "done", "1M"] < 60 * counted
 
 
 def test_the_cache_tells_its_size_hits_and_misses(idle_client: FlaskClient, idle_servers: Servers) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis
@@ -57,7 +57,7 @@ def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
         pipeline = queue.pipeline()
         for id in ids:
             index = _index(records[id].kind)
-            pipeline.set(_key(id), json.dumps(asdict(records[id])), ex=ttl)
+            pipeline.set(_key(id), json.dumps(vars(records[id])), ex=ttl)
             pipeline.eval(_APPEND, 2, index, f"{index}:last", id)
         pipeline.execute()
 
@@ -87,7 +87,7 @@ def change(queue: Redis, ids: Sequence[str], **changes: Any) -> None:
         pipeline = queue.pipeline(transaction=False)
         for id, record in zip(portion, get_all(queue, portion), strict=True):
             if record is not None:
-                pipeline.set(_key(id), json.dumps(asdict(replace(record, **changes))), keepttl=True)
+                pipeline.set(_key(id), json.dumps(vars(replace(record, **changes))), keepttl=True)
         pipeline.execute()
 
 

@@ -43,7 +43,7 @@ def run() -> None:
     for name, taken in {"a row's 1,024 cells:": row, "a column's 1,024 cells:": column}.items():
         ratio = statistics.median(taken) / statistics.median(whole)
         print(f"  {name:24}{milliseconds(taken)}   {ratio:.2f} times as long")
-    print("  limit: a slice takes at most twice as long (cells that lie apart are asked for one by one)")
+    print("  limit: a slice takes at most twice as long")
 
 
 def _logits(connection: HTTPConnection, config: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -22,7 +23,7 @@ import worker.store.pieces as pieces
 #: Indices taken of every axis, all of them counting up.
 Axes = tuple[range, ...]
 
-_GAP = 16 << 10  # bytes that take as long to read as another run takes to ask for
+_GAP = 3 << 10  # bytes that take as long to read as another run takes to ask for
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,34 @@ class Stored:
     def cost(self, axes: Axes) -> int:
         """What reading a part takes, in bytes that could be read in the same time: memory takes no more."""
         part = _Part(self, axes)
-        return part.count * (part.reach + (_GAP if part.count > 1 else 0))
+        return part.count * part.reach + (part.count - 1) * _GAP
 
     def parts(self, many: Iterable[Axes]) -> Iterator[NDArray[Any]]:
         """The cells of one part after another, each with all axes. Raises pieces.Missing."""
+        for scattered, some in groupby((_Part(self, axes) for axes in many), _Part.is_scattered):
+            read = self._gathered if scattered else self._received
+            yield from read(some)
+
+    def _received(self, parts: Iterable[_Part]) -> Iterator[NDArray[Any]]:
         asked: deque[_Part] = deque()
 
         def wanted() -> Iterator[tuple[str, int, memoryview]]:
-            for axes in many:
-                asked.append(_Part(self, axes))
-                yield from asked[-1].wanted()
+            for part in parts:
+                asked.append(part)
+                yield from (
+                    (self.id, start, run.data) for start, run in zip(part.starts().tolist(), part.memory, strict=True)
+                )
 
         for view in pieces.receive(self.cache, wanted()):
             asked[0].lacks -= len(view)
             if not asked[0].lacks:
                 yield asked.popleft().cells()
+
+    def _gathered(self, parts: Iterable[_Part]) -> Iterator[NDArray[Any]]:
+        for part in parts:
+            found = pieces.gather(self.cache, self.id, part.starts(), part.reach)
+            part.memory = np.frombuffer(found, np.uint8).reshape(part.count, part.reach)
+            yield part.cells()
 
     def stream(self, first: int, last: int) -> Iterator[bytes]:
         """The bytes of the cells from `first` to before `last`, in C order. Raises pieces.Missing."""
@@ -81,14 +95,17 @@ class _Part:
     def memory(self) -> NDArray[np.uint8]:
         return np.empty((self.count, self.reach), np.uint8)
 
-    def wanted(self) -> Iterator[tuple[str, int, memoryview]]:
-        """Each run: whose bytes, from where on, into which memory."""
+    def is_scattered(self) -> bool:
+        """Whether it is many short runs."""
+        return self.count > 1 and self.reach < _GAP
+
+    def starts(self) -> NDArray[np.int64]:
+        """Where in the result each run begins."""
         first = sum(axis[0] * step // axis.step for axis, step in zip(self.axes, self.steps, strict=True))
         starts = np.array(self.array.offset + first)
         for axis, step in zip(self.axes[: self.inner], self.steps, strict=False):
             starts = np.add.outer(starts, np.arange(len(axis)) * step)
-        for start, run in zip(starts.ravel().tolist(), self.memory, strict=True):
-            yield self.array.id, start, run.data
+        return starts.ravel()
 
     def cells(self) -> NDArray[Any]:
         """The part itself, from the runs that were read."""

@@ -12,8 +12,10 @@ from contextlib import suppress
 from itertools import chain, count
 from typing import Any, Self
 
+import numpy as np
 import orjson
 import redis.exceptions
+from numpy.typing import NDArray
 from redis import Redis
 from redis.client import Pipeline
 
@@ -22,6 +24,16 @@ import worker.store.bulk as bulk
 PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
 _AT_ONCE = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
 _SWEPT = 1024  # pieces removed a round trip, where nothing says how many there are
+
+#: Parts of pieces as one string: their keys but for the number, then piece, start and size of each as three uint32.
+_GATHER = """
+local found, keys, packed = {}, ARGV[1], ARGV[2]
+for at = 1, #packed, 12 do
+  local piece, start, size = struct.unpack("<I4I4I4", packed, at)
+  found[#found + 1] = redis.call("GETRANGE", keys .. piece, start, start + size - 1)
+end
+return table.concat(found)
+"""
 
 
 _SIZE_DIGITS = 32  # bytes at the end of a manifest, in which its size is
@@ -152,6 +164,20 @@ def receive(cache: Redis, wanted: Iterable[tuple[str, int, memoryview]]) -> Iter
         yield from bulk.receive(cache, chain.from_iterable(_parts(*one) for one in wanted))
     except bulk.NotThere:
         raise Missing from None
+
+
+def gather(cache: Redis, id: str, starts: NDArray[np.int64], size: int) -> bytes:
+    """Short runs of a result, `size` bytes (no more than a piece has) from each start, one after another.
+
+    Redis puts them together: asking for each takes ten times as long. Raises Missing.
+    """
+    first = np.minimum(size, PIECE - starts % PIECE)  # the rest of a run is in the next piece
+    cuts = np.stack([starts // PIECE, starts % PIECE, first, starts // PIECE + 1, 0 * starts, size - first], 1)
+    packed = cuts.reshape(-1, 3)[(cuts[:, 2::3] > 0).ravel()].astype("<u4").tobytes()
+    found: bytes = cache.eval(_GATHER, 0, _piece_key(id, 0)[:-1], packed)
+    if len(found) != size * len(starts):
+        raise Missing(id)
+    return found
 
 
 def _cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:

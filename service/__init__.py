@@ -25,6 +25,7 @@ import service.models as models
 import service.openapi as openapi
 import service.problems as problems
 import service.tensors as tensors
+import service.trace_file as trace_file
 import service.traces as traces
 from service.events import Streams
 from service.queue import Desk
@@ -78,7 +79,20 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
     api.spec.components.schema("Values", component=VALUES)
-    for resource in (models, layouts, traces, batches, explain, lens, exports, health, metrics, openapi, docs):
+    for resource in (
+        models,
+        layouts,
+        traces,
+        trace_file,
+        batches,
+        explain,
+        lens,
+        exports,
+        health,
+        metrics,
+        openapi,
+        docs,
+    ):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     problems.register(app)

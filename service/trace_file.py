@@ -9,14 +9,25 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+from flask import Response
+from flask.views import MethodView
 from marshmallow import Schema, fields, validate
+from orjson import dumps
 from redis import Redis
 
+import service.traces as traces
 import worker.gpt.architecture as architecture
 import worker.store.pieces as pieces
 import worker.store.safetensors as safetensors
+from service.answers import immutable, ranged, representation
+from service.blueprint import BYTES, PREFER, RANGE, Blueprint
+from service.encode import SAFETENSORS
 from service.problems import Invalid
+from service.queue import desk
+from service.schemas import ProblemSchema
 from worker.gpt.arena import captured
+
+blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
 
 
 class FileQuery(Schema):
@@ -28,6 +39,43 @@ class FileQuery(Schema):
             "example": ["blocks.0.*", "logits"],
         },
     )
+
+
+@blueprint.route("/<trace_id>/safetensors")
+class TraceFile(MethodView):
+    """A trace as a file."""
+
+    @blueprint.arguments(FileQuery, location="query")
+    @blueprint.example(query={"tensors": ["blocks.0.attn.*"]})
+    @blueprint.doc(parameters=[PREFER, RANGE])
+    @blueprint.response(200, BYTES, content_type=SAFETENSORS)
+    @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    @blueprint.alt_response(409, schema=ProblemSchema)
+    @blueprint.alt_response(416, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], trace_id: str) -> Response:
+        """Read a trace, or the tensors that match a pattern, as one safetensors file; or a range of its bytes.
+
+        A range of the first eight bytes tells how long the header is, the header where each tensor lies, and further
+        ranges are the tensors. The patterns are the shell's, and know TransformerLens's own names as well.
+        """
+        representation(SAFETENSORS)
+        state = traces.done(trace_id)
+        model = traces.recalled(state).id
+        metadata = {
+            "id": trace_id,
+            "model": model or "",
+            "config": dumps(state.request["config"]).decode(),
+            "weights": state.request["weights"],
+            "tokens": dumps(state.request["tokens"]).decode(),
+        }
+        file = of(desk().cache, trace_id, state.manifest["tensors"], query.get("tensors", []), metadata)
+        response = immutable(Response(content_type=SAFETENSORS), trace_id, file.digest)
+        name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
+        response.headers.set("Content-Disposition", "attachment", filename=name)
+        return ranged(response, file.length, file.read)
 
 
 @dataclass(frozen=True)

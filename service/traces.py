@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 from flask import Response
 from flask.views import MethodView
-from orjson import dumps
 from werkzeug.exceptions import Conflict, NotFound
 
 import service.events as events
 import service.tensors as tensors
-import service.trace_file as trace_file
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
-from service.answers import answer, immutable, json, preferred_wait, ranged, representation, summary
-from service.blueprint import BYTES, PREFER, RANGE, Blueprint, also
+from service.answers import answer, immutable, json, preferred_wait, summary
+from service.blueprint import PREFER, Blueprint, also
 from service.bounds import seconds_allowed
-from service.encode import BINARY, SAFETENSORS
+from service.encode import BINARY
 from service.events import LAST_EVENT_ID
 from service.problems import Invalid
 from service.queue import UNFINISHED, State, desk
@@ -32,7 +30,6 @@ from service.schemas import (
     TracesQuery,
     TracesSchema,
 )
-from service.trace_file import FileQuery
 from worker.gpt.arena import captured
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, positions
@@ -171,43 +168,6 @@ class Tensor(MethodView):
         identity = (trace_id, name, str(query))
         known = (slot["min"], slot["max"])
         return immutable(tensors.answer(name, array, query, *identity, known=known), *identity)
-
-
-@blueprint.route("/<trace_id>/safetensors")
-class TraceFile(MethodView):
-    """A trace as a file."""
-
-    @blueprint.arguments(FileQuery, location="query")
-    @blueprint.example(query={"tensors": ["blocks.0.attn.*"]})
-    @blueprint.doc(parameters=[PREFER, RANGE])
-    @blueprint.response(200, BYTES, content_type=SAFETENSORS)
-    @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
-    @blueprint.alt_response(404, schema=ProblemSchema)
-    @blueprint.alt_response(406, schema=ProblemSchema)
-    @blueprint.alt_response(409, schema=ProblemSchema)
-    @blueprint.alt_response(416, schema=ProblemSchema)
-    def get(self, query: dict[str, Any], trace_id: str) -> Response:
-        """Read a trace, or the tensors that match a pattern, as one safetensors file; or a range of its bytes.
-
-        A range of the first eight bytes tells how long the header is, the header where each tensor lies, and further
-        ranges are the tensors. The patterns are the shell's, and know TransformerLens's own names as well.
-        """
-        representation(SAFETENSORS)
-        state = done(trace_id)
-        model = recalled(state).id
-        metadata = {
-            "id": trace_id,
-            "model": model or "",
-            "config": dumps(state.request["config"]).decode(),
-            "weights": state.request["weights"],
-            "tokens": dumps(state.request["tokens"]).decode(),
-        }
-        file = trace_file.of(desk().cache, trace_id, state.manifest["tensors"], query.get("tensors", []), metadata)
-        response = immutable(Response(content_type=SAFETENSORS), trace_id, file.digest)
-        name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
-        response.headers.set("Content-Disposition", "attachment", filename=name)
-        return ranged(response, file.length, file.read)
 
 
 def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from service.encode import DTYPES
+from service.reduce import HOW
 from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS, MAX_BATCH
 
 STATUSES = ["queued", "running", "done", "failed", "cancelled"]
@@ -178,7 +180,7 @@ class TensorQuery(Schema):
         metadata={"description": "basic NumPy slicing", "example": "0,:,5"},
     )
     dtype = fields.String(
-        validate=validate.OneOf(["float32", "float16", "uint8"]),
+        validate=validate.OneOf(DTYPES),
         metadata={"description": "the type of the values; that which is stored, where it is left out"},
     )
     max_cells = fields.Integer(
@@ -191,7 +193,7 @@ class TensorQuery(Schema):
     )
     reduce = fields.String(
         load_default="mean",
-        validate=validate.OneOf(["mean", "max", "min", "absmax"]),
+        validate=validate.OneOf(HOW),
         metadata={"description": "what of a tile of cells is kept, where it is shrunk"},
     )
 

@@ -26,6 +26,7 @@ from worker.store.connection import connect
 from worker.store.requests import JOB, QUEUE
 
 _KILLED = "Work-horse terminated unexpectedly"
+_LOST = "Job was stuck in intermediate queue"  # its worker was killed between taking it and beginning
 _HEARTBEAT = 5  # seconds between two signs of life
 log = logging.getLogger("worker")
 
@@ -80,7 +81,7 @@ class CutawayWorker(Worker):
         execution: Execution | None = None,
     ) -> None:
         """Retry a job whose process was killed; one that raised would raise again. Nothing is left of either."""
-        killed, stopped = exc_string.startswith(_KILLED), self._stopped_job_id == job.id
+        killed, stopped = exc_string.startswith((_KILLED, _LOST)), self._stopped_job_id == job.id
         begun = _begun(job)
         if killed or stopped:
             _tidy_up(begun)  # while the job counts as started: nobody begins the same anew
@@ -102,7 +103,7 @@ class CutawayWorker(Worker):
 
 
 def _reason(exc_string: str) -> str:
-    return worker.jobs.KILLED if exc_string.startswith(_KILLED) else worker.jobs.reason(exc_string)
+    return worker.jobs.KILLED if exc_string.startswith((_KILLED, _LOST)) else worker.jobs.reason(exc_string)
 
 
 def _begun(job: Job) -> str:

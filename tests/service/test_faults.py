@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import psutil
 from flask.testing import FlaskClient
+from rq import Queue
 from rq.registry import StartedJobRegistry
 
 from tests.conftest import Servers, running_worker
@@ -155,3 +156,16 @@ def test_a_trace_whose_worker_died_each_time_says_so(
     failed = get(idle_client, id)
     assert failed["status"] == "failed"
     assert failed["error"]["detail"] == "The worker that computed it died each time it was tried."
+
+
+def test_a_trace_whose_worker_died_as_it_took_it_is_tried_again_and_done(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    id, redis = ask(idle_client, request_body), connect(idle_servers.queue_url)
+    queue = Queue(QUEUE, connection=redis, serializer="json")
+    between = queue.intermediate_queue  # where RQ has a job that is no longer in the queue and not begun
+    assert redis.lmove(queue.key, between.key) == id.encode()
+    redis.set(between.get_first_seen_key(id), time.time() - 120)
+    with running_worker(idle_servers):
+        assert get(idle_client, id, SECONDS)["status"] == "done"
+    assert redis.lrange(between.key, 0, -1) == []

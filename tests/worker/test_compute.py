@@ -142,6 +142,7 @@ def test_the_plans_bytes_are_what_is_allocated_and_handed_on(capture: list[str],
 
 def test_weights_are_kept_for_several_passes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[bool] = []
+    compute._held.cache_clear()  # another test's model may be the same
 
     def watched(weights: Weights, *, keep: bool) -> Engine:
         kept.append(keep)

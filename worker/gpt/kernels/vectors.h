@@ -1,7 +1,7 @@
 /* The arithmetic, for one vector width. Included once for each instruction set, with these defined:
- *   LANES   floats of a vector        ROWS   rows of a block of a product: what the registers hold
+ *   LANES   floats of a vector        ROWS    rows of a block of a product: what the registers hold
  *   FN(f)   the name of f for this set
- * A product's weights come in tiles of [k][PANEL]; what they multiply is packed as [k][rows of the block].
+ *   STREAM(to, v)   store a vector past the caches, at a multiple of its size        FENCE()   have such stores done
  */
 
 typedef float FN(vf) __attribute__((vector_size(4 * LANES)));

@@ -38,7 +38,7 @@ bench: $(RUN) ## Measure and compare
 	@$(BIN)/python -m bench
 
 examples: $(DEV) ## Record the answers to the examples of openapi.yaml, then write it
-	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/test_examples.py -k recorded
+	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/described/test_examples.py -k recorded
 	@$(BIN)/cutaway openapi openapi.yaml
 
 openapi: $(RUN) ## Write openapi.yaml

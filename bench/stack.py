@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from service import redis_server
+from service.running import redis_server
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,24 @@ from flask_compress import Compress
 from flask_cors import CORS
 from flask_smorest import Api
 
-import service.batches as batches
-import service.docs as docs
-import service.examples as examples
-import service.explain as explain
-import service.exports as exports
-import service.health as health
-import service.layouts as layouts
-import service.lens as lens
-import service.metrics as metrics
-import service.models as models
-import service.openapi as openapi
-import service.problems as problems
-import service.tensors as tensors
-import service.trace_file as trace_file
-import service.traces as traces
-from service.events import Streams
-from service.queue import Desk
-from service.schemas import VALUES, PartialConfigSchema, ProblemSchema
+import service.described.examples as examples
+import service.described.openapi as openapi
+import service.http.problems as problems
+import service.reading.tensors as tensors
+import service.resources.batches as batches
+import service.resources.docs as docs
+import service.resources.explain as explain
+import service.resources.exports as exports
+import service.resources.health as health
+import service.resources.layouts as layouts
+import service.resources.lens as lens
+import service.resources.metrics as metrics
+import service.resources.models as models
+import service.resources.trace_file as trace_file
+import service.resources.traces as traces
+from service.asking.queue import Desk
+from service.http.events import Streams
+from service.http.schemas import VALUES, PartialConfigSchema, ProblemSchema
 from service.settings import Settings
 from worker.store.connection import connect
 

@@ -33,8 +33,8 @@ def main() -> None:
 @click.option("--die-with-parent", is_flag=True, help="Stop when the process that started this one dies.")
 def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: bool) -> None:
     """Run everything here: Redis (unless QUEUE_URL and CACHE_URL name yours), the workers and the API."""
-    from service import supervisor
-    from service.redis_server import RedisServerError
+    from service.running import supervisor
+    from service.running.redis_server import RedisServerError
     from worker import process
 
     if die_with_parent:
@@ -61,7 +61,7 @@ def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: b
 )
 def api(host: str, port: int, processes: int, threads: int) -> None:
     """Run the API alone."""
-    from service.server import Server
+    from service.running.server import Server
 
     Server(host, port, processes, threads).run()
 
@@ -82,7 +82,7 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
 
     HF_ENDPOINT names another hub, HF_TOKEN who asks. What was stopped goes on where it was.
     """
-    from service import fetch, hub
+    from service.commands import fetch, hub
     from worker.settings import Settings
 
     try:
@@ -113,7 +113,7 @@ def batch(file: Path, out: Path, url: str, layouts: str | None) -> None:
 
     index.jsonl in the folder says what became of each line. What was stopped goes on where it was.
     """
-    from service import collect, remote
+    from service.commands import collect, remote
 
     try:
         said, failed = collect.collect(file, out, url, layouts)

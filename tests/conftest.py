@@ -21,7 +21,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
-from service import create_app, redis_server
+from service import create_app
+from service.running import redis_server
 from service.settings import Settings
 from worker.store.connection import connect
 

@@ -11,8 +11,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from service import create_app
 from tests.conftest import running_servers, running_worker
-from tests.service.test_examples import DECLARED, operation
-from tests.service.test_openapi import CHECKS, OPERATIONS
+from tests.service.described.test_examples import DECLARED, operation
+from tests.service.described.test_openapi import CHECKS, OPERATIONS
 
 LINKED = {
     link

@@ -16,7 +16,7 @@ from redis import Redis
 from redis.client import Pipeline
 
 import worker.store.pieces as pieces
-from service import redis_server
+from service.running import redis_server
 from worker.store.connection import connect
 from worker.store.pieces import PIECE, CacheFull, Missing, Writer
 

@@ -1,0 +1,1 @@
+"""From a request to a job: bounds, the queue, many at once, how it stands."""

@@ -1,0 +1,125 @@
+"""What a trace may take here: bytes of its result, memory and time, all known before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import worker.gpt.architecture as architecture
+from service.http.problems import Invalid
+from service.settings import Settings
+from worker.gpt.arena import Size, captured, measure
+from worker.gpt.config import Config
+from worker.gpt.sampling import Sampling, passes, positions
+from worker.gpt.work import Work
+
+_TIMES = 8  # a job may take so many times as long as on a slow machine that does nothing else
+
+#: Narrower captures to suggest, the richest first.
+_NARROWER: tuple[tuple[str, ...], ...] = (
+    ("tokens", "*embed", "*resid*", "*ln*", "*.attn.[!sp]*", "*attn_out", "*mlp*", "log*", "probs"),  # no T x T
+    ("blocks.*.resid_post", "logits", "probs"),
+    ("blocks.*.resid_post",),
+    ("logits", "probs"),
+    ("probs",),
+    ("logits",),
+)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What of a request decides what it takes."""
+
+    config: Config
+    prompt: int
+    sampling: Sampling
+    length: int
+    capture: tuple[str, ...]
+    dtype: str
+
+    @property
+    def size(self) -> Size:
+        return _size(self)
+
+    def fits(self, settings: Settings) -> bool:
+        kept, memory = self.size
+        return kept <= settings.max_trace_bytes and memory <= settings.max_work_bytes
+
+
+@lru_cache(maxsize=256)  # the traces of a batch are mostly of a few sizes
+def _size(trace: _Trace) -> Size:
+    streamed = passes(trace.sampling) == 1
+    return measure(trace.config, trace.length, capture=trace.capture, dtype=trace.dtype, streamed=streamed)
+
+
+def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -> int:
+    """How long the job of a canonical request may take. Raises Invalid, saying what would fit, where one may not
+    take what it would.
+    """
+    sampling, prompt = Sampling(**(asked["generate"] or {})), len(asked["tokens"])
+    trace = _Trace(config, prompt, sampling, positions(prompt, sampling), tuple(asked["capture"]), asked["dtype"])
+    kept, memory = trace.size
+    if kept > settings.max_trace_bytes:
+        told = f"This trace has {kept:,} bytes, and at most {settings.max_trace_bytes:,} are allowed here"
+        raise Invalid({"capture": [f"{told} (MAX_TRACE_BYTES). {_advice(trace, settings)}"]})
+    if memory > settings.max_work_bytes:
+        told = f"This takes {memory:,} bytes of memory, and at most {settings.max_work_bytes:,} are allowed here"
+        raise Invalid({"tokens": [f"{told} (MAX_WORK_BYTES). {_advice(trace, settings)}"]})
+    seconds = _seconds(config, prompt, sampling, settings)
+    if seconds > settings.max_trace_seconds:
+        told = f"This may take up to {seconds:,} seconds, and at most {settings.max_trace_seconds:,} are allowed here"
+        least = _seconds(config, 1, Sampling(), settings)
+        advice = "Fewer tokens" if least <= settings.max_trace_seconds else "Only a smaller model"
+        raise Invalid({"tokens": [f"{told} (MAX_TRACE_SECONDS). {advice} would fit."]})
+    return seconds
+
+
+def lens_seconds(config: Config, length: int, settings: Settings) -> int:
+    """How long the lens over so many positions may take: a pass over them, and its end once more for each layer."""
+    work = Work(config, length, Sampling(), settings.held_weights_bytes)
+    return settings.layout_timeout + int(_TIMES * (work.seconds + config.n_layer * work.ends(0)))
+
+
+def seconds_likely(config: Config, asked: dict[str, Any], settings: Settings) -> float:
+    """How long a canonical request takes on a slow machine."""
+    sampling = Sampling(**(asked["generate"] or {}))
+    return _likely(config, len(asked["tokens"]), sampling, settings.held_weights_bytes)
+
+
+@lru_cache(maxsize=256)
+def _likely(config: Config, prompt: int, sampling: Sampling, held_weights_bytes: int) -> float:
+    return Work(config, prompt, sampling, held_weights_bytes).seconds
+
+
+def _seconds(config: Config, prompt: int, sampling: Sampling, settings: Settings) -> int:
+    """The picture of a trace is placed in its job, too."""
+    likely = _likely(config, prompt, sampling, settings.held_weights_bytes)
+    return settings.layout_timeout + int(_TIMES * likely)
+
+
+def _advice(trace: _Trace, settings: Settings) -> str:
+    ways = list(_ways(trace, settings))
+    if not ways:
+        return "Only a smaller model would fit."
+    return f"It would fit {', or '.join(ways)}."
+
+
+def _ways(trace: _Trace, settings: Settings) -> Iterator[str]:
+    """What can be asked for instead, each by itself enough."""
+    if replace(trace, dtype="float16").fits(settings):
+        yield 'with "dtype": "float16"'
+    names = [name for name, _ in architecture.expand(architecture.VALUES, trace.config.n_layer)]
+    asked = set(captured(names, trace.capture))
+    for capture in _NARROWER:
+        if replace(trace, capture=capture).fits(settings) and asked > set(captured(names, capture)):
+            yield f'with "capture": {json.dumps(capture)}'
+            break
+    least, most = 0, trace.length  # as many positions as fit, and as do not
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if replace(trace, length=middle).fits(settings) else (least, middle)
+    if least:
+        yield f"over {least:,} positions instead of {trace.length:,}"

@@ -1,0 +1,185 @@
+"""Asking for many traces at once: small ones share jobs, because a job takes longer to begin than they take."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rq import Retry
+from rq.job import Job, JobStatus
+
+import worker.store.events as events
+import worker.store.pieces as pieces
+import worker.store.requests as requests
+import worker.store.shared as shared
+from service.asking.queue import TRIES, UNFINISHED, Desk, Status, now
+from worker.store.keys import request_id
+from worker.store.requests import Record
+
+SHARED_SECONDS = 2.0  # of estimated work that share a job: long beside its beginning, short for who waits behind it
+SHARED_MOST = 100
+_TIMES = 8  # as in service.asking.bounds: on a slow machine that does other things, too
+_AT_ONCE = 1000  # commands a round trip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A canonical request: how long it may take, and how long it probably does."""
+
+    request: dict[str, Any]
+    timeout: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was asked for at once: the ids of the traces in its order, of which some may be the same."""
+
+    id: str
+    created_at: str
+    traces: list[str]
+
+
+def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
+    """Have traces computed that are neither done nor under way; small neighbours share a job."""
+    ids = [request_id("trace", one.request) for one in wanted]
+    batch = Batch(uuid.uuid4().hex, now(), ids)
+    unique = dict(zip(ids, wanted, strict=True))
+    standing = _standing(desk, list(unique))
+    requests.change(desk.queue, [id for id in unique if standing[id] in UNFINISHED], batch=None)
+    new = {id: one for id, one in unique.items() if standing[id] not in ("done", *UNFINISHED)}
+    jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
+    records = {
+        id: Record("trace", new[id].request, batch.created_at, new[id].timeout, job=job, batch=batch.id)
+        for group, job in jobs.items()
+        for id in group
+    }
+    requests.put_all(desk.queue, records, desk.settings.result_ttl)
+    desk.queue.set(_key(batch.id), json.dumps([batch.created_at, batch.traces]), ex=desk.settings.result_ttl)
+    for group, job in jobs.items():
+        if job is None:
+            desk.enqueue(group[0], new[group[0]].timeout)
+        else:
+            _enqueue(desk, job, [*group], new)
+    return batch
+
+
+def get(desk: Desk, id: str) -> Batch | None:
+    """A batch by its id."""
+    content: Any = desk.queue.get(_key(id))
+    return None if content is None else Batch(id, *json.loads(content))
+
+
+def statuses(desk: Desk, ids: Sequence[str]) -> dict[str, Status]:
+    """How each of these traces stands. One that somebody had forgotten counts as cancelled."""
+    found: dict[str, Status] = {}
+    for id, standing in _standing(desk, list(dict.fromkeys(ids))).items():
+        if standing == "lost":  # by the cache; whoever reads it has it computed again
+            found[id] = "done"
+        elif standing == "stranded":
+            state = desk.find("trace", id)
+            found[id] = state.status if state else "cancelled"
+        else:
+            found[id] = standing or "cancelled"  # type: ignore[assignment]
+    return found
+
+
+def counts(statuses: Sequence[Status]) -> dict[str, int]:
+    """How many there are in all and of each status."""
+    counted = Counter[str](statuses)
+    return {"total": len(statuses)} | {status: counted[status] for status in (*UNFINISHED, *events.ENDS)}
+
+
+def cancel(desk: Desk, batch: Batch) -> bool:
+    """Cancel what is left of what nobody else asked for. False where nothing was left."""
+    unfinished = [id for id, status in statuses(desk, batch.traces).items() if status in UNFINISHED]
+    records = dict(zip(unfinished, requests.get_all(desk.queue, unfinished), strict=True))
+    own = {id: record for id, record in records.items() if record is not None and record.batch == batch.id}
+    requests.change(desk.queue, list(own), cancelled=True)  # from now on none of them begins
+    standing = _job_statuses(desk, [id for id, record in own.items() if record.job is None])
+    for id, status in standing.items():
+        if status == JobStatus.STARTED:
+            desk.stop(id)
+    _publish(desk, list(own), "cancelled")
+    return bool(unfinished)
+
+
+def forget(desk: Desk, batch: Batch) -> None:
+    """Remove a batch; its traces stay."""
+    desk.queue.delete(_key(batch.id))
+
+
+def _key(batch: str) -> str:
+    return f"batch:{batch}"
+
+
+def _groups(new: dict[str, Wanted]) -> Iterator[tuple[str, ...]]:
+    """Neighbours whose work together is little."""
+    group: list[str] = []
+    seconds = 0.0
+    for id, one in new.items():
+        if group and (seconds + one.seconds > SHARED_SECONDS or len(group) == SHARED_MOST):
+            yield tuple(group)
+            group, seconds = [], 0.0
+        group.append(id)
+        seconds += one.seconds
+    if group:
+        yield tuple(group)
+
+
+def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> None:
+    """A job that they share. Each has its own time in it; the job's own ends one that hangs."""
+    seconds = max(new[id].timeout for id in ids) + int(_TIMES * sum(new[id].seconds for id in ids))
+    _publish(desk, ids, "queued")
+    desk.jobs.enqueue(
+        requests.SHARED_JOB,
+        job,
+        ids,
+        job_id=job,
+        job_timeout=seconds,
+        result_ttl=desk.settings.failure_ttl,
+        failure_ttl=desk.settings.failure_ttl,
+        retry=Retry(max=TRIES * len(ids)),  # each is begun so many times, if its process is killed each time
+    )
+
+
+def _publish(desk: Desk, ids: list[str], event: str) -> None:
+    for start in range(0, len(ids), _AT_ONCE):
+        events.publish_all(desk.queue, ids[start : start + _AT_ONCE], event)
+
+
+def _standing(desk: Desk, ids: list[str]) -> dict[str, str | None]:
+    """How each stands: a status, `lost` (by the cache), `stranded` (its job is gone) or None (nobody asked)."""
+    done = pieces.which_done(desk.cache, ids)
+    left = [id for id in ids if id not in done]
+    records = {id: record for id, record in zip(left, requests.get_all(desk.queue, left), strict=True) if record}
+    jobs = _job_statuses(desk, list(dict.fromkeys(record.job or id for id, record in records.items())))
+    notes = shared.notes(desk.queue, list({record.job for record in records.values() if record.job}))
+    found: dict[str, str | None] = dict.fromkeys(ids) | dict.fromkeys(done, "done")
+    for id, record in records.items():
+        status, noted = jobs[record.job or id], notes.get(record.job or "")
+        if record.cancelled or status in (JobStatus.STOPPED, JobStatus.CANCELED):
+            found[id] = "cancelled"
+        elif status == JobStatus.FAILED or (noted and id in noted.failures):
+            found[id] = "failed"
+        elif status == JobStatus.STARTED:
+            found[id] = "running" if noted is None or noted.running == id else "queued"
+        else:
+            found[id] = "lost" if status == JobStatus.FINISHED else "queued" if status else "stranded"
+    since = pieces.which_done(desk.cache, [id for id in found if found[id] in ("lost", "stranded")])
+    return found | dict.fromkeys(since, "done")  # they were finished since we looked
+
+
+def _job_statuses(desk: Desk, jobs: list[str]) -> dict[str, JobStatus | None]:
+    found: dict[str, JobStatus | None] = {}
+    for start in range(0, len(jobs), _AT_ONCE):
+        portion, pipeline = jobs[start : start + _AT_ONCE], desk.queue.pipeline(transaction=False)
+        for job in portion:
+            pipeline.hget(Job.key_for(job), "status")
+        for job, status in zip(portion, pipeline.execute(), strict=True):
+            found[job] = JobStatus(status.decode()) if status else None
+    return found

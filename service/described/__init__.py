@@ -1,0 +1,1 @@
+"""The service in OpenAPI: written from the code, with recorded examples."""

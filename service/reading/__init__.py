@@ -1,0 +1,1 @@
+"""From a stored tensor to bytes: slices, level of detail, representations."""

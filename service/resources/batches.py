@@ -1,0 +1,222 @@
+"""Batches: many traces asked for at once. A batch is who asked: the same requests asked for twice are two batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import marshmallow
+import orjson
+from flask import Request, Response
+from flask.views import MethodView
+from marshmallow import Schema, fields, validate
+from webargs.flaskparser import is_json_request
+from werkzeug.exceptions import NotFound, UnsupportedMediaType
+
+import service.asking.together as together
+import service.http.events as events
+from service.asking.bounds import seconds_allowed, seconds_likely
+from service.asking.queue import desk
+from service.asking.together import Batch, Wanted
+from service.asking.watched import Watched
+from service.http.answers import json, representation
+from service.http.blueprint import Blueprint, Parser
+from service.http.events import EVENT_STREAM, LAST_EVENT_ID
+from service.http.problems import Errors, Invalid, flatten, wrong_with
+from service.http.schemas import STATUSES, ProblemSchema, TraceRequestSchema, moment
+from service.resources.traces import canonical
+from worker.gpt.checkpoints import CheckpointError
+from worker.gpt.config import ConfigError
+from worker.gpt.models import UnknownModelError
+
+NDJSON = "application/x-ndjson"
+MOST = 10_000  # requests
+_NAMED = 100  # bad lines that are told of; one mistake is often in all of them
+
+
+class LinesParser(Parser):
+    """Reads a batch as JSON, or as a line of JSON a request."""
+
+    def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
+        """The body. 415 where it is said to be something else, 422 where a line is no JSON."""
+        if req.mimetype != NDJSON:
+            if not is_json_request(req):
+                sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
+                raise UnsupportedMediaType(f"Content-Type says {sent}: application/json and {NDJSON} are read here.")
+            return super().load_json(req, schema)
+        lines, errors = [line for line in req.get_data().split(b"\n") if line.strip()], Errors()
+        found = [_loaded(n, line, errors) for n, line in enumerate(lines[: MOST + 1])]
+        _refuse(errors)
+        return {"requests": found}
+
+
+class BatchBlueprint(Blueprint):
+    """Operations whose bodies may be lines."""
+
+    ARGUMENTS_PARSER = LinesParser()
+
+
+class Unread(fields.List[Any]):
+    """A list whose items are described here and read one by one elsewhere, where what is wrong with any is gathered."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        return value
+
+
+class BatchRequestSchema(Schema):
+    """What is asked for at once: each as it would be asked for alone."""
+
+    requests = Unread(fields.Nested(TraceRequestSchema), required=True, validate=validate.Length(1, MOST))
+
+
+class MemberSchema(Schema):
+    index = fields.Integer(required=True)
+    id = fields.String(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
+
+
+class CountsSchema(Schema):
+    total = fields.Integer(required=True)
+    queued = fields.Integer(required=True)
+    running = fields.Integer(required=True)
+    done = fields.Integer(required=True)
+    failed = fields.Integer(required=True)
+    cancelled = fields.Integer(required=True)
+
+
+class BatchSchema(CountsSchema):
+    """How the traces of a batch stand, in the order in which they were asked for; the same request is the same id."""
+
+    id = fields.String(required=True)
+    created_at = moment(required=True)
+    traces = fields.List(fields.Nested(MemberSchema), required=True)
+
+
+blueprint = BatchBlueprint("batches", __name__, url_prefix="/v1/batches", description="Many traces at once")
+
+_STANDING = ["id", "queued", "running", "done", "status"]  # what of a batch is another each time it is asked for
+_LINES = {"requestBody": {"content": {NDJSON: {"schema": {"type": "string"}}}}}
+
+
+@blueprint.post("")
+@blueprint.arguments(BatchRequestSchema)
+@blueprint.example(
+    body={"requests": [{"model": "nano-gpt", "text": "CBABBC"}, {"model": "nano-gpt", "text": "AABBCC"}]},
+    varies=_STANDING,
+)
+@blueprint.doc(**_LINES)
+@blueprint.response(202, BatchSchema, description="They are being computed; the batch is at the Location")
+def create(wanted: dict[str, Any]) -> Response:
+    """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued.
+
+    What is wrong with any of them is told by its number, and then none is queued. What is known already is not computed
+    again, and small traces next to each other share a job.
+    """
+    batch = together.ask(desk(), _checked(wanted["requests"]))
+    response = json(_represent(batch))
+    response.status_code = 202
+    response.headers["Location"] = f"/v1/batches/{batch.id}"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@blueprint.route("/<batch_id>")
+class OneBatch(MethodView):
+    """One batch."""
+
+    @blueprint.example(varies=_STANDING)
+    @blueprint.response(200, BatchSchema)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def get(self, batch_id: str) -> Response:
+        """Read how the traces of a batch stand.
+
+        They come in the order in which they were asked for; each is a trace like any other, at /v1/traces/{id}.
+        """
+        response = json(_represent(_find(batch_id)))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @blueprint.response(204)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def delete(self, batch_id: str) -> None:
+        """Cancel what is left of a batch and nobody else asked for; forget one that has ended. Its traces stay.
+
+        A batch that was cancelled can still be read; asked to be deleted again, it is forgotten.
+        """
+        batch = _find(batch_id)
+        if not together.cancel(desk(), batch):
+            together.forget(desk(), batch)
+
+
+@blueprint.get("/<batch_id>/events")
+@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
+@blueprint.response(200, description="Events, until all have ended")
+@blueprint.alt_response(204, description="You know its end already", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(406, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+@blueprint.alt_response(429, schema=ProblemSchema)
+def watch(batch_id: str) -> Response:
+    """Watch a batch: `trace` (index, id, status) as each ends, `progress` (the counts), `done` when all have ended.
+
+    These are server-sent events: an EventSource goes on where it was by itself.
+    """
+    representation(EVENT_STREAM)
+    watched = Watched(desk(), _find(batch_id))
+    seen = events.last_event_id()
+    if seen and watched.knows_the_end(seen):
+        return Response(status=204)
+    return events.streams().answer(watched.told(seen))
+
+
+def _represent(batch: Batch) -> dict[str, Any]:
+    standing = together.statuses(desk(), batch.traces)
+    traces = [{"index": n, "id": id, "status": standing[id]} for n, id in enumerate(batch.traces)]
+    told = together.counts([standing[id] for id in batch.traces])
+    return {"id": batch.id, "created_at": batch.created_at, **told, "traces": traces}
+
+
+def _find(batch_id: str) -> Batch:
+    batch = together.get(desk(), batch_id)
+    if batch is None:
+        raise NotFound(f"Nobody has asked for a batch {batch_id!r}.")
+    return batch
+
+
+def _checked(requests: list[Any]) -> list[Wanted]:
+    """Every request in its canonical form. 422 names all that are wrong, and what is wrong with them."""
+    schema, errors, found = TraceRequestSchema(), Errors(), []
+    for n, request in enumerate(requests):
+        try:
+            model, asked = canonical(schema.load(request))
+            settings = desk().settings
+            timeout = seconds_allowed(model.config, asked, settings)
+            found.append(Wanted(asked, timeout, seconds_likely(model.config, asked, settings)))
+        except marshmallow.ValidationError as error:
+            errors |= flatten(_named(error.messages), f"requests.{n}")
+        except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:
+            errors |= {f"requests.{n}.{field}": said for field, said in wrong_with(error).items()}
+    _refuse(errors)
+    return found
+
+
+def _named(messages: Any) -> dict[str, Any]:
+    return messages if isinstance(messages, dict) else {"_schema": messages}
+
+
+def _loaded(n: int, line: bytes, errors: Errors) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        errors[f"requests.{n}"] = [f"It is not JSON: {error}."]
+        return None
+
+
+def _refuse(errors: Errors) -> None:
+    if not errors:
+        return
+    told = dict(list(errors.items())[:_NAMED])
+    if len(errors) > _NAMED:
+        told["requests"] = [f"{len(errors) - _NAMED:,} more are wrong."]
+    raise Invalid(told)

@@ -1,0 +1,56 @@
+"""The documentation at /docs: Swagger UI over /openapi.yaml, from here alone and under a strict policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.resources import files
+
+import flask
+from flask import Response
+
+from service.http.blueprint import Blueprint
+
+HTML = "text/html"
+#: Swagger UI's own files, by a version that is pinned with the package that carries them. No code of it runs.
+_FILES = files("flask_swagger_ui") / "dist"
+_START = 'SwaggerUIBundle({url: "/openapi.yaml", dom_id: "#docs", deepLinking: true, defaultModelsExpandDepth: 0})'
+_PAGE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Cutaway's API</title>
+<link rel="stylesheet" href="/docs/files/swagger-ui.css">
+<link rel="icon" href="/docs/files/favicon-32x32.png">
+<noscript>This page needs JavaScript; <a href="/openapi.yaml">openapi.yaml</a> is the same without it.</noscript>
+<div id="docs"></div>
+<script src="/docs/files/swagger-ui-bundle.js"></script>
+<script>{_START}</script>
+</html>
+"""
+_HASH = base64.b64encode(hashlib.sha256(_START.encode()).digest()).decode()
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"script-src 'self' 'sha256-{_HASH}'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+blueprint = Blueprint("docs", __name__, description="This description, for people")
+assets = flask.Blueprint("docs_files", __name__, static_folder=str(_FILES), static_url_path="/docs/files")
+
+
+@blueprint.get("/docs")
+@blueprint.response(200, {"type": "string"}, content_type=HTML)
+def get() -> Response:
+    """Read the documentation: every operation with an example, ready to be tried.
+
+    It is made from openapi.yaml in the browser and asks nobody but this service.
+    """
+    return Response(_PAGE, content_type=f"{HTML}; charset=utf-8", headers={"Content-Security-Policy": POLICY})

@@ -1,0 +1,171 @@
+"""Explanations: how one cell of a trace was computed, with every operand."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from flask import Response
+from marshmallow import Schema, fields, validate
+from numpy.typing import NDArray
+from werkzeug.exceptions import Conflict, NotFound
+
+import service.resources.traces as traces
+from service.asking.queue import State, desk
+from service.http.answers import immutable, json
+from service.http.blueprint import PREFER, Blueprint
+from service.http.problems import Invalid
+from service.http.schemas import ProblemSchema
+from service.reading.slices import View
+from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
+from worker.explain.words import words
+from worker.gpt.models import LostWeightsError, Model
+from worker.gpt.sampling import Sampling, positions
+from worker.gpt.weights import Key, Weights
+from worker.store.arrays import Stored
+
+MAX_OPERANDS = 65_536
+_CELL = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", re.ASCII)
+_RESID_POST = re.compile(r"blocks\.(\d+)\.resid_post")
+
+blueprint = Blueprint("explain", __name__, url_prefix="/v1/traces", description="How one cell was computed")
+
+
+class ExplainQuery(Schema):
+    block = fields.String(
+        required=True,
+        validate=validate.Length(1, 200),
+        metadata={"description": "the id of a block of the trace's layout", "example": "blocks.0.attn.heads.1.q"},
+    )
+    cell = fields.String(
+        required=True, validate=validate.Length(1, 100), metadata={"description": "its i,j,k", "example": "3,4,0"}
+    )
+    limit = fields.Integer(
+        validate=validate.Range(1, MAX_OPERANDS),
+        metadata={"description": "at most so many operands, the largest contributions first; terms stay whole"},
+    )
+
+
+class OperandSchema(Schema):
+    """A cell that the explained one was computed from; −inf, where attention is masked, is null."""
+
+    block = fields.String(required=True)
+    cell = fields.List(fields.Integer(), required=True)
+    value = fields.Float(required=True, allow_none=True)
+
+
+class WordsSchema(Schema):
+    text = fields.String(required=True)
+    latex = fields.String(required=True)
+
+
+class ExplanationSchema(OperandSchema):
+    """A cell, its formula with the numbers put in, and its operands: `total` of them, if not all are told."""
+
+    formula = fields.Nested(WordsSchema, required=True)
+    operands = fields.List(fields.Nested(OperandSchema), required=True)
+    total = fields.Integer(required=True)
+
+
+@blueprint.get("/<trace_id>/explain")
+@blueprint.arguments(ExplainQuery, location="query")
+@blueprint.example(query={"block": "blocks.0.attn.heads.1.q", "cell": "4,2,0", "limit": 3})
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(200, ExplanationSchema)
+@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(409, schema=ProblemSchema)
+def explain(query: dict[str, Any], trace_id: str) -> Response:
+    """Explain how one cell of a finished trace was computed: the formula, the numbers, and the cells they are from.
+
+    Blocks and cells are those of the trace's layout. The operands recompute the value to float32's rounding; a long sum
+    is shortened by `limit`, the largest contributions first. Of a model's weights only what the cell takes is read.
+    """
+    state, at = traces.done(trace_id), _place(query["cell"])
+    model, limit = traces.recalled(state), query.get("limit")
+    cell = _look(state, model, query["block"], at)
+    shortened = MAX_OPERANDS if limit is None and cell.total > MAX_OPERANDS else limit
+    told = words(cell, _given(cell, state, model))
+    operands = [{"block": block, "cell": place, "value": value} for block, place, value in cell.operands(shortened)]
+    body = {"block": cell.block.id, "cell": at, "value": cell.value, "formula": told._asdict()}
+    response = json(body | {"operands": operands, "total": cell.total})
+    return immutable(response, trace_id, "explain", cell.block.id, str(at), str(limit))
+
+
+def _place(text: str) -> Place:
+    match = _CELL.fullmatch(text)
+    if match is None:
+        raise Invalid({"cell": [f"{text!r} is no cell: three whole numbers i,j,k from 0, as in 3,4,0."]})
+    i, j, k = map(int, match.groups())
+    return i, j, k
+
+
+def _look(state: State, model: Model, id: str, at: Place) -> Cell:
+    """The cell, read: 404 for no block, 422 for no cell, 409 where the trace or the weights do not have it."""
+    asked, held = state.request, state.manifest["tensors"]
+    length = positions(len(asked["tokens"]), Sampling(**(asked["generate"] or {})))
+    try:
+        block = find(model.config.n_layer, id, model.config.n_head)
+        missing = [name for name in block.values if _held(held, name) is None]
+        if missing:
+            raise _not_kept(id, missing)
+        return look(model.config, length, id, at, Sources(_Weights(model), _Values(state)))
+    except UnknownBlockError as error:
+        raise NotFound(str(error)) from None
+    except CellError as error:
+        raise Invalid({"cell": [str(error)]}) from None
+    except LostWeightsError as error:
+        raise Conflict(f"This cell cannot be explained now: {error}.") from None
+
+
+def _not_kept(id: str, missing: list[str]) -> Conflict:
+    names = ", ".join(f'"{name}"' for name in missing)
+    return Conflict(
+        f'Explaining a cell of {id} takes values that this trace did not keep: "capture" has to hold {names}.'
+    )
+
+
+class _Values:
+    """Reads slices of a trace's tensors from the cache, float16 widened."""
+
+    def __init__(self, state: State) -> None:
+        self.id, self.held = state.id, state.manifest["tensors"]
+
+    def __call__(self, name: str, key: Key) -> NDArray[Any]:
+        slot = self.held[_held(self.held, name)]
+        array = Stored(desk().cache, self.id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
+        return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+class _Weights:
+    """Reads slices of a model's weights, which are opened when the first is read. Raises LostWeightsError."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.opened: Weights | None = None
+
+    def __call__(self, name: str, key: Key) -> NDArray[Any]:
+        if self.opened is None:
+            self.opened = self.model.weights()
+        return self.opened.read(name, key)
+
+
+def _held(tensors: dict[str, Any], name: str) -> str | None:
+    """The name under which a trace keeps a value: what leaves a layer enters the next."""
+    match = _RESID_POST.fullmatch(name)
+    same = [name, f"blocks.{int(match[1]) + 1}.resid_pre"] if match else [name]
+    return next((name for name in same if name in tensors), None)
+
+
+def _given(cell: Cell, state: State, model: Model) -> str:
+    """Where what was not computed comes from."""
+    if cell.block.kind.role == "weight":
+        return f"A {'weight of a checkpoint' if model.source == 'checkpoint' else f'{model.source} weight'}"
+    if cell.block.kind.id != "tokens":
+        return ""
+    position, prompt = cell.at[0], len(state.request["tokens"])
+    text = model.vocabulary.piece(int(cell.value)).decode(errors="replace")
+    origin = "given with the request" if position < prompt else f"drawn from the probabilities at {position - 1}"
+    return f"Token {text!r}, {origin}" if text else f"A token {origin}"

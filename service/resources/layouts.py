@@ -1,0 +1,213 @@
+"""Layouts: where every block of a model stands, and what fills it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from flask import Response, request
+from flask.views import MethodView
+from werkzeug.exceptions import NotFound
+
+import service.http.events as events
+import worker.gpt.models as models
+import worker.layout.describe as describe
+import worker.store.pieces as pieces
+from service.asking.queue import State, desk
+from service.http.answers import JSON, answer, immutable, octets, representation
+from service.http.blueprint import PREFER, Blueprint, also
+from service.http.events import LAST_EVENT_ID
+from service.http.problems import Invalid
+from service.http.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
+from worker.gpt.config import Config
+from worker.layout.encode import COLUMNS, safetensors
+from worker.layout.geometry import Geometry, Plan
+from worker.layout.gltf import INSTANCE_BYTES, glb
+from worker.store.safetensors import MEDIA_TYPE
+
+SAFETENSORS = MEDIA_TYPE
+GLB = "model/gltf-binary"
+MAX_JSON_BLOCKS = 20_000
+MAX_FILE_BYTES = 512 << 20  # of a layout in a file; what is larger comes by layers
+_MAX_LINKS = 10_000
+_BLOCK_BYTES = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in COLUMNS.values())
+
+blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description="Where every block stands")
+
+
+@blueprint.post("")
+@blueprint.arguments(LayoutRequestSchema)
+@blueprint.example(body={"model": "nano-gpt", "tokens": 11}, headers={"Prefer": "wait=10"})
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
+@blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+def create(wanted: dict[str, Any]) -> Response:
+    """Ask for the layout of a model over a number of tokens. The same request is the same layout.
+
+    Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
+    whether or not there are weights for it.
+    """
+    state = desk().ask("layout", canonical(wanted), desk().settings.layout_timeout)
+    return answer(state, "layout", _represent, created=True)
+
+
+@blueprint.route("/<layout_id>")
+class Layout(MethodView):
+    """One layout."""
+
+    @blueprint.arguments(LayoutQuery, location="query")
+    @blueprint.example(query={"layers": "0:1", "fields": "id,position,size"})
+    @blueprint.doc(parameters=[PREFER], **also(SAFETENSORS, GLB))
+    @blueprint.response(200, LayoutSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], layout_id: str) -> Response:
+        """Read a layout: JSON, by layers and fields; columns of numbers in a safetensors file; boxes in a GLB.
+
+        `position` is the corner of a block with the smallest x (right), y (down) and z (toward the viewer);
+        `tensor.index` says where in a tensor of the trace the value of each cell lies; `formula` how it is computed.
+
+        In the GLB (EXT_mesh_gpu_instancing) each layer is a node with an origin of its own: a block is the box from
+        the node's translation + TRANSLATION to SCALE beyond that, in the same units and directions; the root turns y
+        up. `_ID` is the block's row in the columns; `_KIND`, a place in `kinds` of the root's extras, `_HEAD` and the
+        node's `layer` make its id.
+        """
+        chosen = representation(JSON, SAFETENSORS, GLB)
+        state = _find(layout_id)
+        if state.status != "done" or chosen == JSON:
+            return answer(state, "layout", lambda state: _represent(state, query))
+        return _file(state, query, chosen)
+
+
+@blueprint.get("/<layout_id>/events")
+@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
+@blueprint.response(200, description="Events, to its end")
+@blueprint.alt_response(204, description="You know its end already", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(406, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+@blueprint.alt_response(429, schema=ProblemSchema)
+def watch(layout_id: str) -> Response:
+    """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
+
+    These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
+    after the one that it names.
+    """
+    return events.stream("layout", _find(layout_id))
+
+
+def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
+    """What of a request decides the layout."""
+    config = models.sizes(wanted["model"], desk().settings.models_dir)
+    tokens = wanted["tokens"] or config.n_positions
+    if tokens > config.n_positions:
+        raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
+    plan = Plan(config, tokens, wanted["batch"], wanted["style"])
+    return {"config": config.to_mapping(), "tokens": plan.tokens, "batch": plan.batch, "style": plan.style}
+
+
+def _find(layout_id: str) -> State:
+    state = desk().find("layout", layout_id)
+    if state is None:
+        raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
+    return state
+
+
+def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
+    asked = state.request
+    same = models.preset_of(Config.from_mapping(asked["config"]))
+    body = {"model": same, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
+    if state.status != "done":
+        return body
+    geometry = _geometry(state)
+    layers, heads = _parts(geometry, query or {})
+    fields = _fields(query or {})
+    body |= {
+        "cell": geometry.cell,
+        "margin": geometry.margin,
+        "count": geometry.count,
+        "bounds": geometry.bounds._asdict(),
+    }
+    if _count(geometry, layers, heads) > MAX_JSON_BLOCKS:
+        links = list(islice(_links(state.id, geometry, layers, heads), _MAX_LINKS))
+        return body | {"blocks": None, "groups": None, "links": links}
+    return body | {
+        "blocks": list(describe.blocks(geometry, layers, heads, fields)),
+        "groups": describe.groups(geometry, layers, heads),
+    }
+
+
+def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
+    geometry = _geometry(state)
+    for name in ("heads", "fields_"):
+        if name in query:
+            raise Invalid({name.rstrip("_"): [f"{media_type} comes whole: only layers can be chosen."]})
+    layers, _ = _parts(geometry, query)
+    nbytes = geometry.count_in(layers) * (INSTANCE_BYTES if media_type == GLB else _BLOCK_BYTES)
+    if nbytes > MAX_FILE_BYTES:
+        raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_FILE_BYTES:,}: fewer."]})
+    chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
+    response = octets(map(bytes, chunks), sum(map(len, chunks)), media_type)
+    return immutable(response, state.id, request.query_string.decode())
+
+
+def _geometry(state: State) -> Geometry:
+    """The geometry that the worker placed, read back from the cache."""
+    manifest = state.manifest
+    content = pieces.read(desk().cache, state.id, 0, manifest["size"])
+    arrays = {}
+    for name, slot in manifest["arrays"].items():
+        count = int(np.prod(slot["shape"]))
+        arrays[name] = np.frombuffer(content, slot["dtype"], count, slot["offset"]).reshape(slot["shape"])
+    return Geometry.from_arrays(arrays)
+
+
+def _parts(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
+    layers = _range("layers", query.get("layers", ":"), geometry.config.n_layer)
+    return layers, _range("heads", query.get("heads", ":"), geometry.config.n_head)
+
+
+def _range(name: str, text: str, count: int) -> range:
+    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})", text, re.ASCII)
+    if match:
+        start, stop = int(match[1] or 0), int(match[2] or count)
+        if start < stop <= count:
+            return range(start, stop)
+    raise Invalid({name: [f"{text!r} is no range of this model's {count:,} {name}: start:stop, as in 0:{count}."]})
+
+
+def _fields(query: dict[str, Any]) -> list[str] | None:
+    if "fields_" not in query:
+        return None
+    fields = [field.strip() for field in query["fields_"].split(",")]
+    unknown = [field for field in fields if field not in describe.FIELDS]
+    if unknown:
+        raise Invalid({"fields": [f"{unknown[0]!r} is no field of a block: {', '.join(describe.FIELDS)} are."]})
+    return fields
+
+
+def _count(geometry: Geometry, layers: range, heads: range) -> int:
+    left_out = geometry.config.n_head - len(heads)
+    return geometry.count_in(layers) - left_out * len(layers) * _a_head(geometry)
+
+
+def _a_head(geometry: Geometry) -> int:
+    return len(geometry.kinds[geometry.sections.heads])
+
+
+def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator[str]:
+    """The parts of a large layout, each small enough for JSON: some layers, or some heads of one layer."""
+    a_head = _a_head(geometry)
+    outside = len(geometry.kinds) - a_head  # at most: what of a layer is of no head, and both ends of the model
+    together = MAX_JSON_BLOCKS // (outside + a_head * len(heads))
+    layers_a_part, heads_a_part = (together, len(heads)) if together else (1, (MAX_JSON_BLOCKS - outside) // a_head)
+    for layer in layers[::layers_a_part]:
+        for head in heads[::heads_a_part]:
+            last_layer, last_head = min(layer + layers_a_part, layers.stop), min(head + heads_a_part, heads.stop)
+            of_heads = "" if last_head - head == geometry.config.n_head else f"&heads={head}:{last_head}"
+            yield f"/v1/layouts/{id}?layers={layer}:{last_layer}{of_heads}"

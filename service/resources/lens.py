@@ -1,0 +1,167 @@
+"""The logit lens: what each layer of a trace would predict if it were the last."""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from flask import Response
+from marshmallow import Schema, fields, validate
+from numpy.typing import NDArray
+
+import service.resources.traces as traces
+import worker.store.pieces as pieces
+from service.asking.bounds import lens_seconds
+from service.asking.queue import State, desk
+from service.http.answers import answer
+from service.http.blueprint import PREFER, Blueprint
+from service.http.problems import Invalid
+from service.http.schemas import ProbabilitySchema, ProblemSchema, SummarySchema
+from worker.gpt.models import Model
+from worker.gpt.tokens import Vocabulary
+from worker.store.keys import request_id
+
+MAX_NUMBERS = 131_072
+_TOP = 20  # tokens that are kept of each prediction
+_RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
+
+blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="What each layer would predict")
+
+
+class LensQuery(Schema):
+    top = fields.Integer(load_default=5, validate=validate.Range(1, _TOP))
+    layers = fields.String(
+        load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
+    )
+    positions = fields.String(load_default=":", metadata={"description": "a range of positions", "example": "0:16"})
+    attention = fields.String(
+        validate=validate.OneOf(["rollout"]), metadata={"description": "what attention mixed into each position, too"}
+    )
+
+
+class PredictionSchema(Schema):
+    position = fields.Integer(required=True)
+    top = fields.List(fields.Nested(ProbabilitySchema), required=True)
+
+
+class LayerSchema(Schema):
+    """What the residual stream would predict where it enters a layer; the last one is where it leaves all of them."""
+
+    layer = fields.Integer(required=True)
+    tensor = fields.String(required=True)
+    predictions = fields.List(fields.Nested(PredictionSchema), required=True)
+
+
+class SharesSchema(Schema):
+    """How much of a position, after all layers, is of each token up to it; together 1."""
+
+    position = fields.Integer(required=True)
+    shares = fields.List(fields.Float(), required=True)
+
+
+class LensSchema(SummarySchema):
+    """A lens; `layers` is there when it is done, and `rollout` where that was asked for (Abnar and Zuidema 2020)."""
+
+    layers = fields.List(fields.Nested(LayerSchema))
+    rollout = fields.List(fields.Nested(SharesSchema))
+
+
+@blueprint.get("/<trace_id>/lens")
+@blueprint.arguments(LensQuery, location="query")
+@blueprint.example(query={"top": 2, "positions": "5:7"}, headers={"Prefer": "wait=10"})
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(200, LensSchema)
+@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(409, schema=ProblemSchema)
+def lens(query: dict[str, Any], trace_id: str) -> Response:
+    """Read what each layer of a finished trace would predict. It is computed when it is first asked for.
+
+    The residual stream of each layer goes through the final norm and the unembedding, as if it were the last (the logit
+    lens). A job of its own computes it once; until it is done, the answer says how it stands.
+    """
+    trace = traces.done(trace_id)
+    model = traces.recalled(trace)
+    # All that was fed: the last new token was not.
+    tokens = [*trace.request["tokens"], *(step["token"] for step in trace.manifest["generated"][:-1])]
+    chosen = _chosen(query, model, len(tokens))
+    asked = {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
+    state = desk().find("lens", request_id("lens", asked)) or desk().ask(
+        "lens", asked, lens_seconds(model.config, len(tokens), desk().settings)
+    )
+    return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
+
+
+class _Chosen(NamedTuple):
+    """Which layers and positions, how many tokens of each, and whether with the rollout."""
+
+    layers: range
+    positions: range
+    top: int
+    rollout: bool
+
+
+def _chosen(query: dict[str, Any], model: Model, length: int) -> _Chosen:
+    """What a query asks for. 422 where there is no such part or too much of it."""
+    layers = _range("layers", query["layers"], model.config.n_layer + 1)
+    positions = _range("positions", query["positions"], length)
+    top = min(query["top"], model.config.vocab_size)
+    rollout = "attention" in query
+    count = len(positions) * (len(layers) * top + (length if rollout else 0))
+    if count > MAX_NUMBERS:
+        told = f"{len(layers):,} layers of {len(positions):,} positions with {top} tokens each"
+        told += f", and the rollout over {length:,}," if rollout else ""
+        told += f" are {count:,} numbers, and at most {MAX_NUMBERS:,} are told: choose a range, as in 0:16."
+        raise Invalid({"positions": [told]})
+    return _Chosen(layers, positions, top, rollout)
+
+
+def _range(name: str, text: str, count: int) -> range:
+    match = _RANGE.fullmatch(text)
+    if match:
+        start, stop = int(match[1] or 0), int(match[2] or count)
+        if start < stop <= count:
+            return range(start, stop)
+    raise Invalid({name: [f"{text!r} is no range of the {count:,} {name}: start:stop, as in 0:{count}."]})
+
+
+def _represent(state: State, model: Model, chosen: _Chosen) -> dict[str, Any]:
+    if state.status != "done":
+        return {}
+    layers, positions, top, with_rollout = chosen
+    n_layer, vocabulary = model.config.n_layer, model.vocabulary
+    part = (slice(None), slice(positions.start, positions.stop), slice(top))
+    best = [_read(state, name, layers)[part].tolist() for name in ("tokens", "probabilities")]
+    body = [
+        {
+            "layer": layer,
+            "tensor": f"blocks.{layer}.resid_pre" if layer < n_layer else f"blocks.{layer - 1}.resid_post",
+            "predictions": [
+                {"position": position, "top": _spelled(vocabulary, *of_position)}
+                for position, *of_position in zip(positions, *of_layer, strict=True)
+            ],
+        }
+        for layer, *of_layer in zip(layers, *best, strict=True)
+    ]
+    if not with_rollout:
+        return {"layers": body}
+    rows = zip(positions, _read(state, "rollout", positions), strict=True)
+    return {"layers": body, "rollout": [{"position": n, "shares": row[: n + 1].tolist()} for n, row in rows]}
+
+
+def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
+    return [
+        {"token": token, "text": vocabulary.piece(token).decode(errors="replace"), "probability": probability}
+        for token, probability in zip(tokens, probabilities, strict=True)
+    ]
+
+
+def _read(state: State, name: str, rows: range) -> NDArray[Any]:
+    """Some rows of one of the lens's arrays, along its first axis."""
+    slot = state.manifest["arrays"][name]
+    _, *shape = slot["shape"]
+    dtype = np.dtype(slot["dtype"])
+    start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
+    return np.frombuffer(pieces.read(desk().cache, state.id, start, stop), dtype).reshape(len(rows), *shape)

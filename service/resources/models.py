@@ -1,0 +1,156 @@
+"""Models: what there is to look into, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from flask import Response
+from flask.views import MethodView
+from numpy.typing import NDArray
+
+import service.reading.tensors as tensors
+import worker.gpt.counts as counts
+import worker.gpt.models as models
+import worker.gpt.weights as weights
+from service.asking.queue import desk
+from service.http.answers import revalidated
+from service.http.blueprint import Blueprint, also
+from service.http.schemas import (
+    ModelSchema,
+    ModelsSchema,
+    ProblemSchema,
+    TensorQuery,
+    TensorsSchema,
+    TensorValuesSchema,
+)
+from service.reading.encode import BINARY
+from worker.gpt.checkpoints import CheckpointError
+from worker.gpt.models import Model, UnknownModelError
+from worker.gpt.weights import Weights
+from worker.store.arrays import Axes
+
+blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """A model with an id as the API tells it. Raises CheckpointError."""
+    preset, vocabulary = model.preset, model.vocabulary
+    told: dict[str, Any] = {"kind": vocabulary.kind, "size": vocabulary.size}
+    if vocabulary.kind == "letters":
+        told["tokens"] = [vocabulary.piece(token).decode() for token in range(vocabulary.size)]
+    return {
+        "id": model.id,
+        "name": preset.name if preset else model.id,
+        "family": preset.family if preset else "gpt2",
+        "note": preset.note if preset else "",
+        "config": model.config.to_mapping(),
+        "parameters": counts.parameters(model.config),
+        "weights": {"source": model.source, "digest": model.digest, "note": model.note},
+        "vocabulary": told,
+    }
+
+
+@blueprint.get("")
+@blueprint.response(200, ModelsSchema)
+def index() -> dict[str, Any]:
+    """List the models: the presets from small to large, then other checkpoints; and those that cannot be used.
+
+    Weights are `trained` here, from a `checkpoint`, or `synthetic`: made from a seed, so that only the sizes are real.
+    """
+    listed, problems = [], []
+    for id in models.ids(_models_dir()):
+        try:
+            listed.append(describe(models.find(id, _models_dir())))
+        except CheckpointError as error:
+            problems.append({"id": id, "detail": str(error)})
+        except UnknownModelError:  # its folder was there a moment ago
+            continue
+    return {"models": listed, "problems": problems}
+
+
+@blueprint.get("/<model_id>")
+@blueprint.example(path={"model_id": "nano-gpt"})
+@blueprint.response(200, ModelSchema)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+def get(model_id: str) -> dict[str, Any]:
+    """One model: its sizes, its parameters by part, where its weights come from.
+
+    Sizes have the names of Hugging Face's GPT2Config. Models with equal `digest` and sizes have equal weights.
+    """
+    return describe(models.find(model_id, _models_dir()))
+
+
+@blueprint.get("/<model_id>/tensors")
+@blueprint.example(path={"model_id": "nano-gpt"})
+@blueprint.response(200, TensorsSchema)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+def list_tensors(model_id: str) -> dict[str, Any]:
+    """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out).
+
+    The names are those of GPT2Model, without the `transformer.` that language models put before them.
+    """
+    catalogue = weights.catalogue(models.find(model_id, _models_dir()).config)
+    return {
+        "tensors": [
+            {"name": name, "shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}
+            for name, shape in catalogue.items()
+        ]
+    }
+
+
+@blueprint.route("/<model_id>/tensors/<name>")
+class Weight(MethodView):
+    """One weight."""
+
+    @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.example(path={"model_id": "gpt3-175b", "name": "h.95.mlp.c_fc.weight"}, query={"slice": "12287,49148:"})
+    @blueprint.doc(**also(*BINARY))
+    @blueprint.response(200, TensorValuesSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:
+        """Read a weight, a slice of it or a smaller version, as the tensors of a trace are read.
+
+        Only what the slice takes is made or read: a row of a matrix of GPT-3 costs no more than one of a small model.
+        """
+        model = models.find(model_id, _models_dir())
+        shape = tensors.find(weights.catalogue(model.config), name, model_id)
+        identity = (model.digest, str(model.config), name, str(query))
+        return revalidated(tensors.answer(name, _Source(model.weights(), name, shape), query, *identity), *identity)
+
+
+def _models_dir() -> str:
+    return desk().settings.models_dir
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A weight as a source of slices: only what is read of it is made."""
+
+    weights: Weights
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What every weight is read as."""
+        return np.dtype("<f4")
+
+    def cost(self, axes: Axes) -> int:
+        """The bytes of a part."""
+        return prod(map(len, axes)) * self.dtype.itemsize
+
+    def parts(self, many: Iterable[Axes]) -> Iterator[NDArray[Any]]:
+        """One part after another."""
+        for axes in many:
+            key = [slice(axis.start, axis.stop, axis.step) for axis in axes]
+            while key and axes[len(key) - 1] == range(self.shape[len(key) - 1]):
+                key.pop()  # rows that are whole are made quicker
+            yield self.weights.read(self.name, tuple(key)).astype(self.dtype, copy=False)

@@ -1,0 +1,140 @@
+"""A trace, or some of its tensors, as one safetensors file: its bytes come from the cache as they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+from flask import Response
+from flask.views import MethodView
+from marshmallow import Schema, fields, validate
+from orjson import dumps
+from redis import Redis
+
+import service.resources.traces as traces
+import worker.gpt.architecture as architecture
+import worker.store.pieces as pieces
+import worker.store.safetensors as safetensors
+from service.asking.queue import desk
+from service.http.answers import immutable, ranged, representation
+from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
+from service.http.problems import Invalid
+from service.http.schemas import ProblemSchema
+from service.reading.encode import SAFETENSORS
+from worker.gpt.arena import captured
+
+blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
+
+
+class FileQuery(Schema):
+    tensors = fields.List(
+        fields.String(validate=validate.Length(1, 2000)),
+        validate=validate.Length(max=100),
+        metadata={
+            "description": "shell-style patterns of names, one a query or with commas between them; all by default",
+            "example": ["blocks.0.*", "logits"],
+        },
+    )
+
+
+@blueprint.route("/<trace_id>/safetensors")
+class TraceFile(MethodView):
+    """A trace as a file."""
+
+    @blueprint.arguments(FileQuery, location="query")
+    @blueprint.example(query={"tensors": ["blocks.0.attn.*"]})
+    @blueprint.doc(parameters=[PREFER, RANGE])
+    @blueprint.response(200, BYTES, content_type=SAFETENSORS)
+    @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    @blueprint.alt_response(409, schema=ProblemSchema)
+    @blueprint.alt_response(416, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], trace_id: str) -> Response:
+        """Read a trace, or the tensors that match a pattern, as one safetensors file; or a range of its bytes.
+
+        A range of the first eight bytes tells how long the header is, the header where each tensor lies, and further
+        ranges are the tensors. The patterns are the shell's, and know TransformerLens's own names as well.
+        """
+        representation(SAFETENSORS)
+        state = traces.done(trace_id)
+        model = traces.recalled(state).id
+        metadata = {
+            "id": trace_id,
+            "model": model or "",
+            "config": dumps(state.request["config"]).decode(),
+            "weights": state.request["weights"],
+            "tokens": dumps(state.request["tokens"]).decode(),
+        }
+        file = of(desk().cache, trace_id, state.manifest["tensors"], query.get("tensors", []), metadata)
+        response = immutable(Response(content_type=SAFETENSORS), trace_id, file.digest)
+        name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
+        response.headers.set("Content-Disposition", "attachment", filename=name)
+        return ranged(response, file.length, file.read)
+
+
+@dataclass(frozen=True)
+class File:
+    """The file of some tensors of the trace `id`, whose bytes in the cache begin and end at `runs`."""
+
+    cache: Redis
+    id: str
+    head: bytes
+    runs: list[tuple[int, int]]
+
+    @property
+    def length(self) -> int:
+        return len(self.head) + sum(stop - start for start, stop in self.runs)
+
+    @property
+    def digest(self) -> str:
+        """What tells files of a trace from each other: all else follows from the header."""
+        return hashlib.sha256(self.head).hexdigest()
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from `start` to before `stop`. Raises pieces.Missing."""
+        if start < len(self.head):
+            yield self.head[start:stop]
+        ends = [*accumulate((high - low for low, high in self.runs), initial=len(self.head))]
+        for (low, _), (begin, end) in zip(self.runs, pairwise(ends), strict=True):
+            first, last = max(start, begin), min(stop, end)
+            if first < last:
+                yield from pieces.stream(self.cache, self.id, low + first - begin, low + last - begin)
+
+
+def of(cache: Redis, id: str, held: dict[str, Any], patterns: list[str], metadata: dict[str, str]) -> File:
+    """The file of those tensors in the manifest's table `held` that a pattern matches. Raises Invalid (422).
+
+    They stand in order of computation, but that wide elements come first: all are aligned.
+    """
+    found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in _chosen(held, patterns)}
+    entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
+    places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)
+    return File(cache, id, safetensors.header(entries, metadata), _joined(places))
+
+
+def _chosen(held: dict[str, Any], patterns: list[str]) -> list[str]:
+    given = [pattern.strip() for text in patterns for pattern in text.split(",")] or ["*"]
+    ours = [architecture.value_name(pattern) for pattern in given]
+    for pattern, told in zip(ours, given, strict=True):
+        if not any(captured(held, [pattern])):
+            names = [*held]
+            some = ", ".join(names if len(names) < 8 else [*names[:5], "…", *names[-2:]])
+            raise Invalid({"tensors": [f"{told!r} matches no tensor of this trace: it has {len(names)}, {some}."]})
+    return [*captured(held, ours)]
+
+
+def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs of bytes from offsets and sizes: neighbours are one."""
+    runs: list[tuple[int, int]] = []
+    for offset, size in places:
+        if runs and runs[-1][1] == offset:
+            runs[-1] = runs[-1][0], offset + size
+        else:
+            runs.append((offset, offset + size))
+    return runs

@@ -1,0 +1,295 @@
+"""Traces: every intermediate value of a model's inference over some tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flask import Response
+from flask.views import MethodView
+from werkzeug.exceptions import Conflict, NotFound
+
+import service.http.events as events
+import service.reading.tensors as tensors
+import worker.gpt.architecture as architecture
+import worker.gpt.models as models
+from service.asking.bounds import seconds_allowed
+from service.asking.queue import UNFINISHED, State, desk
+from service.http.answers import answer, immutable, json, preferred_wait, summary
+from service.http.blueprint import PREFER, Blueprint, also
+from service.http.events import LAST_EVENT_ID
+from service.http.problems import Invalid
+from service.http.schemas import (
+    ProblemSchema,
+    TensorQuery,
+    TensorsSchema,
+    TensorValuesSchema,
+    TraceRequestSchema,
+    TraceSchema,
+    TracesQuery,
+    TracesSchema,
+)
+from service.reading.encode import BINARY
+from worker.gpt.arena import captured
+from worker.gpt.models import Model
+from worker.gpt.sampling import Sampling, positions
+from worker.gpt.tokens import TextError, Vocabulary
+from worker.store.arrays import Stored
+
+#: The example that others read: nano-gpt sorts six letters.
+SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
+
+blueprint = Blueprint("traces", __name__, url_prefix="/v1/traces", description="Every value of an inference")
+
+
+@blueprint.route("")
+class Traces(MethodView):
+    """All traces."""
+
+    @blueprint.arguments(TraceRequestSchema)
+    @blueprint.example(body=SORTING, headers={"Prefer": "wait=10"})
+    @blueprint.doc(parameters=[PREFER])
+    @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
+    @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def post(self, wanted: dict[str, Any]) -> Response:
+        """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace.
+
+        Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
+        The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
+        """
+        model, asked = canonical(wanted)
+        timeout = seconds_allowed(model.config, asked, desk().settings)
+        return answer(desk().ask("trace", asked, timeout), "trace", _represent, created=True)
+
+    @blueprint.arguments(TracesQuery, location="query")
+    @blueprint.example(query={"model": "nano-gpt", "limit": 10})
+    @blueprint.response(200, TracesSchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """List traces, newest first, a page at a time.
+
+        `next_cursor` leads to the next page and is null on the last; it stays right while traces are added.
+        """
+
+        def wanted(state: State) -> bool:
+            fits = query.get("status") in (None, state.status)
+            return fits and query.get("model") in (None, recalled(state).id)
+
+        found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
+        return {
+            "traces": [summary(state) | {"model": recalled(state).id} for state in found],
+            "next_cursor": None if cursor is None else str(cursor),
+        }
+
+
+@blueprint.route("/<trace_id>")
+class Trace(MethodView):
+    """One trace."""
+
+    @blueprint.doc(parameters=[PREFER])
+    @blueprint.response(200, TraceSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def get(self, trace_id: str) -> Response:
+        """Read a trace: how it stands, and when it is done what it generated and which tensors it holds.
+
+        What is done never changes and may be kept for ever; until then the answer is not to be stored.
+        """
+        return answer(_find(trace_id), "trace", _represent)
+
+    @blueprint.response(204)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    def delete(self, trace_id: str) -> None:
+        """Cancel a trace that is queued or running; forget one that has ended.
+
+        A trace that was cancelled stays to be read as such; asked for again, it is computed again.
+        """
+        if not desk().cancel("trace", trace_id):
+            raise _unknown(trace_id)
+
+
+@blueprint.get("/<trace_id>/events")
+@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
+@blueprint.response(200, description="Events, to its end")
+@blueprint.alt_response(204, description="You know its end already", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(406, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+@blueprint.alt_response(429, schema=ProblemSchema)
+def watch(trace_id: str) -> Response:
+    """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
+
+    These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
+    after the one that it names.
+    """
+    return events.stream("trace", _find(trace_id))
+
+
+@blueprint.get("/<trace_id>/tensors")
+@blueprint.doc(parameters=[PREFER])
+@blueprint.response(200, TensorsSchema)
+@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(409, schema=ProblemSchema)
+def list_tensors(trace_id: str) -> Response:
+    """List the tensors that a finished trace holds, in order of computation.
+
+    The names are TransformerLens's; the statistics leave masked cells (−inf) out.
+    """
+    held = done(trace_id).manifest["tensors"]
+    listed = [{"name": name} | {k: v for k, v in slot.items() if k != "offset"} for name, slot in held.items()]
+    return immutable(json({"tensors": listed}), trace_id, "tensors")
+
+
+@blueprint.route("/<trace_id>/tensors/<name>")
+class Tensor(MethodView):
+    """One tensor of a trace."""
+
+    @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.example(path={"name": "blocks.0.attn.pattern"}, query={"slice": "0,0,:3,:3"})
+    @blueprint.doc(parameters=[PREFER], **also(*BINARY))
+    @blueprint.response(200, TensorValuesSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    @blueprint.alt_response(409, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], trace_id: str, name: str) -> Response:
+        """Read a tensor, a slice of it or a smaller version: JSON, raw bytes, NumPy's file or safetensors by Accept.
+
+        Raw bytes are little-endian in C order; headers tell their shape and type, and the scale and zero of bytes
+        (uint8): value = scale · (byte − zero), where the byte 0 stands for −inf and NaN. Shrunk by `max_cells`, a
+        cell is the `reduce` of a tile of cells that are not masked (−inf), and −inf where all are. TransformerLens's
+        own names (blocks.0.attn.hook_pattern) are understood as well.
+        """
+        held = done(trace_id).manifest["tensors"]
+        name = architecture.value_name(name)
+        slot = tensors.find(held, name, "this trace")
+        array = Stored(desk().cache, trace_id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        identity = (trace_id, name, str(query))
+        known = (slot["min"], slot["max"])
+        return immutable(tensors.answer(name, array, query, *identity, known=known), *identity)
+
+
+def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+    """The model, and what of a request decides the trace."""
+    seed = wanted["weights"]["synthetic"] if "weights" in wanted else None
+    model = models.resolve(wanted["model"], desk().settings.models_dir, synthetic_seed=seed)
+    asked = model.canonical() | {
+        "tokens": _tokens(model, wanted),
+        "generate": wanted["generate"],
+        "capture": [architecture.value_name(pattern) for pattern in wanted["capture"]],
+        "dtype": wanted["dtype"],
+    }
+    _check_length(model, asked)
+    _check_capture(model, asked)
+    return model, asked
+
+
+def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
+    if "text" in wanted:
+        try:
+            found = model.vocabulary.encode(wanted["text"])
+        except TextError as error:
+            raise Invalid({"text": [str(error)]}) from None
+    else:
+        found = wanted["tokens"]
+    field = "text" if "text" in wanted else "tokens"
+    if not found:
+        raise Invalid({field: ["It is empty: a model needs at least one token."]})
+    outside = next((token for token in found if token >= model.config.vocab_size), None)
+    if outside is not None:
+        raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {model.config.vocab_size - 1}."]})
+    return found
+
+
+def _check_length(model: Model, asked: dict[str, Any]) -> None:
+    prompt, sampling = len(asked["tokens"]), _sampling(asked)
+    length, most = positions(prompt, sampling), model.config.n_positions
+    if prompt > most:
+        raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
+    if length > most:
+        room = most - prompt + 1
+        raise Invalid(
+            {
+                "generate.max_new_tokens": [
+                    f"{prompt:,} tokens and {sampling.max_new_tokens:,} new ones, of which the last is not fed, "
+                    f"take {length:,} positions: this model has {most:,}, so at most {room:,} new ones."
+                ]
+            }
+        )
+
+
+def _check_capture(model: Model, asked: dict[str, Any]) -> None:
+    if asked["capture"] == ["*"]:
+        return
+    names = [name for name, _ in architecture.expand(architecture.VALUES, model.config.n_layer)]
+    for pattern in asked["capture"]:
+        if not any(captured(names, [pattern])):
+            some = ", ".join([*names[:5], *names[-2:]])
+            raise Invalid({"capture": [f"{pattern!r} matches no tensor: the names are {some} and so on."]})
+
+
+def _sampling(asked: dict[str, Any]) -> Sampling:
+    return Sampling(**(asked["generate"] or {}))
+
+
+def _find(trace_id: str) -> State:
+    state = desk().find("trace", trace_id)
+    if state is None:
+        raise _unknown(trace_id)
+    return state
+
+
+def done(trace_id: str) -> State:
+    """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
+    state = _find(trace_id)
+    if state.status in UNFINISHED and preferred_wait():
+        state = desk().wait("trace", trace_id, preferred_wait()) or state
+    if state.status != "done":
+        raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
+    return state
+
+
+def _unknown(trace_id: str) -> NotFound:
+    return NotFound(f"Nobody has asked for a trace {trace_id!r}.")
+
+
+def _not_done(why: str) -> Conflict:
+    """409: a trace has tensors only when it is done."""
+    return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
+
+
+def recalled(state: State) -> Model:
+    """The model of a trace, even if its weights are not here any more."""
+    return models.recall(state.request, desk().settings.models_dir)
+
+
+def _represent(state: State) -> dict[str, Any]:
+    model, asked = recalled(state), state.request
+    config, weights = model.config.to_mapping(), {"source": model.source, "digest": model.digest, "note": model.note}
+    vocabulary = model.vocabulary
+    told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]
+    body: dict[str, Any] = {
+        "model": model.id,
+        "config": config,
+        "weights": weights,
+        "tokens": asked["tokens"],
+        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in told],
+    }
+    if state.status != "done":
+        return body
+    held, generated = state.manifest["tensors"].items(), state.manifest["generated"]
+    output = b"".join(vocabulary.piece(step["token"]) for step in generated).decode(errors="replace")
+    return body | {
+        "output": None if vocabulary.kind == "ids" else output,
+        "generated": [
+            _spelled(step, vocabulary) | {"top": [_spelled(one, vocabulary) for one in step["top"]]}
+            for step in generated
+        ],
+        "tensors": {name: {k: v for k, v in slot.items() if k != "offset"} for name, slot in held},
+        "layout": state.manifest["layout"],
+    }
+
+
+def _spelled(drawn: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    return drawn | {"text": vocabulary.piece(drawn["token"]).decode(errors="replace")}

@@ -1,0 +1,1 @@
+"""The processes: Redis, workers and the API's server."""

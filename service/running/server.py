@@ -1,0 +1,62 @@
+"""The API under gunicorn: a few processes, each with threads, because a request mostly waits for Redis."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from service.resources.metrics import FOLDER
+from service.settings import Settings
+from worker.process import die_with_parent
+
+
+class Server(BaseApplication):
+    """gunicorn with our settings and nothing read from its command line or files."""
+
+    def __init__(self, host: str, port: int, processes: int, threads: int) -> None:
+        self.settings: dict[str, Any] = {
+            "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "workers": processes,
+            "worker_class": "gthread",
+            "threads": threads + Settings.from_environment().max_streams,  # each open stream holds one
+            "graceful_timeout": 10,
+            "control_socket_disable": True,
+            "post_fork": _post_fork,
+            "child_exit": _child_exit,
+            "on_exit": _on_exit,
+            "post_worker_init": _post_worker_init,
+            "proc_name": "cutaway-api",
+        }
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="cutaway-metrics-")
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self.settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Callable[..., Any]:
+        from service import create_app
+
+        return create_app()
+
+
+def _post_fork(arbiter: Any, worker: Any) -> None:
+    die_with_parent(signal.SIGKILL, worker.ppid)
+
+
+def _child_exit(arbiter: Any, worker: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _on_exit(arbiter: Any) -> None:
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+
+
+def _post_worker_init(worker: Any) -> None:
+    worker.wsgi.extensions["streams"].going_on = lambda: worker.alive  # a stop need not wait for endless answers

@@ -1,0 +1,259 @@
+"""`cutaway batch` against a real service: everything comes, once, however often it is stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http import HTTPStatus
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask, Response, request
+from werkzeug.serving import make_server
+
+import worker.store.pieces as pieces
+from service import create_app
+from service.__main__ import main
+from tests.conftest import Servers, running_worker
+from worker.store.connection import connect
+
+Body = dict[str, Any]
+SECONDS = 60
+
+
+class Service:
+    """A service that a client reaches, and what it was asked for."""
+
+    def __init__(self, servers: Servers) -> None:
+        self.servers, self.asked = servers, Counter[str]()
+        self.app: Flask = create_app(servers.settings)
+        self.app.before_request(self._count)
+        if "/v1/traces/<trace_id>/safetensors" not in map(str, self.app.url_map.iter_rules()):
+            self.app.add_url_rule("/v1/traces/<trace_id>/safetensors", view_func=self._stored)
+        self.server = make_server("127.0.0.1", 0, self.app, threaded=True)
+        self.url = f"http://127.0.0.1:{self.server.port}"
+
+    def _count(self) -> None:
+        self.asked[request.path] += 1
+
+    def _stored(self, trace_id: str) -> Response:
+        cache = connect(self.servers.cache_url)
+        return Response(
+            pieces.read(cache, trace_id, 0, pieces.manifest(cache, trace_id)["size"]),
+            content_type="application/x-safetensors",
+        )
+
+    @property
+    def downloads(self) -> Counter[str]:
+        return Counter({path: n for path, n in self.asked.items() if path.endswith("/safetensors")})
+
+    def times_started(self) -> list[int]:
+        queue: Any = connect(self.servers.queue_url)
+        streams = [key for key in queue.keys("events:*") if queue.exists(b"request:" + key.removeprefix(b"events:"))]
+        return [[fields[b"event"] for _, fields in queue.xrange(key)].count(b"started") for key in streams]
+
+
+@pytest.fixture
+def service(idle_servers: Servers) -> Iterator[Service]:
+    found = Service(idle_servers)
+    thread = threading.Thread(target=found.server.serve_forever)
+    thread.start()
+    try:
+        yield found
+    finally:
+        found.server.shutdown()
+        thread.join()
+        found.server.server_close()
+
+
+@pytest.fixture
+def file(tmp_path: Path, request_body: Body) -> Path:
+    """Twenty requests, of which two are the same, and an empty line."""
+    lines = [json.dumps(request_body | {"tokens": [n, n]}) for n in range(19)]
+    path = tmp_path / "requests.jsonl"
+    path.write_text("\n".join([*lines[:5], "", *lines[5:], lines[3]]) + "\n")
+    return path
+
+
+def command(service: Service, file: Path, *words: str) -> list[str]:
+    return ["batch", str(file), "--out", str(file.parent / "out"), "--url", service.url, *words]
+
+
+def run(service: Service, file: Path, *words: str) -> Result:
+    return CliRunner().invoke(main, command(service, file, *words))
+
+
+def index(file: Path) -> list[Body]:
+    return [json.loads(line) for line in (file.parent / "out" / "index.jsonl").read_text().splitlines()]
+
+
+def test_every_line_becomes_a_file_and_an_entry(service: Service, file: Path) -> None:
+    with running_worker(service.servers):
+        result = run(service, file)
+    out = file.parent / "out"
+    assert (result.exit_code, result.stdout) == (0, f"{out}: 20 of 20 requests are done (0 were before)\n")
+    assert [entry["line"] for entry in index(file)] == [n for n in range(1, 22) if n != 6]
+    assert {entry["status"] for entry in index(file)} == {"done"}
+    names = {name for entry in index(file) for name in entry["files"]}
+    assert {path.name for path in out.iterdir()} == names | {"index.jsonl"}
+    assert names == {f"{entry['id']}.safetensors" for entry in index(file)}
+    assert index(file)[3]["id"] == index(file)[-1]["id"]
+    assert set(service.downloads.values()) == {1}
+    cache = connect(service.servers.cache_url)
+    for entry in index(file)[::7]:
+        stored = pieces.read(cache, entry["id"], 0, pieces.manifest(cache, entry["id"])["size"])
+        assert (out / f"{entry['id']}.safetensors").read_bytes().endswith(stored)
+
+
+def test_what_is_here_is_not_asked_for_again(service: Service, file: Path) -> None:
+    with running_worker(service.servers):
+        run(service, file)
+        connect(service.servers.cache_url).flushdb()  # not even where it would have to be computed again
+        service.asked.clear()
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join(reversed(lines)) + "\n")
+        again = run(service, file)
+    assert (again.exit_code, again.stdout) == (
+        0,
+        f"{file.parent / 'out'}: 20 of 20 requests are done (20 were before)\n",
+    )
+    assert service.asked == Counter()
+    assert [entry["line"] for entry in index(file)] == [n for n in range(1, 22) if n != 16]
+
+
+def test_the_pictures_come_too_each_once(service: Service, file: Path) -> None:
+    with running_worker(service.servers):
+        run(service, file)
+        assert run(service, file, "--layouts", "safetensors").exit_code == 0
+    assert set(service.downloads.values()) == {1}
+    pictures = {entry["files"][1] for entry in index(file)}
+    assert len(pictures) == 1  # all are of the same model over as many tokens
+    assert pictures.pop().endswith(".layout.safetensors")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_what_was_stopped_goes_on_without_doing_anything_twice(
+    service: Service, file: Path, long_request_body: Body, how: signal.Signals
+) -> None:
+    lines = [json.dumps(long_request_body | {"tokens": [n], "generate": {"max_new_tokens": 20}}) for n in range(12)]
+    file.write_text("\n".join(lines))
+    out = file.parent / "out"
+    with running_worker(service.servers):
+        program = [sys.executable, "-m", "service", *command(service, file)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+            deadline = time.monotonic() + SECONDS
+            while len(list(out.glob("*.safetensors"))) < 3:
+                assert first.poll() is None, first.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            first.send_signal(how)
+            _, said = first.communicate(timeout=SECONDS)
+        if how == signal.SIGINT:
+            assert first.returncode == 130
+            assert said.splitlines()[-1].startswith("Stopped. ")
+            assert said.splitlines()[-1].endswith(" of 12 are here; the same command goes on from there.")
+        done = {path.name for path in out.glob("*.safetensors")}
+        assert 3 <= len(done) < 12
+        second = run(service, file)
+    assert (second.exit_code, len(index(file))) == (0, 12)
+    assert service.times_started() == [1] * 13  # the traces, and their one picture
+    asked_twice = {path.split("/")[3] for path, times in service.downloads.items() if times > 1}
+    assert not asked_twice & {name.removesuffix(".safetensors") for name in done}
+    assert sorted(path.suffix for path in out.iterdir()) == [".jsonl"] + [".safetensors"] * 12
+
+
+def test_failures_are_listed_and_tried_again_another_time(service: Service, file: Path) -> None:
+    wide = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 8, "vocab_size": 4_000_000}
+    bad = {"model": wide, "tokens": [1, 2, 3, 4], "capture": ["logits"]}
+    with file.open("a") as lines:
+        lines.write(json.dumps(bad) + "\n")
+    cache = connect(service.servers.cache_url)
+    cache.config_set("maxmemory", "30mb")
+    with running_worker(service.servers):
+        result = run(service, file)
+        assert (result.exit_code, result.stdout.endswith("20 of 21 requests are done (0 were before)\n")) == (1, True)
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith("line 22: failed: the cache has no room for a result of ")
+        assert index(file)[-1]["status"] == "failed"
+        cache.config_set("maxmemory", "256mb")
+        again = run(service, file)
+    assert (again.exit_code, again.stdout.endswith("21 of 21 requests are done (20 were before)\n")) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"model": "nano-gpt", "text": "D"}', "line 22, text: 'D' is no letter of this model: only A, B, C are."),
+        ("{", "requests.jsonl, line 22: it is not JSON: "),
+    ],
+)
+def test_bad_lines_are_named_and_nothing_is_asked_for(service: Service, file: Path, line: str, said: str) -> None:
+    with file.open("a") as lines:
+        lines.write(line + "\n")
+    result = run(service, file)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert connect(service.servers.queue_url).keys("request:*") == []
+
+
+def test_nobody_there_is_said_in_a_line(service: Service, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.commands.remote.TRIES", 1)
+    nowhere = CliRunner().invoke(main, [*command(service, file)[:4], "--url", "http://127.0.0.1:1"])
+    assert (nowhere.exit_code, nowhere.stdout) == (1, "")
+    assert nowhere.stderr.splitlines()[-1] == "Error: http://127.0.0.1:1 cannot be reached: Connection refused."
+
+
+def test_a_stream_that_was_cut_off_is_taken_up_again(
+    service: Service, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[str] = []
+
+    def cut_off(response: Response) -> Response:
+        if request.path.endswith("/events") and len(cut) < 3:
+            cut.append(request.headers.get("Last-Event-ID", ""))
+            response.response = islice(response.iter_encoded(), 6)
+        return response
+
+    service.app.after_request(cut_off)
+    monkeypatch.setattr("service.commands.remote._LONGEST_PAUSE", 0.01)
+    with running_worker(service.servers):
+        assert run(service, file).exit_code == 0
+    assert len(cut) == 3
+    assert set(service.downloads.values()) == {1}
+
+
+def test_a_service_that_is_busy_is_asked_again(service: Service, file: Path) -> None:
+    refused: list[str] = []
+
+    def busy() -> Response | None:
+        if len(refused) < 2:
+            refused.append(request.path)
+            return Response(status=HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": "0"})
+        return None
+
+    service.app.before_request(busy)
+    with running_worker(service.servers):
+        assert run(service, file).exit_code == 0
+    assert refused == ["/v1/batches"] * 2
+
+
+def test_a_folder_that_is_in_use_is_left_alone(service: Service, file: Path) -> None:
+    out = file.parent / "out"
+    out.mkdir()
+    held = os.open(out, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        assert run(service, file).stderr == f"Error: Another batch into {out} is under way.\n"
+    finally:
+        os.close(held)

@@ -1,0 +1,159 @@
+"""The lens over HTTP: computed once, read in parts, and refused where there is nothing to see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from http import HTTPStatus
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from service import create_app
+from tests.checkpoints import SMALL, prefixed, values, write
+from tests.conftest import Servers, running_worker
+from worker.gpt.lens import MOST
+
+Body = dict[str, Any]
+WAIT = {"Prefer": "wait=60"}
+
+
+def look(client: FlaskClient, trace: Body, **query: Any) -> TestResponse:
+    return client.get(f"/v1/traces/{trace['id']}/lens", query_string=query, headers=WAIT)
+
+
+def done(client: FlaskClient, trace: Body, **query: Any) -> Body:
+    answer = look(client, trace, **query)
+    assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.OK, "done"), answer.text
+    body: Body = answer.get_json()
+    return body
+
+
+def ask(client: FlaskClient, body: Body) -> Body:
+    trace: Body = client.post("/v1/traces", json=body, headers=WAIT).get_json()
+    assert trace["status"] == "done"
+    return trace
+
+
+def test_the_last_layer_predicts_what_the_model_does(client: FlaskClient, sorted_letters: Body) -> None:
+    lens = done(client, sorted_letters)
+    probs = np.array(client.get(f"/v1/traces/{sorted_letters['id']}/tensors/probs").get_json()["data"])[0]
+    assert [layer["tensor"] for layer in lens["layers"]] == [
+        "blocks.0.resid_pre", "blocks.1.resid_pre", "blocks.2.resid_pre", "blocks.2.resid_post",
+    ]  # fmt: skip
+    assert [layer["layer"] for layer in lens["layers"]] == [0, 1, 2, 3]
+    for layer in lens["layers"]:
+        assert [one["position"] for one in layer["predictions"]] == list(range(11))  # the last new token was not fed
+    for one in lens["layers"][-1]["predictions"]:
+        found = {best["token"]: best["probability"] for best in one["top"]}
+        assert [found[token] for token in range(3)] == pytest.approx(probs[one["position"]].tolist(), abs=1e-6)
+        assert [best["text"] for best in one["top"]] == ["ABC"[best["token"]] for best in one["top"]]
+
+
+def test_it_does_not_matter_what_a_trace_kept(client: FlaskClient, request_body: Body) -> None:
+    whole, little = ask(client, request_body), ask(client, request_body | {"capture": ["probs"], "dtype": "float16"})
+    assert whole["id"] != little["id"]
+    assert done(client, whole) == done(client, little)
+
+
+def test_layers_positions_and_top_choose(client: FlaskClient, request_body: Body) -> None:
+    trace = ask(client, request_body | {"tokens": [3, 1, 4, 1, 5]})
+    whole = done(client, trace, top=20)
+    part = done(client, trace, top=2, layers="1:3", positions="2:4")
+    assert part["id"] == whole["id"]
+    assert part["layers"] == [
+        layer | {"predictions": [one | {"top": one["top"][:2]} for one in layer["predictions"][2:4]]}
+        for layer in whole["layers"][1:3]
+    ]
+    assert {len(one["top"]) for layer in whole["layers"] for one in layer["predictions"]} == {MOST}
+    assert {len(one["top"]) for one in done(client, trace)["layers"][0]["predictions"]} == {5}
+
+
+def test_the_rollout_comes_where_it_is_asked_for(client: FlaskClient, request_body: Body) -> None:
+    trace = ask(client, request_body)
+    assert "rollout" not in done(client, trace)
+    found = done(client, trace, attention="rollout", positions="1:3")["rollout"]
+    assert [(one["position"], len(one["shares"])) for one in found] == [(1, 2), (2, 3)]
+    rows = [
+        np.mean(client.get(f"/v1/traces/{trace['id']}/tensors/blocks.{layer}.attn.pattern").get_json()["data"][0], 0)
+        for layer in (0, 1)
+    ]
+    wanted = (rows[1] + np.eye(3)) / 2 @ (rows[0] + np.eye(3)) / 2
+    assert found[1]["shares"] == pytest.approx(wanted[2].tolist(), abs=1e-6)
+
+
+def test_it_never_changes_once_it_is_done(client: FlaskClient, sorted_letters: Body) -> None:
+    done(client, sorted_letters)
+    answer = look(client, sorted_letters, top=1)
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["ETag"] != look(client, sorted_letters, top=2).headers["ETag"]
+
+
+def test_until_it_is_done_it_says_how_it_stands(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    with running_worker(idle_servers):
+        trace = ask(idle_client, request_body)
+    at = f"/v1/traces/{trace['id']}/lens"
+    first, again = idle_client.get(at), idle_client.get(at)
+    assert first.status_code == HTTPStatus.OK
+    assert [answer.get_json()["status"] for answer in (first, again)] == ["queued", "queued"]
+    assert (again.get_json()["id"], again.get_json()["queue_position"]) == (first.get_json()["id"], 0)
+    assert "layers" not in first.get_json()
+    assert first.headers["Cache-Control"] == "no-store"
+
+
+def test_one_that_failed_stays_failed_and_says_why(idle_servers: Servers, tmp_path: Path) -> None:
+    write(tmp_path / "mine", prefixed(values(SMALL)))
+    servers = replace(idle_servers, models_dir=str(tmp_path))
+    client = create_app(servers.settings).test_client()
+    with running_worker(servers):
+        trace = ask(client, {"model": "mine", "tokens": [3, 1, 4]})
+        rmtree(tmp_path / "mine")
+        failed = look(client, trace).get_json()
+    assert failed["status"] == look(client, trace).get_json()["status"] == "failed"
+    assert "are not here any more" in failed["error"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("layers", "0:4", "no range of the 3 layers: start:stop, as in 0:3"),
+        ("layers", "2:2", "no range"),
+        ("positions", "1", "no range of the 3 positions"),
+        ("positions", "-1:", "no range"),
+        ("top", "21", "20"),
+        ("top", "0", "1"),
+        ("attention", "flow", "rollout"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(
+    client: FlaskClient, request_body: Body, field: str, value: str, why: str
+) -> None:
+    trace = ask(client, request_body)
+    answer = look(client, trace, **{field: value})
+    assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
+    assert why in " ".join(answer.get_json()["errors"][field])
+
+
+def test_an_answer_is_bounded(client: FlaskClient, request_body: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = ask(client, request_body)
+    monkeypatch.setattr("service.resources.lens.MAX_NUMBERS", 3 * 3 * 5 - 1)
+    answer = look(client, trace)
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "3 layers of 3 positions with 5 tokens each are 45" in answer.get_json()["detail"]
+    assert done(client, trace, positions="0:2")["status"] == "done"
+    more = look(client, trace, positions="0:2", top=5, attention="rollout")  # 2 * 3 * 5 + 2 * 3
+    assert more.status_code == HTTPStatus.OK
+    monkeypatch.setattr("service.resources.lens.MAX_NUMBERS", 35)
+    assert "and the rollout over 3, are 36" in look(client, trace, positions="0:2", attention="rollout").text
+
+
+def test_there_is_nothing_to_see_of_what_is_not_done(idle_client: FlaskClient, request_body: Body) -> None:
+    trace = idle_client.post("/v1/traces", json=request_body).get_json()
+    assert idle_client.get(f"/v1/traces/{trace['id']}/lens").status_code == HTTPStatus.CONFLICT
+    assert idle_client.get(f"/v1/traces/{'0' * 64}/lens").status_code == HTTPStatus.NOT_FOUND

@@ -16,7 +16,7 @@ import worker
 ALLOWED = {
     *(f"worker.gpt.{name}" for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena")),
     *(f"worker.gpt.{name}" for name in ("sampling", "work", "checkpoints", "digests", "folder", "mapped", "_kernels")),
-    "worker.gpt.memory",
+    *(f"worker.gpt.{name}" for name in ("detail", "memory")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
     *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests", "tallies")),

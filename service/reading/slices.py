@@ -61,6 +61,10 @@ class View:
         lengths = self.lengths
         return tuple(lengths[n] for n in self.kept)
 
+    def is_whole(self, axis: int) -> bool:
+        """Whether it takes all of an axis, in its order."""
+        return self._ranges()[axis] == range(self.source.shape[axis])
+
     @property
     def run(self) -> tuple[int, int] | None:
         """From which cell of the tensor to before which it is, in C order, where it is all of those in their order."""

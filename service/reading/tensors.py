@@ -15,10 +15,12 @@ from werkzeug.exceptions import NotFound
 
 import service.reading.encode as encode
 import service.reading.reduce as reduce
+import worker.gpt.detail as detail
 from service.http.answers import JSON, has_already, json, octets, primed, representation
 from service.http.problems import not_acceptable
 from service.reading.encode import BINARY, Scale
 from service.reading.slices import Source, View, parse_slice
+from service.reading.smaller import Smaller
 from worker.store.arrays import Stored
 
 MAX_JSON_CELLS = 65_536
@@ -52,25 +54,29 @@ class Content:
 
 
 def answer(
-    name: str, source: Source, query: dict[str, Any], *identity: str, known: Statistics | None = None
+    name: str,
+    source: Source,
+    query: dict[str, Any],
+    *identity: str,
+    known: Statistics | None = None,
+    smaller: Smaller | None = None,
 ) -> Response:
     """A tensor as a query wants it, in the representation that the client likes best.
 
     `identity` is what the answer's ETag is made of: where the client has it already, nothing is read. `known` saves
-    looking for the scale of a whole tensor. Raises Invalid (422) for a slice or a number of cells that cannot be, and
-    NotAcceptable (406).
+    looking for the scale of a whole tensor, `smaller` reading all of a large one. Raises Invalid (422) for a slice or a
+    number of cells that cannot be, and NotAcceptable (406).
     """
     media_type = representation(JSON, *BINARY)
     view = View(source, parse_slice(query["slice"], source.shape))
     shape, by = view.shape, _factors(view.shape, query.get("max_cells"))
-    if by:
-        shape = (*shape[: -len(by)], *(-(-size // factor) for size, factor in zip(shape[-len(by) :], by, strict=True)))
+    shape = detail.shrunk(shape, by)
     if media_type == JSON and prod(shape) > MAX_JSON_CELLS:
         why = f"JSON holds up to {MAX_JSON_CELLS:,} cells and this is {prod(shape):,}; slice it or give max_cells"
         raise not_acceptable(list(BINARY), why)
     if has_already(media_type, *identity):
         return Response(content_type=media_type)
-    return _encoded(media_type, name, _content(view, by, query, known))
+    return _encoded(media_type, name, _content(view, by, query, known, smaller))
 
 
 def find(tensors: dict[str, Any], name: str, what: str) -> Any:
@@ -88,13 +94,16 @@ def _factors(shape: tuple[int, ...], max_cells: int | None) -> tuple[int, ...]:
     return reduce.factors(shape, min(max_cells, reduce.MOST))
 
 
-def _content(view: View, by: tuple[int, ...], query: dict[str, Any], known: Statistics | None) -> Content:
+def _content(
+    view: View, by: tuple[int, ...], query: dict[str, Any], known: Statistics | None, smaller: Smaller | None
+) -> Content:
     stored = view.source.dtype
     dtype = query.get("dtype") or stored.name
     if by:
         if "dtype" not in query and stored.kind in "iub" and query["reduce"] == "mean":
             dtype = "float32"
-        values = reduce.shrink(view, by, query["reduce"])
+        read = smaller.shrink if smaller and smaller.serves(view, by) else reduce.shrink
+        values = read(view, by, query["reduce"])
         content = Content(values.shape, dtype, lambda: [values], factors=by)
     else:
         raw, run = None, view.run

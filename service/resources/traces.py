@@ -30,6 +30,7 @@ from service.http.schemas import (
     TracesSchema,
 )
 from service.reading.encode import BINARY
+from service.reading.smaller import Smaller
 from worker.gpt.arena import captured
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, positions
@@ -166,8 +167,9 @@ class Tensor(MethodView):
         slot = tensors.find(held, name, "this trace")
         array = Stored(desk().cache, trace_id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity = (trace_id, name, str(query))
-        known = (slot["min"], slot["max"])
-        return immutable(tensors.answer(name, array, query, *identity, known=known), *identity)
+        known, kept = (slot["min"], slot["max"]), slot.get("smaller")
+        smaller = Smaller.of(array, kept) if kept else None
+        return immutable(tensors.answer(name, array, query, *identity, known=known, smaller=smaller), *identity)
 
 
 def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:

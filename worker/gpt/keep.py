@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.gpt.arena import Arena, Plan, Slot
+from worker.gpt.detail import Level, Statistics, has_level
 
 #: Takes the next bytes of a result, uint8 [n]; their memory is used again when it returns.
 Sink = Callable[[memoryview], None]
 Values = NDArray[Any]
-Statistics = tuple[float, float, float, int]  # the least, the largest, the sum, how many
 
 _AT_ONCE = 1 << 20  # values that are cast and described together: what bounds the memory for it
 
@@ -27,14 +27,22 @@ class Keeper:
         self.arena, self.sink = arena, sink
         self.described: dict[str, dict[str, Any]] = {}
         self._sections = iter(arena.plan.sections)
+        self._levels: dict[str, Level] = {}  # of large tensors, to be handed on when all tensors are
 
     def keep_section(self) -> None:
         """Hand on what a layer that has ended leaves; what came before the first goes with it."""
         self._keep(next(self._sections))
 
     def keep_rest(self) -> None:
-        """Hand on all that is left."""
+        """Hand on all that is left, and the smaller versions of large tensors."""
         self._keep(chain.from_iterable(self._sections))
+        end = self.arena.plan.size.kept
+        for name, level in self._levels.items():
+            if level.is_finite():
+                content, gap = level.content(), -end % 4
+                self.sink(memoryview(bytes(gap) + content))
+                self.described[name]["smaller"] = {"by": level.by, "offset": end + gap}
+                end += gap + len(content)
 
     def _keep(self, names: Iterable[str]) -> None:
         for run in _runs(self.arena.plan, names):
@@ -47,16 +55,26 @@ class Keeper:
 
     def _hand_on(self, flat: Values, dtype: str, starts: list[int], names: list[str]) -> list[Statistics]:
         """Cast and hand on `flat` [n], in which the tensors `names` begin at `starts`; the statistics of each."""
+        level = self._level(names[0])
+        strips = level.strips(_AT_ONCE) if level else ((n, n + _AT_ONCE) for n in range(0, len(flat), _AT_ONCE))
         parts = []
-        for start in range(0, len(flat), _AT_ONCE):  # more than one only where there is one tensor
+        for start, stop in strips:  # more than one only where there is one tensor
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
-                part = flat[start : start + _AT_ONCE].astype(dtype, copy=False)
+                part = flat[start:stop].astype(dtype, copy=False)
             self.sink(part.view(np.uint8).data)
-            parts.append(_statistics(part, starts, names))
+            parts.append([level.add(part)] if level else _statistics(part, starts, names))
         if len(parts) == 1:
             return parts[0]
         lows, highs, sums, counts = zip(*(part[0] for part in parts), strict=True)
         return [(min(lows), max(highs), sum(sums), sum(counts))]
+
+    def _level(self, name: str) -> Level | None:
+        """The level of detail to be kept of a tensor, if it is large. What is masked has no sums: scores have none."""
+        shape = self.arena.plan.slots[name].shape
+        if not has_level(shape) or name.endswith("attn.scores"):
+            return None
+        self._levels[name] = Level(shape)
+        return self._levels[name]
 
 
 def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:

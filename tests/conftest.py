@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 from flask import Flask
@@ -25,6 +26,10 @@ from service import create_app
 from service.running import redis_server
 from service.settings import Settings
 from worker.store.connection import connect
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("cutaway", deadline=None)
+hypothesis.settings.load_profile("cutaway")
 
 _unused = count(1)  # seeds of synthetic weights
 

@@ -120,7 +120,7 @@ def test_a_client_reads_the_header_and_then_any_tensor(client: FlaskClient, sort
         assert part(data + start, data + stop) == alone.data
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_range_is_that_part_of_the_file(client: FlaskClient, url: str, file: bytes, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(file) - 1))

@@ -258,7 +258,7 @@ def test_blocks_cover_the_tensors_of_nano_gpt_exactly_once() -> None:
     check_coverage(NANO, 7, 2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(configs(), st.data())
 def test_blocks_cover_the_tensors_of_any_model_exactly_once(config: Config, data: st.DataObject) -> None:
     check_coverage(config, data.draw(st.integers(1, config.n_positions)), data.draw(st.integers(1, 3)))
@@ -275,7 +275,7 @@ def test_blocks_have_the_roles_of_their_tensors() -> None:
     assert [kind.id for kind in KINDS if kind.tensor is None or roles[kind.tensor] != kind.role] == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(configs())
 def test_block_ids_are_unique(config: Config) -> None:
     times = Counter(block.id for block in all_blocks(config))
@@ -286,7 +286,7 @@ def test_kinds_are_found_by_their_ids() -> None:
     assert list(kinds_by_id().values()) == list(KINDS)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(configs())
 def test_formulas_read_blocks_that_exist(config: Config) -> None:
     ids = [block.id for block in all_blocks(config)]
@@ -300,7 +300,7 @@ def weight_cells(config: Config, tokens: int) -> int:
     return sum(int(np.prod(read.shape(b))) for b in read.blocks.values() if b.kind.role == "weight")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(configs(), st.data())
 def test_cells_of_weights_are_the_parameters(config: Config, data: st.DataObject) -> None:
     tokens = data.draw(st.integers(1, config.n_positions))

@@ -113,7 +113,7 @@ def test_a_section_is_what_is_complete_as_a_layer_ends() -> None:
     assert plan(SMALL, 7, 1, ("probs", "tokens")).sections == (("tokens",), (), ("probs",))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 4))
 def test_slots_have_the_shapes_of_the_description(tokens: int, batch: int) -> None:
     made = plan(SMALL, tokens, batch)

@@ -119,7 +119,7 @@ def test_values_too_small_for_float32_are_0_and_large_ones_do_not_overflow() -> 
         np.testing.assert_allclose(activated[0, 0], [0, 0, 100, 1e30], rtol=1e-6, atol=1e-30, err_msg=function)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(first=st.integers(0, 40), count=st.integers(0, 300), seed=st.integers(0, 3))
 def test_it_draws_the_values_that_numpy_makes(first: int, count: int, seed: int) -> None:
     weights = SyntheticWeights(odd(), seed)

@@ -60,7 +60,7 @@ def test_tiles_are_the_whole_in_its_order(
         assert max(tile.size for _, tile in tiles) <= max(values_a_tile, 7)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=20))
 def test_bfloat16_is_the_upper_half_of_a_float32(numbers: list[float]) -> None:
     halves = bfloat16(np.array(numbers, np.float32))

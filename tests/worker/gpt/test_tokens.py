@@ -46,7 +46,7 @@ def test_the_last_id_is_the_end_of_text() -> None:
     assert GPT2.piece(50256) == b"<|endoftext|>"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text())
 def test_the_pieces_of_a_text_are_the_text(text: str) -> None:
     assert b"".join(map(GPT2.piece, GPT2.encode(text))).decode() == text

@@ -88,7 +88,7 @@ def test_a_slice_of_a_file_is_that_of_the_whole(key: Key) -> None:
 # --------------------------------------------------------------------------------------------------- synthetic
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(keys(), st.integers(0, 3))
 def test_a_slice_is_the_same_slice_of_the_whole(named: tuple[str, Key], seed: int) -> None:
     name, key = named

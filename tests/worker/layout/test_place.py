@@ -119,7 +119,7 @@ def test_a_model_of_a_hundred_billion_blocks_has_a_geometry() -> None:
 
 
 @given(configs(n_layer=12), st.integers(1, 64))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_styles_are_one_up_to_twelve_layers(config: Config, batch: int) -> None:
     ours, original = (place(config, config.n_positions, batch, style) for style in STYLES)
     assert ours.kinds == original.kinds
@@ -177,14 +177,14 @@ def test_no_two_blocks_of_a_preset_overlap(id: str, tokens: int | None) -> None:
 
 
 @given(configs(), st.integers(1, 64))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_two_blocks_of_any_model_overlap(config: Config, batch: int) -> None:
     assert overlapping(boxes(place(config, config.n_positions, batch))) == 0
 
 
 @pytest.mark.parametrize("style", STYLES)
 @given(config=configs(), batch=st.integers(1, 64))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_bounds_are_the_true_extents_and_zeros_are_positive(style: Style, config: Config, batch: int) -> None:
     geometry = place(config, config.n_positions, batch, style)
     found = boxes(geometry)

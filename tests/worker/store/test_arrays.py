@@ -41,7 +41,7 @@ def ranges(size: int) -> st.SearchStrategy[range]:
 any_axes = st.tuples(*map(ranges, SHAPE))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_axes, min_size=1, max_size=5), st.sampled_from([0, 30, 200, 10_000]), st.sampled_from([256, 1000]))
 def test_parts_are_the_cells_of_their_axes(stored: Stored, many: list[Axes], gap: int, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

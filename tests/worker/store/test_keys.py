@@ -26,7 +26,7 @@ def reversed_everywhere(value: Any) -> Any:
     return [reversed_everywhere(inner) for inner in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(), json_values))
 def test_the_order_of_keys_does_not_matter(request: dict[str, Any]) -> None:
     assert request_id("trace", request) == request_id("trace", reversed_everywhere(request))

@@ -1,0 +1,33 @@
+/** Follows a trace or a layout as it is computed, by the server-sent events that it tells. */
+
+export interface Progress {
+  done: number;
+  total: number;
+  unit: string;
+  seconds_left?: number | null;
+}
+
+const ENDS = ["done", "failed", "cancelled"];
+
+/** Resolves with how it ended; `tell` hears of every progress before. EventSource itself resumes where it was cut off. */
+export function follow(url: string, tell: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const source = new EventSource(url);
+    const close = (): void => source.close();
+    source.addEventListener("progress", (event) => tell(JSON.parse((event as MessageEvent<string>).data) as Progress));
+    for (const end of ENDS)
+      source.addEventListener(end, () => {
+        close();
+        resolve(end);
+      });
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+      close();
+      resolve("unknown");
+    };
+    signal?.addEventListener("abort", () => {
+      close();
+      reject(signal.reason as Error);
+    });
+  });
+}

@@ -1,0 +1,22 @@
+/** Little-endian bytes into float32, whatever type they had. */
+
+import { DataUtils } from "three";
+
+export function decode(buffer: ArrayBuffer, dtype: string): Float32Array<ArrayBuffer> {
+  switch (dtype) {
+    case "float32":
+    case "F32":
+      return new Float32Array(buffer);
+    case "float16":
+    case "F16":
+      return Float32Array.from(new Uint16Array(buffer), DataUtils.fromHalfFloat);
+    case "int32":
+    case "I32":
+      return Float32Array.from(new Int32Array(buffer));
+    case "uint8":
+    case "U8":
+      return Float32Array.from(new Uint8Array(buffer));
+    default:
+      throw new TypeError(`values of type ${dtype} cannot be shown`);
+  }
+}

@@ -1,0 +1,42 @@
+/** A queue of reads that follows what is wanted now: what is no longer wanted is cancelled, even half-way. */
+
+export interface Job {
+  key: string;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export class Queue {
+  #waiting: Job[] = [];
+  #running = new Map<string, AbortController>();
+
+  constructor(
+    private readonly width: number,
+    private readonly changed: (running: string[], waiting: number) => void = () => {},
+  ) {}
+
+  /** These jobs and no others, the most urgent first; those that run already go on. */
+  want(jobs: Job[]): void {
+    const wanted = new Set(jobs.map((job) => job.key));
+    for (const [key, controller] of this.#running) if (!wanted.has(key)) controller.abort();
+    this.#waiting = jobs.filter((job) => !this.#running.has(job.key));
+    this.#next();
+  }
+
+  #next(): void {
+    while (this.#running.size < this.width && this.#waiting.length) void this.#start(this.#waiting.shift()!);
+    this.changed([...this.#running.keys()], this.#waiting.length);
+  }
+
+  async #start(job: Job): Promise<void> {
+    const controller = new AbortController();
+    this.#running.set(job.key, controller);
+    try {
+      await job.run(controller.signal);
+    } catch (error) {
+      if (!controller.signal.aborted) console.warn(`${job.key}:`, error);
+    } finally {
+      this.#running.delete(job.key);
+      this.#next();
+    }
+  }
+}

@@ -1,0 +1,42 @@
+/** Reads safetensors files: eight bytes of the header's length, the header in JSON, then the values. */
+
+export interface Entry {
+  dtype: string;
+  shape: number[];
+  data_offsets: [number, number];
+}
+
+export interface File {
+  metadata: Record<string, string>;
+  entries: Map<string, Entry>;
+  bytes(name: string): Uint8Array;
+}
+
+/** Throws RangeError where the file is cut off. */
+export function parse(buffer: ArrayBuffer): File {
+  const length = Number(new DataView(buffer).getBigUint64(0, true));
+  const start = 8 + length;
+  if (start > buffer.byteLength) throw new RangeError("the safetensors header is cut off");
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length))) as Record<string, unknown>;
+  const { __metadata__: metadata = {}, ...tensors } = header;
+  const entries = new Map(Object.entries(tensors) as [string, Entry][]);
+  for (const { data_offsets } of entries.values())
+    if (start + data_offsets[1] > buffer.byteLength) throw new RangeError("the safetensors values are cut off");
+  return {
+    metadata: metadata as Record<string, string>,
+    entries,
+    bytes(name) {
+      const [from, to] = entries.get(name)!.data_offsets;
+      return new Uint8Array(buffer, start + from, to - from);
+    },
+  };
+}
+
+type Numbers<T> = new (buffer: ArrayBuffer, offset: number, length: number) => T;
+
+/** The values of `name` as a typed array of this kind, copied only where they do not lie aligned. */
+export function column<T>(file: File, name: string, kind: Numbers<T> & { BYTES_PER_ELEMENT: number }): T {
+  let bytes = file.bytes(name);
+  if (bytes.byteOffset % kind.BYTES_PER_ELEMENT) bytes = bytes.slice();
+  return new kind(bytes.buffer as ArrayBuffer, bytes.byteOffset, bytes.byteLength / kind.BYTES_PER_ELEMENT);
+}

@@ -1,0 +1,98 @@
+/** What the viewer asks the service for, each by its name. */
+
+import { Client, type Ask, type Schemas } from "./client";
+import { follow, type Progress } from "./events";
+import { decode } from "./numbers";
+import { parse, type File } from "./safetensors";
+
+export type Config = Schemas["Config"];
+export type Model = Schemas["Model"];
+export type Trace = Schemas["Trace"];
+export type LayoutFacts = Schemas["Layout"];
+export type Explanation = Schemas["Explanation"];
+export type Lens = Schemas["Lens"];
+export type ModelRef = string | Record<string, unknown>;
+
+/** Values in C order; where the tensor was shrunk, each stands for `factors` cells of the last axes. */
+export interface Values {
+  values: Float32Array<ArrayBuffer>;
+  shape: number[];
+  factors: number[];
+}
+
+export interface TraceRequest {
+  model: ModelRef;
+  text?: string;
+  tokens?: number[];
+  generate?: { max_new_tokens: number; temperature?: number; top_k?: number | null; top_p?: number | null; seed?: number };
+}
+
+export class Service {
+  constructor(readonly client: Client) {}
+
+  models(signal?: AbortSignal): Promise<Schemas["Models"]> {
+    return this.client.json("/v1/models", { signal });
+  }
+
+  /** The trace, when the server has it within `wait` seconds; else as it stands. */
+  askTrace(request: TraceRequest, wait: number, signal?: AbortSignal): Promise<Trace> {
+    return this.client.json("/v1/traces", { method: "POST", json: request, wait, signal });
+  }
+
+  trace(id: string, signal?: AbortSignal): Promise<Trace> {
+    return this.client.json(`/v1/traces/${id}`, { signal });
+  }
+
+  followTrace(id: string, tell: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
+    return follow(`/v1/traces/${id}/events`, tell, signal);
+  }
+
+  async cancelTrace(id: string): Promise<void> {
+    await this.client.send(`/v1/traces/${id}`, { method: "DELETE" });
+  }
+
+  askLayout(model: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<LayoutFacts> {
+    const json = tokens === null ? { model } : { model, tokens };
+    return this.client.json("/v1/layouts", { method: "POST", json, wait: 30, signal });
+  }
+
+  async layoutColumns(link: string, signal?: AbortSignal): Promise<File> {
+    return parse(await this.#buffer(link, { accept: "application/x-safetensors", wait: 30, signal }));
+  }
+
+  /** Some layers and heads of a layout: which tensor fills each block, and where in it. */
+  layoutTensors(link: string, layer: number, heads: number, signal?: AbortSignal): Promise<LayoutFacts> {
+    const query = `layers=${layer}:${layer + 1}&heads=0:${heads}&fields=id,tensor`;
+    return this.client.json(`${link}?${query}`, { wait: 30, signal });
+  }
+
+  async traceFile(id: string, signal?: AbortSignal): Promise<File> {
+    return parse(await this.#buffer(`/v1/traces/${id}/safetensors`, { accept: "application/x-safetensors", signal }));
+  }
+
+  /** A tensor, or a slice of it, by its bytes; `of` is a trace's or a model's path. */
+  async values(of: string, name: string, query: Record<string, string>, signal?: AbortSignal): Promise<Values> {
+    const path = `${of}/tensors/${encodeURIComponent(name)}?${new URLSearchParams(query)}`;
+    const answer = await this.client.send(path, { accept: "application/octet-stream", signal });
+    const numbers = (header: string) => (answer.headers.get(header) ?? "").split(",").filter(Boolean).map(Number);
+    const values = decode(await this.client.bytes(answer), answer.headers.get("Tensor-Dtype") ?? "");
+    return { values, shape: numbers("Tensor-Shape"), factors: numbers("Tensor-Factors") };
+  }
+
+  /** One value of a tensor, in full precision. */
+  async value(of: string, name: string, slice: string, signal?: AbortSignal): Promise<number | null> {
+    const query = new URLSearchParams({ slice });
+    const path = `${of}/tensors/${encodeURIComponent(name)}?${query}`;
+    const { data } = await this.client.json<{ data: number | null }>(path, { signal });
+    return data;
+  }
+
+  explain(trace: string, block: string, cell: readonly number[], limit: number, signal?: AbortSignal): Promise<Explanation> {
+    const query = new URLSearchParams({ block, cell: cell.join(), limit: String(limit) });
+    return this.client.json(`/v1/traces/${trace}/explain?${query}`, { signal });
+  }
+
+  async #buffer(path: string, ask: Ask): Promise<ArrayBuffer> {
+    return this.client.bytes(await this.client.send(path, ask));
+  }
+}

@@ -1,0 +1,64 @@
+/** Which part of a block to fetch, and how finely: no more than is seen. */
+
+import { whole, type Rect } from "../layout/place";
+
+/** A part of a block in which one value stands for `factor` × `factor` cells. */
+export interface Choice {
+  part: Rect;
+  factor: number; // a power of two
+  fine: boolean; // beside a coarse version of all of it
+}
+
+export const MOST = 1 << 16; // values of one read
+const COARSE = 1 << 12; // of all of a block that has a finer part
+const TILE = 64; // values: parts begin and end at multiples of it, so that a small move needs nothing new
+
+export function choose(cells: readonly number[], visible: Rect, pixelsPerCell: number): Choice[] {
+  const factor = 2 ** Math.max(0, Math.floor(Math.log2(1.2 / pixelsPerCell)));
+  const all = whole(cells);
+  if (count(all, factor) <= MOST) return [{ part: all, factor, fine: false }];
+  const coarse = { part: all, factor: atMost(all, COARSE), fine: false };
+  return [coarse, finePart(cells, visible, factor)];
+}
+
+function finePart(cells: readonly number[], visible: Rect, wanted: number): Choice {
+  for (let factor = wanted; ; factor *= 2) {
+    const step = factor * TILE;
+    const down = (n: number): number => Math.max(0, Math.floor(n / step) * step);
+    const up = (n: number, most: number): number => Math.min(most, Math.ceil(n / step) * step);
+    const part = { i0: down(visible.i0), j0: down(visible.j0), i1: up(visible.i1, cells[0]), j1: up(visible.j1, cells[1]) };
+    if (count(part, factor) <= MOST) return { part, factor, fine: true };
+  }
+}
+
+/** The smallest factor that leaves no more values than that. */
+function atMost(part: Rect, most: number): number {
+  let factor = 1;
+  while (count(part, factor) > most) factor *= 2;
+  return factor;
+}
+
+export function count({ i0, j0, i1, j1 }: Rect, factor: number): number {
+  return Math.ceil((i1 - i0) / factor) * Math.ceil((j1 - j0) / factor);
+}
+
+/** Whether values that are there do for what is wanted. */
+export function suffices(have: { part: Rect; factors: readonly number[] }, want: Choice): boolean {
+  const { part, factors } = have;
+  const covers = part.i0 <= want.part.i0 && part.j0 <= want.part.j0 && part.i1 >= want.part.i1 && part.j1 >= want.part.j1;
+  const [across, down] = [want.part.i1 - want.part.i0, want.part.j1 - want.part.j0];
+  return covers && factors[0] <= Math.min(want.factor, across) && factors[1] <= Math.min(want.factor, down);
+}
+
+/** What stands for full brightness: the largest value, but not what only a few outliers reach. */
+export function scaleOf(values: Float32Array): number {
+  let [largest, squares, n, negative] = [0, 0, 0, false];
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue;
+    largest = Math.max(largest, Math.abs(value));
+    squares += value * value;
+    negative ||= value < 0;
+    n++;
+  }
+  return negative ? Math.min(largest, 2 * Math.sqrt(squares / n)) : largest;
+}

@@ -1,0 +1,141 @@
+/** Level of detail: when the camera rests, fetches what is in view as finely as it is seen, and forgets what is not. */
+
+import { Queue, type Job } from "../api/queue";
+import type { Service } from "../api/service";
+import type { Patch } from "../scene/blocks";
+import type { Shown } from "../scene/models";
+import type { Stage } from "../scene/stage";
+import type { Store } from "../state/store";
+import { choose, scaleOf, suffices, type Choice } from "./choose";
+import { Sources, type Grid } from "./sources";
+import { seen } from "./visible";
+
+const REST = 120; // milliseconds without a frame
+const MOST_BLOCKS = 500;
+const AT_ONCE = 6; // as many as a browser opens connections
+
+/** Values on the screen. */
+interface Kept {
+  patch: Patch;
+  shown: Shown;
+  row: number;
+  fine: boolean;
+  wanted: number; // the last round that wanted it
+}
+
+export class Detail {
+  readonly #queue: Queue;
+  readonly #sources: Sources;
+  #kept = new Map<string, Kept>();
+  #none = new Set<string>(); // that nobody has
+  #scales = new Map<string, number>();
+  #round = 0;
+  #timer = 0;
+
+  constructor(
+    private readonly stage: Stage,
+    private readonly store: Store,
+    service: Service,
+  ) {
+    this.#sources = new Sources(service);
+    this.#queue = new Queue(AT_ONCE, (running, waiting) => {
+      const names = [...new Set(running.map((key) => key.split("|")[1]))];
+      store.dispatch({ type: "traffic", traffic: { running: names, waiting } });
+    });
+    stage.onFrame(() => this.#later(REST));
+    store.subscribe(({ figures }) => figures, () => this.#forget());
+  }
+
+  /** What stands for full brightness in a block of the main figure; null while its values are not there. */
+  scale(block: string): number | null {
+    const [main] = this.stage.models.shown;
+    const row = main?.figure.layout.row(block) ?? null;
+    return row === null ? null : (this.#scales.get(keyOf(main, row, false)) ?? null);
+  }
+
+  /** The value of a cell, if it is on the screen in full detail. */
+  value(shown: Shown, row: number, [i, j, k]: readonly number[]): number | undefined {
+    for (const fine of [true, false]) {
+      const patch = this.#kept.get(keyOf(shown, row, fine))?.patch;
+      if (!patch || k > 0 || patch.factors[0] > 1 || patch.factors[1] > 1) continue;
+      const { part, start, width } = patch;
+      if (i >= part.i0 && j >= part.j0 && i < part.i1 && j < part.j1) return this.stage.heap.get(start + (j - part.j0) * width + i - part.i0);
+    }
+    return undefined;
+  }
+
+  #later(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = window.setTimeout(() => this.#look(), this.#kept.size ? milliseconds : 0);
+  }
+
+  #look(): void {
+    this.#round++;
+    const jobs: Job[] = [];
+    for (const { shown, row, visible, pixelsPerCell } of seen(this.stage, this.store.state.viewport).slice(0, MOST_BLOCKS))
+      for (const choice of choose(shown.figure.layout.cellsOf(row), visible, pixelsPerCell)) {
+        const job = this.#job(shown, row, choice);
+        if (job) jobs.push(job);
+      }
+    this.#queue.want(jobs);
+  }
+
+  /** null where what is wanted is there, or nowhere. */
+  #job(shown: Shown, row: number, choice: Choice): Job | null {
+    const key = keyOf(shown, row, choice.fine);
+    if (this.#none.has(key)) return null;
+    const kept = this.#kept.get(key);
+    if (kept) kept.wanted = this.#round;
+    if (kept && suffices(kept.patch, choice)) return null;
+    const { part, factor } = choice;
+    return {
+      key: `${key}|${Object.values(part).join()}|${factor}`,
+      run: async (signal) => {
+        const grid = await this.#sources.read(shown.figure, row, choice, signal);
+        if (signal.aborted) return;
+        if (grid) this.#keep(key, shown, row, choice, grid);
+        else this.#none.add(key);
+      },
+    };
+  }
+
+  #keep(key: string, shown: Shown, row: number, { part, fine }: Choice, grid: Grid): void {
+    this.#drop(key);
+    let start = this.stage.heap.put(grid.values);
+    for (const [oldest, kept] of [...this.#kept].sort(([, a], [, b]) => a.wanted - b.wanted)) {
+      if (start !== null || kept.wanted === this.#round) break;
+      this.#drop(oldest);
+      start = this.stage.heap.put(grid.values);
+    }
+    if (start === null) return;
+    const covered = grid.factors[0] === 1 && grid.factors[1] === 1 && !fine ? { i0: 0, j0: 0, i1: grid.width, j1: grid.height } : part;
+    const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: covered };
+    this.#kept.set(key, { patch, shown, row, fine, wanted: this.#round });
+    const slab = shown.blocks.slabOf(row);
+    slab.show(row, patch, fine);
+    if (!fine) {
+      this.#scales.set(key, scaleOf(grid.values));
+      slab.scale(row, this.#scales.get(key)!);
+    }
+    this.stage.invalidate();
+  }
+
+  #drop(key: string): void {
+    const kept = this.#kept.get(key);
+    if (!kept) return;
+    this.#kept.delete(key);
+    this.stage.heap.drop(kept.patch.start, kept.patch.width * kept.patch.height);
+    kept.shown.blocks.slabOf(kept.row).show(kept.row, null, kept.fine);
+  }
+
+  /** Values of figures that are gone. */
+  #forget(): void {
+    const there = new Set(this.stage.models.shown.map(({ blocks }) => blocks));
+    for (const [key, { shown }] of this.#kept) if (!there.has(shown.blocks)) this.#drop(key);
+    this.#none.clear();
+  }
+}
+
+function keyOf({ figure }: Shown, row: number, fine: boolean): string {
+  return `${figure.key}|${figure.layout.id(row)}|${fine ? "fine" : "all"}`;
+}

@@ -1,0 +1,95 @@
+/** Reads a block's values: from a small trace's file, from small tensors that are kept whole, or by slices. */
+
+import type { Config, Service, Values } from "../api/service";
+import { decode } from "../api/numbers";
+import type { File } from "../api/safetensors";
+import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
+import { sourceOf, type Figure } from "../state/state";
+import type { Choice } from "./choose";
+
+const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
+const SMALL_TENSOR = 1 << 16; // values of a tensor that comes whole, and is cut here
+const SMALL_MODEL = 1 << 20; // parameters of a model whose weights come whole
+const READ = 1 << 20; // values that the server may have to look at for one answer
+
+export interface Grid {
+  values: Float32Array; // row by row
+  width: number;
+  height: number;
+  factors: [number, number]; // cells that a value stands for, in x and y
+}
+
+export class Sources {
+  #files = new Map<string, Promise<File>>();
+  #tensors = new Map<string, Promise<Values>>();
+
+  constructor(private readonly service: Service) {}
+
+  /** null where nobody has this block's values. */
+  async read(figure: Figure, row: number, choice: Choice, signal: AbortSignal): Promise<Grid | null> {
+    const place = figure.layout.place(row);
+    const source = place && sourceOf(figure, place.name);
+    if (!place || !source) return null;
+    const cells = figure.layout.cellsOf(row);
+    const whole = await this.#whole(figure, source, place.name);
+    if (!whole) return this.#slice(source, place, choice, signal);
+    return { values: gather(whole.values, whole.shape, place.index, cells), width: cells[0], height: cells[1], factors: [1, 1] };
+  }
+
+  /** A tensor that is small enough to be kept whole. It is not cancelled: others want it, too. */
+  async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
+    const { trace } = figure;
+    const fact = trace?.tensors?.[name];
+    if (fact && sum(trace.tensors!) <= SMALL_FILE) return this.#fromFile(trace.id, name);
+    const small = fact ? fact.shape.reduce((a, b) => a * b, 1) <= SMALL_TENSOR : parameters(figure.layout.config) <= SMALL_MODEL;
+    if (!small) return null;
+    return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
+  }
+
+  async #fromFile(trace: string, name: string): Promise<Values> {
+    const file = await keep(this.#files, trace, 4, () => this.service.traceFile(trace));
+    const { dtype, shape } = file.entries.get(name)!;
+    return { values: decode(file.bytes(name).slice().buffer, dtype), shape, factors: [] };
+  }
+
+  async #slice(source: string, { name, index }: Place, { part, factor }: Choice, signal: AbortSignal): Promise<Grid> {
+    const axes = axesOf(index);
+    const step = stepOf((part.i1 - part.i0) * (part.j1 - part.j0), factor);
+    const most = Math.ceil((part.i1 - part.i0) / factor) * Math.ceil((part.j1 - part.j0) / factor);
+    const query = { slice: sliceOf(index, part, step), dtype: "float16", max_cells: String(most) };
+    const { values, shape, factors } = await this.service.values(source, name, query, signal);
+    const of = (axis: "i" | "j", list: number[], none: number): number => list.at(axes.indexOf(axis) - axes.length) ?? none;
+    const [width, height] = [axes.includes("i") ? of("i", shape, 1) : 1, axes.includes("j") ? of("j", shape, 1) : 1];
+    const across = axes.includes("i") ? of("i", factors, 1) : 1;
+    const down = axes.includes("j") ? of("j", factors, 1) : 1;
+    const turned = axes[0] === "i" && axes.length === 2 ? transpose(values, width, height) : values;
+    return { values: turned, width, height, factors: [across * step, down * step] };
+  }
+}
+
+/** A power of two: where the server would have to look at very many cells, only each such is looked at. */
+export function stepOf(cells: number, factor: number): number {
+  let step = 1;
+  while (cells / step ** 2 > READ && step < factor) step *= 2;
+  return step;
+}
+
+/** About as many as a model of these sizes has. */
+function parameters({ n_layer, n_embd, vocab_size }: Config): number {
+  return 12 * n_layer * n_embd ** 2 + 2 * vocab_size * n_embd;
+}
+
+function sum(tensors: Record<string, { bytes: number }>): number {
+  return Object.values(tensors).reduce((total, { bytes }) => total + bytes, 0);
+}
+
+/** The value of a key, made once; only the last `most` are kept, and none that failed. */
+function keep<T>(kept: Map<string, Promise<T>>, key: string, most: number, make: () => Promise<T>): Promise<T> {
+  const known = kept.get(key);
+  if (known) return known;
+  const made = make();
+  kept.set(key, made);
+  made.catch(() => kept.delete(key));
+  if (kept.size > most) kept.delete(kept.keys().next().value!);
+  return made;
+}

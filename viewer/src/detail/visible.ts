@@ -1,0 +1,99 @@
+/** What of each block is in the window, and how large: what decides about its level of detail. */
+
+import type { Layout } from "../layout/layout";
+import { whole, type Rect } from "../layout/place";
+import type { Shown } from "../scene/models";
+import type { Stage } from "../scene/stage";
+
+export interface Seen {
+  shown: Shown;
+  row: number;
+  visible: Rect; // in cells
+  pixelsPerCell: number;
+  area: number; // in pixels
+}
+
+const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is seen
+const SMALLEST = { side: 1.2, area: 250 }; // pixels, below which a block's cells tell nothing
+
+/** The blocks in view that are large enough, the largest first. */
+export function seen(stage: Stage, viewport: { width: number; height: number }): Seen[] {
+  const found: Seen[] = [];
+  for (const shown of stage.models.shown) {
+    if (cellsIn(shown.figure.layout) <= SMALL_FIGURE) found.push(...everything(shown));
+    else found.push(...inWindow(stage, shown, viewport));
+  }
+  return found.sort((a, b) => b.area - a.area);
+}
+
+function everything(shown: Shown): Seen[] {
+  const { layout } = shown.figure;
+  return Array.from({ length: layout.count }, (_, row) => {
+    const cells = layout.cellsOf(row);
+    return { shown, row, visible: whole(cells), pixelsPerCell: 1, area: cells[0] * cells[1] };
+  });
+}
+
+function cellsIn({ count, cells }: Layout): number {
+  let total = 0;
+  for (let row = 0; row < count && total <= SMALL_FIGURE; row++) total += cells[3 * row] * cells[3 * row + 1];
+  return total;
+}
+
+function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height: number }): Seen[] {
+  const found: Seen[] = [];
+  for (const { span, box } of shown.blocks.slabs) {
+    const depth = shown.depths.get(shown.blocks.slabOf(span.start));
+    if (!depth?.inView) continue;
+    const longest = Math.max(...[0, 1].map((axis) => box.max[axis] - box.min[axis]));
+    if (longest * stage.pixelsAt(Math.max(depth.min, stage.camera.distance * 0.01)) < 24) continue;
+    for (let row = span.start; row < span.end; row++) {
+      const one = look(stage, shown, row, viewport);
+      if (one) found.push(one);
+    }
+  }
+  return found;
+}
+
+function look(stage: Stage, shown: Shown, row: number, { width, height }: { width: number; height: number }): Seen | null {
+  const { layout } = shown.figure;
+  const { min, max } = layout.box(row);
+  const corners = [[min[0], min[1]], [max[0], min[1]], [min[0], max[1]], [max[0], max[1]]].map(([x, y]) =>
+    stage.project(shown.pose.point([x, y, max[2]])),
+  );
+  const nearest = Math.min(...corners.map(({ depth }) => depth));
+  const behind = nearest <= 0;
+  const [xs, ys] = [corners.map(({ x }) => x), corners.map(({ y }) => y)];
+  const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+  if (!behind && (right < 0 || bottom < 0 || left > width || top > height)) return null;
+  const visible = partInView(stage, shown, row, width, height);
+  if (!visible) return null;
+  const unit = stage.pixelsAt(Math.max(nearest, stage.camera.distance * 0.3));
+  const pixelsPerCell = unit * shown.layoutCell;
+  const [across, down] = [(visible.i1 - visible.i0) * pixelsPerCell, (visible.j1 - visible.j0) * pixelsPerCell];
+  const area = across * down;
+  if (Math.min(across, down) < SMALLEST.side || area < SMALLEST.area) return null;
+  return { shown, row, visible, pixelsPerCell, area };
+}
+
+/** The cells of a block's front between the window's corners; all of them where the window sees past its plane. */
+function partInView(stage: Stage, { figure: { layout }, pose, layoutCell }: Shown, row: number, width: number, height: number): Rect | null {
+  const { min, max } = layout.box(row);
+  const [cx, cy] = layout.cellsOf(row);
+  const hits = [[0, 0], [width, 0], [0, height], [width, height]].map(([x, y]) => {
+    const ray = stage.ray(x, y);
+    const [origin, direction] = [pose.unpoint(ray.origin), pose.unturn(ray.direction)];
+    const t = (max[2] - origin[2]) / direction[2];
+    return t > 0 && Number.isFinite(t) ? [(origin[0] + t * direction[0] - min[0]) / layoutCell, (origin[1] + t * direction[1] - min[1]) / layoutCell] : null;
+  });
+  if (hits.includes(null)) return { i0: 0, j0: 0, i1: cx, j1: cy };
+  const [is, js] = [hits.map((at) => at![0]), hits.map((at) => at![1])];
+  const clip = (n: number, most: number): number => Math.max(0, Math.min(most, n));
+  const part = {
+    i0: clip(Math.floor(Math.min(...is)), cx),
+    j0: clip(Math.floor(Math.min(...js)), cy),
+    i1: clip(Math.ceil(Math.max(...is)), cx),
+    j1: clip(Math.ceil(Math.max(...js)), cy),
+  };
+  return part.i0 < part.i1 && part.j0 < part.j1 ? part : null;
+}

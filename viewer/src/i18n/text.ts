@@ -1,0 +1,52 @@
+/** Every text that people read, in their language: `t("run")`, `t("tokens.count", { n: 11 })`. */
+
+import en from "../../locales/en.json";
+import zhHant from "../../locales/zh-Hant.json";
+
+export type Key = keyof typeof en;
+
+export const LANGUAGES = { en: "English", "zh-Hant": "繁體中文" } as const;
+export type Language = keyof typeof LANGUAGES;
+
+const TEXTS: Record<Language, Partial<Record<Key, string>>> = { en, "zh-Hant": zhHant };
+let language: Language = "en";
+
+export function use(chosen: Language): void {
+  language = chosen;
+  document.documentElement.lang = chosen;
+}
+
+export function used(): Language {
+  return language;
+}
+
+/** What was chosen, or what the browser prefers of what there is. */
+export function preferred(chosen: string | null, browser: readonly string[] = navigator.languages): Language {
+  if (chosen && chosen in LANGUAGES) return chosen as Language;
+  for (const tag of browser) {
+    if (/^zh\b/i.test(tag)) return "zh-Hant";
+    if (/^en\b/i.test(tag)) return "en";
+  }
+  return "en";
+}
+
+export function t(key: Key, values: Record<string, string | number> = {}): string {
+  const text = TEXTS[language][key] ?? en[key];
+  return text.replace(/\{(\w+)\}/g, (whole, name: string) => (name in values ? String(values[name]) : whole));
+}
+
+/** A text whose key is made up, such as a block's name; the fallback where there is none. */
+export function maybe(key: string, fallback: string): string {
+  return key in en ? t(key as Key) : fallback;
+}
+
+export function number(value: number, digits = 0): string {
+  return value.toLocaleString(language, { maximumFractionDigits: digits });
+}
+
+/** A value of a cell: short, with a proper minus. */
+export function cellValue(value: number | null): string {
+  if (value === null) return "−∞";
+  const text = Math.abs(value) >= 1e-4 || value === 0 ? String(Number(value.toPrecision(6))) : value.toExponential(4);
+  return text.replace(/-/g, "−");
+}

@@ -1,0 +1,52 @@
+/** Puts the viewer together: the state in the middle, what loads on one side, what draws on the other. */
+
+import { Client } from "./api/client";
+import { Service } from "./api/service";
+import { Detail } from "./detail/detail";
+import { preferred, t, use } from "./i18n/text";
+import { mountPanels } from "./panels/registry";
+import { watchPointer } from "./picking/pointer";
+import { Overlay } from "./scene/overlay";
+import { Rig } from "./scene/rig";
+import { Stage } from "./scene/stage";
+import { explainCells } from "./session/explain";
+import { Session } from "./session/session";
+import { fromHash, toHash } from "./state/address";
+import { initial } from "./state/state";
+import { Store } from "./state/store";
+
+function start(): void {
+  const store = new Store(initial(fromHash(location.hash)));
+  const client = new Client("", (trouble) => store.dispatch({ type: "trouble", trouble }));
+  client.received = (bytes) => store.dispatch({ type: "traffic", traffic: { bytes: store.state.traffic.bytes + bytes } });
+  const service = new Service(client);
+  new Session(service, store).start(); // asks while the graphics get ready
+  const picture = document.getElementById("picture") as HTMLCanvasElement;
+  const stage = new Stage(picture, store);
+  const detail = new Detail(stage, store, service);
+  new Rig(stage, store);
+  new Overlay(document.getElementById("overlay") as HTMLCanvasElement, stage, store);
+  watchPointer(stage, store);
+  explainCells(store, service, stage, detail);
+  const app = { store, service, stage, detail };
+  store.subscribe(({ view }) => view.language, (chosen) => {
+    use(preferred(chosen));
+    picture.setAttribute("aria-label", t("picture"));
+    mountPanels(app);
+  });
+  keepAddress(store);
+  Object.assign(window, { cutaway: app }); // for the console, and for tests
+}
+
+/** The address always tells what is seen; an address that is typed or gone back to is followed. */
+function keepAddress(store: Store): void {
+  let timer = 0;
+  const write = (): void => history.replaceState(null, "", `#${toHash(store.state.view)}`);
+  store.subscribe(({ view }) => view, () => {
+    clearTimeout(timer);
+    timer = window.setTimeout(write, 200);
+  });
+  addEventListener("hashchange", () => store.dispatch({ type: "view", change: fromHash(location.hash) }));
+}
+
+start();

@@ -1,0 +1,64 @@
+/** The cell in question: its value, how it was computed, and the cells that it was computed from, to be followed. */
+
+import { cellValue, maybe, number, t } from "../i18n/text";
+import { patternOf } from "../layout/layout";
+import type { State, Told } from "../state/state";
+import type { Readable } from "../state/store";
+import type { CellAt } from "../state/view";
+import { button, el } from "./dom";
+import type { Panel } from "./panel";
+
+export const cell: Panel = {
+  id: "cell",
+  place: "over",
+  title: "cell",
+  mount(root, { store }) {
+    const card = el("div", { class: "card", hidden: true, "aria-live": "polite" });
+    root.append(card);
+    const show = (): void => {
+      const { told } = store.state;
+      card.hidden = told === null;
+      if (told) card.replaceChildren(...parts(told, store));
+    };
+    store.subscribe((state) => state.told, show);
+    store.subscribe(({ view }) => view.pinned, show);
+  },
+};
+
+function parts(told: Told, store: Readable): (HTMLElement | string)[] {
+  const { state } = store;
+  const pinned = state.view.pinned.length;
+  const head = el("div", { class: "card-head" }, el("strong", {}, blockName(state, told.at)));
+  if (pinned > 1) head.append(button(t("back"), () => store.dispatch({ type: "back" })));
+  if (pinned) head.append(button("×", () => store.dispatch({ type: "clear" }), { "aria-label": t("close"), class: "quiet" }));
+  const place = el("code", { class: "place" }, `${told.at.block} [${told.at.cell.join(", ")}]`);
+  const value = el("output", { class: "value" }, told.value === undefined ? "…" : cellValue(told.value));
+  const { explanation, message } = told;
+  return [
+    head,
+    place,
+    value,
+    ...(message ? [el("p", { class: "wrong" }, message)] : []),
+    ...(explanation ? [el("p", { class: "formula" }, explanation.formula.text)] : []),
+    ...(explanation && pinned ? operands(told, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
+  ];
+}
+
+function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
+  const { operands: list, total } = explanation!;
+  if (!list.length) return [];
+  const rows = list.slice(0, 24).map(({ block, cell, value }) => {
+    const to: CellAt = { figure: at.figure, block, cell: cell as CellAt["cell"] };
+    const follow = button("", () => store.dispatch({ type: "follow", at: to }), { class: "operand" });
+    follow.append(el("span", {}, `${block} [${cell.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
+    return el("li", {}, follow);
+  });
+  return [el("small", {}, t("operands", { n: number(total), shown: rows.length })), el("ul", { class: "operands" }, ...rows)];
+}
+
+function blockName({ figures }: State, { figure, block }: CellAt): string {
+  const layout = figures[figure]?.layout;
+  const row = layout?.row(block) ?? null;
+  const name = row === null ? "" : layout.kindAt(row).name;
+  return maybe(`block.${patternOf(block).replace(/^.*\}\./, "")}`, name || block);
+}

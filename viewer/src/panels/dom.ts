@@ -1,0 +1,31 @@
+/** A few words for making elements, so that panels read like what they show. */
+
+type Attributes = Record<string, string | number | boolean | ((event: Event) => void) | null | undefined>;
+type Child = Node | string | null | undefined | false;
+
+/** `el("button", { class: "primary", onclick: run }, "Run")`; attributes that are null or false are left out. */
+export function el<T extends keyof HTMLElementTagNameMap>(tag: T, attributes: Attributes = {}, ...children: Child[]): HTMLElementTagNameMap[T] {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(name.replace(/^on/, ""), value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, String(value));
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+/** A labelled control. */
+export function field(label: string, control: HTMLElement, note?: string): HTMLLabelElement {
+  return el("label", { class: "field" }, el("span", {}, label), control, note ? el("small", {}, note) : null);
+}
+
+export function select(options: readonly (readonly [string, string])[], value: string, change: (value: string) => void): HTMLSelectElement {
+  const made = el("select", { onchange: () => change(made.value) });
+  made.append(...options.map(([id, text]) => el("option", { value: id, selected: id === value }, text)));
+  return made;
+}
+
+export function button(text: string, click: () => void, attributes: Attributes = {}): HTMLButtonElement {
+  return el("button", { type: "button", onclick: click, ...attributes }, text);
+}

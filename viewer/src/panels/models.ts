@@ -1,0 +1,45 @@
+/** Which model is shown. */
+
+import { t, number } from "../i18n/text";
+import { refText } from "../state/address";
+import { NANO, type View } from "../state/view";
+import type { Model } from "../api/service";
+import { el, select } from "./dom";
+import type { Panel } from "./panel";
+
+const AT_ONCE = 2e9; // parameters of a model that computes a few tokens while one waits
+
+export const models: Panel = {
+  id: "models",
+  place: "bar",
+  title: "models",
+  mount(root, { store }) {
+    const brand = el("a", { class: "brand", href: "/", title: t("home") }, el("span", { class: "mark", "aria-hidden": "true" }), "Cutaway");
+    const picker = el("div", { class: "picker" });
+    const size = el("span", { class: "size" });
+    root.append(brand, picker, size);
+    const show = (): void => {
+      const { models: known, view, figures } = store.state;
+      const chosen = refText(view.model);
+      const options = known.map((model): [string, string] => [model.id, model.name]);
+      if (!options.some(([id]) => id === chosen)) options.unshift([chosen, typeof view.model === "string" ? chosen : t("own")]);
+      const list = select(options, chosen, (id) => store.dispatch({ type: "show", change: opening(known.find((m) => m.id === id)!) }));
+      list.setAttribute("aria-label", t("model"));
+      picker.replaceChildren(list);
+      const parameters = figures[0]?.model?.parameters.total;
+      size.textContent = parameters ? t("parameters", { n: number(parameters) }) : "";
+    };
+    store.subscribe((state) => state.models, show);
+    store.subscribe((state) => state.figures[0], show);
+    store.subscribe(({ view }) => view.model, show);
+  },
+};
+
+/** How a model is first seen: with values where they take no more than a moment. */
+export function opening(model: Model): Partial<View> {
+  if (model.id === NANO.model) return { ...NANO, tokens: null };
+  const { kind } = model.vocabulary;
+  const prompt: View["prompt"] = kind === "gpt2" ? { text: t("prompt.first") } : kind === "letters" ? { text: "A" } : { tokens: [0, 1, 2, 3] };
+  const generate = { ...NANO.generate, max_new_tokens: 1 };
+  return { model: model.id, traced: model.parameters.total <= AT_ONCE, prompt, generate, tokens: null };
+}

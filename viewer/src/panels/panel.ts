@@ -1,0 +1,24 @@
+/** What a panel is: a part of the page that shows some of the state and dispatches actions. */
+
+import type { Service } from "../api/service";
+import type { Detail } from "../detail/detail";
+import type { Stage } from "../scene/stage";
+import type { Readable } from "../state/store";
+import type { Key } from "../i18n/text";
+
+/** What a panel may use. It reads `store.state`, subscribes and dispatches; the rest is for what only they know. */
+export interface App {
+  store: Readable;
+  service: Service;
+  stage: Stage;
+  detail: Detail;
+}
+
+export interface Panel {
+  id: string;
+  /** bar: the line above; side: a section that folds, in order; over: on top of the picture. */
+  place: "bar" | "side" | "over";
+  title: Key; // of the section, and its name for screen readers
+  open?: boolean; // whether a section of the side is unfolded at first
+  mount(root: HTMLElement, app: App): void; // called again, with an empty root, when the language changes
+}

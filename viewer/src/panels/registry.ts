@@ -1,0 +1,44 @@
+/** Every panel, in the order in which they are on the page. A new one is a module here and a line in this list. */
+
+import { cell } from "./cell";
+import { display } from "./display";
+import { input } from "./input";
+import { language } from "./language";
+import { models } from "./models";
+import { output } from "./output";
+import type { App, Panel } from "./panel";
+import type { Store } from "../state/store";
+import { status } from "./status";
+import { el } from "./dom";
+import { t } from "../i18n/text";
+import { traffic } from "./traffic";
+
+export const panels: Panel[] = [models, language, input, output, display, traffic, status, cell];
+
+let mounted: { end(): void } | null = null;
+
+/** Puts the panels on the page; again whenever the language changes. */
+export function mountPanels(app: Omit<App, "store"> & { store: Store }): void {
+  mounted?.end();
+  const store = app.store.scope();
+  mounted = store;
+  const roots = { bar: byId("bar"), side: byId("side"), over: byId("over") };
+  for (const root of Object.values(roots)) root.replaceChildren();
+  for (const panel of panels) {
+    const inside = el("div", { class: `panel-body ${panel.id}` });
+    if (panel.place === "side") {
+      const section = el("details", { class: "panel", id: `panel-${panel.id}`, open: panel.open ?? true });
+      section.append(el("summary", {}, t(panel.title)), inside);
+      roots.side.append(section);
+    } else {
+      inside.setAttribute("role", "group");
+      inside.setAttribute("aria-label", t(panel.title));
+      roots[panel.place].append(inside);
+    }
+    panel.mount(inside, { ...app, store });
+  }
+}
+
+function byId(id: string): HTMLElement {
+  return document.getElementById(id)!;
+}

@@ -1,0 +1,73 @@
+/** Cameras as numbers: where one stands, and which one sees all of a box. */
+
+import type { Box } from "../layout/layout";
+import type { Camera } from "../state/view";
+import type { Point } from "./pose";
+
+export const FIELD_OF_VIEW = (32 * Math.PI) / 180; // of the window's height
+const HOME = { azimuth: -0.22, elevation: 0.24 };
+const MARGIN = 1.08;
+
+export interface Basis {
+  right: Point;
+  up: Point;
+  back: Point; // from the target to the camera
+}
+
+export function basis({ azimuth, elevation }: Pick<Camera, "azimuth" | "elevation">): Basis {
+  const [sa, ca, se, ce] = [Math.sin(azimuth), Math.cos(azimuth), Math.sin(elevation), Math.cos(elevation)];
+  return { right: [ca, 0, -sa], up: [-sa * se, ce, -ca * se], back: [sa * ce, se, ca * ce] };
+}
+
+export const dot = (a: Point, b: Point): number => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+
+export function along(from: Point, direction: Point, by: number): Point {
+  return [from[0] + by * direction[0], from[1] + by * direction[1], from[2] + by * direction[2]];
+}
+
+export function eye(camera: Camera): Point {
+  return along(camera.target, basis(camera).back, camera.distance);
+}
+
+/** The camera, from that side, in whose window of this width by height a box is as large as it can be. */
+export function framing(box: Box, aspect: number, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
+  const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => box.min.map((low, axis) => (n & (1 << axis) ? box.max[axis] : low)) as Point);
+  const target = box.min.map((low, axis) => (low + box.max[axis]) / 2) as Point;
+  const distance = Math.max(...box.max.map((high, axis) => high - box.min[axis])) * 2 || 1;
+  let camera: Camera = { target, distance, azimuth: side.azimuth, elevation: side.elevation };
+  for (let n = 0; n < 12; n++) camera = fit(camera, corners, aspect);
+  return camera;
+}
+
+/** A step nearer to where these points fill the window: perspective makes what is nearer larger, so it takes some. */
+function fit(camera: Camera, points: Point[], aspect: number): Camera {
+  const { right, up, back } = basis(camera);
+  const slope = Math.tan(FIELD_OF_VIEW / 2);
+  const from = eye(camera);
+  const seen = points.map((point) => {
+    const at = point.map((x, axis) => x - from[axis]) as Point;
+    const depth = Math.max(-dot(at, back), camera.distance * 0.05) * slope;
+    return [dot(at, right) / (depth * aspect), dot(at, up) / depth];
+  });
+  const [xs, ys] = [seen.map(([x]) => x), seen.map(([, y]) => y)];
+  const middle = (of: number[]): number => (Math.max(...of) + Math.min(...of)) / 2;
+  const half = (of: number[]): number => (Math.max(...of) - Math.min(...of)) / 2;
+  const unit = slope * camera.distance;
+  const target = along(along(camera.target, right, middle(xs) * unit * aspect), up, middle(ys) * unit);
+  return { ...camera, target, distance: camera.distance * Math.max(half(xs), half(ys), 1e-6) * MARGIN };
+}
+
+/** Between two cameras, t from 0 to 1; distances by their logarithm, and out on the way when it is far. */
+export function between(a: Camera, b: Camera, t: number): Camera {
+  const ease = t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2;
+  const mix = (x: number, y: number): number => x + (y - x) * ease;
+  const apart = Math.hypot(...a.target.map((x, axis) => x - b.target[axis]));
+  const hop = Math.max(0, Math.log(Math.max(apart, 1e-9) / (2 * Math.max(a.distance, b.distance)))) + 0;
+  const arc = hop * 4 * ease * (1 - ease);
+  return {
+    target: [mix(a.target[0], b.target[0]), mix(a.target[1], b.target[1]), mix(a.target[2], b.target[2])],
+    distance: Math.exp(mix(Math.log(a.distance), Math.log(b.distance)) + arc),
+    azimuth: mix(a.azimuth, b.azimuth),
+    elevation: mix(a.elevation, b.elevation),
+  };
+}

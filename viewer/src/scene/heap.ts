@@ -1,0 +1,66 @@
+/** One texture that holds the values of everything near: each block's cells have a run of texels in it. */
+
+import { DataTexture, FloatType, RGBAFormat } from "three";
+
+/** Values in a row of the texture: four in each texel, as three.js wants it for updating parts. */
+export const ROW = 4096;
+
+/** Hands out runs of a line of texels, the first that is long enough. */
+export class Runs {
+  #free: { start: number; end: number }[];
+
+  constructor(size: number) {
+    this.#free = [{ start: 0, end: size }];
+  }
+
+  /** The start of a run of this length; null where no free run is long enough. */
+  take(length: number): number | null {
+    const n = this.#free.findIndex((run) => run.end - run.start >= length);
+    if (n < 0) return null;
+    const run = this.#free[n];
+    const { start } = run;
+    run.start += length;
+    if (run.start === run.end) this.#free.splice(n, 1);
+    return start;
+  }
+
+  give(start: number, length: number): void {
+    const end = start + length;
+    let n = this.#free.findIndex((run) => run.start >= end);
+    if (n < 0) n = this.#free.length;
+    this.#free.splice(n, 0, { start, end });
+    if (this.#free[n + 1]?.start === end) this.#free[n].end = this.#free.splice(n + 1, 1)[0].end;
+    if (n > 0 && this.#free[n - 1].end === start) this.#free[n - 1].end = this.#free.splice(n, 1)[0].end;
+  }
+}
+
+export class Heap {
+  readonly texture: DataTexture;
+  #runs: Runs;
+  #texels: Float32Array<ArrayBuffer>;
+
+  constructor(rows = 1024) {
+    this.#texels = new Float32Array(ROW * rows);
+    this.#runs = new Runs(this.#texels.length);
+    this.texture = new DataTexture(this.#texels, ROW / 4, rows, RGBAFormat, FloatType);
+    this.texture.needsUpdate = true;
+  }
+
+  /** Keeps values; tells where, or null where there is no room. */
+  put(values: Float32Array): number | null {
+    const start = this.#runs.take(values.length);
+    if (start === null) return null;
+    this.#texels.set(values, start);
+    for (let at = start - (start % ROW); at < start + values.length; at += ROW) this.texture.addUpdateRange(at, ROW);
+    this.texture.needsUpdate = true;
+    return start;
+  }
+
+  drop(start: number, length: number): void {
+    this.#runs.give(start, length);
+  }
+
+  get(n: number): number {
+    return this.#texels[n];
+  }
+}

@@ -1,0 +1,121 @@
+/** The models of the scene: follows the figures of the state, and knows which layers are in view. */
+
+import type { Scene } from "three";
+
+import type { Box } from "../layout/layout";
+import { unite } from "../layout/layout";
+import type { Figure, State } from "../state/state";
+import type { Store } from "../state/store";
+import type { Flow } from "../state/view";
+import { Blocks, type Materials, type Slab } from "./blocks";
+import { Pose, arrange } from "./pose";
+import type { Stage } from "./stage";
+
+export interface Depth {
+  min: number; // in front of the camera
+  max: number;
+  inView: boolean;
+}
+
+/** A figure, its blocks, and where they stand. */
+export interface Shown {
+  figure: Figure;
+  blocks: Blocks;
+  pose: Pose;
+  layoutCell: number; // side of a cell
+  depths: Map<Slab, Depth>;
+}
+
+export class Models {
+  shown: Shown[] = [];
+
+  constructor(
+    private readonly scene: Scene,
+    private readonly materials: Materials,
+    private readonly store: Store,
+  ) {
+    store.subscribe((state) => state.figures, () => this.#follow());
+    store.subscribe(flowOf, () => this.#arrange());
+  }
+
+  get flow(): Flow {
+    return flowOf(this.store.state);
+  }
+
+  /** The corners of all models, in the scene. */
+  bounds(): Box | null {
+    return this.shown.length ? unite(this.shown.map(({ figure, pose }) => pose.box(figure.layout.bounds))) : null;
+  }
+
+  emphasise(ids: string[]): void {
+    const [main] = this.shown;
+    main?.blocks.emphasise(ids.map((id) => main.figure.layout.row(id)).filter((row) => row !== null));
+  }
+
+  /** Which layers are in view, and how far away; over all of them, the nearest and the farthest. */
+  measure(stage: Stage): { nearest: number; farthest: number } {
+    const { width, height } = this.store.state.viewport;
+    let [nearest, farthest] = [Infinity, 0];
+    for (const { blocks, pose, depths } of this.shown)
+      for (const slab of blocks.slabs) {
+        const depth = depthOf(pose.box(slab.box), stage, width, height);
+        depths.set(slab, depth);
+        if (!depth.inView) continue;
+        nearest = Math.min(nearest, depth.min);
+        farthest = Math.max(farthest, depth.max);
+      }
+    return { nearest: nearest === Infinity ? 0 : nearest, farthest };
+  }
+
+  #follow(): void {
+    const { figures } = this.store.state;
+    const old = this.shown;
+    this.shown = figures.map((figure) => {
+      const known = old.find((shown) => shown.figure.key === figure.key);
+      if (known) return { ...known, figure };
+      const blocks = new Blocks(figure.layout, this.materials);
+      this.scene.add(blocks.group);
+      return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.facts.cell ?? 1.5, depths: new Map() };
+    });
+    for (const { blocks } of old)
+      if (!this.shown.some((shown) => shown.blocks === blocks)) {
+        this.scene.remove(blocks.group);
+        blocks.dispose();
+      }
+    this.#arrange();
+    this.emphasise(this.store.state.highlight?.blocks ?? []);
+  }
+
+  #arrange(): void {
+    const poses = arrange(this.shown.map(({ figure }) => figure.layout.bounds), this.flow);
+    this.shown.forEach((shown, n) => {
+      shown.pose = poses[n];
+      shown.blocks.place(shown.pose);
+    });
+  }
+}
+
+/** Where the computation goes: as was chosen, or along the longer side of the window. */
+export function flowOf({ view, viewport }: State): Flow {
+  return view.flow ?? (viewport.width >= viewport.height ? "right" : "down");
+}
+
+function depthOf({ min, max }: Box, stage: Stage, width: number, height: number): Depth {
+  const depth: Depth = { min: Infinity, max: -Infinity, inView: false };
+  const outside = { left: 0, right: 0, above: 0, below: 0, behind: 0 };
+  for (let corner = 0; corner < 8; corner++) {
+    const at = stage.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
+    depth.min = Math.min(depth.min, at.depth);
+    depth.max = Math.max(depth.max, at.depth);
+    if (at.depth <= 0) outside.behind++;
+    else {
+      if (at.x < 0) outside.left++;
+      if (at.x > width) outside.right++;
+      if (at.y < 0) outside.above++;
+      if (at.y > height) outside.below++;
+    }
+  }
+  const inFront = outside.behind === 0; // what reaches behind the camera is drawn rather than judged
+  depth.inView = outside.behind < 8 && !(inFront && [outside.left, outside.right, outside.above, outside.below].includes(8));
+  return depth;
+}

@@ -1,0 +1,180 @@
+/** What is drawn over the picture in two dimensions: names, arrows to operands, outlines of cells. */
+
+import type { Store } from "../state/store";
+import { current } from "../state/state";
+import type { CellAt } from "../state/view";
+import { maybe, t } from "../i18n/text";
+import { refText } from "../state/address";
+import type { Shown } from "./models";
+import type { Point } from "./pose";
+import type { Stage } from "./stage";
+
+const FONT = "system-ui, sans-serif";
+const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8", arrow: "#ffd166" };
+const MOST_ARROWS = 48;
+
+interface Rect {
+  x: number;
+  y: number;
+  w: number;
+  h: number;
+}
+
+export class Overlay {
+  #pen: CanvasRenderingContext2D;
+  #taken: Rect[] = [];
+
+  constructor(
+    readonly canvas: HTMLCanvasElement,
+    private readonly stage: Stage,
+    private readonly store: Store,
+  ) {
+    this.#pen = canvas.getContext("2d")!;
+    stage.onFrame(() => this.draw());
+    store.subscribe((state) => state.told, () => stage.invalidate());
+    store.subscribe(current, () => stage.invalidate());
+    store.subscribe(({ view }) => view.language, () => stage.invalidate());
+  }
+
+  draw(): void {
+    const { width, height } = this.store.state.viewport;
+    const ratio = Math.min(devicePixelRatio, 2);
+    if (this.canvas.width !== width * ratio || this.canvas.height !== height * ratio)
+      Object.assign(this.canvas, { width: width * ratio, height: height * ratio });
+    this.#pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.#pen.clearRect(0, 0, width, height);
+    this.#taken = [];
+    this.#names();
+    this.#operands();
+    for (const at of this.store.state.highlight?.cells ?? []) this.#outline(at, INK.outline, 2);
+    const at = current(this.store.state);
+    if (at) this.#outline(at, INK.title, 2);
+  }
+
+  // ------------------------------------------------------------------------------------------------ names
+
+  #names(): void {
+    for (const shown of this.stage.models.shown) {
+      this.#title(shown);
+      for (const slab of shown.blocks.slabs) {
+        const depth = shown.depths.get(slab);
+        if (!depth?.inView) continue;
+        const { span, box } = slab;
+        if (span.layer >= 0) this.#at(shown, [box.max[0], box.min[1], box.max[2]], t("layer", { n: span.layer }), INK.layer, 12, 60, box.max[1] - box.min[1]);
+        if (shown.layoutCell * this.stage.pixelsAt(Math.max(depth.min, this.stage.camera.distance / 10)) > 0.8) this.#blockNames(shown, span.start, span.end);
+      }
+    }
+  }
+
+  #title(shown: Shown): void {
+    const { figure } = shown;
+    if (this.stage.models.shown.length < 2) return;
+    const { min, max } = shown.pose.box(figure.layout.bounds);
+    this.#text([min[0], max[1], max[2]], figure.model?.name ?? refText(figure.ref), INK.title, 15, 600);
+  }
+
+  #blockNames(shown: Shown, start: number, end: number): void {
+    for (let row = start; row < end; row++) {
+      const kind = shown.figure.layout.kindAt(row);
+      const name = maybe(`block.${kind.id.replace(/^.*\}\./, "")}`, kind.name);
+      if (!name || kind.minor) continue;
+      const { min, max } = shown.figure.layout.box(row);
+      this.#at(shown, [shown.pose.flow === "right" ? max[0] : min[0], min[1], max[2]], name, INK.name, 11, 34, max[1] - min[1], max[0] - min[0]);
+    }
+  }
+
+  /** A text at a point of the layout, if what it names is so many pixels large, in both directions that are given. */
+  #at(shown: Shown, point: Point, text: string, ink: string, size: number, least: number, ...extents: number[]): void {
+    const at = shown.pose.point(point);
+    const unit = this.stage.pixelsAt(this.stage.project(at).depth);
+    if (extents.some((extent, n) => extent * unit < (n ? least / 2 : least))) return;
+    this.#text(at, text, ink, size, 500);
+  }
+
+  #text(point: Point, text: string, ink: string, size: number, weight: number): void {
+    const { x, y, depth } = this.stage.project(point);
+    const { width, height } = this.store.state.viewport;
+    if (depth <= 0 || x < -80 || y < 0 || x > width || y > height + 20) return;
+    this.#pen.font = `${weight} ${size}px ${FONT}`;
+    const rect = { x: x - 2, y: y - size - 6, w: this.#pen.measureText(text).width + 6, h: size + 5 };
+    if (this.#taken.some((other) => overlap(rect, other))) return;
+    this.#taken.push(rect);
+    this.#pen.lineWidth = 3;
+    this.#pen.strokeStyle = "#0b0e14cc";
+    this.#pen.strokeText(text, x, y - 5);
+    this.#pen.fillStyle = ink;
+    this.#pen.fillText(text, x, y - 5);
+  }
+
+  // -------------------------------------------------------------------------------------- cells and arrows
+
+  /** The four corners of a cell's front on the canvas; null where it cannot be seen. */
+  #corners({ figure, block, cell: [i, j] }: CellAt): { x: number; y: number }[] | null {
+    const shown = this.stage.models.shown[figure];
+    const row = shown?.figure.layout.row(block) ?? null;
+    if (row === null) return null;
+    const { min, max } = shown.figure.layout.box(row);
+    const side = shown.layoutCell;
+    const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]].map(([a, b]) =>
+      this.stage.project(shown.pose.point([min[0] + a * side, min[1] + b * side, max[2]])),
+    );
+    return corners.some(({ depth }) => depth <= 0) ? null : corners;
+  }
+
+  #outline(at: CellAt, ink: string, width: number): void {
+    const corners = this.#corners(at);
+    if (!corners) return;
+    this.#pen.beginPath();
+    for (const { x, y } of corners) this.#pen.lineTo(x, y);
+    this.#pen.closePath();
+    this.#pen.lineWidth = width;
+    this.#pen.strokeStyle = ink;
+    this.#pen.stroke();
+  }
+
+  /** From each operand to the cell that is made of it: the larger the operand, the clearer. */
+  #operands(): void {
+    const { told } = this.store.state;
+    const to = told?.explanation && this.#centre(told.at);
+    if (!to) return;
+    const operands = told.explanation!.operands.slice(0, MOST_ARROWS);
+    const largest = Math.max(...operands.map(({ value }) => Math.abs(value ?? 0)), 1e-12);
+    for (const { block, cell, value } of operands.reverse()) {
+      const at = { figure: told.at.figure, block, cell: cell as CellAt["cell"] };
+      const from = this.#centre(at);
+      if (!from) continue;
+      this.#pen.globalAlpha = 0.25 + 0.65 * Math.abs((value ?? 0) / largest);
+      this.#arrow(from, to);
+      this.#outline(at, INK.arrow, 1.25);
+    }
+    this.#pen.globalAlpha = 1;
+  }
+
+  #centre(at: CellAt): { x: number; y: number } | null {
+    const corners = this.#corners(at);
+    return corners && { x: (corners[0].x + corners[2].x) / 2, y: (corners[0].y + corners[2].y) / 2 };
+  }
+
+  #arrow(from: { x: number; y: number }, to: { x: number; y: number }): void {
+    const [dx, dy] = [to.x - from.x, to.y - from.y];
+    const far = Math.hypot(dx, dy);
+    if (far < 4) return;
+    const bend = Math.min(0.18 * far, 60) / far;
+    const middle = { x: (from.x + to.x) / 2 - dy * bend, y: (from.y + to.y) / 2 + dx * bend };
+    const turn = Math.atan2(to.y - middle.y, to.x - middle.x);
+    this.#pen.strokeStyle = this.#pen.fillStyle = INK.arrow;
+    this.#pen.lineWidth = 1.25;
+    this.#pen.beginPath();
+    this.#pen.moveTo(from.x, from.y);
+    this.#pen.quadraticCurveTo(middle.x, middle.y, to.x, to.y);
+    this.#pen.stroke();
+    this.#pen.beginPath();
+    this.#pen.moveTo(to.x, to.y);
+    for (const side of [-0.4, 0.4]) this.#pen.lineTo(to.x - 8 * Math.cos(turn + side), to.y - 8 * Math.sin(turn + side));
+    this.#pen.fill();
+  }
+}
+
+function overlap(a: Rect, b: Rect): boolean {
+  return a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+}

@@ -1,0 +1,58 @@
+/** From a layout's coordinates (x right, y down, z toward the viewer) to the scene's (y up), and back. */
+
+import type { Box } from "../layout/layout";
+import type { Flow } from "../state/view";
+
+export type Point = [number, number, number];
+
+const GAP = 0.06; // between models that stand side by side, of the larger one
+
+/** Where a model stands: its axes are swapped or turned over as the computation flows, then it is moved. */
+export class Pose {
+  constructor(
+    readonly flow: Flow,
+    readonly offset: Point = [0, 0, 0],
+  ) {}
+
+  /** Without the move. */
+  turn([x, y, z]: readonly number[]): Point {
+    return this.flow === "right" ? [y, x, z] : [x, -y, z];
+  }
+
+  point(of: readonly number[]): Point {
+    const [x, y, z] = this.turn(of);
+    return [x + this.offset[0], y + this.offset[1], z + this.offset[2]];
+  }
+
+  /** The way back of `turn`. */
+  unturn(of: readonly number[]): Point {
+    return this.turn(of); // a swap and a mirror are their own inverses
+  }
+
+  unpoint([x, y, z]: readonly number[]): Point {
+    return this.unturn([x - this.offset[0], y - this.offset[1], z - this.offset[2]]);
+  }
+
+  box({ min, max }: Box): Box {
+    const [a, b] = [this.point(min), this.point(max)];
+    const pick = (of: (a: number, b: number) => number): Point => [of(a[0], b[0]), of(a[1], b[1]), of(a[2], b[2])];
+    return { min: pick(Math.min), max: pick(Math.max) };
+  }
+}
+
+/** The first where it is; the others in a row, across the flow, all beginning at the same line. */
+export function arrange(bounds: readonly Box[], flow: Flow): Pose[] {
+  const poses: Pose[] = [];
+  let edge = 0;
+  bounds.forEach((box, n) => {
+    const { min, max } = new Pose(flow).box(box);
+    const axis = flow === "right" ? 1 : 0;
+    const size = max[axis] - min[axis];
+    const gap = n === 0 ? 0 : GAP * Math.max(size, 200);
+    const offset: Point = [0, 0, 0];
+    if (n > 0) offset[axis] = flow === "right" ? edge - gap - max[axis] : edge + gap - min[axis];
+    poses.push(new Pose(flow, offset));
+    edge = (flow === "right" ? min[axis] : max[axis]) + offset[axis];
+  });
+  return poses;
+}

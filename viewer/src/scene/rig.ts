@@ -1,0 +1,158 @@
+/** Moves the camera: by mouse, touch and keyboard, and in flight to where the state says. */
+
+import type { Store } from "../state/store";
+import type { Camera } from "../state/view";
+import { along, basis, between, framing, FIELD_OF_VIEW } from "./framing";
+import type { Stage } from "./stage";
+
+const FLIGHT = 900; // milliseconds
+const STEEPEST = 1.45; // radians from level
+const SPEED = { orbit: 0.006, wheel: 0.0016, key: 60 }; // a pixel, a pixel, pixels a press
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+interface Touch {
+  x: number;
+  y: number;
+}
+
+export class Rig {
+  #goal: Camera | null = null; // what the state had when it was last heard
+  #flight = 0;
+  #down = new Map<number, Touch>();
+  #settled = 0;
+
+  constructor(
+    private readonly stage: Stage,
+    private readonly store: Store,
+  ) {
+    const { canvas } = stage;
+    canvas.addEventListener("pointerdown", (event) => this.#press(event));
+    canvas.addEventListener("pointermove", (event) => this.#drag(event));
+    for (const end of ["pointerup", "pointercancel"] as const) canvas.addEventListener(end, (event) => this.#down.delete(event.pointerId));
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+    store.subscribe(({ view }) => view.camera, (camera) => this.#heard(camera));
+    store.subscribe(({ figures }) => figures, () => this.#home(false));
+    store.subscribe(() => stage.models.flow, () => this.#home(false));
+    store.subscribe(({ viewport }) => viewport, () => this.#home(false));
+  }
+
+  /** Whether the camera is on its way by itself. */
+  get flying(): boolean {
+    return this.#flight !== 0;
+  }
+
+  #heard(camera: Camera | null): void {
+    if (camera === this.#goal && camera) return; // it was moved by hand
+    this.#goal = camera;
+    if (camera) this.#fly(camera);
+    else this.#home(true);
+  }
+
+  /** Where everything is seen, unless the state wants another place. */
+  #home(fly: boolean): void {
+    if (this.store.state.view.camera) return;
+    const box = this.stage.models.bounds();
+    if (!box) return;
+    const { width, height } = this.store.state.viewport;
+    const all = framing(box, width / height);
+    if (fly) this.#fly(all);
+    else this.#put(all);
+  }
+
+  #fly(to: Camera): void {
+    cancelAnimationFrame(this.#flight);
+    this.#flight = 0;
+    const from = this.stage.camera;
+    if (still.matches || this.stage.frames < 2) return this.#put(to);
+    const began = performance.now();
+    const step = (now: number): void => {
+      const t = Math.min((now - began) / FLIGHT, 1);
+      this.#flight = t < 1 ? requestAnimationFrame(step) : 0;
+      this.#put(t < 1 ? between(from, to, Math.max(t, 0)) : to);
+    };
+    this.#flight = requestAnimationFrame(step);
+  }
+
+  #put(camera: Camera): void {
+    this.stage.camera = camera;
+    this.stage.invalidate();
+  }
+
+  /** Moved by hand: at once, and the state is told when it rests. */
+  #move(camera: Camera): void {
+    cancelAnimationFrame(this.#flight);
+    this.#flight = 0;
+    this.#put({ ...camera, elevation: Math.max(-STEEPEST, Math.min(STEEPEST, camera.elevation)) });
+    clearTimeout(this.#settled);
+    this.#settled = window.setTimeout(() => {
+      this.#goal = this.stage.camera;
+      this.store.dispatch({ type: "camera", to: this.#goal });
+    }, 150);
+  }
+
+  orbit(dx: number, dy: number): void {
+    const { camera } = this.stage;
+    this.#move({ ...camera, azimuth: camera.azimuth - dx * SPEED.orbit, elevation: camera.elevation + dy * SPEED.orbit });
+  }
+
+  pan(dx: number, dy: number): void {
+    const { camera } = this.stage;
+    const { right, up } = basis(camera);
+    const unit = 1 / this.stage.pixelsAt(camera.distance);
+    this.#move({ ...camera, target: along(along(camera.target, right, -dx * unit), up, dy * unit) });
+  }
+
+  /** Nearer by a factor below 1, keeping what is under a place of the canvas there. */
+  zoom(factor: number, x: number, y: number): void {
+    const { camera } = this.stage;
+    const { width, height } = this.store.state.viewport;
+    const slope = Math.tan(FIELD_OF_VIEW / 2) * camera.distance;
+    const { right, up } = basis(camera);
+    const [across, above] = [((2 * x) / width - 1) * slope * (width / height), (1 - (2 * y) / height) * slope];
+    const distance = Math.max(camera.distance * factor, 4);
+    const by = 1 - distance / camera.distance;
+    this.#move({ ...camera, distance, target: along(along(camera.target, right, across * by), up, above * by) });
+  }
+
+  #press(event: PointerEvent): void {
+    this.stage.canvas.setPointerCapture(event.pointerId);
+    this.#down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+  }
+
+  /** One finger or the left button pans; the right button, Shift or Ctrl turns; two fingers zoom and turn. */
+  #drag(event: PointerEvent): void {
+    const last = this.#down.get(event.pointerId);
+    if (!last) return;
+    const [dx, dy] = [event.offsetX - last.x, event.offsetY - last.y];
+    const other = [...this.#down].find(([id]) => id !== event.pointerId)?.[1];
+    if (other) {
+      const apart = (at: Touch): number => Math.hypot(at.x - other.x, at.y - other.y) || 1;
+      const now = { x: event.offsetX, y: event.offsetY };
+      this.zoom(apart(last) / apart(now), (now.x + other.x) / 2, (now.y + other.y) / 2);
+      this.orbit(dx / 2, dy / 2);
+    } else if (event.buttons & 2 || event.shiftKey || event.ctrlKey) this.orbit(dx, dy);
+    else if (dx || dy) this.pan(dx, dy);
+    this.#down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+  }
+
+  #wheel(event: WheelEvent): void {
+    event.preventDefault();
+    const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1);
+    this.zoom(Math.exp(Math.max(-300, Math.min(300, pixels)) * SPEED.wheel), event.offsetX, event.offsetY);
+  }
+
+  #key(event: KeyboardEvent): void {
+    const { width, height } = this.store.state.viewport;
+    const [dx, dy] = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    if (dx || dy) (event.shiftKey ? this.orbit(-dx * SPEED.key, -dy * SPEED.key) : this.pan(dx * SPEED.key, dy * SPEED.key));
+    else if (event.key === "+" || event.key === "=") this.zoom(0.8, width / 2, height / 2);
+    else if (event.key === "-" || event.key === "_") this.zoom(1.25, width / 2, height / 2);
+    else if (event.key === "Home" || event.key === "0") this.store.dispatch({ type: "camera", to: null });
+    else return;
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,180 @@
+/** The picture: draws a frame when something has changed, and none while nothing has. */
+
+import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector2, Vector3, WebGLRenderer } from "three";
+
+import type { Store } from "../state/store";
+import { positionsShown } from "../state/state";
+import type { Camera } from "../state/view";
+import { FIELD_OF_VIEW, basis, dot, eye } from "./framing";
+import { Heap } from "./heap";
+import { materials, type Materials, type Slab, type Uniforms } from "./blocks";
+import { Models, type Shown } from "./models";
+import { PALETTES, raw } from "./palette";
+import type { Point } from "./pose";
+
+export interface Ray {
+  origin: Point;
+  direction: Point;
+}
+
+const BACKGROUND = "#0b0e14";
+const SHEET_BELOW = 0.75; // pixels that a cell covers, under which a block is a sheet
+const CELLS_ABOVE = 0.02; // pixels of a cell, under which a layer has one colour a block: no cells were fetched for it
+
+export class Stage {
+  readonly heap = new Heap();
+  readonly models: Models;
+  camera: Camera = { target: [0, 0, 0], distance: 1, azimuth: 0, elevation: 0 };
+  frames = 0; // drawn so far
+  #renderer: WebGLRenderer;
+  #scene = new Scene();
+  #lens = new PerspectiveCamera();
+  #uniforms: Uniforms;
+  #materials: Materials;
+  #asked = 0;
+  #after = new Set<() => void>();
+
+  constructor(
+    readonly canvas: HTMLCanvasElement,
+    private readonly store: Store,
+  ) {
+    this.#renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: false, powerPreference: "high-performance" });
+    this.#renderer.outputColorSpace = LinearSRGBColorSpace; // colours go to the screen as they are
+    this.#renderer.setClearColor(raw(BACKGROUND));
+    this.#uniforms = {
+      uHeap: { value: this.heap.texture },
+      uHues: { value: [] },
+      uGround: { value: [] },
+      uLine: { value: raw(BACKGROUND) },
+      uDim: { value: false },
+      uLog: { value: 0 },
+      uGain: { value: 1 },
+      uShown: { value: 1e9 },
+      uReveal: { value: 1 },
+    };
+    this.#materials = materials(this.#uniforms);
+    this.models = new Models(this.#scene, this.#materials, store);
+    this.#lens.matrixAutoUpdate = true;
+    store.subscribe(({ view }) => view.colour, () => this.#recolour());
+    store.subscribe((state) => state.highlight, () => this.#highlight());
+    store.subscribe(positionsShown, (shown) => this.#set("uShown", shown ?? 1e9));
+    store.subscribe((state) => state.figures, () => this.invalidate());
+    store.subscribe(({ view }) => view.flow, () => this.invalidate());
+    new ResizeObserver(() => this.#resize()).observe(canvas.parentElement!);
+    this.#resize();
+  }
+
+  /** A frame is to be drawn. */
+  invalidate(): void {
+    this.#asked ||= requestAnimationFrame(() => {
+      this.#asked = 0;
+      this.draw();
+    });
+  }
+
+  /** What else is drawn with each frame, after it. */
+  onFrame(listener: () => void): void {
+    this.#after.add(listener);
+  }
+
+  draw(): void {
+    this.#aim();
+    for (const shown of this.models.shown) for (const slab of shown.blocks.slabs) this.#dress(shown, slab);
+    this.#renderer.render(this.#scene, this.#lens);
+    this.frames++;
+    for (const listener of this.#after) listener();
+  }
+
+  /** Through a place of the canvas, in CSS pixels. */
+  ray(x: number, y: number): Ray {
+    const { width, height } = this.store.state.viewport;
+    const { right, up, back } = basis(this.camera);
+    const slope = Math.tan(FIELD_OF_VIEW / 2);
+    const [across, above] = [((2 * x) / width - 1) * slope * (width / height), (1 - (2 * y) / height) * slope];
+    const to = new Vector3(...back).negate();
+    to.addScaledVector(new Vector3(...right), across).addScaledVector(new Vector3(...up), above);
+    return { origin: eye(this.camera), direction: to.normalize().toArray() };
+  }
+
+  /** Where a point of the scene is on the canvas, in CSS pixels, and how far in front of the camera. */
+  project(point: Point): { x: number; y: number; depth: number } {
+    const { width, height } = this.store.state.viewport;
+    const { right, up, back } = basis(this.camera);
+    const from = eye(this.camera);
+    const at: Point = [point[0] - from[0], point[1] - from[1], point[2] - from[2]];
+    const depth = -dot(at, back);
+    const scale = this.pixelsAt(depth);
+    return { x: width / 2 + dot(at, right) * scale, y: height / 2 - dot(at, up) * scale, depth };
+  }
+
+  /** CSS pixels that a unit of the scene covers, so far away. */
+  pixelsAt(depth: number): number {
+    return this.store.state.viewport.height / (2 * Math.tan(FIELD_OF_VIEW / 2) * Math.max(depth, 1e-9));
+  }
+
+  /** The picture as it is now. */
+  snapshot(): HTMLCanvasElement {
+    this.draw();
+    return this.canvas;
+  }
+
+  #aim(): void {
+    const { width, height } = this.store.state.viewport;
+    const { right, up, back } = basis(this.camera);
+    this.#lens.position.fromArray(eye(this.camera));
+    this.#lens.matrix.makeBasis(new Vector3(...right), new Vector3(...up), new Vector3(...back));
+    this.#lens.quaternion.setFromRotationMatrix(this.#lens.matrix);
+    const { nearest, farthest } = this.models.measure(this);
+    this.#lens.near = Math.max(nearest * 0.95, this.camera.distance * 0.01, 0.1);
+    this.#lens.far = Math.max(farthest * 1.05, this.#lens.near * 2);
+    this.#lens.fov = (FIELD_OF_VIEW * 180) / Math.PI;
+    this.#lens.aspect = width / height;
+    this.#lens.updateProjectionMatrix();
+    this.#lens.updateMatrixWorld(true);
+  }
+
+  /** How much of a layer can be seen decides how it is drawn. */
+  #dress(shown: Shown, slab: Slab): void {
+    const { mesh } = slab;
+    const nearest = shown.depths.get(slab)!;
+    mesh.visible = nearest.inView;
+    if (!mesh.visible) return;
+    const cell = shown.layoutCell * this.pixelsAt(Math.max(nearest.min, this.#lens.near));
+    const cells = slab.patches > 0 && cell > CELLS_ABOVE;
+    const sheet = !cells && cell < SHEET_BELOW;
+    mesh.material = cells || cell > 4 ? this.#materials.cells : sheet ? this.#materials.sheet : this.#materials.plain;
+    mesh.geometry.setDrawRange(0, sheet ? 6 : 36);
+  }
+
+  #recolour(): void {
+    const { palette, scale, gain } = this.store.state.view.colour;
+    const { hues, ground } = PALETTES[palette];
+    this.#uniforms["uHues"].value = hues.map(raw);
+    this.#uniforms["uGround"].value = ground.map(raw);
+    this.#uniforms["uLog"].value = scale === "log" ? 1 : 0;
+    this.#set("uGain", gain);
+  }
+
+  #highlight(): void {
+    const { highlight } = this.store.state;
+    this.models.emphasise(highlight?.blocks ?? []);
+    this.#uniforms["uReveal"].value = highlight?.reveal ?? 1;
+    this.#set("uDim", highlight?.dim ?? false);
+  }
+
+  #set(name: string, value: unknown): void {
+    this.#uniforms[name].value = value;
+    this.invalidate();
+  }
+
+  #resize(): void {
+    const { clientWidth: width, clientHeight: height } = this.canvas.parentElement!;
+    if (!width || !height) return;
+    const size = this.#renderer.getSize(new Vector2());
+    if (size.x === width && size.y === height) return;
+    this.#renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
+    this.#renderer.setSize(width, height, false);
+    this.store.dispatch({ type: "viewport", width, height });
+    this.invalidate();
+  }
+}

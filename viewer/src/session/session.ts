@@ -1,0 +1,115 @@
+/** Keeps what is loaded in step with the view: whatever changes it, the models, traces and layouts follow. */
+
+import { isAbort } from "../api/client";
+import type { Service, Trace, TraceRequest } from "../api/service";
+import { IDLE, type Figure } from "../state/state";
+import type { Store } from "../state/store";
+import type { View } from "../state/view";
+import { Layouts, figure } from "./load";
+
+const WAIT = 2; // seconds in which most traces are done
+
+interface Shown {
+  main: Figure | null;
+  others: Figure[];
+}
+
+export class Session {
+  #layouts: Layouts;
+  #main = new AbortController();
+  #others = new AbortController();
+  #figures: Shown = { main: null, others: [] };
+
+  constructor(
+    private readonly service: Service,
+    private readonly store: Store,
+  ) {
+    this.#layouts = new Layouts(service);
+  }
+
+  start(): void {
+    void this.#models();
+    this.store.subscribe(({ view }) => mainText(view), () => void this.#loadMain());
+    this.store.subscribe(({ view }) => JSON.stringify(view.beside), () => void this.#loadOthers());
+  }
+
+  async #models(): Promise<void> {
+    const { models } = await this.service.models();
+    this.store.dispatch({ type: "models", models });
+    const anew = (f: Figure): Figure => figure(f.ref, f.layout, f.trace, models);
+    const { main, others } = this.#figures;
+    this.#show({ main: main && anew(main), others: others.map(anew) });
+  }
+
+  #show(change: Partial<Shown>): void {
+    const { main, others } = (this.#figures = { ...this.#figures, ...change });
+    this.store.dispatch({ type: "figures", figures: main ? [main, ...others] : [] });
+  }
+
+  async #loadMain(): Promise<void> {
+    this.#main.abort();
+    this.#main = new AbortController();
+    const { signal } = this.#main;
+    this.store.dispatch({ type: "run", run: { ...IDLE, status: "asking" } });
+    try {
+      if (this.store.state.view.traced) await this.#loadTraced(signal);
+      else await this.#showMain(null, this.store.state.view.tokens, signal);
+    } catch (error) {
+      if (isAbort(error) || signal.aborted) return;
+      this.store.dispatch({ type: "run", run: { status: "failed", message: String((error as Error).message) } });
+    }
+  }
+
+  async #loadTraced(signal: AbortSignal): Promise<void> {
+    const { model, prompt, generate } = this.store.state.view;
+    const request: TraceRequest = { model, ...prompt };
+    if (generate.max_new_tokens > 0) request.generate = generate;
+    const asked = await this.service.askTrace(request, WAIT, signal);
+    this.store.dispatch({ type: "run", run: { trace: asked.id } });
+    const fed = asked.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
+    if (asked.status !== "done") await this.#showMain(null, fed, signal); // its blocks, until there are values
+    const trace = await this.#finished(asked, signal);
+    await this.#showMain(trace, fed, signal);
+  }
+
+  async #finished(asked: Trace, signal: AbortSignal): Promise<Trace> {
+    let trace = asked;
+    const tell = (run: object): void => this.store.dispatch({ type: "run", run });
+    while (trace.status === "queued" || trace.status === "running") {
+      tell({ status: trace.status, progress: trace.progress, position: trace.queue_position });
+      await this.service.followTrace(trace.id, (progress) => tell({ status: "running", progress }), signal);
+      trace = await this.service.trace(trace.id, signal);
+    }
+    if (trace.status === "done") return trace;
+    throw new Error(trace.error?.detail ?? trace.status);
+  }
+
+  async #showMain(trace: Trace | null, tokens: number | null, signal: AbortSignal): Promise<void> {
+    const { model: ref } = this.store.state.view;
+    const layout = await this.#layouts.of(ref, tokens, signal);
+    signal.throwIfAborted();
+    const { models, view } = this.store.state;
+    this.#show({ main: figure(ref, layout, trace, models) });
+    if (trace || !view.traced) this.store.dispatch({ type: "run", run: { status: trace ? "done" : "idle", progress: null } });
+  }
+
+  /** The models beside the main one; they come as they are there. */
+  async #loadOthers(): Promise<void> {
+    this.#others.abort();
+    this.#others = new AbortController();
+    const { signal } = this.#others;
+    const { view, models } = this.store.state;
+    const loaded = await Promise.allSettled(
+      view.beside.map(async (ref) => figure(ref, await this.#layouts.of(ref, null, signal), null, models)),
+    );
+    if (signal.aborted) return;
+    const others = loaded.flatMap((one): Figure[] => (one.status === "fulfilled" ? [one.value] : []));
+    const refused = loaded.find((one) => one.status === "rejected");
+    if (refused) this.store.dispatch({ type: "run", run: { message: String((refused.reason as Error).message) } });
+    this.#show({ others });
+  }
+}
+
+function mainText({ model, traced, prompt, generate, tokens }: View): string {
+  return JSON.stringify(traced ? [model, prompt, generate] : [model, tokens]);
+}

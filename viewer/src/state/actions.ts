@@ -1,0 +1,69 @@
+/** What can happen, and what it makes of the state. */
+
+import type { Trouble } from "../api/client";
+import type { Model } from "../api/service";
+import type { Figure, Highlight, Run, State, Told, Traffic } from "./state";
+import type { Camera, CellAt, View } from "./view";
+
+export type Action =
+  | { type: "view"; change: Partial<View> } // a setting; what is loaded follows by itself
+  | { type: "show"; change: Partial<View> } // another model or another prompt: the old camera, step and cells make no sense
+  | { type: "camera"; to: Camera | null } // fly there; null: so that all is seen
+  | { type: "hover"; at: CellAt | null }
+  | { type: "pin"; at: CellAt } // speak of this cell alone
+  | { type: "follow"; at: CellAt } // go on to an operand; `back` returns
+  | { type: "back" }
+  | { type: "clear" }
+  | { type: "told"; told: Told | null }
+  | { type: "highlight"; highlight: Highlight | null }
+  | { type: "models"; models: Model[] }
+  | { type: "figures"; figures: Figure[] }
+  | { type: "run"; run: Partial<Run> }
+  | { type: "traffic"; traffic: Partial<Traffic> }
+  | { type: "trouble"; trouble: Trouble | null }
+  | { type: "viewport"; width: number; height: number };
+
+export function reduce(state: State, action: Action): State {
+  const { view } = state;
+  const viewed = (change: Partial<View>): State => ({ ...state, view: { ...view, ...change } });
+  switch (action.type) {
+    case "view":
+      return viewed(action.change);
+    case "show": {
+      const rest = "model" in action.change || "beside" in action.change ? { camera: null } : {};
+      return { ...viewed({ pinned: [], step: null, ...rest, ...action.change }), hovered: null, told: null, highlight: null };
+    }
+    case "camera":
+      return viewed({ camera: action.to });
+    case "hover":
+      return same(state.hovered, action.at) ? state : { ...state, hovered: action.at };
+    case "pin":
+      return viewed({ pinned: [action.at] });
+    case "follow":
+      return viewed({ pinned: [...view.pinned, action.at] });
+    case "back":
+      return viewed({ pinned: view.pinned.slice(0, -1) });
+    case "clear":
+      return { ...viewed({ pinned: [] }), highlight: null };
+    case "told":
+      return { ...state, told: action.told };
+    case "highlight":
+      return { ...state, highlight: action.highlight };
+    case "models":
+      return { ...state, models: action.models };
+    case "figures":
+      return { ...state, figures: action.figures };
+    case "run":
+      return { ...state, run: { ...state.run, ...action.run } };
+    case "traffic":
+      return { ...state, traffic: { ...state.traffic, ...action.traffic } };
+    case "trouble":
+      return { ...state, trouble: action.trouble };
+    case "viewport":
+      return { ...state, viewport: { width: action.width, height: action.height } };
+  }
+}
+
+export function same(a: CellAt | null, b: CellAt | null): boolean {
+  return a === b || (a !== null && b !== null && a.figure === b.figure && a.block === b.block && a.cell.join() === b.cell.join());
+}

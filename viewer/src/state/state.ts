@@ -1,0 +1,95 @@
+/** All that the page knows: the view, what was loaded for it, and what the pointer is at. */
+
+import type { Trouble } from "../api/client";
+import type { Progress } from "../api/events";
+import type { Explanation, Model, ModelRef, Trace } from "../api/service";
+import type { Layout } from "../layout/layout";
+import type { CellAt, View } from "./view";
+
+/** A model that is shown. */
+export interface Figure {
+  key: string; // the same as long as its blocks and values are
+  ref: ModelRef;
+  model: Model | null; // null for a size of one's own
+  layout: Layout;
+  trace: Trace | null; // finished; null where there are no values
+  source: string | null; // the path under which its weights can be read
+}
+
+export interface Run {
+  status: "idle" | "asking" | "queued" | "running" | "done" | "failed";
+  progress: Progress | null;
+  position: number | null; // in the queue
+  trace: string | null; // its id, once it is known
+  message: string | null; // what was refused or failed, in the server's words
+}
+
+/** What a panel or the tour speaks of. */
+export interface Highlight {
+  blocks: string[]; // of the main figure
+  cells: CellAt[];
+  dim: boolean; // whether all else steps back
+  reveal: number; // 0…1: how much of the blocks' cells is computed already
+}
+
+/** What is known of a cell. */
+export interface Told {
+  at: CellAt;
+  value: number | null | undefined; // null: −∞; undefined: not known yet
+  explanation: Explanation | null;
+  message: string | null; // why there is no explanation
+}
+
+/** What is being fetched. */
+export interface Traffic {
+  running: string[];
+  waiting: number;
+  bytes: number; // since the page was opened
+}
+
+export interface State {
+  view: View;
+  models: Model[];
+  figures: Figure[]; // the main one first; [] until it is there
+  run: Run;
+  hovered: CellAt | null;
+  told: Told | null; // of the pinned cell, or else of that under the pointer
+  highlight: Highlight | null;
+  traffic: Traffic;
+  trouble: Trouble | null;
+  viewport: { width: number; height: number };
+}
+
+export const IDLE: Run = { status: "idle", progress: null, position: null, trace: null, message: null };
+
+export function initial(view: View): State {
+  return {
+    view,
+    models: [],
+    figures: [],
+    run: IDLE,
+    hovered: null,
+    told: null,
+    highlight: null,
+    traffic: { running: [], waiting: 0, bytes: 0 },
+    trouble: null,
+    viewport: { width: 1, height: 1 },
+  };
+}
+
+/** The cell that is spoken of. */
+export function current(state: State): CellAt | null {
+  return state.view.pinned.at(-1) ?? state.hovered;
+}
+
+/** Where a figure's tensor is read: values in its trace, weights in its model. */
+export function sourceOf(figure: Figure, tensor: string): string | null {
+  if (figure.trace?.tensors && tensor in figure.trace.tensors) return `/v1/traces/${figure.trace.id}`;
+  return figure.source;
+}
+
+/** The positions whose values there are at the step of the view; null: all. */
+export function positionsShown({ view, figures }: State): number | null {
+  const trace = figures[0]?.trace;
+  return view.step === null || !trace ? null : trace.tokens.length + Math.max(view.step - 1, 0);
+}

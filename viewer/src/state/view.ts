@@ -1,0 +1,69 @@
+/** The view: all that a link to what is seen has to say. A plain value that JSON can hold. */
+
+import type { ModelRef } from "../api/service";
+
+/** An orbit around `target`, in the scene's coordinates; angles in radians, from the front and from level. */
+export interface Camera {
+  target: [number, number, number];
+  distance: number;
+  azimuth: number;
+  elevation: number;
+}
+
+/** A cell of a block of one of the models that are shown: 0 is the main one. */
+export interface CellAt {
+  figure: number;
+  block: string;
+  cell: [number, number, number];
+}
+
+export interface Generate {
+  max_new_tokens: number;
+  temperature: number;
+  top_k: number | null;
+  top_p: number | null;
+  seed: number;
+}
+
+export type Prompt = { text: string } | { tokens: number[] };
+export type Flow = "right" | "down";
+
+export interface Colour {
+  scale: "linear" | "log";
+  palette: "classic" | "safe"; // safe: for every kind of colour vision
+  gain: number; // above 1, smaller values become bright
+}
+
+export interface View {
+  model: ModelRef;
+  traced: boolean; // whether values are asked for; else the model's shape and weights alone
+  prompt: Prompt;
+  generate: Generate;
+  tokens: number | null; // of a layout without a trace; null: as many as the model has positions
+  beside: ModelRef[]; // further models, to scale
+  flow: Flow | null; // where the computation goes; null: as the window is wide or high
+  camera: Camera | null; // null: all of it
+  pinned: CellAt[]; // the cell in question is the last; those before it were followed
+  step: number | null; // tokens that were generated so far; null: all
+  colour: Colour;
+  language: string | null; // null: the browser's
+}
+
+export const NANO: Pick<View, "model" | "traced" | "prompt" | "generate"> = {
+  model: "nano-gpt",
+  traced: true,
+  prompt: { text: "CBABBC" },
+  generate: { max_new_tokens: 6, temperature: 0, top_k: null, top_p: null, seed: 0 },
+};
+
+export const INITIAL: View = {
+  ...NANO,
+  tokens: null,
+  beside: [],
+  flow: null,
+  camera: null,
+  pinned: [],
+  step: null,
+  colour: { scale: "linear", palette: "classic", gain: 1 },
+  language: null,
+};

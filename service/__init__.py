@@ -27,6 +27,7 @@ import service.resources.metrics as metrics
 import service.resources.models as models
 import service.resources.trace_file as trace_file
 import service.resources.traces as traces
+import service.resources.viewer as viewer
 from service.asking.queue import Desk
 from service.http.events import Streams
 from service.http.schemas import VALUES, PartialConfigSchema, ProblemSchema
@@ -39,7 +40,9 @@ EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
 
 
 #: What of the documentation is worth compressing.
-TEXTS = ["text/html", "text/css", "text/javascript"]
+TEXTS = ["text/html", "text/css", "text/javascript", "image/svg+xml"]
+#: The endpoints whose streams are texts.
+STREAMED = ["exports.model", "exports.trace", "docs_files.static", "viewer.asset"]
 
 
 class Json(JSONProvider):
@@ -65,7 +68,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "COMPRESS_BR_LEVEL": 1,
         "COMPRESS_LEVEL": 1,
         "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
-        "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": ["exports.model", "exports.trace", "docs_files.static"],
+        "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": STREAMED,
         "API_TITLE": "Cutaway",
         "API_VERSION": version("cutaway"),
         "OPENAPI_VERSION": "3.1.0",
@@ -95,6 +98,7 @@ def create_app(given: Settings | None = None) -> Flask:
     ):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
+    app.register_blueprint(viewer.blueprint)
     problems.register(app)
     metrics.register(app)
     return app

@@ -234,7 +234,7 @@ def test_a_wrong_method_is_405_telling_the_right_ones(
     assert told["detail"] == f"{method} is not allowed here: {', '.join(sorted(allowed))} are."
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v2/traces", "/v1/trace", "/v1/models/gpt2/weights", "/v1/%00/%ff"])
+@pytest.mark.parametrize("path", ["/v1", "/v2/traces", "/v1/trace", "/v1/models/gpt2/weights", "/v1/%00/%ff"])
 def test_an_unknown_path_is_404_telling_where_to_look(client: FlaskClient, path: str) -> None:
     told = problem(client.get(path), HTTPStatus.NOT_FOUND)
     assert told["detail"].endswith("/openapi.yaml tells what there is.")

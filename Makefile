@@ -6,16 +6,26 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
+VIEWER := service/viewer/index.html
+NEEDED := Node.js 20.19 or later (https://nodejs.org)
+NODE := $(shell node -p 'const [major, minor] = process.versions.node.split("."); major * 100 + +minor >= 2019 || ""' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-compose lint peer types bench examples openapi lock clean
+.PHONY: help run viewer no-node test test-compose lint peer types bench examples openapi lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
 
 run: $(RUN) ## Run Redis, a worker and the API in this terminal (HOST, PORT)
+	@test -n '$(wildcard $(VIEWER))$(NODE)' || echo "There will be no viewer at /: it is built with $(NEEDED)"
+	@$(if $(NODE),$(MAKE) --no-print-directory viewer || echo "Going on without a new viewer")
 	@$(BIN)/cutaway up --die-with-parent
+
+viewer: $(if $(NODE),$(VIEWER),no-node) ## Build the viewer, the page at / (needs Node.js 20.19 or later)
+
+no-node:
+	@echo "The viewer is built with $(NEEDED), and there is none here"; exit 1
 
 test: lint ## Check style and types, then run every test
 	$(BIN)/pytest
@@ -58,6 +68,10 @@ $(RUN): requirements.lock pyproject.toml $(wildcard worker/gpt/kernels/*) | $(VE
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+$(VIEWER): openapi.yaml $(shell find viewer -type f -not -path '*/node_modules/*' -not -name schema.d.ts)
+	@echo "Building the viewer"
+	@cd viewer && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn
 
 $(DEV): requirements-dev.lock $(RUN)
 	@echo "Installing the tools for tests into $(VENV); this takes a minute and is done once"

@@ -16,7 +16,7 @@ from rq import Queue
 from bench.figures import milliseconds
 from bench.stack import process, running
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.queues import choose
 
 PROMPTS = 200
 PLAIN = ["--serializer", "json", "plain"]
@@ -27,7 +27,7 @@ def run() -> None:
     """Print both, and their ratio."""
     with running() as stack, process(["rq.cli", "worker", "--url", stack.queue_url, *PLAIN], dict(os.environ)):
         connection, queue = stack.connect(), connect(stack.queue_url)
-        plain, ours = (Queue(name, connection=queue, serializer="json") for name in ("plain", QUEUE))
+        plain, ours = (Queue(of, connection=queue, serializer="json") for of in ("plain", choose(0, "normal")))
         prompts = ["".join(letters) for letters in itertools.product("ABC", repeat=6)][: PROMPTS + 5]
         taken: dict[str, list[float]] = {"a trace": [], "an empty job, RQ's worker": [], "an empty job, our worker": []}
         for prompt in prompts:

@@ -22,7 +22,13 @@ def main() -> None:
 @main.command()
 @HOST
 @PORT
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Workers, a process for small jobs and one for large ones each.",
+)
 @click.option(
     "--cache-memory",
     envvar="CACHE_MEMORY",
@@ -69,7 +75,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
-    """Run one worker alone."""
+    """Run one worker alone: a process for small jobs and one for large ones, or one of them (cutaway worker small)."""
     os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606 - no shell is what we want
 
 

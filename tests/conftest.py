@@ -26,11 +26,13 @@ from service import create_app
 from service.running import redis_server
 from service.settings import Settings
 from worker.store.connection import connect
+from worker.store.queues import LANES, Lane
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("cutaway", deadline=None)
 hypothesis.settings.load_profile("cutaway")
 
+Body = dict[str, Any]
 _unused = count(1)  # seeds of synthetic weights
 
 
@@ -53,24 +55,33 @@ class Servers:
 
 
 @contextmanager
-def running_worker(servers: Servers) -> Iterator[psutil.Process]:
-    """A worker process, registered and ready to take jobs; killed at the end."""
+def running_worker(servers: Servers, *lanes: Lane) -> Iterator[psutil.Process]:
+    """A worker, registered and ready to take jobs of some lanes, or all; killed at the end."""
     started = subprocess.Popen(
-        [sys.executable, "-m", "worker"], env=servers.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "worker", *lanes],
+        env=servers.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
-        queue = connect(servers.queue_url)
+        queue, process = connect(servers.queue_url), psutil.Process(started.pid)
         deadline = time.monotonic() + 30
-        while b"%d" % started.pid not in [
-            queue.hget(key, "pid") for key in queue.scan_iter("rq:worker:*", _type="hash")
-        ]:
+        while True:
+            registered = {queue.hget(key, "pid") for key in queue.scan_iter("rq:worker:*", _type="hash")}
+            if len([lane for lane in process.children() if b"%d" % lane.pid in registered]) == len(lanes or LANES):
+                break
             assert started.poll() is None, "the worker did not start"
             assert time.monotonic() < deadline, "the worker did not register"
             time.sleep(0.02)
-        yield psutil.Process(started.pid)
+        yield process
     finally:
         started.kill()
         started.wait()
+
+
+def lane(worker: psutil.Process, name: Lane) -> psutil.Process:
+    """A worker's process for jobs of a lane: they are forked in this order."""
+    return worker.children()[LANES.index(name)]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ ALLOWED = {
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
     *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests", "tallies")),
-    *(f"worker.store.{name}" for name in ("arrays", "bulk", "safetensors", "shared")),
+    *(f"worker.store.{name}" for name in ("arrays", "bulk", "queues", "safetensors", "shared")),
     "worker.settings",
     "worker.process",
 }

@@ -1,10 +1,12 @@
-"""The worker process: `python -m worker`. Loads what jobs share before it forks them, then takes job after job."""
+"""The worker: `python -m worker`. Loads what jobs share before it forks them, then takes job after job in each lane."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
+import sys
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -17,13 +19,16 @@ from rq.job import Job
 import worker.jobs
 import worker.store.events as events
 import worker.store.pieces as pieces
+import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
 from worker.gpt.compiled import COMPILED
+from worker.lanes import InTurn, Lanes
 from worker.settings import Settings
 from worker.spare import Spare
 from worker.store.connection import connect
-from worker.store.requests import JOB, QUEUE
+from worker.store.queues import LANES, Lane
+from worker.store.requests import JOB
 
 _KILLED = "Work-horse terminated unexpectedly"
 _LOST = "Job was stuck in intermediate queue"  # its worker was killed between taking it and beginning
@@ -51,6 +56,10 @@ class CutawayWorker(Worker):
         """Wait for a job, with a process ready to run it."""
         self._spare = self._spare or Spare(_prepare, self._carry_out)
         return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
+
+    def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
+        """Begin a job: it need not be found again where it was put as it was taken, from whichever queue."""
+        super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
     def teardown(self) -> None:
         """Leave nothing behind."""
@@ -138,27 +147,35 @@ def _prepare() -> None:
             connect(url).ping()
 
 
-def main() -> None:
-    """Work until SIGTERM or SIGINT; the running job is finished first."""
+def main(lanes: list[str]) -> None:
+    """Work in these lanes, all by default, until SIGTERM or SIGINT; jobs that run are finished first."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("rq").setLevel(logging.WARNING)  # it has five lines to say of every job
-    settings = Settings.from_environment()
-    worker.jobs.warm_up(settings)
+    if not {*lanes} <= {*LANES}:
+        sys.exit(f"{' '.join(lanes)}: what a worker can be told to work on is {' or '.join(LANES)}")
+    worker.jobs.warm_up(Settings.from_environment())
     gc.freeze()  # what is shared with the jobs stays shared: a collection in one would copy all it looks at
-    queue = connect(settings.queue_url)
+    Lanes([lane for lane in LANES if not lanes or lane in lanes], _work).run()
+    log.info("stopped")
+
+
+def _work(lane: Lane) -> None:
+    """Take the jobs of a lane, one after another."""
+    queue = connect(Settings.from_environment().queue_url)
     how = "compiled kernels" if COMPILED else "NumPy alone: no compiler built the kernels"
-    log.info("ready for jobs (process %d, %s)", os.getpid(), how)
+    log.info("ready for %s jobs (process %d, %s)", lane, os.getpid(), how)
     CutawayWorker(
-        [Queue(QUEUE, connection=queue, serializer="json")],
+        [InTurn(name, connection=queue, serializer="json") for name in queues.of_lane(lane)],
+        name=f"{lane}-{uuid.uuid4().hex}",
         connection=queue,
+        queue_class=InTurn,
         serializer="json",
         worker_ttl=6 * _HEARTBEAT,
         job_monitoring_interval=_HEARTBEAT,
         maintenance_interval=_HEARTBEAT,
         log_job_description=False,
     ).work(logging_level="WARNING")
-    log.info("stopped")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -78,9 +78,14 @@ def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -
 
 
 def lens_seconds(config: Config, length: int, settings: Settings) -> int:
-    """How long the lens over so many positions may take: a pass over them, and its end once more for each layer."""
+    """How long the lens over so many positions may take."""
+    return settings.layout_timeout + int(_TIMES * lens_seconds_likely(config, length, settings))
+
+
+def lens_seconds_likely(config: Config, length: int, settings: Settings) -> float:
+    """How long it takes on a slow machine: a pass over them, and its end once more for each layer."""
     work = Work(config, length, Sampling(), settings.held_weights_bytes)
-    return settings.layout_timeout + int(_TIMES * (work.seconds + config.n_layer * work.ends(0)))
+    return work.seconds + config.n_layer * work.ends(0)
 
 
 def seconds_likely(config: Config, asked: dict[str, Any], settings: Settings) -> float:

@@ -19,10 +19,13 @@ from rq.job import Job, JobStatus
 
 import worker.store.events as events
 import worker.store.pieces as pieces
+import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
 from service.settings import Settings
 from worker.store.keys import Kind, request_id
+from worker.store.queues import Priority
+from worker.store.requests import Record
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED = ("queued", "running")
@@ -30,6 +33,16 @@ _ID = re.compile("[0-9a-f]{64}")
 TRIES = 3  # times that a job is tried when its process gets killed
 _STOPPING = 2.0  # seconds that a worker has to stop a job; one that died will not
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
+
+#: A job from one queue to the end of another, unless a worker has just taken it.
+_MOVE = """
+local moved = redis.call('LREM', KEYS[1], 1, ARGV[1])
+if moved == 1 then
+  redis.call('RPUSH', KEYS[2], ARGV[1])
+  redis.call('HSET', KEYS[3], 'origin', ARGV[2])
+end
+return moved
+"""
 
 _STATUS: dict[JobStatus, Status] = {
     JobStatus.STARTED: "running",
@@ -59,23 +72,28 @@ class Desk:
 
     def __init__(self, settings: Settings, queue: Redis, cache: Redis) -> None:
         self.settings, self.queue, self.cache = settings, queue, cache
-        self.jobs = Queue(requests.QUEUE, connection=queue, serializer="json")
+        self.jobs = {name: Queue(name, connection=queue, serializer="json") for name in queues.NAMES}
 
-    def ask(self, kind: Kind, request: dict[str, Any], timeout: int) -> State:
+    def ask(
+        self, kind: Kind, request: dict[str, Any], timeout: int, seconds: float = 0, priority: Priority = "normal"
+    ) -> State:
         """Have a canonical request computed, unless it is done or under way; how it stands then.
 
-        `timeout` is how long, in seconds, computing it may take.
+        `timeout` is how long, in seconds, computing it may take, and `seconds` how long it probably does. What waits
+        with a lower priority is moved up.
         """
         id = request_id(kind, request)
         state = self.find(kind, id, recompute=False)
         if state is not None and state.status in ("done", *UNFINISHED):
             if state.status in UNFINISHED:
                 requests.change(self.queue, [id], batch=None)  # whoever cancels a batch leaves this one alone
+            if state.status == "queued" and priority == "normal" and self.hasten(id):
+                return self.find(kind, id) or state
             return state
-        asked_at = now()
-        requests.put(self.queue, id, kind, request, asked_at, timeout, self.settings.result_ttl)
-        self.enqueue(id, timeout)
-        return State(id, "queued", request, asked_at)
+        record = Record(kind, request, now(), timeout, queue=queues.choose(seconds, priority))
+        requests.put_all(self.queue, {id: record}, self.settings.result_ttl)
+        self.enqueue(id, timeout, record.queue)
+        return State(id, "queued", request, record.created_at)
 
     def find(self, kind: Kind, id: str, *, recompute: bool = True) -> State | None:
         """How a request stands; None when nobody asked. A result of which the cache lost any is asked for again."""
@@ -100,7 +118,7 @@ class Desk:
             found = self._manifest(kind, id)  # it may have been finished since we looked
             if found is None and recompute:
                 requests.change(self.queue, [id], job=None)
-                self.enqueue(id, record.timeout)
+                self.enqueue(id, record.timeout, record.queue)
             return found or (_with(state, status="queued") if recompute else None)
         told = _STATUS.get(cast(JobStatus, status), "queued")
         if record.job is not None and told == "running":
@@ -170,7 +188,7 @@ class Desk:
 
     def _under_way(self, state: State, job: Job, status: Status) -> State:
         if status == "queued":
-            return _with(state, status=status, queue_position=job.get_position() or 0)
+            return _with(state, status=status, queue_position=self._position(job))
         started = state.started_at
         if started is None and job.started_at is not None:
             started = job.started_at.isoformat().replace("+00:00", "Z")
@@ -186,12 +204,34 @@ class Desk:
         except NoSuchJobError:
             return None
 
-    def enqueue(self, id: str, timeout: int) -> None:
+    def _position(self, job: Job) -> int:
+        """How many jobs are taken before this one."""
+        pipeline = self.queue.pipeline(transaction=False)
+        pipeline.lpos(self.jobs[job.origin].key, job.id)
+        for name in queues.ahead(job.origin):
+            pipeline.llen(self.jobs[name].key)
+        place, *before = pipeline.execute()
+        return 0 if place is None else place + sum(before)  # one that is in no queue is just being taken
+
+    def hasten(self, id: str) -> bool:
+        """Have a request that waits with a low priority wait with the others; whether it did."""
+        record = requests.get(self.queue, id)
+        if record is None or queues.priority(record.queue) == "normal":
+            return False
+        queue = queues.with_priority(record.queue, "normal")
+        requests.change(self.queue, [id], job=None, queue=queue)  # a job that it shares passes it over from now on
+        if record.job is not None:
+            self.enqueue(id, record.timeout, queue)
+            return True
+        keys = (self.jobs[record.queue].key, self.jobs[queue].key, Job.key_for(id))
+        return bool(self.queue.eval(_MOVE, len(keys), *keys, id, queue))
+
+    def enqueue(self, id: str, timeout: int, queue: str) -> None:
         """Have a request that is recorded computed by a job of its own."""
         events.publish(self.queue, id, "queued")  # first: it may start at once
         for _ in range(2):
             try:
-                self.jobs.enqueue(
+                self.jobs[queue].enqueue(
                     requests.JOB,
                     id,
                     job_id=id,

@@ -14,13 +14,15 @@ from rq.job import Job, JobStatus
 
 import worker.store.events as events
 import worker.store.pieces as pieces
+import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
 from service.asking.queue import TRIES, UNFINISHED, Desk, Status, now
 from worker.store.keys import request_id
+from worker.store.queues import Priority
 from worker.store.requests import Record
 
-SHARED_SECONDS = 2.0  # of estimated work that share a job: long beside its beginning, short for who waits behind it
+SHARED_SECONDS = queues.SMALL_SECONDS  # of estimated work that share a job
 SHARED_MOST = 100
 _TIMES = 8  # as in service.asking.bounds: on a slow machine that does other things, too
 _AT_ONCE = 1000  # commands a round trip
@@ -28,11 +30,12 @@ _AT_ONCE = 1000  # commands a round trip
 
 @dataclass(frozen=True)
 class Wanted:
-    """A canonical request: how long it may take, and how long it probably does."""
+    """A canonical request: how long it may take, how long it probably does, and whether it waits for others."""
 
     request: dict[str, Any]
     timeout: int
     seconds: float
+    priority: Priority
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
     batch = Batch(uuid.uuid4().hex, now(), ids)
     unique = dict(zip(ids, wanted, strict=True))
     standing = _standing(desk, list(unique))
-    requests.change(desk.queue, [id for id in unique if standing[id] in UNFINISHED], batch=None)
+    under_way = [id for id in unique if standing[id] in UNFINISHED]
+    requests.change(desk.queue, under_way, batch=None)
+    for id in under_way:
+        if unique[id].priority == "normal":
+            desk.hasten(id)
     new = {id: one for id, one in unique.items() if standing[id] not in ("done", *UNFINISHED)}
     jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
     records = {
-        id: Record("trace", new[id].request, batch.created_at, new[id].timeout, job=job, batch=batch.id)
+        id: Record("trace", new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
         for group, job in jobs.items()
         for id in group
     }
@@ -62,7 +69,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
     desk.queue.set(_key(batch.id), json.dumps([batch.created_at, batch.traces]), ex=desk.settings.result_ttl)
     for group, job in jobs.items():
         if job is None:
-            desk.enqueue(group[0], new[group[0]].timeout)
+            desk.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
         else:
             _enqueue(desk, job, [*group], new)
     return batch
@@ -118,11 +125,12 @@ def _key(batch: str) -> str:
 
 
 def _groups(new: dict[str, Wanted]) -> Iterator[tuple[str, ...]]:
-    """Neighbours whose work together is little."""
+    """Neighbours of the same priority whose work together is little."""
     group: list[str] = []
     seconds = 0.0
     for id, one in new.items():
-        if group and (seconds + one.seconds > SHARED_SECONDS or len(group) == SHARED_MOST):
+        full = seconds + one.seconds > SHARED_SECONDS or len(group) == SHARED_MOST
+        if group and (full or one.priority != new[group[0]].priority):
             yield tuple(group)
             group, seconds = [], 0.0
         group.append(id)
@@ -135,7 +143,7 @@ def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> No
     """A job that they share. Each has its own time in it; the job's own ends one that hangs."""
     seconds = max(new[id].timeout for id in ids) + int(_TIMES * sum(new[id].seconds for id in ids))
     _publish(desk, ids, "queued")
-    desk.jobs.enqueue(
+    desk.jobs[_queue(new[ids[0]])].enqueue(
         requests.SHARED_JOB,
         job,
         ids,
@@ -145,6 +153,10 @@ def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> No
         failure_ttl=desk.settings.failure_ttl,
         retry=Retry(max=TRIES * len(ids)),  # each is begun so many times, if its process is killed each time
     )
+
+
+def _queue(one: Wanted) -> str:
+    return queues.choose(one.seconds, one.priority)
 
 
 def _publish(desk: Desk, ids: list[str], event: str) -> None:

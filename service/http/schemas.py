@@ -9,6 +9,7 @@ from marshmallow import Schema, ValidationError, fields, validate, validates_sch
 from service.reading.encode import DTYPES
 from service.reading.reduce import HOW
 from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS, MAX_BATCH
+from worker.store.queues import PRIORITIES
 
 STATUSES = ["queued", "running", "done", "failed", "cancelled"]
 STYLES = ["columns", "llm-viz"]
@@ -224,6 +225,14 @@ class TraceRequestSchema(Schema):
     )
     dtype = fields.String(load_default="float32", validate=validate.OneOf(["float32", "float16"]))
     weights = fields.Nested(WeightsChoiceSchema)
+    priority = fields.String(
+        load_default=None,
+        validate=validate.OneOf(PRIORITIES),
+        metadata={
+            "description": "`low` waits for what is `normal`, which it is by itself, but in a batch; "
+            "asked for again as `normal`, what waits is moved up. It is no part of what the id is made of"
+        },
+    )
 
     @validates_schema
     def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -274,7 +283,9 @@ class SummarySchema(Schema):
     created_at = moment(required=True)
     started_at = moment(required=True, allow_none=True)
     finished_at = moment(required=True, allow_none=True)
-    queue_position = fields.Integer(required=True, allow_none=True, metadata={"description": "0 is next"})
+    queue_position = fields.Integer(
+        required=True, allow_none=True, metadata={"description": "how many jobs are before it; 0 is next"}
+    )
     progress = fields.Nested(ProgressSchema, required=True, allow_none=True)
     error = fields.Nested(FailureSchema)
 

@@ -111,7 +111,7 @@ def create(wanted: dict[str, Any]) -> Response:
     """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued.
 
     What is wrong with any of them is told by its number, and then none is queued. What is known already is not computed
-    again, and small traces next to each other share a job.
+    again, and small traces next to each other share a job. Their `priority` is low where they do not say another.
     """
     batch = together.ask(desk(), _checked(wanted["requests"]))
     response = json(_represent(batch))
@@ -189,10 +189,12 @@ def _checked(requests: list[Any]) -> list[Wanted]:
     schema, errors, found = TraceRequestSchema(), Errors(), []
     for n, request in enumerate(requests):
         try:
-            model, asked = canonical(schema.load(request))
+            one = schema.load(request)
+            model, asked = canonical(one)
             settings = desk().settings
             timeout = seconds_allowed(model.config, asked, settings)
-            found.append(Wanted(asked, timeout, seconds_likely(model.config, asked, settings)))
+            seconds = seconds_likely(model.config, asked, settings)
+            found.append(Wanted(asked, timeout, seconds, one["priority"] or "low"))
         except marshmallow.ValidationError as error:
             errors |= flatten(_named(error.messages), f"requests.{n}")
         except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:

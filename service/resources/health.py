@@ -15,7 +15,7 @@ from service.http.blueprint import Blueprint
 from service.http.problems import problem
 from service.http.schemas import HealthSchema, ProblemSchema
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.queues import LANES, Lane, name
 
 PATIENCE = 1.0  # seconds; a health check that hangs tells nothing
 
@@ -36,7 +36,7 @@ def alive() -> dict[str, Any]:
 @blueprint.response(200, HealthSchema)
 @blueprint.alt_response(503, schema=ProblemSchema)
 def ready() -> Response:
-    """Say whether traces can be computed: both Redis answer and a worker is registered.
+    """Say whether traces can be computed: both Redis answer and workers are registered, for small jobs and large ones.
 
     503 says what is missing. A load balancer sends no requests here until this answers 200.
     """
@@ -46,8 +46,8 @@ def ready() -> Response:
         for role, url in (("queue", settings.queue_url), ("cache", settings.cache_url))
         if not _answers(url)
     ]
-    if not missing and not workers(desk().queue):
-        missing = ["no worker is registered"]
+    if not missing:
+        missing = [f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)]
     if missing:
         return problem(503, f"Not ready: {'; '.join(missing)}.", headers={"Retry-After": "2"})
     return json({"status": "ok"})
@@ -60,7 +60,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def workers(queue: Redis) -> int:
-    """How many workers gave a sign of life lately; those that died stay registered for a while."""
-    keys = Worker.all_keys(queue=Queue(QUEUE, connection=queue))
+def workers(queue: Redis, lane: Lane) -> int:
+    """How many workers of a lane gave a sign of life lately; those that died stay registered for a while."""
+    keys = Worker.all_keys(queue=Queue(name(lane, "normal"), connection=queue))
     return int(queue.exists(*keys)) if keys else 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import service.resources.traces as traces
 import worker.store.pieces as pieces
-from service.asking.bounds import lens_seconds
+from service.asking.bounds import lens_seconds, lens_seconds_likely
 from service.asking.queue import State, desk
 from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
@@ -88,8 +88,9 @@ def lens(query: dict[str, Any], trace_id: str) -> Response:
     tokens = [*trace.request["tokens"], *(step["token"] for step in trace.manifest["generated"][:-1])]
     chosen = _chosen(query, model, len(tokens))
     asked = {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
+    sized = (model.config, len(tokens), desk().settings)
     state = desk().find("lens", request_id("lens", asked)) or desk().ask(
-        "lens", asked, lens_seconds(model.config, len(tokens), desk().settings)
+        "lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized)
     )
     return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
 

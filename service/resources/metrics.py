@@ -23,7 +23,7 @@ from service.http.blueprint import Blueprint
 from service.resources.health import PATIENCE, workers
 from service.settings import Settings
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.queues import LANES, NAMES
 
 TEXT = "text/plain"
 #: Names the folder in which the processes of one server count together; without it, each counts alone.
@@ -101,10 +101,15 @@ class _Work(Collector):
 
 
 def _queue(queue: Redis) -> Iterator[Metric]:
-    running = StartedJobRegistry(QUEUE, queue, serializer="json").get_job_count(cleanup=False)
-    yield _gauge("cutaway_queue_waiting", "Jobs that wait", Queue(QUEUE, connection=queue).count)
-    yield _gauge("cutaway_jobs_running", "Jobs that run", running)
-    yield _gauge("cutaway_workers", "Workers that gave a sign of life lately", workers(queue))
+    waiting = GaugeMetricFamily("cutaway_queue_waiting", "Jobs that wait", labels=["queue"])
+    running = GaugeMetricFamily("cutaway_jobs_running", "Jobs that run", labels=["queue"])
+    for name in NAMES:
+        waiting.add_metric([name], Queue(name, connection=queue).count)
+        running.add_metric([name], StartedJobRegistry(name, queue, serializer="json").get_job_count(cleanup=False))
+    alive = GaugeMetricFamily("cutaway_workers", "Workers that gave a sign of life lately", labels=["lane"])
+    for lane in LANES:
+        alive.add_metric([lane], workers(queue, lane))
+    yield from (waiting, running, alive)
     labels = ["kind", "parameters", "outcome"]
     took = HistogramMetricFamily("cutaway_job_seconds", "Seconds that a job took", labels=labels)
     waited = HistogramMetricFamily("cutaway_job_wait_seconds", "Seconds that a job had waited", labels=labels)

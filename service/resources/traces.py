@@ -13,7 +13,7 @@ import service.http.events as events
 import service.reading.tensors as tensors
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
-from service.asking.bounds import seconds_allowed
+from service.asking.bounds import seconds_allowed, seconds_likely
 from service.asking.queue import UNFINISHED, State, desk
 from service.http.answers import answer, immutable, json, preferred_wait, summary
 from service.http.blueprint import PREFER, Blueprint, also
@@ -61,7 +61,9 @@ class Traces(MethodView):
         """
         model, asked = canonical(wanted)
         timeout = seconds_allowed(model.config, asked, desk().settings)
-        return answer(desk().ask("trace", asked, timeout), "trace", _represent, created=True)
+        seconds = seconds_likely(model.config, asked, desk().settings)
+        state = desk().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal")
+        return answer(state, "trace", _represent, created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
     @blueprint.example(query={"model": "nano-gpt", "limit": 10})

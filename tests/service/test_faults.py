@@ -13,9 +13,9 @@ from flask.testing import FlaskClient
 from rq import Queue
 from rq.registry import StartedJobRegistry
 
-from tests.conftest import Servers, running_worker
+from tests.conftest import Servers, lane, running_worker
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.queues import Lane, name
 
 Body = dict[str, Any]
 SECONDS = 60
@@ -33,9 +33,9 @@ def eventually(find: Callable[[], T]) -> T:
     return found
 
 
-def horse(*workers: psutil.Process) -> psutil.Process:
-    """The process that computes a job, once there is one."""
-    [found] = eventually(lambda: [child for worker in workers for child in worker.children()])
+def horse(worker: psutil.Process, of: Lane = "large") -> psutil.Process:
+    """The process that computes a job of a lane, once there is one."""
+    [found] = eventually(lane(worker, of).children)
     return found
 
 
@@ -62,7 +62,7 @@ def test_a_trace_whose_process_was_killed_is_tried_again_and_done(
         await_progress(idle_client, id)
         first = horse(worker)
         first.kill()
-        second = eventually(lambda: [child for child in worker.children() if child.pid != first.pid])
+        second = eventually(lambda: [child for child in lane(worker, "large").children() if child.pid != first.pid])
         assert len(second) == 1
         assert get(idle_client, id)["status"] in ("queued", "running")
         assert idle_client.get(f"/v1/traces/{id}/tensors/probs").status_code == HTTPStatus.CONFLICT
@@ -78,7 +78,7 @@ def test_a_trace_whose_process_is_killed_each_time_fails_with_a_reason_and_the_w
     with running_worker(idle_servers) as worker:
         id, killed = ask(idle_client, long_request_body), set[int]()
         while get(idle_client, id)["status"] in ("queued", "running"):
-            for child in worker.children():
+            for child in lane(worker, "large").children():
                 with suppress(psutil.NoSuchProcess):  # it ended meanwhile
                     child.kill()
                     killed.add(child.pid)
@@ -126,7 +126,7 @@ def test_a_process_that_is_killed_before_it_has_a_job_fails_nothing(
     idle_client: FlaskClient, idle_servers: Servers, request_body: Body
 ) -> None:
     with running_worker(idle_servers) as worker:
-        horse(worker).kill()
+        horse(worker, "small").kill()
         assert get(idle_client, ask(idle_client, request_body), SECONDS)["status"] == "done"
 
 
@@ -152,7 +152,9 @@ def test_a_trace_whose_worker_died_each_time_says_so(
             await_progress(idle_client, id)
             worker.kill()
         # What any worker does as it starts, as it would find things a minute from now.
-        StartedJobRegistry(QUEUE, connect(idle_servers.queue_url), serializer="json").cleanup(int(time.time()) + 60)
+        StartedJobRegistry(name("large", "normal"), connect(idle_servers.queue_url), serializer="json").cleanup(
+            int(time.time()) + 60
+        )
     failed = get(idle_client, id)
     assert failed["status"] == "failed"
     assert failed["error"]["detail"] == "The worker that computed it died each time it was tried."
@@ -162,7 +164,7 @@ def test_a_trace_whose_worker_died_as_it_took_it_is_tried_again_and_done(
     idle_client: FlaskClient, idle_servers: Servers, request_body: Body
 ) -> None:
     id, redis = ask(idle_client, request_body), connect(idle_servers.queue_url)
-    queue = Queue(QUEUE, connection=redis, serializer="json")
+    queue = Queue(name("small", "normal"), connection=redis, serializer="json")
     between = queue.intermediate_queue  # where RQ has a job that is no longer in the queue and not begun
     assert redis.lmove(queue.key, between.key) == id.encode()
     redis.set(between.get_first_seen_key(id), time.time() - 120)

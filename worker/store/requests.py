@@ -12,9 +12,9 @@ from typing import Any
 
 from redis import Redis
 
+import worker.store.queues as queues
 from worker.store.keys import Kind
 
-QUEUE = "cutaway"  # RQ's name of the one queue
 JOB = "worker.jobs.run"  # what its jobs call: the service names it and never imports it
 SHARED_JOB = "worker.jobs.run_together"  # the same for small requests that share a job
 _AT_ONCE = 1000  # requests a round trip, where there are many
@@ -35,6 +35,7 @@ class Record:
     cancelled: bool = False  # a job that has not finished it will not
     job: str | None = None  # the job that it shares with others; one of its own has its id
     batch: str | None = None  # which alone asked for it
+    queue: str = queues.name("small", "normal")  # of its job
     number: int = 0  # its place in a listing: requests are counted as they come
 
 
@@ -81,7 +82,7 @@ def cancel(queue: Redis, id: str) -> None:
     change(queue, [id], cancelled=True)
 
 
-def change(queue: Redis, ids: Sequence[str], **changes: Any) -> None:
+def change(queue: Redis, ids: Sequence[str], /, **changes: Any) -> None:
     """Change records where they are."""
     for portion in _portions(ids):
         pipeline = queue.pipeline(transaction=False)

@@ -19,10 +19,10 @@ import service.asking.together as together
 import worker.store.events as events
 from service.asking.queue import UNFINISHED
 from service.resources.batches import MOST
-from tests.conftest import Servers, running_worker
+from tests.conftest import Servers, lane, running_worker
 from tests.service.http.test_events import Told, parse
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.queues import NAMES
 
 Body = dict[str, Any]
 NDJSON = "application/x-ndjson"
@@ -77,7 +77,8 @@ def times_started(servers: Servers, id: str) -> int:
 
 
 def jobs(servers: Servers) -> int:
-    return int(connect(servers.queue_url).llen(f"rq:queue:{QUEUE}"))
+    """How many wait, in all queues."""
+    return sum(int(connect(servers.queue_url).llen(f"rq:queue:{name}")) for name in NAMES)
 
 
 def eventually(holds: Callable[[], object]) -> None:
@@ -239,7 +240,7 @@ def test_a_trace_in_a_shared_job_is_a_trace_of_its_own(
     ids = [trace["id"] for trace in batch["traces"]]
     asked = idle_client.post("/v1/traces", json=wanted[3]).get_json()
     assert (asked["id"], asked["status"], asked["queue_position"]) == (ids[3], "queued", 0)
-    assert jobs(idle_servers) == 1
+    assert jobs(idle_servers) == 2  # who asks alone does not wait for the others
     assert idle_client.delete(f"/v1/traces/{ids[1]}").status_code == HTTPStatus.NO_CONTENT
     with running_worker(idle_servers):
         waited = idle_client.get(f"/v1/traces/{ids[4]}", headers={"Prefer": "wait=30"}).get_json()
@@ -296,7 +297,7 @@ def test_when_the_process_is_killed_what_is_done_stays_done_and_the_rest_is_trie
         batch = ask(idle_client, wanted)
         ids = [trace["id"] for trace in batch["traces"]]
         eventually(lambda: statuses(get(idle_client, batch["id"]))[:2] == ["done", "running"])
-        for child in worker.children():
+        for child in lane(worker, "small").children():
             child.kill()
         assert statuses(ended(idle_client, batch["id"])) == ["done"] * 4
     assert [times_started(idle_servers, id) for id in ids][0::2] == [1, 1]
@@ -312,7 +313,7 @@ def test_one_whose_process_is_killed_each_time_fails_and_the_others_are_done(
         batch = ask(idle_client, wanted)
         while statuses(get(idle_client, batch["id"]))[1] in UNFINISHED:
             if statuses(get(idle_client, batch["id"]))[1] == "running":
-                for child in worker.children():
+                for child in lane(worker, "small").children():
                     with suppress(psutil.NoSuchProcess):
                         child.kill()
         assert statuses(ended(idle_client, batch["id"])) == ["done", "failed", "done"]

@@ -49,7 +49,9 @@ def test_with_both_redis_and_a_worker_it_is_ready(client: FlaskClient) -> None:
 
 
 def test_without_a_worker_it_is_not(idle_servers: Servers) -> None:
-    assert not_ready(idle_servers.settings) == "Not ready: no worker is registered."
+    assert not_ready(idle_servers.settings) == (
+        "Not ready: no worker for small jobs is registered; no worker for large jobs is registered."
+    )
 
 
 def test_a_worker_that_comes_makes_it_ready(idle_servers: Servers) -> None:

@@ -22,6 +22,7 @@ from service import create_app
 from service.settings import Settings
 from tests.conftest import Servers
 from worker.store.connection import connect
+from worker.store.queues import LANES
 
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -63,8 +64,10 @@ def test_a_job_that_waits_is_seen_and_so_are_workers(
 ) -> None:
     idle_client.post("/v1/traces", json={"model": "nano-gpt", "tokens": [0, 1]})
     idle = metrics(idle_client)
-    assert (idle["cutaway_queue_waiting",], idle["cutaway_workers",]) == (1, 0)
-    assert metrics(client)["cutaway_workers",] == 1
+    assert idle["cutaway_queue_waiting", "cutaway-small-normal"] == 1
+    assert [idle["cutaway_workers", lane] for lane in LANES] == [0, 0]
+    found = metrics(client)
+    assert [found["cutaway_workers", lane] for lane in LANES] == [1, 1]
 
 
 def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, idle_servers: Servers) -> None:
@@ -105,7 +108,7 @@ def test_a_redis_that_is_away_leaves_the_rest_readable(servers: Servers) -> None
     settings = Settings(queue_url="redis://127.0.0.1:1/0", cache_url=servers.cache_url)
     found = metrics(create_app(settings).test_client())
     assert (found["cutaway_redis_up", "queue"], found["cutaway_redis_up", "cache"]) == (0, 1)
-    assert ("cutaway_queue_waiting",) not in found
+    assert ("cutaway_queue_waiting", "cutaway-small-normal") not in found
     assert found["cutaway_cache_bytes",] > 0
 
 

@@ -19,8 +19,8 @@ ALLOWED = {
     *(f"worker.gpt.{name}" for name in ("detail", "memory")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
     *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
-    *(f"worker.store.{name}" for name in ("connection", "events", "keys", "pieces", "requests", "tallies")),
-    *(f"worker.store.{name}" for name in ("arrays", "bulk", "queues", "safetensors", "shared")),
+    *(f"worker.store.{name}" for name in ("connection", "events", "keys", "listing", "pieces", "requests")),
+    *(f"worker.store.{name}" for name in ("arrays", "bulk", "queues", "safetensors", "shared", "tallies")),
     "worker.settings",
     "worker.process",
 }

@@ -7,12 +7,13 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rq import Retry
 from rq.job import Job, JobStatus
 
 import worker.store.events as events
+import worker.store.listing as listing
 import worker.store.pieces as pieces
 import worker.store.queues as queues
 import worker.store.requests as requests
@@ -26,6 +27,7 @@ SHARED_SECONDS = queues.SMALL_SECONDS  # of estimated work that share a job
 SHARED_MOST = 100
 _TIMES = 8  # as in service.asking.bounds: on a slow machine that does other things, too
 _AT_ONCE = 1000  # commands a round trip
+_INDEX = "batches"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Batch:
     traces: list[str]
 
 
+class Summary(NamedTuple):
+    """What a listing tells of a batch: how its traces stand takes reading them all."""
+
+    id: str
+    created_at: str
+    total: int
+
+
 def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
     """Have traces computed that are neither done nor under way; small neighbours share a job."""
     ids = [request_id("trace", one.request) for one in wanted]
@@ -66,7 +76,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
         for id in group
     }
     requests.put_all(desk.queue, records, desk.settings.result_ttl)
-    desk.queue.set(_key(batch.id), json.dumps([batch.created_at, batch.traces]), ex=desk.settings.result_ttl)
+    _put(desk, batch)
     for group, job in jobs.items():
         if job is None:
             desk.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
@@ -77,8 +87,23 @@ def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
 
 def get(desk: Desk, id: str) -> Batch | None:
     """A batch by its id."""
-    content: Any = desk.queue.get(_key(id))
-    return None if content is None else Batch(id, *json.loads(content))
+    told: Any = desk.queue.hmget(_key(id), "created_at", "traces")
+    at, traces = told
+    return None if traces is None else Batch(id, at.decode(), json.loads(traces))
+
+
+def page(desk: Desk, before: int | None, limit: int) -> tuple[list[Summary], int | None]:
+    """Up to `limit` batches, newest first, and the cursor of the next page if there may be one."""
+
+    def read(ids: Sequence[str]) -> list[Summary | None]:
+        pipeline = desk.queue.pipeline(transaction=False)
+        for id in ids:
+            pipeline.hmget(_key(id), "created_at", "total")
+        told = zip(ids, pipeline.execute(), strict=True)
+        return [Summary(id, at.decode(), int(total)) if at else None for id, (at, total) in told]
+
+    found = listing.newest(desk.queue, _INDEX, read, before, limit)
+    return [summary for _, _, summary in found], found[-1][0] if len(found) == limit else None
 
 
 def statuses(desk: Desk, ids: Sequence[str]) -> dict[str, Status]:
@@ -117,11 +142,23 @@ def cancel(desk: Desk, batch: Batch) -> bool:
 
 def forget(desk: Desk, batch: Batch) -> None:
     """Remove a batch; its traces stay."""
-    desk.queue.delete(_key(batch.id))
+    pipeline = desk.queue.pipeline()
+    pipeline.delete(_key(batch.id))
+    pipeline.zrem(_INDEX, batch.id)
+    pipeline.execute()
 
 
 def _key(batch: str) -> str:
     return f"batch:{batch}"
+
+
+def _put(desk: Desk, batch: Batch) -> None:
+    told: Any = {"created_at": batch.created_at, "total": len(batch.traces), "traces": json.dumps(batch.traces)}
+    pipeline = desk.queue.pipeline()
+    pipeline.hset(_key(batch.id), mapping=told)
+    pipeline.expire(_key(batch.id), desk.settings.result_ttl)
+    listing.append(pipeline, _INDEX, batch.id)
+    pipeline.execute()
 
 
 def _groups(new: dict[str, Wanted]) -> Iterator[tuple[str, ...]]:

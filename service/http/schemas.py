@@ -308,16 +308,21 @@ class TracesSchema(Schema):
     next_cursor = fields.String(required=True, allow_none=True)
 
 
-class TracesQuery(Schema):
-    model = fields.String(metadata={"description": "only those of the model with this id"})
-    status = fields.String(
-        validate=validate.OneOf(STATUSES), metadata={"description": "only those that stand like this now"}
-    )
+class PageQuery(Schema):
+    """Which part of a list."""
+
     limit = fields.Integer(
         load_default=50, validate=validate.Range(1, 500), metadata={"description": "how many at most"}
     )
     cursor = fields.Integer(
         validate=validate.Range(0, 2**53), metadata={"description": "`next_cursor` of the page before"}
+    )
+
+
+class TracesQuery(PageQuery):
+    model = fields.String(metadata={"description": "only those of the model with this id"})
+    status = fields.String(
+        validate=validate.OneOf(STATUSES), metadata={"description": "only those that stand like this now"}
     )
 
 

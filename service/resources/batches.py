@@ -22,7 +22,7 @@ from service.http.answers import json, representation
 from service.http.blueprint import Blueprint, Parser
 from service.http.events import EVENT_STREAM, LAST_EVENT_ID
 from service.http.problems import Errors, Invalid, flatten, wrong_with
-from service.http.schemas import STATUSES, ProblemSchema, TraceRequestSchema, moment
+from service.http.schemas import STATUSES, PageQuery, ProblemSchema, TraceRequestSchema, moment
 from service.resources.traces import canonical
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.config import ConfigError
@@ -85,6 +85,17 @@ class CountsSchema(Schema):
     cancelled = fields.Integer(required=True)
 
 
+class BatchSummarySchema(Schema):
+    id = fields.String(required=True)
+    created_at = moment(required=True)
+    total = fields.Integer(required=True)
+
+
+class BatchesSchema(Schema):
+    batches = fields.List(fields.Nested(BatchSummarySchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
 class BatchSchema(CountsSchema):
     """How the traces of a batch stand, in the order in which they were asked for; the same request is the same id."""
 
@@ -99,26 +110,45 @@ _STANDING = ["id", "queued", "running", "done", "status"]  # what of a batch is 
 _LINES = {"requestBody": {"content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
-@blueprint.post("")
-@blueprint.arguments(BatchRequestSchema)
-@blueprint.example(
-    body={"requests": [{"model": "nano-gpt", "text": "CBABBC"}, {"model": "nano-gpt", "text": "AABBCC"}]},
-    varies=_STANDING,
-)
-@blueprint.doc(**_LINES)
-@blueprint.response(202, BatchSchema, description="They are being computed; the batch is at the Location")
-def create(wanted: dict[str, Any]) -> Response:
-    """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued.
+@blueprint.route("")
+class Batches(MethodView):
+    """All batches."""
 
-    What is wrong with any of them is told by its number, and then none is queued. What is known already is not computed
-    again, and small traces next to each other share a job. Their `priority` is low where they do not say another.
-    """
-    batch = together.ask(desk(), _checked(wanted["requests"]))
-    response = json(_represent(batch))
-    response.status_code = 202
-    response.headers["Location"] = f"/v1/batches/{batch.id}"
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    @blueprint.arguments(BatchRequestSchema)
+    @blueprint.example(
+        body={"requests": [{"model": "nano-gpt", "text": "CBABBC"}, {"model": "nano-gpt", "text": "AABBCC"}]},
+        varies=_STANDING,
+    )
+    @blueprint.doc(**_LINES)
+    @blueprint.response(202, BatchSchema, description="They are being computed; the batch is at the Location")
+    def post(self, wanted: dict[str, Any]) -> Response:
+        """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued.
+
+        What is wrong with any of them is told by its number, and then none is queued. What is known already is not
+        computed again, and small traces next to each other share a job. Their `priority` is low where they do not say
+        another.
+        """
+        batch = together.ask(desk(), _checked(wanted["requests"]))
+        response = json(_represent(batch))
+        response.status_code = 202
+        response.headers["Location"] = f"/v1/batches/{batch.id}"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @blueprint.arguments(PageQuery, location="query")
+    @blueprint.example(query={"limit": 10}, varies=["id"])
+    @blueprint.response(200, BatchesSchema)
+    def get(self, query: dict[str, Any]) -> dict[str, Any]:
+        """List batches, newest first, a page at a time.
+
+        `next_cursor` leads to the next page and is null on the last; it stays right while batches are added. How the
+        traces of one stand is told at /v1/batches/{id}.
+        """
+        found, cursor = together.page(desk(), query.get("cursor"), query["limit"])
+        return {
+            "batches": [one._asdict() for one in found],
+            "next_cursor": None if cursor is None else str(cursor),
+        }
 
 
 @blueprint.route("/<batch_id>")

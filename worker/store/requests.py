@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from redis import Redis
 
+import worker.store.listing as listing
 import worker.store.queues as queues
 from worker.store.keys import Kind
 
 JOB = "worker.jobs.run"  # what its jobs call: the service names it and never imports it
 SHARED_JOB = "worker.jobs.run_together"  # the same for small requests that share a job
 _AT_ONCE = 1000  # requests a round trip, where there are many
-
-
-# The number and the entry in one step, and in one round trip.
-_APPEND = "return redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[2]), ARGV[1])"
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,8 @@ def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
     for ids in _portions([*records]):
         pipeline = queue.pipeline()
         for id in ids:
-            index = _index(records[id].kind)
             pipeline.set(_key(id), json.dumps(vars(records[id])), ex=ttl)
-            pipeline.eval(_APPEND, 2, index, f"{index}:last", id)
+            listing.append(pipeline, _index(records[id].kind), id)
         pipeline.execute()
 
 
@@ -102,21 +99,8 @@ def forget(queue: Redis, id: str, kind: Kind) -> None:
 
 def newest(queue: Redis, kind: Kind, before: int | None, count: int) -> list[tuple[str, Record]]:
     """Up to `count` requests, newest first, of those that came before number `before`; expired ones are dropped."""
-    highest = "+inf" if before is None else f"({before}"
-    entries: Any = queue.zrange(
-        _index(kind), highest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True
-    )
-    if not entries:
-        return []
-    contents: Any = queue.mget([_key(id.decode()) for id, _ in entries])
-    expired = [id for (id, _), content in zip(entries, contents, strict=True) if content is None]
-    if expired:
-        queue.zrem(_index(kind), *expired)
-        return newest(queue, kind, before, count)
-    return [
-        (id.decode(), Record(**json.loads(content) | {"number": int(number)}))
-        for (id, number), content in zip(entries, contents, strict=True)
-    ]
+    found = listing.newest(queue, _index(kind), partial(get_all, queue), before, count)
+    return [(id, replace(record, number=number)) for number, id, record in found]
 
 
 def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import worker.gpt.architecture as architecture
@@ -16,6 +16,7 @@ from worker.gpt.config import Config
 from worker.gpt.sampling import Sampling, passes, positions
 from worker.gpt.work import Work
 
+LENS_TOP = 20  # tokens that a lens keeps of each prediction
 _TIMES = 8  # a job may take so many times as long as on a slow machine that does nothing else
 
 #: Narrower captures to suggest, the richest first.
@@ -78,14 +79,38 @@ def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -
 
 
 def lens_seconds(config: Config, length: int, settings: Settings) -> int:
-    """How long the lens over so many positions may take."""
-    return settings.layout_timeout + int(_TIMES * lens_seconds_likely(config, length, settings))
+    """How long the lens over so many positions may take. Raises Invalid, saying what would fit, where it may not take
+    what it would.
+    """
+
+    def seconds(length: int) -> int:
+        return settings.layout_timeout + int(_TIMES * lens_seconds_likely(config, length, settings))
+
+    _allow_lens(length, partial(_lens_bytes, config), settings.max_work_bytes, "bytes of memory", "MAX_WORK_BYTES")
+    _allow_lens(length, seconds, settings.max_trace_seconds, "seconds", "MAX_TRACE_SECONDS")
+    return seconds(length)
+
+
+def _allow_lens(length: int, takes: Callable[[int], int], allowed: int, unit: str, setting: str) -> None:
+    if takes(length) > allowed:
+        told = f"Its lens may take {takes(length):,} {unit}, and at most {allowed:,} are allowed here ({setting})"
+        most = _longest(length, lambda length: takes(length) <= allowed)
+        advice = f"One over {most:,} positions instead of {length:,}" if most else "Only that of a smaller model"
+        raise Invalid({"trace_id": [f"{told}. {advice} would fit."]})
 
 
 def lens_seconds_likely(config: Config, length: int, settings: Settings) -> float:
     """How long it takes on a slow machine: a pass over them, and its end once more for each layer."""
     work = Work(config, length, Sampling(), settings.held_weights_bytes)
     return work.seconds + config.n_layer * work.ends(0)
+
+
+def _lens_bytes(config: Config, length: int) -> int:
+    """The memory of a pass that keeps nothing, and what the lens saw: of each layer the best tokens with their
+    probabilities, and the rollout.
+    """
+    best = (config.n_layer + 1) * length * min(LENS_TOP, config.vocab_size)
+    return measure(config, length, capture=(), streamed=True).memory + 8 * best + 4 * length**2
 
 
 def seconds_likely(config: Config, asked: dict[str, Any], settings: Settings) -> float:
@@ -122,9 +147,14 @@ def _ways(trace: _Trace, settings: Settings) -> Iterator[str]:
         if replace(trace, capture=capture).fits(settings) and asked > set(captured(names, capture)):
             yield f'with "capture": {json.dumps(capture)}'
             break
-    least, most = 0, trace.length  # as many positions as fit, and as do not
+    if most := _longest(trace.length, lambda length: replace(trace, length=length).fits(settings)):
+        yield f"over {most:,} positions instead of {trace.length:,}"
+
+
+def _longest(length: int, fits: Callable[[int], bool]) -> int:
+    """As many positions as fit, of more that do not; 0 where even one is too many."""
+    least, most = 0, length
     while most - least > 1:
         middle = (least + most) // 2
-        least, most = (middle, most) if replace(trace, length=middle).fits(settings) else (least, middle)
-    if least:
-        yield f"over {least:,} positions instead of {trace.length:,}"
+        least, most = (middle, most) if fits(middle) else (least, middle)
+    return least

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flask import Response
+from flask.views import MethodView
 from marshmallow import Schema, fields, validate
 from numpy.typing import NDArray
+from werkzeug.exceptions import NotFound
 
 import service.resources.traces as traces
 import worker.store.pieces as pieces
-from service.asking.bounds import lens_seconds, lens_seconds_likely
+from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
 from service.asking.queue import State, desk
 from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
@@ -24,14 +26,13 @@ from worker.gpt.tokens import Vocabulary
 from worker.store.keys import request_id
 
 MAX_NUMBERS = 131_072
-_TOP = 20  # tokens that are kept of each prediction
 _RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
 
 blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="What each layer would predict")
 
 
 class LensQuery(Schema):
-    top = fields.Integer(load_default=5, validate=validate.Range(1, _TOP))
+    top = fields.Integer(load_default=5, validate=validate.Range(1, LENS_TOP))
     layers = fields.String(
         load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
     )
@@ -68,31 +69,49 @@ class LensSchema(SummarySchema):
     rollout = fields.List(fields.Nested(SharesSchema))
 
 
-@blueprint.get("/<trace_id>/lens")
-@blueprint.arguments(LensQuery, location="query")
-@blueprint.example(query={"top": 2, "positions": "5:7"}, headers={"Prefer": "wait=10"})
-@blueprint.doc(parameters=[PREFER])
-@blueprint.response(200, LensSchema)
-@blueprint.alt_response(304, description="What you have is still right", success=True)
-@blueprint.alt_response(404, schema=ProblemSchema)
-@blueprint.alt_response(409, schema=ProblemSchema)
-def lens(query: dict[str, Any], trace_id: str) -> Response:
-    """Read what each layer of a finished trace would predict. It is computed when it is first asked for.
+@blueprint.route("/<trace_id>/lens")
+class Lens(MethodView):
+    """The lens of a trace."""
 
-    The residual stream of each layer goes through the final norm and the unembedding, as if it were the last (the logit
-    lens). A job of its own computes it once; until it is done, the answer says how it stands.
-    """
-    trace = traces.done(trace_id)
-    model = traces.recalled(trace)
-    # All that was fed: the last new token was not.
+    @blueprint.arguments(LensQuery, location="query")
+    @blueprint.example(query={"top": 2, "positions": "5:7"}, headers={"Prefer": "wait=10"})
+    @blueprint.doc(parameters=[PREFER])
+    @blueprint.response(200, LensSchema)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(409, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], trace_id: str) -> Response:
+        """Read what each layer of a finished trace would predict. It is computed when it is first asked for.
+
+        The residual stream of each layer goes through the final norm and the unembedding, as if it were the last (the
+        logit lens). A job of its own computes it once; until it is done, the answer says how it stands.
+        """
+        trace = traces.done(trace_id)
+        model, asked = traces.recalled(trace), _asked(trace)
+        sized = (model.config, len(asked["tokens"]), desk().settings)
+        chosen = _chosen(query, model, len(asked["tokens"]))
+        state = desk().find("lens", request_id("lens", asked)) or desk().ask(
+            "lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized)
+        )
+        return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
+
+    @blueprint.response(204)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(409, schema=ProblemSchema)
+    def delete(self, trace_id: str) -> None:
+        """Cancel a lens that is queued or running; forget one that has ended.
+
+        One that was cancelled can still be read as such; deleted again, it is forgotten, and computed again for who
+        asks for it then. Traces of the same tokens share it.
+        """
+        if not desk().cancel("lens", request_id("lens", _asked(traces.done(trace_id)))):
+            raise NotFound(f"Nobody has asked for the lens of trace {trace_id!r}.")
+
+
+def _asked(trace: State) -> dict[str, Any]:
+    """The canonical request of a finished trace's lens, over all tokens that were fed: the last new one was not."""
     tokens = [*trace.request["tokens"], *(step["token"] for step in trace.manifest["generated"][:-1])]
-    chosen = _chosen(query, model, len(tokens))
-    asked = {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
-    sized = (model.config, len(tokens), desk().settings)
-    state = desk().find("lens", request_id("lens", asked)) or desk().ask(
-        "lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized)
-    )
-    return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
+    return {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
 
 
 class _Chosen(NamedTuple):

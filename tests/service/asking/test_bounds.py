@@ -11,18 +11,22 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+import worker.gpt.models as models
 import worker.store.requests as requests
 from service import create_app
 from service.asking.bounds import lens_seconds, seconds_allowed
+from service.http.problems import Invalid
 from service.settings import Settings
 from tests.conftest import Servers
-from worker.gpt.config import PRESETS
+from worker.compute import COMPUTE
+from worker.gpt.arena import plan
+from worker.gpt.config import PRESETS, Config
 from worker.gpt.sampling import Sampling
 from worker.gpt.work import Work
 from worker.store.connection import connect
 
 Body = dict[str, Any]
-SMALL = {"n_layer": 4, "n_head": 2, "n_embd": 8, "n_positions": 512, "vocab_size": 20}
+SMALL: Body = {"n_layer": 4, "n_head": 2, "n_embd": 8, "n_positions": 512, "vocab_size": 20}
 GREEDY = {"max_new_tokens": 10}
 
 
@@ -172,3 +176,37 @@ def test_a_lens_may_take_what_its_trace_may_and_its_end_again_for_every_layer() 
     ends = Work(config, 64, Sampling(), bounds.held_weights_bytes).ends(0)
     longer = lens_seconds(config, 64, bounds) - seconds_allowed(config, asked, bounds)
     assert longer >= 12 * ends > 1
+
+
+@pytest.mark.parametrize("setting", ["max_work_bytes", "max_trace_seconds"])
+def test_a_lens_that_takes_too_much_is_refused_and_what_is_advised_is_accepted(setting: str) -> None:
+    config = PRESETS["gpt2"].config
+    bounds: dict[str, Any] = {"max_work_bytes": 100_000_000, "max_trace_seconds": lens_seconds(config, 200, Settings())}
+    allowed = bounds[setting]
+    settings = replace(Settings(), **{setting: allowed})
+    with pytest.raises(Invalid) as refusal:
+        lens_seconds(config, 500, settings)
+    [(field, [said])] = refusal.value.errors.items()
+    assert field == "trace_id"
+    assert f"at most {allowed:,} are allowed here ({setting.upper()})" in said
+    found = re.search(r"One over ([\d,]+) positions instead of 500 would fit\.$", said)
+    assert found
+    most = int(found[1].replace(",", ""))
+    lens_seconds(config, most, settings)
+    with pytest.raises(Invalid):
+        lens_seconds(config, most + 1, settings)
+
+
+def test_where_no_lens_fits_only_that_of_a_smaller_model_would() -> None:
+    with pytest.raises(Invalid, match=r"Only that of a smaller model would fit\.$"):
+        lens_seconds(Config(**SMALL), 500, replace(Settings(), max_work_bytes=1000))
+
+
+def test_the_memory_of_a_lens_is_that_of_its_pass_and_of_what_it_saw() -> None:
+    config, sizes = Config(**SMALL), list[int]()
+    request = models.resolve(SMALL, "", synthetic_seed=0).canonical() | {"tokens": [1] * 50}
+    COMPUTE["lens"](request, Settings(), lambda content: sizes.append(len(content)), lambda *_: None)
+    taken = plan(config, 50, capture=(), streamed=True).size.memory + sum(sizes)
+    assert lens_seconds(config, 50, replace(Settings(), max_work_bytes=taken))
+    with pytest.raises(Invalid, match=f"{taken:,} bytes of memory"):
+        lens_seconds(config, 50, replace(Settings(), max_work_bytes=taken - 1))

@@ -27,7 +27,8 @@ from tests.service.described.test_openapi import CHECKS
 DESCRIBED, DECLARED = openapi.describe(create_app(Settings()))
 ORDER = {"POST": 0, "GET": 1, "DELETE": 2}  # what is asked for, read, forgotten
 VOLATILE = {"created_at", "started_at", "finished_at", "queue_position", "seconds_left"}
-OPERATIONS = sorted(DECLARED, key=lambda name: ORDER[name.split()[0]])
+#: The whole of a thing is asked for and read before its parts, and forgotten after them.
+OPERATIONS = sorted(DECLARED, key=lambda name: (ORDER[name.split()[0]], -len(name) if name[0] == "D" else 0))
 
 Example = dict[str, Any]
 

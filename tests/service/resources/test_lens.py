@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,7 @@ from service import create_app
 from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
 from worker.gpt.lens import MOST
+from worker.store.connection import connect
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}
@@ -157,3 +159,69 @@ def test_there_is_nothing_to_see_of_what_is_not_done(idle_client: FlaskClient, r
     trace = idle_client.post("/v1/traces", json=request_body).get_json()
     assert idle_client.get(f"/v1/traces/{trace['id']}/lens").status_code == HTTPStatus.CONFLICT
     assert idle_client.get(f"/v1/traces/{'0' * 64}/lens").status_code == HTTPStatus.NOT_FOUND
+
+
+# -------------------------------------------------------------------------------------------- refusing, cancelling
+
+
+def test_one_that_takes_more_memory_than_is_allowed_is_refused(
+    client: FlaskClient, servers: Servers, request_body: Body
+) -> None:
+    trace = ask(client, request_body)
+    bounded = create_app(replace(servers.settings, max_work_bytes=1000)).test_client()
+    answer = look(bounded, trace)
+    assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
+    [(field, [said])] = answer.get_json()["errors"].items()
+    assert (field, "at most 1,000 are allowed here (MAX_WORK_BYTES)" in said) == ("trace_id", True)
+    done(client, trace)
+    assert done(bounded, trace)["status"] == "done"  # what is there already takes none
+
+
+def test_one_that_is_queued_is_cancelled_stays_so_and_is_computed_again_once_forgotten(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    with running_worker(idle_servers):
+        trace = ask(idle_client, request_body)
+    at = f"/v1/traces/{trace['id']}/lens"
+    assert idle_client.get(at).get_json()["status"] == "queued"
+    assert idle_client.delete(at).status_code == HTTPStatus.NO_CONTENT
+    assert [idle_client.get(at).get_json()["status"] for _ in range(2)] == ["cancelled"] * 2
+    assert idle_client.delete(at).status_code == HTTPStatus.NO_CONTENT
+    assert idle_client.get(at).get_json()["status"] == "queued"
+    with running_worker(idle_servers):
+        assert done(idle_client, trace)["layers"]
+        assert idle_client.get(f"/v1/traces/{trace['id']}").get_json()["status"] == "done"
+
+
+def test_one_that_runs_is_stopped_and_leaves_nothing(client: FlaskClient, servers: Servers, request_body: Body) -> None:
+    # A trace that sees its large vocabulary once, and a lens that sees it 201 times.
+    wide = {"n_layer": 200, "n_head": 2, "n_embd": 32, "n_positions": 16, "vocab_size": 200_000}
+    trace = ask(client, request_body | {"model": wide, "tokens": [7] * 16, "capture": ["ln_final.scale"]})
+    at = f"/v1/traces/{trace['id']}/lens"
+    asked = client.get(at).get_json()
+    deadline = time.monotonic() + 30
+    while (state := client.get(at).get_json())["status"] == "queued":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert state["status"] == "running"
+    assert client.delete(at).status_code == HTTPStatus.NO_CONTENT
+    assert client.get(at).get_json()["status"] == "cancelled"
+    assert connect(servers.cache_url).keys(f"result:{asked['id']}*") == []
+    assert ask(client, request_body)["status"] == "done"  # the worker goes on
+
+
+def test_one_that_is_done_is_forgotten_and_its_trace_stays(client: FlaskClient, request_body: Body) -> None:
+    trace = ask(client, request_body)
+    at = f"/v1/traces/{trace['id']}/lens"
+    assert client.delete(at).status_code == HTTPStatus.NOT_FOUND
+    done(client, trace)
+    assert client.delete(at).status_code == HTTPStatus.NO_CONTENT
+    assert client.delete(at).status_code == HTTPStatus.NOT_FOUND
+    assert client.get(f"/v1/traces/{trace['id']}").get_json()["status"] == "done"
+    assert done(client, trace)["layers"]
+
+
+def test_what_has_no_lens_has_none_to_cancel(idle_client: FlaskClient, request_body: Body) -> None:
+    trace = idle_client.post("/v1/traces", json=request_body).get_json()
+    assert idle_client.delete(f"/v1/traces/{trace['id']}/lens").status_code == HTTPStatus.CONFLICT
+    assert idle_client.delete(f"/v1/traces/{'0' * 64}/lens").status_code == HTTPStatus.NOT_FOUND

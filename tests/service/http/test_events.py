@@ -51,9 +51,10 @@ def watch(client: FlaskClient, id: str, after: str | None = None, kind: str = "t
 
 def told(client: FlaskClient, id: str, after: str | None = None) -> list[Told]:
     """Every event up to the end of the stream."""
-    answer = watch(client, id, after)
-    assert answer.status_code == HTTPStatus.OK, answer.text
-    return parse(answer.text)
+    with watch(client, id, after) as answer:
+        text = answer.get_data(as_text=True)
+        assert answer.status_code == HTTPStatus.OK, text
+        return parse(text)
 
 
 def ask(client: FlaskClient, body: Body, **headers: str) -> str:

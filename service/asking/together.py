@@ -57,8 +57,8 @@ class Summary(NamedTuple):
     total: int
 
 
-def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
-    """Have traces computed that are neither done nor under way; small neighbours share a job."""
+def ask(desk: Desk, wanted: Sequence[Wanted]) -> tuple[Batch, dict[str, Status]]:
+    """Have traces computed that are neither done nor under way; small neighbours share a job. How each stands then."""
     ids = [request_id("trace", one.request) for one in wanted]
     batch = Batch(uuid.uuid4().hex, now(), ids)
     unique = dict(zip(ids, wanted, strict=True))
@@ -82,7 +82,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted]) -> Batch:
             desk.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
         else:
             _enqueue(desk, job, [*group], new)
-    return batch
+    return batch, {id: "queued" if id in new else standing[id] for id in unique}  # type: ignore[misc]
 
 
 def get(desk: Desk, id: str) -> Batch | None:

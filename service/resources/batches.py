@@ -15,7 +15,7 @@ from werkzeug.exceptions import NotFound, UnsupportedMediaType
 import service.asking.together as together
 import service.http.events as events
 from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.queue import desk
+from service.asking.queue import Status, desk
 from service.asking.together import Batch, Wanted
 from service.asking.watched import Watched
 from service.http.answers import json, representation
@@ -128,8 +128,8 @@ class Batches(MethodView):
         computed again, and small traces next to each other share a job. Their `priority` is low where they do not say
         another.
         """
-        batch = together.ask(desk(), _checked(wanted["requests"]))
-        response = json(_represent(batch))
+        batch, standing = together.ask(desk(), _checked(wanted["requests"]))
+        response = json(_represent(batch, standing))
         response.status_code = 202
         response.headers["Location"] = f"/v1/batches/{batch.id}"
         response.headers["Cache-Control"] = "no-store"
@@ -163,7 +163,8 @@ class OneBatch(MethodView):
 
         They come in the order in which they were asked for; each is a trace like any other, at /v1/traces/{id}.
         """
-        response = json(_represent(_find(batch_id)))
+        batch = _find(batch_id)
+        response = json(_represent(batch, together.statuses(desk(), batch.traces)))
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -200,8 +201,7 @@ def watch(batch_id: str) -> Response:
     return events.streams().answer(watched.told(seen))
 
 
-def _represent(batch: Batch) -> dict[str, Any]:
-    standing = together.statuses(desk(), batch.traces)
+def _represent(batch: Batch, standing: dict[str, Status]) -> dict[str, Any]:
     traces = [{"index": n, "id": id, "status": standing[id]} for n, id in enumerate(batch.traces)]
     told = together.counts([standing[id] for id in batch.traces])
     return {"id": batch.id, "created_at": batch.created_at, **told, "traces": traces}

@@ -7,7 +7,7 @@ configuration may break the equality.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -104,7 +104,7 @@ class Config:
 
     def to_mapping(self) -> dict[str, Any]:
         """Every field by name, defaults resolved: equal configurations give equal mappings."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True)

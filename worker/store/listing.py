@@ -10,13 +10,17 @@ from redis.client import Pipeline
 
 Thing = TypeVar("Thing")
 
-# The number and the entry in one step, and in one round trip.
-_APPEND = "return redis.call('ZADD', KEYS[1], redis.call('INCR', KEYS[2]), ARGV[1])"
+# The number and the entry in one step: nobody reads a later one first, and goes on from there.
+_APPEND = """
+for _, id in ipairs(ARGV) do
+  redis.call("ZADD", KEYS[1], redis.call("INCR", KEYS[2]), id)
+end
+"""
 
 
-def append(pipeline: Pipeline, index: str, id: str) -> None:
-    """Note that `id` came, or came again: it is the newest then."""
-    pipeline.eval(_APPEND, 2, index, f"{index}:last", id)
+def append(pipeline: Pipeline, index: str, *ids: str) -> None:
+    """Note that these came, or came again, in their order: the last is the newest then."""
+    pipeline.eval(_APPEND, 2, index, f"{index}:last", *ids)
 
 
 def newest(

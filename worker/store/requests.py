@@ -56,7 +56,8 @@ def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
         pipeline = queue.pipeline()
         for id in ids:
             pipeline.set(_key(id), json.dumps(vars(records[id])), ex=ttl)
-            listing.append(pipeline, _index(records[id].kind), id)
+        for kind in {records[id].kind for id in ids}:
+            listing.append(pipeline, _index(kind), *(id for id in ids if records[id].kind == kind))
         pipeline.execute()
 
 

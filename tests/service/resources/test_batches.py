@@ -54,7 +54,8 @@ def get(client: FlaskClient, id: str) -> Body:
 
 
 def watch(client: FlaskClient, id: str, after: str | None = None) -> TestResponse:
-    return client.get(f"/v1/batches/{id}/events", headers={"Last-Event-ID": after} if after else {})
+    headers = {"Last-Event-ID": after} if after else {}
+    return client.get(f"/v1/batches/{id}/events", headers=headers, buffered=True)  # which closes the stream
 
 
 def ended(client: FlaskClient, id: str) -> Body:
@@ -133,6 +134,19 @@ def test_what_is_done_or_under_way_is_not_computed_again(
     client.post("/v1/traces", json=under_way)
     batch = ended(client, ask(client, [done, under_way, new])["id"])
     assert [times_started(servers, trace["id"]) for trace in batch["traces"]] == [1, 1, 1]
+
+
+def test_the_answer_tells_how_each_stands_at_once(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
+    done, cancelled, under_way, new = several(request_body, 4)
+    with running_worker(idle_servers):
+        idle_client.post("/v1/traces", json=done, headers={"Prefer": "wait=30"})
+    idle_client.delete(f"/v1/traces/{idle_client.post('/v1/traces', json=cancelled).get_json()['id']}")
+    idle_client.post("/v1/traces", json=under_way)
+    batch = ask(idle_client, [done, cancelled, under_way, new, done])
+    assert statuses(batch) == ["done", "queued", "queued", "queued", "done"]
+    assert batch == get(idle_client, batch["id"])
 
 
 def test_the_same_batch_twice_is_two_batches_of_the_same_traces(idle_client: FlaskClient, request_body: Body) -> None:

@@ -14,6 +14,7 @@ from flask_smorest import Api
 
 import service.described.examples as examples
 import service.described.openapi as openapi
+import service.http.callers as callers
 import service.http.problems as problems
 import service.reading.tensors as tensors
 import service.resources.batches as batches
@@ -35,7 +36,7 @@ from service.settings import Settings
 from worker.store.connection import connect
 
 #: What scripts of other origins may read of an answer, besides what they always may.
-EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS]
+EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS, *callers.HEADERS]
 EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
 
 
@@ -99,8 +100,11 @@ def create_app(given: Settings | None = None) -> Flask:
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     app.register_blueprint(viewer.blueprint)
+    for name, scheme in callers.SCHEMES.items():
+        api.spec.components.security_scheme(name, scheme)
     problems.register(app)
     metrics.register(app)
+    callers.register(app, settings, app.extensions["desk"].queue)
     return app
 
 

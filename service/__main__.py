@@ -69,7 +69,11 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
     """Run the API alone."""
     from service.running.server import Server
 
-    Server(host, port, processes, threads).run()
+    try:
+        server = Server(host, port, processes, threads)
+    except ValueError as error:  # a setting that cannot be
+        raise click.ClickException(str(error)) from None
+    server.run()
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -114,7 +118,8 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the results.")
 @click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where Cutaway runs.")
 @click.option("--layouts", type=click.Choice(["glb", "safetensors"]), help="Bring the picture of each, too.")
-def batch(file: Path, out: Path, url: str, layouts: str | None) -> None:
+@click.option("--api-key", envvar="CUTAWAY_API_KEY", help="The key that lets you in.  [env: CUTAWAY_API_KEY]")
+def batch(file: Path, out: Path, url: str, layouts: str | None, api_key: str | None) -> None:
     """Have the requests in FILE computed, a line of JSON each, and bring the traces as safetensors files.
 
     index.jsonl in the folder says what became of each line. What was stopped goes on where it was.
@@ -122,7 +127,7 @@ def batch(file: Path, out: Path, url: str, layouts: str | None) -> None:
     from service.commands import collect, remote
 
     try:
-        said, failed = collect.collect(file, out, url, layouts)
+        said, failed = collect.collect(file, out, url, layouts, api_key)
     except collect.Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(130)

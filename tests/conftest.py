@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.request import urlopen
 
 import hypothesis
 import psutil
@@ -77,6 +79,26 @@ def running_worker(servers: Servers, *lanes: Lane) -> Iterator[psutil.Process]:
     finally:
         started.kill()
         started.wait()
+
+
+@contextmanager
+def running_api(servers: Servers, processes: int, **variables: str) -> Iterator[str]:
+    """Where the API's own server answers, in so many processes."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "service", "api", "--port", str(port), "--processes", str(processes)]
+    environment = servers.environment | variables
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while server.poll() is None:
+                with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5):
+                    break
+                assert time.monotonic() < deadline, "the API did not start"
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
 
 
 def lane(worker: psutil.Process, name: Lane) -> psutil.Process:

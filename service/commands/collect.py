@@ -54,7 +54,9 @@ class Line:
         return hashlib.sha256(json.dumps(json.loads(self.text), sort_keys=True).encode()).hexdigest()
 
 
-def collect(file: Path, out: Path, url: str, layouts: str | None = None) -> tuple[str, list[str]]:
+def collect(
+    file: Path, out: Path, url: str, layouts: str | None = None, api_key: str | None = None
+) -> tuple[str, list[str]]:
     """Have every request of `file` computed, and its files brought to `out`. What is there now as a line for the user,
     and a line for each that failed. Raises CollectError, RemoteError and Stopped.
     """
@@ -67,7 +69,8 @@ def collect(file: Path, out: Path, url: str, layouts: str | None = None) -> tupl
             missing = [line for line in lines if line.number not in known]
             here = len(lines) - len(missing)
             with (out / INDEX).open("a") as index:
-                collector = _Collector(Remote(url), out, layouts, index, _Bar(len(lines), here, f"{file} into {out}"))
+                bar = _Bar(len(lines), here, f"{file} into {out}")
+                collector = _Collector(Remote(url, api_key), out, layouts, index, bar)
                 try:
                     known |= collector.run(missing)
                 except KeyboardInterrupt:

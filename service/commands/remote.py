@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from http import HTTPStatus
 from http.client import HTTPException
 from importlib.metadata import version
 from typing import Any
@@ -30,10 +31,11 @@ class Refused(RemoteError):
 
 
 class Remote:
-    """The service at a URL."""
+    """The service at a URL, which may want a key."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self.api_key = api_key
 
     def json(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> dict[str, Any]:
         """The answer to a GET, or to a POST of `body`. Raises RemoteError."""
@@ -81,6 +83,8 @@ class Remote:
         request = Request(  # noqa: S310 - http or https, as the user says
             self.url + path, body, {"User-Agent": f"cutaway/{version('cutaway')}", **headers}
         )
+        if self.api_key:
+            request.add_unredirected_header("Authorization", f"Bearer {self.api_key}")  # for nobody else
         return urlopen(request, timeout=SILENCE)  # noqa: S310
 
     def _pause(self, error: OSError | HTTPException, path: str, tries: int) -> None:
@@ -89,7 +93,8 @@ class Remote:
         if isinstance(error, HTTPError):
             with error:
                 content = error.read()
-            if error.code not in (429, 502, 503, 504):
+            full = error.code == HTTPStatus.TOO_MANY_REQUESTS
+            if error.code not in (429, 502, 503, 504) or (full and tries == TRIES):
                 raise Refused(path, _problem(error, content)) from None
             told = error.headers.get("Retry-After", "")
             pause = float(told) if told.isdigit() else pause

@@ -11,6 +11,7 @@ from flask_smorest import Api
 
 import service.described.examples as examples
 import service.described.operations as operations
+import service.http.callers as callers
 from service.http.answers import YAML
 from service.http.blueprint import Blueprint
 
@@ -41,11 +42,12 @@ def describe(app: Flask) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     described = deepcopy(api.spec.to_dict())
     declared = examples.take(described["paths"])
     operations.complete(described["paths"])
+    described["security"] = [{}, *({name: []} for name in callers.SCHEMES)]  # keys may be set, or not
     examples.add(described["paths"])
     described["components"].pop("responses", None)  # the framework's own, which no operation refers to any more
     for unused in ("Error", "PaginationMetadata"):
         described["components"]["schemas"].pop(unused, None)
-    return {key: described[key] for key in ("openapi", "info", "tags", "paths", "components")}, declared
+    return {key: described[key] for key in ("openapi", "info", "tags", "security", "paths", "components")}, declared
 
 
 class _Dumper(yaml.SafeDumper):

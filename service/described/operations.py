@@ -9,6 +9,9 @@ from typing import Any
 PROBLEM = "application/problem+json"
 _BODY_ERRORS = {"400": "The body is not JSON", "413": "The body is too large", "415": "The body is not said to be JSON"}
 _ALWAYS = {"503": "Redis is away for the moment"}
+_GUARDED = {"401": "A key is needed here"}
+_FULL = {"429": "Too often, or too much is to be done already; `Retry-After` says when to ask again"}
+_COMPUTING = ("create_", "get_trace_lens")  # what such operations are called
 _TITLES = {
     "404": "There is no such thing",
     "406": "There is no such representation",
@@ -38,7 +41,11 @@ def complete(paths: Paths) -> None:
         operation.setdefault("operationId", _id(method, path, paths))
         if "description" in operation:
             operation["description"] = _unwrapped(operation["description"])
-        _errors(operation)
+        guarded = path.startswith("/v1/") or path == "/metrics"
+        if not guarded:
+            operation["security"] = []
+        computes = operation["operationId"].startswith(_COMPUTING)
+        _errors(operation, (_GUARDED if guarded else {}) | (_FULL if computes else {}))
     for path, item in paths.items():
         for parameter in item.get("parameters", ()):
             name = parameter["name"]
@@ -70,11 +77,11 @@ def _unwrapped(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
-def _errors(operation: Operation) -> None:
+def _errors(operation: Operation, more: dict[str, str]) -> None:
     """Errors are problems, and some can always be."""
     responses = operation["responses"]
     responses.pop("default", None)
-    added = _ALWAYS | (_BODY_ERRORS if "requestBody" in operation else {})
+    added = _ALWAYS | more | (_BODY_ERRORS if "requestBody" in operation else {})
     for status, description in added.items():
         responses.setdefault(status, {"description": description})
     for status, response in list(responses.items()):

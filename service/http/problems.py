@@ -25,7 +25,7 @@ from worker.gpt.models import UnknownModelError
 
 log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
-_TOLD = ("Allow", "Retry-After", "Accept", "Content-Range")  # of an exception's own headers
+_TOLD = ("Allow", "Retry-After", "Accept", "Content-Range", "WWW-Authenticate")  # of an exception's own headers
 
 
 class Invalid(UnprocessableEntity):

@@ -9,6 +9,8 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+import service.http.callers as callers
+from service.http.keys import Keys
 from service.resources.metrics import FOLDER
 from service.settings import Settings
 from worker.process import die_with_parent
@@ -18,13 +20,18 @@ class Server(BaseApplication):
     """gunicorn with our settings and nothing read from its command line or files."""
 
     def __init__(self, host: str, port: int, processes: int, threads: int) -> None:
+        settings = Settings.from_environment()
+        self.keys = Keys.of(settings)
+        if settings.rate_limit:
+            callers.parsed(settings.rate_limit)  # what is wrong is said here, and not by each process
         self.settings: dict[str, Any] = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": processes,
             "worker_class": "gthread",
-            "threads": threads + Settings.from_environment().max_streams,  # each open stream holds one
+            "threads": threads + settings.max_streams,  # each open stream holds one
             "graceful_timeout": 10,
             "control_socket_disable": True,
+            "on_starting": self._on_starting,
             "post_fork": _post_fork,
             "child_exit": _child_exit,
             "on_exit": _on_exit,
@@ -37,6 +44,10 @@ class Server(BaseApplication):
     def load_config(self) -> None:
         for name, value in self.settings.items():
             self.cfg.set(name, value)
+
+    def _on_starting(self, arbiter: Any) -> None:
+        said = f"{len(self.keys)} keys let callers in" if self.keys else "no API_KEYS are set: whoever comes is let in"
+        arbiter.log.info(said)
 
     def load(self) -> Callable[..., Any]:
         from service import create_app

@@ -14,35 +14,26 @@ from flask import current_app
 from redis import Redis
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
-from rq.exceptions import AbandonedJobError, DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
+import service.asking.jobs as jobs
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
+from service.asking.admission import Admission
+from service.asking.jobs import TRIES as TRIES
+from service.asking.standing import UNFINISHED as UNFINISHED
 from service.settings import Settings
 from worker.store.keys import Kind, request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
-UNFINISHED = ("queued", "running")
 _ID = re.compile("[0-9a-f]{64}")
-TRIES = 3  # times that a job is tried when its process gets killed
-_STOPPING = 2.0  # seconds that a worker has to stop a job; one that died will not
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
-
-#: A job from one queue to the end of another, unless a worker has just taken it.
-_MOVE = """
-local moved = redis.call('LREM', KEYS[1], 1, ARGV[1])
-if moved == 1 then
-  redis.call('RPUSH', KEYS[2], ARGV[1])
-  redis.call('HSET', KEYS[3], 'origin', ARGV[2])
-end
-return moved
-"""
 
 _STATUS: dict[JobStatus, Status] = {
     JobStatus.STARTED: "running",
@@ -72,15 +63,22 @@ class Desk:
 
     def __init__(self, settings: Settings, queue: Redis, cache: Redis) -> None:
         self.settings, self.queue, self.cache = settings, queue, cache
+        self.admission = Admission(settings, queue, cache)
         self.jobs = {name: Queue(name, connection=queue, serializer="json") for name in queues.NAMES}
 
     def ask(
-        self, kind: Kind, request: dict[str, Any], timeout: int, seconds: float = 0, priority: Priority = "normal"
+        self,
+        kind: Kind,
+        request: dict[str, Any],
+        timeout: int,
+        seconds: float = 0,
+        priority: Priority = "normal",
+        caller: str = "",
     ) -> State:
         """Have a canonical request computed, unless it is done or under way; how it stands then.
 
         `timeout` is how long, in seconds, computing it may take, and `seconds` how long it probably does. What waits
-        with a lower priority is moved up.
+        with a lower priority is moved up. Raises Full, where there is too much to do for now.
         """
         id = request_id(kind, request)
         state = self.find(kind, id, recompute=False)
@@ -90,6 +88,7 @@ class Desk:
             if state.status == "queued" and priority == "normal" and self.hasten(id):
                 return self.find(kind, id) or state
             return state
+        self.admission.admit(caller, [id])
         record = Record(kind, request, now(), timeout, queue=queues.choose(seconds, priority))
         requests.put_all(self.queue, {id: record}, self.settings.result_ttl)
         self.enqueue(id, timeout, record.queue)
@@ -193,7 +192,7 @@ class Desk:
         if started is None and job.started_at is not None:
             started = job.started_at.isoformat().replace("+00:00", "Z")
         if status == "failed":
-            return _with(state, status=status, started_at=started, reason=_reason(job))
+            return _with(state, status=status, started_at=started, reason=jobs.reason(job))
         latest = events.latest(self.queue, state.id)
         progress = latest[2] if latest and latest[1] == "progress" else None
         return _with(state, status=status, started_at=started, progress=progress)
@@ -223,8 +222,7 @@ class Desk:
         if record.job is not None:
             self.enqueue(id, record.timeout, queue)
             return True
-        keys = (self.jobs[record.queue].key, self.jobs[queue].key, Job.key_for(id))
-        return bool(self.queue.eval(_MOVE, len(keys), *keys, id, queue))
+        return jobs.move(id, self.jobs[record.queue], self.jobs[queue])
 
     def enqueue(self, id: str, timeout: int, queue: str) -> None:
         """Have a request that is recorded computed by a job of its own."""
@@ -247,7 +245,7 @@ class Desk:
                 if job and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED):
                     return  # somebody asked for the same at the same moment
                 if job:
-                    _delete(job)  # RQ refuses a second job of an id, ended or not
+                    jobs.delete(job)  # RQ refuses a second job of an id, ended or not
 
     def stop(self, id: str) -> None:
         """Stop the job of its own that computes a request, and remove what it wrote."""
@@ -257,7 +255,7 @@ class Desk:
         if job.get_status(refresh=False) == JobStatus.STARTED:
             with suppress(InvalidJobOperation):  # it ended meanwhile
                 send_stop_job_command(self.queue, id, serializer="json")
-            if _ends(job):  # asked for again, it must not be taken for the job that ends
+            if jobs.ends(job):  # asked for again, it must not be taken for the job that ends
                 return  # its worker has stopped it, and removed what it had written
             pieces.drop_unfinished(self.cache, id)  # its worker died, and it with it
         else:
@@ -267,40 +265,12 @@ class Desk:
     def _delete_job(self, id: str) -> None:
         job = self._job(id)
         if job is not None:
-            _delete(job)
+            jobs.delete(job)
 
 
 def desk() -> Desk:
     """The app's desk."""
     return cast(Desk, current_app.extensions["desk"])
-
-
-def _reason(job: Job) -> str:
-    """Why a job failed, as its worker wrote it with the failure, or RQ where no worker was left to do so."""
-    result = job.latest_result()
-    told = (result and result.exc_string) or "It ended without a word."
-    return "The worker that computed it died each time it was tried." if AbandonedJobError.__name__ in told else told
-
-
-def _ends(job: Job) -> bool:
-    """Whether a job that is ending ends soon: its worker may be dead."""
-    deadline = time.monotonic() + _STOPPING
-    with suppress(InvalidJobOperation):  # there is no such job any more
-        while job.get_status() == JobStatus.STARTED:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.005)
-    return True
-
-
-def _delete(job: Job) -> None:
-    """Delete a job once RQ has put it away: a result is there a moment before, and RQ would write the job again."""
-    _ends(job)
-    for _ in range(TRIES):
-        with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks
-            job.delete()
-            return
-    job.delete()
 
 
 def _with(state: State, **changes: Any) -> State:

@@ -7,18 +7,17 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rq import Retry
-from rq.job import Job, JobStatus
+from rq.job import JobStatus
 
 import worker.store.events as events
 import worker.store.listing as listing
-import worker.store.pieces as pieces
 import worker.store.queues as queues
 import worker.store.requests as requests
-import worker.store.shared as shared
 from service.asking.queue import TRIES, UNFINISHED, Desk, Status, now
+from service.asking.standing import job_statuses, standing
 from worker.store.keys import request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
@@ -57,19 +56,23 @@ class Summary(NamedTuple):
     total: int
 
 
-def ask(desk: Desk, wanted: Sequence[Wanted]) -> tuple[Batch, dict[str, Status]]:
-    """Have traces computed that are neither done nor under way; small neighbours share a job. How each stands then."""
+def ask(desk: Desk, wanted: Sequence[Wanted], caller: str = "") -> tuple[Batch, dict[str, Status]]:
+    """Have traces computed that are neither done nor under way; small neighbours share a job. How each stands then.
+
+    Raises Full, where they are too many for now; none is queued then.
+    """
     ids = [request_id("trace", one.request) for one in wanted]
     batch = Batch(uuid.uuid4().hex, now(), ids)
     unique = dict(zip(ids, wanted, strict=True))
-    standing = _standing(desk, list(unique))
-    under_way = [id for id in unique if standing[id] in UNFINISHED]
+    known = standing(desk.queue, desk.cache, list(unique))
+    new = {id: one for id, one in unique.items() if known[id] not in ("done", *UNFINISHED)}
+    jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
+    desk.admission.admit(caller, list(new), len(jobs))
+    under_way = [id for id in unique if known[id] in UNFINISHED]
     requests.change(desk.queue, under_way, batch=None)
     for id in under_way:
         if unique[id].priority == "normal":
             desk.hasten(id)
-    new = {id: one for id, one in unique.items() if standing[id] not in ("done", *UNFINISHED)}
-    jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
     records = {
         id: Record("trace", new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
         for group, job in jobs.items()
@@ -82,7 +85,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted]) -> tuple[Batch, dict[str, Status]]
             desk.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
         else:
             _enqueue(desk, job, [*group], new)
-    return batch, {id: "queued" if id in new else standing[id] for id in unique}  # type: ignore[misc]
+    return batch, {id: "queued" if id in new else cast(Status, known[id]) for id in unique}
 
 
 def get(desk: Desk, id: str) -> Batch | None:
@@ -109,14 +112,14 @@ def page(desk: Desk, before: int | None, limit: int) -> tuple[list[Summary], int
 def statuses(desk: Desk, ids: Sequence[str]) -> dict[str, Status]:
     """How each of these traces stands. One that somebody had forgotten counts as cancelled."""
     found: dict[str, Status] = {}
-    for id, standing in _standing(desk, list(dict.fromkeys(ids))).items():
-        if standing == "lost":  # by the cache; whoever reads it has it computed again
+    for id, told in standing(desk.queue, desk.cache, list(dict.fromkeys(ids))).items():
+        if told == "lost":  # by the cache; whoever reads it has it computed again
             found[id] = "done"
-        elif standing == "stranded":
+        elif told == "stranded":
             state = desk.find("trace", id)
             found[id] = state.status if state else "cancelled"
         else:
-            found[id] = standing or "cancelled"  # type: ignore[assignment]
+            found[id] = told or "cancelled"  # type: ignore[assignment]
     return found
 
 
@@ -132,8 +135,7 @@ def cancel(desk: Desk, batch: Batch) -> bool:
     records = dict(zip(unfinished, requests.get_all(desk.queue, unfinished), strict=True))
     own = {id: record for id, record in records.items() if record is not None and record.batch == batch.id}
     requests.change(desk.queue, list(own), cancelled=True)  # from now on none of them begins
-    standing = _job_statuses(desk, [id for id, record in own.items() if record.job is None])
-    for id, status in standing.items():
+    for id, status in job_statuses(desk.queue, [id for id, record in own.items() if record.job is None]).items():
         if status == JobStatus.STARTED:
             desk.stop(id)
     _publish(desk, list(own), "cancelled")
@@ -199,36 +201,3 @@ def _queue(one: Wanted) -> str:
 def _publish(desk: Desk, ids: list[str], event: str) -> None:
     for start in range(0, len(ids), _AT_ONCE):
         events.publish_all(desk.queue, ids[start : start + _AT_ONCE], event)
-
-
-def _standing(desk: Desk, ids: list[str]) -> dict[str, str | None]:
-    """How each stands: a status, `lost` (by the cache), `stranded` (its job is gone) or None (nobody asked)."""
-    done = pieces.which_done(desk.cache, ids)
-    left = [id for id in ids if id not in done]
-    records = {id: record for id, record in zip(left, requests.get_all(desk.queue, left), strict=True) if record}
-    jobs = _job_statuses(desk, list(dict.fromkeys(record.job or id for id, record in records.items())))
-    notes = shared.notes(desk.queue, list({record.job for record in records.values() if record.job}))
-    found: dict[str, str | None] = dict.fromkeys(ids) | dict.fromkeys(done, "done")
-    for id, record in records.items():
-        status, noted = jobs[record.job or id], notes.get(record.job or "")
-        if record.cancelled or status in (JobStatus.STOPPED, JobStatus.CANCELED):
-            found[id] = "cancelled"
-        elif status == JobStatus.FAILED or (noted and id in noted.failures):
-            found[id] = "failed"
-        elif status == JobStatus.STARTED:
-            found[id] = "running" if noted is None or noted.running == id else "queued"
-        else:
-            found[id] = "lost" if status == JobStatus.FINISHED else "queued" if status else "stranded"
-    since = pieces.which_done(desk.cache, [id for id in found if found[id] in ("lost", "stranded")])
-    return found | dict.fromkeys(since, "done")  # they were finished since we looked
-
-
-def _job_statuses(desk: Desk, jobs: list[str]) -> dict[str, JobStatus | None]:
-    found: dict[str, JobStatus | None] = {}
-    for start in range(0, len(jobs), _AT_ONCE):
-        portion, pipeline = jobs[start : start + _AT_ONCE], desk.queue.pipeline(transaction=False)
-        for job in portion:
-            pipeline.hget(Job.key_for(job), "status")
-        for job, status in zip(portion, pipeline.execute(), strict=True):
-            found[job] = JobStatus(status.decode()) if status else None
-    return found

@@ -20,6 +20,7 @@ from service.asking.together import Batch, Wanted
 from service.asking.watched import Watched
 from service.http.answers import json, representation
 from service.http.blueprint import Blueprint, Parser
+from service.http.callers import caller
 from service.http.events import EVENT_STREAM, LAST_EVENT_ID
 from service.http.problems import Errors, Invalid, flatten, wrong_with
 from service.http.schemas import STATUSES, PageQuery, ProblemSchema, TraceRequestSchema, moment
@@ -128,7 +129,11 @@ class Batches(MethodView):
         computed again, and small traces next to each other share a job. Their `priority` is low where they do not say
         another.
         """
-        batch, standing = together.ask(desk(), _checked(wanted["requests"]))
+        most = desk().settings.max_batch
+        if len(wanted["requests"]) > most:
+            told = f"These are {len(wanted['requests']):,}, and at most {most:,} are taken at once here (MAX_BATCH)."
+            raise Invalid({"requests": [told]})
+        batch, standing = together.ask(desk(), _checked(wanted["requests"]), caller())
         response = json(_represent(batch, standing))
         response.status_code = 202
         response.headers["Location"] = f"/v1/batches/{batch.id}"

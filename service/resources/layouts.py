@@ -19,6 +19,7 @@ import worker.store.pieces as pieces
 from service.asking.queue import State, desk
 from service.http.answers import JSON, answer, immutable, octets, representation
 from service.http.blueprint import PREFER, Blueprint, also
+from service.http.callers import caller
 from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
 from service.http.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
@@ -51,7 +52,7 @@ def create(wanted: dict[str, Any]) -> Response:
     Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
     whether or not there are weights for it.
     """
-    state = desk().ask("layout", canonical(wanted), desk().settings.layout_timeout)
+    state = desk().ask("layout", canonical(wanted), desk().settings.layout_timeout, caller=caller())
     return answer(state, "layout", _represent, created=True)
 
 

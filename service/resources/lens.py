@@ -19,6 +19,7 @@ from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
 from service.asking.queue import State, desk
 from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
+from service.http.callers import caller
 from service.http.problems import Invalid
 from service.http.schemas import ProbabilitySchema, ProblemSchema, SummarySchema
 from worker.gpt.models import Model
@@ -91,7 +92,7 @@ class Lens(MethodView):
         sized = (model.config, len(asked["tokens"]), desk().settings)
         chosen = _chosen(query, model, len(asked["tokens"]))
         state = desk().find("lens", request_id("lens", asked)) or desk().ask(
-            "lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized)
+            "lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller()
         )
         return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
 

@@ -17,6 +17,7 @@ from service.asking.bounds import seconds_allowed, seconds_likely
 from service.asking.queue import UNFINISHED, State, desk
 from service.http.answers import answer, immutable, json, preferred_wait, summary
 from service.http.blueprint import PREFER, Blueprint, also
+from service.http.callers import caller
 from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
 from service.http.schemas import (
@@ -62,7 +63,7 @@ class Traces(MethodView):
         model, asked = canonical(wanted)
         timeout = seconds_allowed(model.config, asked, desk().settings)
         seconds = seconds_likely(model.config, asked, desk().settings)
-        state = desk().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal")
+        state = desk().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal", caller())
         return answer(state, "trace", _represent, created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
@@ -190,7 +191,12 @@ def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
 
 
 def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
+    bounds = desk().settings
     if "text" in wanted:
+        nbytes = len(wanted["text"].encode())
+        if nbytes > bounds.max_prompt_bytes:
+            most = f"at most {bounds.max_prompt_bytes:,} are read here (MAX_PROMPT_BYTES)"
+            raise Invalid({"text": [f"It has {nbytes:,} bytes, and {most}."]})
         try:
             found = model.vocabulary.encode(wanted["text"])
         except TextError as error:
@@ -200,6 +206,9 @@ def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
     field = "text" if "text" in wanted else "tokens"
     if not found:
         raise Invalid({field: ["It is empty: a model needs at least one token."]})
+    if len(found) > bounds.max_prompt_tokens:
+        most = f"at most {bounds.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
+        raise Invalid({field: [f"It has {len(found):,} tokens, and {most}."]})
     outside = next((token for token in found if token >= model.config.vocab_size), None)
     if outside is not None:
         raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {model.config.vocab_size - 1}."]})

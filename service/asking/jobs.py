@@ -1,0 +1,57 @@
+"""RQ's jobs, where RQ leaves something to be done."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from rq import Queue
+from rq.exceptions import AbandonedJobError, InvalidJobOperation
+from rq.job import Job, JobStatus
+
+TRIES = 3  # times that a job is tried when its process gets killed
+_STOPPING = 2.0  # seconds that a worker has to stop a job; one that died will not
+
+#: A job from one queue to the end of another, unless a worker has just taken it.
+_MOVE = """
+local moved = redis.call('LREM', KEYS[1], 1, ARGV[1])
+if moved == 1 then
+  redis.call('RPUSH', KEYS[2], ARGV[1])
+  redis.call('HSET', KEYS[3], 'origin', ARGV[2])
+end
+return moved
+"""
+
+
+def move(id: str, queue: Queue, to: Queue) -> bool:
+    """Move a job from a queue to the end of another; False where it is not there any more."""
+    keys = (queue.key, to.key, Job.key_for(id))
+    return bool(queue.connection.eval(_MOVE, len(keys), *keys, id, to.name))
+
+
+def reason(job: Job) -> str:
+    """Why a job failed, as its worker wrote it with the failure, or RQ where no worker was left to do so."""
+    result = job.latest_result()
+    told = (result and result.exc_string) or "It ended without a word."
+    return "The worker that computed it died each time it was tried." if AbandonedJobError.__name__ in told else told
+
+
+def ends(job: Job) -> bool:
+    """Whether a job that is ending ends soon: its worker may be dead."""
+    deadline = time.monotonic() + _STOPPING
+    with suppress(InvalidJobOperation):  # there is no such job any more
+        while job.get_status() == JobStatus.STARTED:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+    return True
+
+
+def delete(job: Job) -> None:
+    """Delete a job once RQ has put it away: a result is there a moment before, and RQ would write the job again."""
+    ends(job)
+    for _ in range(TRIES):
+        with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks
+            job.delete()
+            return
+    job.delete()

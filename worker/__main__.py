@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import RedisError
-from rq import Queue, Worker
+from rq import Queue
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
@@ -29,28 +29,24 @@ from worker.spare import Spare
 from worker.store.connection import connect
 from worker.store.queues import LANES, Lane
 from worker.store.requests import JOB
+from worker.takeover import LOST, LastingWorker
 
 _KILLED = "Work-horse terminated unexpectedly"
-_LOST = "Job was stuck in intermediate queue"  # its worker was killed between taking it and beginning
-_HEARTBEAT = 5  # seconds between two signs of life
+_AWAY = "redis.exceptions."
 log = logging.getLogger("worker")
 
 
-class CutawayWorker(Worker):
+class CutawayWorker(LastingWorker):
     """RQ's forking worker; says on the request's stream how a job ended when the job itself could not."""
 
     _spare: Spare | None = None
 
-    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        """Seconds without a sign of life after which another worker takes the job over."""
-        return 3 * _HEARTBEAT
-
     def run_maintenance_tasks(self) -> None:
-        """Tidy up every few seconds, unless asked to stop: RQ's way of stopping an idle worker, an exception out of
+        """Look around every few seconds, unless asked to stop: RQ's way of stopping an idle worker, an exception out of
         the signal's handler, is lost where the code it interrupts suppresses exceptions."""
         if self._shutdown_requested_date is not None:
             raise StopRequested
-        super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
+        super().run_maintenance_tasks()
 
     def dequeue_job_and_maintain_ttl(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for a job, with a process ready to run it."""
@@ -89,8 +85,10 @@ class CutawayWorker(Worker):
         exc_string: str = "",
         execution: Execution | None = None,
     ) -> None:
-        """Retry a job whose process was killed; one that raised would raise again. Nothing is left of either."""
-        killed, stopped = exc_string.startswith((_KILLED, _LOST)), self._stopped_job_id == job.id
+        """Retry a job whose process was killed, or for which Redis was away too long; any other that raised would
+        raise again. Nothing is left of either."""
+        stopped = self._stopped_job_id == job.id
+        killed = exc_string.startswith((_KILLED, LOST)) or _last_line(exc_string).startswith(_AWAY)
         begun = _begun(job)
         if killed or stopped:
             _tidy_up(begun)  # while the job counts as started: nobody begins the same anew
@@ -112,7 +110,13 @@ class CutawayWorker(Worker):
 
 
 def _reason(exc_string: str) -> str:
-    return worker.jobs.KILLED if exc_string.startswith((_KILLED, _LOST)) else worker.jobs.reason(exc_string)
+    if exc_string.startswith(_KILLED):
+        return worker.jobs.KILLED
+    return worker.jobs.AWAY if _last_line(exc_string).startswith(_AWAY) else worker.jobs.reason(exc_string)
+
+
+def _last_line(exc_string: str) -> str:
+    return exc_string.strip().rpartition("\n")[2]
 
 
 def _begun(job: Job) -> str:
@@ -170,9 +174,6 @@ def _work(lane: Lane) -> None:
         connection=queue,
         queue_class=InTurn,
         serializer="json",
-        worker_ttl=6 * _HEARTBEAT,
-        job_monitoring_interval=_HEARTBEAT,
-        maintenance_interval=_HEARTBEAT,
         log_job_description=False,
     ).work(logging_level="WARNING")
 

@@ -29,6 +29,7 @@ log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
 TRIES = 3  # times that a request is begun whose process gets killed
 KILLED = "The process that computed it was killed each time it was tried, perhaps for want of memory."
+AWAY = "The service's store was away each time that it was tried."
 _KILLED_AFTER = 120  # seconds over its time after which a job's process, whatever it does, is no more
 
 

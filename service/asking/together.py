@@ -190,7 +190,8 @@ def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> No
         job_timeout=seconds,
         result_ttl=desk.settings.failure_ttl,
         failure_ttl=desk.settings.failure_ttl,
-        retry=Retry(max=TRIES * len(ids)),  # each is begun so many times, if its process is killed each time
+        # Each is begun so many times, if its process is killed each time.
+        retry=Retry(max=TRIES * len(ids), enqueue_at_front=True),
     )
 
 

@@ -33,7 +33,6 @@ from service.asking.queue import Desk
 from service.http.events import Streams
 from service.http.schemas import VALUES, PartialConfigSchema, ProblemSchema
 from service.settings import Settings
-from worker.store.connection import connect
 
 #: What scripts of other origins may read of an answer, besides what they always may.
 EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS, *callers.HEADERS]
@@ -75,7 +74,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "OPENAPI_VERSION": "3.1.0",
         "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
-    app.extensions["desk"] = Desk(settings, connect(settings.queue_url), connect(settings.cache_url))
+    app.extensions["desk"] = Desk.impatient(settings)
     app.extensions["streams"] = Streams(settings.max_streams)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     Compress(app)

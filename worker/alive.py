@@ -25,7 +25,8 @@ def alive(queue: Redis, host: str, lane: str) -> bool:
 
 def main(lanes: list[str]) -> None:
     """Say what is wrong, if anything is."""
-    host, queue = socket.gethostname(), connect(Settings.from_environment().queue_url)
+    host = socket.gethostname()
+    queue = connect(Settings.from_environment().queue_url, timeout=1.0, retries=0)
     try:
         silent = [lane for lane in lanes or LANES if not alive(queue, host, lane)]
     except RedisError as error:

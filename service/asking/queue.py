@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 from flask import current_app
 from redis import Redis
@@ -27,12 +27,14 @@ from service.asking.admission import Admission
 from service.asking.jobs import TRIES as TRIES
 from service.asking.standing import UNFINISHED as UNFINISHED
 from service.settings import Settings
+from worker.store.connection import connect, connect_impatiently
 from worker.store.keys import Kind, request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 _ID = re.compile("[0-9a-f]{64}")
+_ANSWERS = 2.0  # seconds in which Redis answers, or it is away; reads that wait for events take up to _LOOK_AGAIN
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
 _STATUS: dict[JobStatus, Status] = {
@@ -65,6 +67,16 @@ class Desk:
         self.settings, self.queue, self.cache = settings, queue, cache
         self.admission = Admission(settings, queue, cache)
         self.jobs = {name: Queue(name, connection=queue, serializer="json") for name in queues.NAMES}
+
+    @classmethod
+    def impatient(cls, settings: Settings) -> Self:
+        """One for requests: where Redis is away they hear so soon."""
+        queue, cache = (connect_impatiently(url, timeout=_ANSWERS) for url in (settings.queue_url, settings.cache_url))
+        return cls(settings, queue, cache)
+
+    def patient(self) -> Desk:
+        """One for streams, which hold threads of their own: where Redis is away they wait for it."""
+        return Desk(self.settings, connect(self.settings.queue_url), connect(self.settings.cache_url))
 
     def ask(
         self,
@@ -237,7 +249,7 @@ class Desk:
                     job_timeout=timeout,
                     result_ttl=self.settings.failure_ttl,
                     failure_ttl=self.settings.failure_ttl,
-                    retry=Retry(max=TRIES - 1),
+                    retry=Retry(max=TRIES - 1, enqueue_at_front=True),
                 )
                 return
             except DuplicateJobError:

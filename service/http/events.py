@@ -85,7 +85,7 @@ def stream(kind: Kind, state: State) -> Response:
         last = events.latest(queue, state.id)
         if last is not None and last.id == seen:
             return Response(status=204)
-    return streams().answer(_told(desk(), kind, state.id, seen or events.begin(queue, state.id)))
+    return streams().answer(_told(desk().patient(), kind, state.id, seen or events.begin(queue, state.id)))
 
 
 def _told(desk: Desk, kind: Kind, id: str, seen: str) -> Iterator[Event | None]:

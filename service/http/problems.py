@@ -25,6 +25,7 @@ from worker.gpt.models import UnknownModelError
 
 log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
+_NO_ROOM = ("OOM ", "MISCONF ")  # how Redis begins, or has a script say, that memory or disk are full
 _TOLD = ("Allow", "Retry-After", "Accept", "Content-Range", "WWW-Authenticate")  # of an exception's own headers
 
 
@@ -62,6 +63,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(CheckpointError, lambda error: _invalid(wrong_with(error)))
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
+    app.register_error_handler(redis.exceptions.ResponseError, _redis_refused)
     app.register_error_handler(pieces.Missing, _lost)
     app.register_error_handler(Exception, _defect)
 
@@ -123,6 +125,13 @@ def flatten(messages: dict[str, Any], prefix: str = "") -> Errors:
 def _redis_away(error: Exception) -> Response:
     log.warning("Redis is away: %s", error)
     return problem(503, "The service's store is away for the moment; try again.", headers={"Retry-After": "2"})
+
+
+def _redis_refused(error: redis.exceptions.ResponseError) -> Response:
+    if not any(word in str(error) for word in _NO_ROOM):
+        return _defect(error)
+    log.error("Redis refuses to write: %s", error)
+    return problem(503, "The service's store has no room for the moment; try again.", headers={"Retry-After": "5"})
 
 
 def _lost(error: pieces.Missing) -> Response:

@@ -199,7 +199,7 @@ def watch(batch_id: str) -> Response:
     These are server-sent events: an EventSource goes on where it was by itself.
     """
     representation(EVENT_STREAM)
-    watched = Watched(desk(), _find(batch_id))
+    watched = Watched(desk().patient(), _find(batch_id))
     seen = events.last_event_id()
     if seen and watched.knows_the_end(seen):
         return Response(status=204)

@@ -15,10 +15,10 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
-HEARTBEAT = 2  # seconds between two signs of life
-SILENCE = 3 * HEARTBEAT  # seconds without one after which a worker counts as dead
+HEARTBEAT = 1  # seconds between two signs of life, and two looks for those of others
+SILENCE = 6  # seconds without one after which a worker counts as dead
 LOST = "The worker that computed it died each time it was tried."
-_ON_THE_WAY = 1.5 * HEARTBEAT  # seconds, more than a job ever takes from the queue to its execution
+_ON_THE_WAY = 2.0  # seconds, more than a job ever takes from the queue to its execution
 
 
 class LastingWorker(Worker):
@@ -74,10 +74,10 @@ class LastingWorker(Worker):
         if now - self._looked > SILENCE:
             self._began = now
         self._looked = now
-        if now - self._began < SILENCE - HEARTBEAT:
-            return
         on_the_way = {queue.name: queue.intermediate_queue.get_job_ids() for queue in self.queues}
         self._taken = {id: self._taken.get(id, now) for ids in on_the_way.values() for id in ids}
+        if now - self._began < SILENCE / 2:
+            return
         for queue in self.queues:
             lost = [id for id in on_the_way[queue.name] if now - self._taken[id] >= _ON_THE_WAY]
             if self.connection.set(f"{queue.key}:looked", 1, nx=True, px=900 * HEARTBEAT):  # one worker is enough

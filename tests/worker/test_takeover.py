@@ -76,7 +76,7 @@ class Pair:
         for key in (*self.redis.keys("rq:execution:*"), self.dead.key):
             self.redis.delete(key)
 
-    def look(self, times: int = 5) -> None:
+    def look(self, times: int = 8) -> None:
         for _ in range(times):
             self.passes(HEARTBEAT)
             self.redis.delete(f"{self.queue.key}:looked")  # no time passes in Redis
@@ -206,7 +206,7 @@ def test_a_worker_that_has_jobs_all_day_takes_over_as_well(pair: Pair, passes: C
     pair.ask("own")
     taken: Any = Queue.dequeue_any([pair.queue], None, pair.redis, serializer="json")
     own = pair.alive.prepare_execution(taken[0])
-    for _ in range(5):
+    for _ in range(8):
         passes(HEARTBEAT)
         pair.redis.delete(f"{pair.queue.key}:looked")
         pair.alive.maintain_heartbeats(taken[0], own)

@@ -30,11 +30,17 @@ class Stack:
         return HTTPConnection("127.0.0.1", self.port, timeout=60)
 
 
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 @contextmanager
 def running() -> Iterator[Stack]:
     """Start everything, wait until it is ready, stop it at the end."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutaway-")))
         queue = stack.enter_context(redis_server.start("queue", folder))
@@ -43,23 +49,24 @@ def running() -> Iterator[Stack]:
         for command in (["worker"], ["service", "api"]):
             stack.enter_context(process(command, environment))
         found = Stack(queue.url, cache.url, port)
-        _wait(found)
+        wait(found)
         yield found
 
 
 @contextmanager
-def process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
+def process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A Python module as a process, for a time."""
     command = [sys.executable, "-m", *command]
     started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield started
     finally:
         started.terminate()
         started.wait(30)
 
 
-def _wait(stack: Stack) -> None:
+def wait(stack: Stack) -> None:
+    """Until the service is ready."""
     deadline = time.monotonic() + 30
     while True:
         try:

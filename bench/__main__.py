@@ -11,6 +11,7 @@ import bench.engine
 import bench.http
 import bench.latency
 import bench.layout
+import bench.soak
 import bench.tensors
 
 MEASUREMENTS = {
@@ -21,17 +22,19 @@ MEASUREMENTS = {
     "batches": bench.batches.run,
     "tensors": bench.tensors.run,
 }
+APART = {"soak": bench.soak.run}  # takes minutes, and is run by its name
 
 
 def main(names: list[str]) -> None:
     """Run the measurements of these names, all by default."""
-    unknown = [name for name in names if name not in MEASUREMENTS]
+    known = MEASUREMENTS | APART
+    unknown = [name for name in names if name not in known]
     if unknown:
-        sys.exit(f"{unknown[0]!r} is no measurement: {', '.join(MEASUREMENTS)} are")
+        sys.exit(f"{unknown[0]!r} is no measurement: {', '.join(known)} are")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run")
     for name in names or MEASUREMENTS:
         print()
-        MEASUREMENTS[name]()
+        known[name]()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from worker.store.requests import Record
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 _ID = re.compile("[0-9a-f]{64}")
-_ANSWERS = 2.0  # seconds in which Redis answers, or it is away; reads that wait for events take up to _LOOK_AGAIN
+_ANSWERS = 1.5  # seconds in which Redis answers, or it is away; reads that wait for events take up to _LOOK_AGAIN
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
 _STATUS: dict[JobStatus, Status] = {

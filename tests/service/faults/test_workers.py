@@ -11,7 +11,7 @@ from rq import Queue
 import worker.store.pieces as pieces
 from tests.processes import Body, Stack, busy, kill_all
 from worker.store.connection import connect
-from worker.store.requests import QUEUE
+from worker.store.queues import name
 
 TAKEOVER = 15  # seconds from the death of a worker to the end of the trace that it computed
 
@@ -25,13 +25,15 @@ def test_a_trace_is_done_soon_and_once_whoever_of_its_processes_is_killed_and_wh
     stack: Stack, seconds: Body, request_body: Body
 ) -> None:
     queue, cache = connect(stack.servers.queue_url), connect(stack.servers.cache_url)
-    jobs = Queue(QUEUE, connection=queue, serializer="json")
+    jobs = Queue(name("small", "normal"), connection=queue, serializer="json")
     assert jobs.acquire_maintenance_lock()  # RQ's own; who was killed with it would keep it for a quarter of an hour
     with stack.api() as api, stack.workers(3):
         ids = [api.trace(seconds), api.trace(seconds | {"tokens": [1]})]
         for id in ids:
             api.progressed(id)
-        parent, both = busy(stack)
+        parent, both = (lane.parent() for lane in busy(stack))
+        assert parent is not None
+        assert both is not None
         parent.kill()  # and the kernel ends its process
         kill_all(both)
         killed = time.time()

@@ -14,7 +14,7 @@ def ask(path, body=None):
 
 
 trace = ask("/v1/traces", {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}})
-assert trace["status"] == "done", trace
+trace["status"] == "done" or sys.exit(str(trace))
 print(f"CBABBC sorted: {trace['output']}. What each position of head 0 in layer 0 attends to, in percent:")
 for row in ask(f"/v1/traces/{trace['id']}/tensors/blocks.0.attn.pattern?slice=0,0")["data"]:
     print("".join(f"{100 * weight:5.0f}" for weight in row))

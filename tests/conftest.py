@@ -81,11 +81,16 @@ def running_worker(servers: Servers, *lanes: Lane) -> Iterator[psutil.Process]:
         started.wait()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextmanager
 def running_api(servers: Servers, processes: int, **variables: str) -> Iterator[str]:
     """Where the API's own server answers, in so many processes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "service", "api", "--port", str(port), "--processes", str(processes)]
     environment = servers.environment | variables
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:

@@ -9,10 +9,14 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCKER = shutil.which("docker") or ""
@@ -70,6 +74,16 @@ def test_the_password_is_in_the_environment_and_in_no_command(services: dict[str
     for service in services.values():
         assert "s3cret" in json.dumps(service["environment"])
         assert "s3cret" not in json.dumps([service["command"], service["healthcheck"]])
+
+
+def test_the_bounds_of_the_api_are_set_from_the_environment_by_their_defaults() -> None:
+    described = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    given = described["api"]["environment"]
+    bounds = {"API_KEYS", "RATE_LIMIT", "MAX_CONCURRENT", "MAX_QUEUED", "MAX_BATCH", "TRUSTED_PROXIES"}
+    assert bounds <= given.keys()
+    for name in given.keys() - described["worker"]["environment"].keys():
+        default = next(field.default for field in fields(Settings) if field.name == name.lower())
+        assert given[name] == f"${{{name}:-{default}}}"
 
 
 @pytest.fixture

@@ -76,6 +76,17 @@ def test_an_operation_has_a_summary_and_its_errors_are_problems(
         assert responses[status]["description"]
 
 
+def test_what_needs_a_key_and_what_can_be_too_much_says_so() -> None:
+    described = yaml.safe_load(openapi_yaml())
+    schemes = described["components"]["securitySchemes"]
+    assert {tuple(one) for one in described["security"]} == {(), *((name,) for name in schemes)}
+    for path, item in described["paths"].items():
+        for method in {*item} - {"parameters"}:
+            guarded = path.startswith("/v1/") or path == "/metrics"
+            assert ("401" in item[method]["responses"]) == guarded == ("security" not in item[method])
+            assert ("429" in item[method]["responses"]) == (method == "post" or path.endswith(("/events", "/lens")))
+
+
 # ---------------------------------------------------------------------------------------- the service keeps to it
 
 

@@ -22,7 +22,7 @@ from werkzeug.test import TestResponse
 from service import create_app
 from service.http.callers import OPEN
 from service.settings import Settings
-from tests.conftest import Body, Servers, running_api
+from tests.conftest import Servers, free_port, running_api
 from worker.store.connection import connect
 
 ADA, BOB = "ada-has-this-key", "bob-has-this-one"
@@ -157,6 +157,22 @@ def test_a_setting_that_cannot_be_is_one_line_at_the_start(
     assert ran.stderr.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [("", "no API_KEYS are set: whoever comes is let in"), (KEYS, "2 keys let callers in")],
+    ids=["open", "keys"],
+)
+def test_the_log_says_at_the_start_who_is_let_in(servers: Servers, keys: str, said: str) -> None:
+    command = [sys.executable, "-m", "service", "api", "--port", str(free_port())]
+    environment = servers.environment | {"API_KEYS": keys}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        try:
+            assert any(line.rstrip().endswith(said) for line in iter(server.stderr.readline, ""))
+        finally:
+            server.terminate()
+
+
 # --------------------------------------------------------------------------------------------------------- rates
 
 
@@ -248,7 +264,7 @@ def post(url: str, body: bytes) -> int:
             return error.code
 
 
-def test_several_processes_and_servers_count_together(idle_servers: Servers, request_body: Body) -> None:
+def test_several_processes_and_servers_count_together(idle_servers: Servers) -> None:
     with (
         running_api(idle_servers, 2, RATE_LIMIT="20/minute") as one,
         running_api(idle_servers, 1, RATE_LIMIT="20/minute") as other,

@@ -1,0 +1,98 @@
+"""A service that wants a key, or has too much to do, asked by the commands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from flask import Flask, redirect, request
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
+
+import service.commands.remote as remote
+from service import create_app
+from service.__main__ import main
+from service.commands.remote import Refused, Remote
+from tests.conftest import Body, Servers
+
+KEY = "a-key-for-the-commands"
+
+
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def url(idle_servers: Servers) -> Iterator[Callable[..., str]]:
+    """The address of a service with these settings."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(served(create_app(replace(idle_servers.settings, **changes))))
+
+
+def test_the_key_is_given(url: Callable[..., str]) -> None:
+    assert Remote(url(api_keys=KEY), KEY).json("/v1/models")["models"]
+
+
+@pytest.mark.parametrize("key", [None, "another-key-than-that"])
+def test_without_the_key_the_problem_is_told(url: Callable[..., str], key: str | None) -> None:
+    with pytest.raises(Refused, match=r"^/v1/models: (A key is needed here|This key is not known): Authorization"):
+        Remote(url(api_keys=KEY), key).json("/v1/models")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"), [(["--api-key", KEY], {}), ([], {"CUTAWAY_API_KEY": KEY})], ids=["option", "variable"]
+)
+def test_a_batch_takes_the_key_from_an_option_or_the_environment(
+    url: Callable[..., str], tmp_path: Path, words: list[str], variables: dict[str, str]
+) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"model": "nano-gpt", "text": "D"}\n')  # so that nothing is to be waited for
+    command = ["batch", str(file), "--out", str(tmp_path / "out"), "--url", url(api_keys=KEY)]
+    let_in = CliRunner().invoke(main, [*command, *words], env=variables)
+    assert "'D' is no letter of this model" in let_in.stderr
+    assert "A key is needed here" in CliRunner().invoke(main, command).stderr
+
+
+def test_what_stays_too_much_is_refused_with_the_reason(
+    url: Callable[..., str], request_body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "TRIES", 1)
+    asked = Remote(url(rate_limit="1/hour"))
+    asked.json("/v1/layouts", b'{"model": "nano-gpt"}')
+    with pytest.raises(Refused, match=r"^/v1/layouts: At most 1 requests .* \(RATE_LIMIT\)"):
+        asked.json("/v1/layouts", b'{"model": "nano-gpt"}')
+
+
+def test_the_key_does_not_follow_to_where_it_is_sent_on(url: Callable[..., str]) -> None:
+    told: list[str | None] = []
+    elsewhere, sending = Flask("elsewhere"), Flask("sending")
+
+    @elsewhere.get("/v1/models")
+    def models() -> Body:
+        told.append(request.headers.get("Authorization"))
+        return {}
+
+    with served(elsewhere) as other:
+
+        @sending.get("/v1/models")
+        def sent() -> Response:
+            told.append(request.headers.get("Authorization"))
+            return redirect(f"{other}/v1/models")
+
+        with served(sending) as first:
+            Remote(first, KEY).json("/v1/models")
+    assert told == [f"Bearer {KEY}", None]

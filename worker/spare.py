@@ -13,6 +13,8 @@ from collections.abc import Callable
 from multiprocessing import Pipe
 from typing import Any
 
+import orjson
+
 from worker.process import die_with_parent
 
 log = logging.getLogger("worker")
@@ -36,7 +38,7 @@ class Spare:
             self._orders.close()
             if not orders.poll(_BUSY):
                 prepare()
-            carry_out(orders.recv())  # which ends the process
+            carry_out(orjson.loads(orders.recv_bytes()))  # which ends the process
         except BaseException:
             log.exception("the process for a job failed before it began")
         finally:
@@ -49,9 +51,9 @@ class Spare:
         self._orders.close()
 
     def order(self, order: Any) -> bool:
-        """Give it its order; False if the process is no more."""
+        """Give it its order, which JSON can say; False if the process is no more."""
         try:
-            self._orders.send(order)
+            self._orders.send_bytes(orjson.dumps(order))
         except BrokenPipeError:
             os.waitpid(self.pid, 0)
             return False

@@ -1,0 +1,209 @@
+"""What lies in both Redis: JSON, names and raw tensor bytes, and nothing that runs when it is read (no pickle)."""
+
+from __future__ import annotations
+
+import ast
+import json
+import zlib
+from collections.abc import Iterator
+from http import HTTPStatus
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from redis import Redis
+
+import service
+import worker as worker_package
+from service import create_app
+from tests.conftest import Servers, running_servers, running_worker
+from worker.store.connection import connect
+
+WAIT = {"Prefer": "wait=30"}
+RUNS_CODE = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "copyreg"}
+
+
+def strings(redis: Any, key: bytes) -> Iterator[tuple[str, bytes]]:
+    """Every string that a key holds, beside the word for where in it."""
+    kind = redis.type(key)
+    held: Any = {
+        b"string": lambda: [redis.get(key)],
+        b"hash": lambda: [part for pair in redis.hgetall(key).items() for part in pair],
+        b"list": lambda: redis.lrange(key, 0, -1),
+        b"set": lambda: redis.smembers(key),
+        b"zset": lambda: redis.zrange(key, 0, -1),
+        b"stream": lambda: [part for _, fields in redis.xrange(key) for pair in fields.items() for part in pair],
+    }[kind]()
+    yield from ((kind.decode(), value) for value in held)
+
+
+def is_plain(value: bytes) -> bool:
+    """Whether it is text without control characters: JSON, a name, a number, a time, a message."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\n\t" for character in text)
+
+
+def is_packed_json(value: bytes) -> bool:
+    """Whether it is JSON that RQ compressed."""
+    try:
+        json.loads(zlib.decompress(value))
+    except (zlib.error, ValueError):
+        return False
+    return True
+
+
+def result_piece(key: bytes) -> tuple[str, int] | None:
+    """The result and the number of the piece that a key of the cache names."""
+    match key.decode().split(":"):
+        case ["result", id, n] if n.isdigit():
+            return id, int(n)
+    return None
+
+
+def gaps(manifest: dict[str, Any]) -> list[int]:
+    """How many bytes lie between the tensors of a result, one after another, and behind the last."""
+    place, found = 0, []
+    for slot in {**manifest.get("tensors", {}), **manifest.get("arrays", {})}.values():
+        found.append(slot["offset"] - place)
+        place = slot["offset"] + np.dtype(slot["dtype"]).itemsize * prod(slot["shape"])
+    return [*found, manifest["size"] - place]
+
+
+def work(client: FlaskClient, servers: Servers, body: dict[str, Any]) -> None:
+    """A trace with its layout, a lens, a batch that shares jobs, a failure and a cancel, of all sorts of characters."""
+    cache = connect(servers.cache_url)
+    cache.config_set("maxmemory", 1)
+    assert client.post("/v1/traces", json=body | {"tokens": [7]}, headers=WAIT).get_json()["status"] == "failed"
+    cache.config_set("maxmemory", 0)
+    nano = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
+    trace = client.post("/v1/traces", json=nano, headers=WAIT).get_json()
+    assert trace["status"] == "done"
+    assert client.get(f"/v1/traces/{trace['id']}/lens?attention=rollout", headers=WAIT).get_json()["status"] == "done"
+    assert client.post("/v1/layouts", json={"model": "gpt-mini"}, headers=WAIT).get_json()["status"] == "done"
+    text = {"model": "gpt-micro", "text": "naïve ☃ \U0001f600 \x00\x80\n", "capture": ["probs"]}
+    assert client.post("/v1/traces", json=text, headers=WAIT).get_json()["status"] == "done"
+
+    requests = [body | {"tokens": [n, 1]} for n in range(5)]
+    batch = client.post("/v1/batches", json={"requests": requests}).get_json()
+    for member in batch["traces"]:
+        assert client.get(f"/v1/traces/{member['id']}", headers=WAIT).get_json()["status"] == "done"
+
+
+def cancel(client: FlaskClient, body: dict[str, Any]) -> None:
+    """One is cancelled while it runs, and one stays queued."""
+    running = client.post("/v1/traces", json=body).get_json()["id"]
+    events = client.get(f"/v1/traces/{running}/events").iter_encoded()
+    assert any(b"event: started" in chunk for chunk in events)
+    queued = client.post("/v1/traces", json=body | {"tokens": [9]}).get_json()["id"]
+    assert client.delete(f"/v1/traces/{running}").status_code == HTTPStatus.NO_CONTENT
+    assert client.get(f"/v1/traces/{queued}").status_code == HTTPStatus.OK
+
+
+@pytest.fixture(scope="module")
+def held() -> Iterator[dict[str, Redis]]:
+    """Both Redis after all kinds of work, while a worker is registered."""
+    small = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}
+    long = {"n_layer": 24, "n_head": 2, "n_embd": 128, "n_positions": 512, "vocab_size": 500}
+    with running_servers() as servers, running_worker(servers):
+        client = create_app(servers.settings).test_client()
+        work(client, servers, {"model": small, "weights": {"synthetic": 1}})
+        cancel(client, {"model": long, "tokens": [1], "generate": {"max_new_tokens": 300}, "capture": ["probs"]})
+        yield {"queue": connect(servers.queue_url), "cache": connect(servers.cache_url)}
+
+
+def test_all_that_lies_in_redis_is_text_json_or_the_bytes_of_tensors(held: dict[str, Redis]) -> None:
+    kinds: set[str] = set()
+    for redis in held.values():
+        for key in redis.scan_iter(count=1000):
+            assert is_plain(key)
+            if result_piece(key) is None:
+                for kind, value in strings(redis, key):
+                    kinds.add(kind if is_plain(value) else "packed")
+                    assert is_plain(value) or is_packed_json(value), (key, value[:80])
+    assert kinds == {"string", "hash", "list", "set", "zset", "stream", "packed"}  # RQ's own, too
+
+
+def test_what_the_pieces_of_a_result_hold_are_the_bytes_of_its_tensors_and_nothing_else(held: dict[str, Redis]) -> None:
+    cache = held["cache"]
+    sizes: dict[str, int] = {}
+    for key in cache.scan_iter("result:*", count=1000):
+        piece = result_piece(key)
+        if piece:
+            sizes[piece[0]] = sizes.get(piece[0], 0) + cache.strlen(key)
+    results = {key.decode().split(":")[1] for key in cache.scan_iter("result:*") if key.count(b":") == 1}
+    manifests = {id: json.loads(cache.get(f"result:{id}") or b"") for id in results}
+    assert {manifest["kind"] for manifest in manifests.values()} == {"trace", "layout", "lens"}
+    for id, manifest in manifests.items():
+        assert sizes[id] == manifest["size"]
+        assert set(gaps(manifest)) <= set(range(8))  # they are aligned
+
+
+def imported(file: Path) -> set[str]:
+    """The packages that a file imports, wherever in it."""
+    nodes = [*ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names}
+
+
+def calls(file: Path) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+
+
+FILES = [file for package in (service, worker_package) for file in Path(package.__path__[0]).rglob("*.py")]
+
+
+def test_no_module_reads_what_could_run_code() -> None:
+    assert len(FILES) > 80
+    for file in FILES:
+        assert not imported(file) & RUNS_CODE, file
+        pipes = "multiprocessing" in imported(file)
+        for call in calls(file):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            # multiprocessing's connections pickle what is sent, but for bytes
+            assert not (pipes and name in ("send", "recv")), (file, call.lineno)
+            assert not any(keyword.arg == "allow_pickle" for keyword in call.keywords), (file, call.lineno)
+
+
+@pytest.mark.parametrize("name", ["Queue", "Job.fetch", "CutawayWorker", "StartedJobRegistry"])
+def test_whatever_of_rq_reads_a_job_is_told_that_it_is_json(name: str) -> None:
+    found = [
+        (file, call)
+        for file in FILES
+        for call in calls(file)
+        if ast.unparse(call.func) == name and not (name == "Queue" and file.name in ("metrics.py", "health.py"))
+    ]
+    assert found
+    for file, call in found:
+        told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert told.get("serializer") == "'json'", (file, call.lineno)
+
+
+@pytest.fixture
+def poisoned(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    """A client of a service in whose process nothing can be unpickled."""
+    import pickle
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    return app.test_client()
+
+
+def test_the_service_unpickles_nothing_that_it_finds_of_a_job(poisoned: FlaskClient, worker: psutil.Process) -> None:
+    body = {"model": {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 9}, "tokens": [1, 2, 3]}
+    trace = poisoned.post("/v1/traces", json=body, headers=WAIT).get_json()
+    assert trace["status"] == "done"
+    assert poisoned.get("/v1/traces").status_code == HTTPStatus.OK
+    assert poisoned.get("/metrics").status_code == HTTPStatus.OK
+    assert poisoned.delete(f"/v1/traces/{trace['id']}").status_code == HTTPStatus.NO_CONTENT

@@ -15,6 +15,7 @@ from flask_smorest import Api
 import service.described.examples as examples
 import service.described.openapi as openapi
 import service.http.callers as callers
+import service.http.headers as headers
 import service.http.problems as problems
 import service.reading.tensors as tensors
 import service.resources.batches as batches
@@ -102,6 +103,7 @@ def create_app(given: Settings | None = None) -> Flask:
     for name, scheme in callers.SCHEMES.items():
         api.spec.components.security_scheme(name, scheme)
     problems.register(app)
+    headers.register(app, settings)
     metrics.register(app)
     callers.register(app, settings, app.extensions["desk"].queue)
     return app

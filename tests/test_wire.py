@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from math import prod
 from pathlib import Path
@@ -31,15 +31,15 @@ RUNS_CODE = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloud
 def strings(redis: Any, key: bytes) -> Iterator[tuple[str, bytes]]:
     """Every string that a key holds, beside the word for where in it."""
     kind = redis.type(key)
-    held: Any = {
+    readers: dict[bytes, Callable[[], Any]] = {
         b"string": lambda: [redis.get(key)],
         b"hash": lambda: [part for pair in redis.hgetall(key).items() for part in pair],
         b"list": lambda: redis.lrange(key, 0, -1),
         b"set": lambda: redis.smembers(key),
         b"zset": lambda: redis.zrange(key, 0, -1),
         b"stream": lambda: [part for _, fields in redis.xrange(key) for pair in fields.items() for part in pair],
-    }[kind]()
-    yield from ((kind.decode(), value) for value in held)
+    }
+    yield from ((kind.decode(), value) for value in readers[kind]())
 
 
 def is_plain(value: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from threading import Semaphore
 from typing import Any
 
 import orjson
@@ -76,6 +77,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
     app.extensions["desk"] = Desk.impatient(settings)
+    app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     Compress(app)

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 import orjson
-from flask import Response, request
+from flask import Response, current_app, g, request
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from service.asking.queue import UNFINISHED, State, desk
@@ -33,6 +33,25 @@ def preferred_wait() -> float:
     return 0.0
 
 
+def waited(kind: Kind, state: State) -> State:
+    """A request once it has ended, or the time is over that the client would wait.
+
+    Who waits holds a thread. Where as many do as may, the answer comes at once: a preference need not be met.
+    """
+    seconds, waiters = preferred_wait(), current_app.extensions["waiters"]
+    if not seconds:
+        return state
+    if state.status in UNFINISHED:
+        if not waiters.acquire(blocking=False):
+            return state
+        try:
+            state = desk().wait(kind, state.id, seconds) or state
+        finally:
+            waiters.release()
+    g.waited = seconds
+    return state
+
+
 def representation(*offered: str) -> str:
     """The media type that the client likes best; the first where it does not say. 406 where it likes none."""
     if not request.headers.get("Accept"):
@@ -50,14 +69,13 @@ def answer(
 
     `represent` gives what is its kind's own. `created`: in answer to a POST, with 202 while it is under way.
     """
-    if preferred_wait():
-        state = desk().wait(kind, state.id, preferred_wait()) or state
+    state = waited(kind, state)
     response = json(summary(state) | represent(state))
     if created:
         response.status_code = 202 if state.status in UNFINISHED else 200
         response.headers["Location"] = f"/v1/{kind}s/{state.id}"
-    if preferred_wait():
-        response.headers["Preference-Applied"] = f"wait={preferred_wait():.0f}"
+    if "waited" in g:
+        response.headers["Preference-Applied"] = f"wait={g.waited:.0f}"
     if state.status == "done" and not created:
         return immutable(response, state.id, request.query_string.decode())
     response.headers["Cache-Control"] = "no-store"

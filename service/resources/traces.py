@@ -14,8 +14,8 @@ import service.reading.tensors as tensors
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
 from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.queue import UNFINISHED, State, desk
-from service.http.answers import answer, immutable, json, preferred_wait, summary
+from service.asking.queue import State, desk
+from service.http.answers import answer, immutable, json, summary, waited
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import caller
 from service.http.events import LAST_EVENT_ID
@@ -255,9 +255,7 @@ def _find(trace_id: str) -> State:
 
 def done(trace_id: str) -> State:
     """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
-    state = _find(trace_id)
-    if state.status in UNFINISHED and preferred_wait():
-        state = desk().wait("trace", trace_id, preferred_wait()) or state
+    state = waited("trace", _find(trace_id))
     if state.status != "done":
         raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
     return state

@@ -39,15 +39,15 @@ class Invalid(UnprocessableEntity):
 
 def problem(status: int, detail: str, errors: Errors | None = None, headers: dict[str, str] | None = None) -> Response:
     """A problem as a response."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    if errors:
-        body["errors"] = errors
-    return Response(orjson.dumps(body), status, headers, content_type="application/problem+json")
+    return Response(
+        orjson.dumps(body(status, detail, errors)), status, headers, content_type="application/problem+json"
+    )
+
+
+def body(status: int, detail: str, errors: Errors | None = None) -> dict[str, Any]:
+    """What a problem says."""
+    told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return told | ({"errors": errors} if errors else {})
 
 
 def not_acceptable(allowed: list[str], why: str = "There is no such representation") -> NotAcceptable:

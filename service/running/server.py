@@ -11,6 +11,8 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 import service.http.callers as callers
+import service.running.connections as connections
+import service.running.refusals as refusals
 from service.http.keys import Keys
 from service.resources.metrics import FOLDER
 from service.settings import Settings
@@ -30,9 +32,13 @@ class Server(BaseApplication):
         self.settings: dict[str, Any] = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": processes,
-            "worker_class": "gthread",
-            "threads": threads + settings.max_streams,  # each open stream holds one
+            "worker_class": connections.Worker,
+            "threads": threads + settings.max_streams + settings.max_waits,  # each of those holds one
             "graceful_timeout": 10,
+            "limit_request_line": refusals.LINE,
+            "limit_request_fields": refusals.FIELDS,
+            "limit_request_field_size": refusals.FIELD,
+            "forwarder_headers": "",  # nobody says where the application begins
             "control_socket_disable": True,
             "on_starting": self._on_starting,
             "post_fork": _post_fork,

@@ -17,6 +17,7 @@ import service.described.examples as examples
 import service.described.openapi as openapi
 import service.http.callers as callers
 import service.http.headers as headers
+import service.http.kept as kept
 import service.http.problems as problems
 import service.reading.tensors as tensors
 import service.resources.batches as batches
@@ -79,6 +80,8 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["desk"] = Desk.impatient(settings)
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
+    callers.register(app, settings, app.extensions["desk"].queue)  # first: nothing is told before somebody is let in
+    kept.register(app, settings.max_kept_bytes)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     Compress(app)
     api = Api(app)
@@ -107,7 +110,6 @@ def create_app(given: Settings | None = None) -> Flask:
     problems.register(app)
     headers.register(app, settings)
     metrics.register(app)
-    callers.register(app, settings, app.extensions["desk"].queue)
     return app
 
 

@@ -16,6 +16,7 @@ class Settings(worker.settings.Settings):
     max_export_bytes: int = 1 << 30  # of a model or a trace in another program's format
     max_wait: int = 60  # the longest that `Prefer: wait` holds a request
     max_waits: int = 32  # requests that a process of the API holds so; what is more is answered at once
+    max_kept_bytes: int = 64 << 20  # of finished answers that a process of the API keeps, to give them again
     max_streams: int = 32  # of events that a process of the API has open at the same time
     max_prompt_bytes: int = 1 << 20  # of a prompt that is text
     max_prompt_tokens: int = 100_000  # of any prompt

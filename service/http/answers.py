@@ -77,7 +77,7 @@ def answer(
     if "waited" in g:
         response.headers["Preference-Applied"] = f"wait={g.waited:.0f}"
     if state.status == "done" and not created:
-        return immutable(response, state.id, request.query_string.decode())
+        return immutable(response, state, request.query_string.decode())
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -101,9 +101,11 @@ def json(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON)
 
 
-def immutable(response: Response, *identity: str) -> Response:
-    """Mark an answer that never changes: a strong ETag from what it is, and 304 to who has it."""
-    response = revalidated(response, *identity)
+def immutable(response: Response, state: State, *identity: str) -> Response:
+    """Mark an answer that never changes: a strong ETag from the finished result that it is made of and what of that it
+    is, and 304 to who has it."""
+    response = revalidated(response, state.id, *identity)
+    g.made_of = state
     response.headers["Cache-Control"] = IMMUTABLE
     return response
 

@@ -90,7 +90,7 @@ def explain(query: dict[str, Any], trace_id: str) -> Response:
     operands = [{"block": block, "cell": place, "value": value} for block, place, value in cell.operands(shortened)]
     body = {"block": cell.block.id, "cell": at, "value": cell.value, "formula": told._asdict()}
     response = json(body | {"operands": operands, "total": cell.total})
-    return immutable(response, trace_id, "explain", cell.block.id, str(at), str(limit))
+    return immutable(response, state, "explain", cell.block.id, str(at), str(limit))
 
 
 def _place(text: str) -> Place:

@@ -82,7 +82,7 @@ def trace(trace_id: str) -> Response:
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
     read = partial(pieces.read, desk().cache, trace_id)
     tensors = llm_viz.of_trace(found.config.n_layer, held, read)
-    return immutable(_file("trace", found.id, found.config, tensors, B=1), trace_id, "llm-viz")
+    return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
 
 
 def _file(what: str, model_id: str | None, sizes: Config, tensors: Iterable[Tensor], **more: Any) -> Response:

@@ -154,7 +154,7 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
         raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_FILE_BYTES:,}: fewer."]})
     chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
     response = octets(map(bytes, chunks), sum(map(len, chunks)), media_type)
-    return immutable(response, state.id, request.query_string.decode())
+    return immutable(response, state, request.query_string.decode())
 
 
 def _geometry(state: State) -> Geometry:

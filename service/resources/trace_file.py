@@ -72,7 +72,7 @@ class TraceFile(MethodView):
             "tokens": dumps(state.request["tokens"]).decode(),
         }
         file = of(desk().cache, trace_id, state.manifest["tensors"], query.get("tensors", []), metadata)
-        response = immutable(Response(content_type=SAFETENSORS), trace_id, file.digest)
+        response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
         response.headers.set("Content-Disposition", "attachment", filename=name)
         return ranged(response, file.length, file.read)

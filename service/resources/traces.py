@@ -140,9 +140,10 @@ def list_tensors(trace_id: str) -> Response:
 
     The names are TransformerLens's; the statistics leave masked cells (−inf) out.
     """
-    held = done(trace_id).manifest["tensors"]
+    state = done(trace_id)
+    held = state.manifest["tensors"]
     listed = [{"name": name} | {k: v for k, v in slot.items() if k != "offset"} for name, slot in held.items()]
-    return immutable(json({"tensors": listed}), trace_id, "tensors")
+    return immutable(json({"tensors": listed}), state, "tensors")
 
 
 @blueprint.route("/<trace_id>/tensors/<name>")
@@ -165,14 +166,15 @@ class Tensor(MethodView):
         cell is the `reduce` of a tile of cells that are not masked (−inf), and −inf where all are. TransformerLens's
         own names (blocks.0.attn.hook_pattern) are understood as well.
         """
-        held = done(trace_id).manifest["tensors"]
+        state = done(trace_id)
+        held = state.manifest["tensors"]
         name = architecture.value_name(name)
         slot = tensors.find(held, name, "this trace")
         array = Stored(desk().cache, trace_id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
-        identity = (trace_id, name, str(query))
-        known, kept = (slot["min"], slot["max"]), slot.get("smaller")
-        smaller = Smaller.of(array, kept) if kept else None
-        return immutable(tensors.answer(name, array, query, *identity, known=known, smaller=smaller), *identity)
+        identity, known = (name, str(query)), (slot["min"], slot["max"])
+        smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
+        told = tensors.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
+        return immutable(told, state, *identity)
 
 
 def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:

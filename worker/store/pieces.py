@@ -36,6 +36,17 @@ end
 return table.concat(found)
 """
 
+#: The manifest with this key, where each of the result's pieces of so many bytes is there. Who reads a part of a result
+#: uses all of it: Redis is not to evict one piece before another, as what is left would be of no use.
+_WHOLE = """
+local found = redis.call("GET", KEYS[1])
+if not found then return false end
+for n = 0, math.ceil(string.match(string.sub(found, -ARGV[2]), '"size":(%d+)}$') / ARGV[1]) - 1 do
+  if redis.call("TOUCH", KEYS[1] .. ":" .. n) == 0 then return false end
+end
+return found
+"""
+
 _SIZE_DIGITS = 32  # bytes at the end of a manifest, in which its size is
 _SIZE = re.compile(rb'"size":(\d+)}$').search
 
@@ -136,8 +147,8 @@ class Writer:
 
 
 def manifest(cache: Redis, id: str) -> dict[str, Any]:
-    """The manifest of a finished result. Raises Missing."""
-    content = cache.get(_manifest_key(id))
+    """The manifest of a finished result, of which every piece is there. Raises Missing."""
+    content = cache.eval(_WHOLE, 1, _manifest_key(id), PIECE, _SIZE_DIGITS)
     if content is None:
         raise Missing(id)
     found: dict[str, Any] = orjson.loads(content)
@@ -197,18 +208,13 @@ def _parts(id: str, start: int, into: memoryview) -> Iterator[bulk.Wanted]:
         yield bulk.Wanted(_piece_key(id, low // PIECE), low % PIECE, into[low - start : high - start])
 
 
-def whole(cache: Redis, id: str, size: int) -> bool:
-    """Whether every piece of a result of `size` bytes is still there."""
-    keys = _piece_keys(id, size)
-    return not keys or cache.exists(*keys) == len(keys)
-
-
 def is_done(cache: Redis, id: str) -> bool:
     """Whether a result is there, whole."""
     try:
-        return whole(cache, id, manifest(cache, id)["size"])
+        manifest(cache, id)
     except Missing:
         return False
+    return True
 
 
 def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:

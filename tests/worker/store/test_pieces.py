@@ -93,7 +93,6 @@ def test_a_stream_is_the_same_range_in_pieces(stored: Redis) -> None:
 def test_results_of_any_size_are_whole(cache: Redis, size: int) -> None:
     write(cache, CONTENT[:size])
     assert pieces.manifest(cache, "a")["size"] == size
-    assert pieces.whole(cache, "a", size)
     assert pieces.is_done(cache, "a")
     assert pieces.read(cache, "a", 0, size) == CONTENT[:size]
 
@@ -138,7 +137,6 @@ def test_a_result_without_one_of_its_pieces_is_missing_and_never_a_part(
 def test_a_result_that_lost_a_piece_is_not_done(cache: Redis) -> None:
     write(cache)
     cache.unlink("result:a:3")
-    assert not pieces.whole(cache, "a", SIZE)
     assert not pieces.is_done(cache, "a")
 
 
@@ -191,7 +189,7 @@ def test_pieces_leave_as_they_fill_and_memory_is_bounded(cache: Redis) -> None:
     finally:
         tracemalloc.stop()
     assert sent == [n * (PIECE // 3) // PIECE for n in range(1, 61)]
-    assert pieces.whole(cache, "a", 60 * (PIECE // 3))
+    assert pieces.is_done(cache, "a")
 
 
 def test_what_is_finished_stays_and_what_is_not_expires(cache: Redis) -> None:

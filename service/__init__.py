@@ -16,6 +16,7 @@ from flask_smorest import Api
 import service.described.examples as examples
 import service.described.openapi as openapi
 import service.http.callers as callers
+import service.http.following as following
 import service.http.headers as headers
 import service.http.kept as kept
 import service.http.problems as problems
@@ -39,6 +40,7 @@ from service.settings import Settings
 
 #: What scripts of other origins may read of an answer, besides what they always may.
 EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS, *callers.HEADERS]
+EXPOSED += [following.REQUEST_ID]
 EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
 
 
@@ -80,6 +82,8 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["desk"] = Desk.impatient(settings)
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
+    # From the outermost: what comes later sees a request later, and its answer sooner.
+    following.register(app)
     callers.register(app, settings, app.extensions["desk"].queue)  # first: nothing is told before somebody is let in
     kept.register(app, settings.max_kept_bytes)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)

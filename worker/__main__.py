@@ -17,6 +17,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 import worker.jobs
+import worker.logs as logs
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.queues as queues
@@ -75,6 +76,7 @@ class CutawayWorker(LastingWorker):
         job_id, queue_name, execution_id = order
         self.execution = Execution(execution_id, job_id, self.connection, self.name)
         job = Job.fetch(job_id, connection=self.connection, serializer="json")
+        logs.resume(job.meta)
         self.main_work_horse(job, Queue(queue_name, connection=self.connection, serializer="json"))
 
     def handle_job_failure(
@@ -87,6 +89,7 @@ class CutawayWorker(LastingWorker):
     ) -> None:
         """Retry a job whose process was killed, or for which Redis was away too long; any other that raised would
         raise again. Nothing is left of either."""
+        logs.resume(job.meta)
         stopped = self._stopped_job_id == job.id
         killed = exc_string.startswith((_KILLED, LOST)) or _last_line(exc_string).startswith(_AWAY)
         begun = _begun(job)
@@ -102,10 +105,11 @@ class CutawayWorker(LastingWorker):
             self._tell([begun], "queued", "Its process was killed: it is tried again.")
         else:
             self._tell(_left(job), "failed", reason)
+        logs.end()
 
     def _tell(self, ids: list[str], event: str, reason: str) -> None:
         for id in ids:
-            log.warning("%s %s: %s", id[:12], event, reason)
+            log.warning("%s %s: %s", id[:12], event, reason, extra={"fields": {"id": id}})
         events.publish_all(self.connection, ids, event, reason=reason)
 
 
@@ -153,7 +157,7 @@ def _prepare() -> None:
 
 def main(lanes: list[str]) -> None:
     """Work in these lanes, all by default, until SIGTERM or SIGINT; jobs that run are finished first."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logs.configure("worker")
     logging.getLogger("rq").setLevel(logging.WARNING)  # it has five lines to say of every job
     if not {*lanes} <= {*LANES}:
         sys.exit(f"{' '.join(lanes)}: what a worker can be told to work on is {' or '.join(LANES)}")

@@ -75,7 +75,7 @@ def run_together(job: str, ids: list[str]) -> None:
             told = reason(traceback.format_exception_only(error)[-1])
             shared.fail(queue, job, id, told, started_at)
             events.publish(queue, id, "failed", reason=told)
-            log.warning("%s failed: %s", id[:12], told)
+            log.warning("%s failed: %s", id[:12], told, extra={"fields": {"id": id}})
 
 
 def reason(exception: str) -> str:
@@ -109,7 +109,11 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
         writer.finish(manifest)
     events.publish(queue, id, "done")
-    log.info("%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * (time.monotonic() - begun))
+    seconds = time.monotonic() - begun
+    told = {"id": id, "kind": record.kind, "bytes": writer.size, "seconds": round(seconds, 4)}
+    log.info(
+        "%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * seconds, extra={"fields": told}
+    )
     return "done"
 
 

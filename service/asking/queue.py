@@ -18,6 +18,7 @@ from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 import service.asking.jobs as jobs
+import worker.logs as logs
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.queues as queues
@@ -250,6 +251,7 @@ class Desk:
                     result_ttl=self.settings.failure_ttl,
                     failure_ttl=self.settings.failure_ttl,
                     retry=Retry(max=TRIES - 1, enqueue_at_front=True),
+                    meta=logs.carried(),
                 )
                 return
             except DuplicateJobError:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 from rq import Retry
 from rq.job import JobStatus
 
+import worker.logs as logs
 import worker.store.events as events
 import worker.store.listing as listing
 import worker.store.queues as queues
@@ -192,6 +193,7 @@ def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> No
         failure_ttl=desk.settings.failure_ttl,
         # Each is begun so many times, if its process is killed each time.
         retry=Retry(max=TRIES * len(ids), enqueue_at_front=True),
+        meta=logs.carried(),
     )
 
 

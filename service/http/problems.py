@@ -18,6 +18,7 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
+import worker.logs as logs
 import worker.store.pieces as pieces
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.config import ConfigError
@@ -47,6 +48,9 @@ def problem(status: int, detail: str, errors: Errors | None = None, headers: dic
 def body(status: int, detail: str, errors: Errors | None = None) -> dict[str, Any]:
     """What a problem says."""
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    about = logs.about()
+    if "request_id" in about:
+        told["request_id"] = about["request_id"]
     return told | ({"errors": errors} if errors else {})
 
 

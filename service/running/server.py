@@ -15,6 +15,7 @@ import service.running.connections as connections
 import service.running.refusals as refusals
 from service.http.keys import Keys
 from service.resources.metrics import FOLDER
+from service.running.logger import Logger
 from service.settings import Settings
 from worker.process import die_with_parent
 
@@ -46,6 +47,7 @@ class Server(BaseApplication):
             "on_exit": _on_exit,
             "post_worker_init": _post_worker_init,
             "proc_name": "cutaway-api",
+            "logger_class": Logger,
         }
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="cutaway-metrics-")
         super().__init__()

@@ -17,6 +17,9 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import orjson
+
+import worker.logs as logs
 from service.running import redis_server
 from service.running.redis_server import RedisServerError, Role, RunningRedis
 from worker.process import die_with_parent
@@ -129,6 +132,7 @@ class Supervisor:
         self.coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         self.colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(["cutaway", *commands])}
         self.width = max(map(len, self.colours))
+        self.form = logs.chosen(environment)[0]
 
     def run(self) -> int:
         self.selector.register(self.signals, selectors.EVENT_READ, None)
@@ -238,6 +242,8 @@ class Supervisor:
         if self.announced:
             name = "localhost" if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
             at = f"{name}:{self.port}"
+            if self.form == "json":
+                return self._say(f"ready at http://{at}")
             self._say(f"ready at http://{at} (Ctrl-C stops it); try:")
             self._print(f"\n  curl -s {at}/v1/traces -H 'Prefer: wait=10' --json {EXAMPLE}\n".encode())
 
@@ -255,7 +261,7 @@ class Supervisor:
             os.close(child.output)
             child.output = -1
         for line in lines:
-            self._print(self._prefix(child.name) + line)
+            self._print(self._line(child.name, line))
         return bool(data)
 
     def _drain(self, child: Child) -> None:
@@ -263,7 +269,21 @@ class Supervisor:
             pass
 
     def _say(self, line: str) -> None:
-        self._print(self._prefix("cutaway") + line.encode())
+        self._print(self._line("supervisor" if self.form == "json" else "cutaway", line.encode()))
+
+    def _line(self, part: str, line: bytes) -> bytes:
+        """A line of a part: with its name before it; as JSON, where that is wanted and it is none yet."""
+        if self.form == "text":
+            return self._prefix(part) + line
+        if line.startswith(b'{"time":'):
+            return line
+        told = {
+            "time": logs.moment(time.time()),
+            "level": "info",
+            "part": part,
+            "message": line.decode(errors="replace"),
+        }
+        return orjson.dumps(told)
 
     def _prefix(self, name: str) -> bytes:
         prefix = f"{name:<{self.width}} | "

@@ -30,7 +30,8 @@ def problem(answer: TestResponse, status: HTTPStatus) -> dict[str, Any]:
     """The body of an answer that is a problem of this status and nothing else."""
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
     body: dict[str, Any] = json.loads(answer.data)
-    assert set(body) - {"errors"} == {"type", "title", "status", "detail"}
+    assert set(body) - {"errors"} == {"type", "title", "status", "detail", "request_id"}
+    assert body["request_id"] == answer.headers["X-Request-ID"]
     assert (body["type"], body["title"], body["status"]) == ("about:blank", status.phrase, status)
     assert body["detail"]
     assert "Traceback" not in answer.text

@@ -1,5 +1,6 @@
 """`cutaway up` as a person runs it: real processes, real signals, and nothing left behind."""
 
+import json
 import os
 import re
 import signal
@@ -132,6 +133,20 @@ def test_what_the_parts_print_carries_their_names_and_no_colour(up: Up) -> None:
     lines = [line for line in up.printed().splitlines() if line and not line.startswith("  curl")]
     assert {line.partition("|")[0].strip() for line in lines} == {"cutaway", "api", "worker"}
     assert "\033[" not in "".join(re.findall(r"^.*?\|", up.printed(), re.MULTILINE))
+
+
+def test_as_json_every_line_is_an_object_that_names_its_part(folder: Path) -> None:
+    command = [sys.executable, "-m", "service", "up", f"--port={free_port()}"]
+    variables = environment(folder) | {"LOG_FORMAT": "json"}
+    lines = []
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(json.loads(line))
+            if lines[-1]["message"].startswith("ready at"):
+                process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0
+    assert {line["part"] for line in lines} == {"supervisor", "api", "worker"}
 
 
 def test_killing_the_supervisor_leaves_no_process(up: Up) -> None:

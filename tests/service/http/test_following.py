@@ -1,0 +1,55 @@
+"""Every answer tells to which request it belongs."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from rq.job import Job
+
+from tests.conftest import Servers
+from worker.store.connection import connect
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/models", HTTPStatus.OK), ("/nowhere", HTTPStatus.NOT_FOUND), ("/v1/traces?x=1", HTTPStatus(422))],
+)
+def test_an_answer_has_the_id_of_its_request(idle_client: FlaskClient, path: str, status: HTTPStatus) -> None:
+    answer = idle_client.get(path, headers={"X-Request-ID": "mine"})
+    assert (answer.status_code, answer.headers.getlist("X-Request-ID")) == (status, ["mine"])
+    if status >= HTTPStatus.BAD_REQUEST:
+        assert answer.get_json()["request_id"] == "mine"
+
+
+def test_requests_without_one_get_one_each(idle_client: FlaskClient) -> None:
+    assert len({idle_client.get("/healthz").headers["X-Request-ID"] for _ in range(10)}) == 10
+
+
+def test_an_answer_that_was_kept_has_the_id_of_who_asks_now(
+    client: FlaskClient, sorted_letters: dict[str, Any]
+) -> None:
+    path = f"/v1/traces/{sorted_letters['id']}"
+    assert [client.get(path, headers={"X-Request-ID": id}).headers["X-Request-ID"] for id in "abc"] == ["a", "b", "c"]
+
+
+def test_scripts_of_other_pages_may_read_it(idle_client: FlaskClient) -> None:
+    answer = idle_client.get("/healthz", headers={"Origin": "https://elsewhere.example"})
+    assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"].split(", ")
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/batches"])
+def test_a_job_takes_the_request_with_it(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: dict[str, Any], path: str
+) -> None:
+    more = [request_body | {"tokens": [n]} for n in (1, 2)]
+    body = request_body if path == "/v1/traces" else {"requests": more}
+    answer = idle_client.post(path, json=body, headers={"X-Request-ID": "mine"})
+    assert answer.status_code == HTTPStatus.ACCEPTED
+    queue = connect(idle_servers.queue_url)
+    jobs = [key.decode().removeprefix("rq:job:") for key in queue.scan_iter("rq:job:*")]
+    assert jobs
+    for id in jobs:
+        assert Job.fetch(id, connection=queue, serializer="json").meta == {"request_id": "mine"}

@@ -1,0 +1,126 @@
+"""Log lines, and the request that they tell of."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import worker.logs as logs
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> Iterator[None]:
+    logs.end()
+    yield
+    logs.end()
+
+
+def line(form: str, message: str, **more: object) -> str:
+    record = logging.makeLogRecord({"msg": message, "levelname": "INFO", **more})
+    return logs.Formatter("worker", form).format(record)
+
+
+@pytest.mark.parametrize("id", ["a", "6f1d2a3b-9c1e", "Root=1-67891233-abcdef", "x" * 128, "A.b_c:d@e+f/g="])
+def test_a_sane_id_is_kept(id: str) -> None:
+    logs.begin(id, None)
+    assert logs.about() == {"request_id": id}
+
+
+@pytest.mark.parametrize("id", [None, "", "x" * 129, "two words", "line\nbreak", "é", '"quoted"', "{}", "a\x00", "a\n"])
+def test_any_other_is_replaced_by_a_new_one(id: str | None) -> None:
+    found = set()
+    for _ in range(2):
+        logs.begin(id, None)
+        found.add(logs.about()["request_id"])
+    assert len(found) == 2
+    assert all(len(new) == 32 and new.isalnum() for new in found)
+
+
+@pytest.mark.parametrize("header", [TRACEPARENT, f"00-{TRACE}-{PARENT}-00", f"cc-{TRACE}-{PARENT}-01-what-is-to-come"])
+def test_a_trace_is_continued_with_a_span_of_our_own(header: str) -> None:
+    logs.begin("a", header)
+    about = logs.about()
+    assert (about["trace_id"], about["parent_id"], about["trace_flags"]) == (TRACE, PARENT, header.split("-")[3])
+    assert len(about["span_id"]) == 16
+    assert about["span_id"] not in (PARENT, "0" * 16)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        TRACEPARENT.upper(),
+        TRACEPARENT + "-more",
+        TRACEPARENT + "\n",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE[1:]}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-1",
+        f"{TRACEPARENT},{TRACEPARENT}",
+    ],
+)
+def test_what_is_no_traceparent_is_passed_over(header: str) -> None:
+    logs.begin("a", header)
+    assert logs.about() == {"request_id": "a"}
+
+
+def test_a_job_goes_on_where_the_request_was() -> None:
+    logs.begin("a", TRACEPARENT)
+    asked = dict(logs.about())
+    taken = json.loads(json.dumps(logs.carried()))
+    logs.end()
+    logs.resume(taken)
+    found = logs.about()
+    assert (found["request_id"], found["trace_id"], found["parent_id"]) == ("a", TRACE, asked["span_id"])
+    assert found["span_id"] != asked["span_id"]
+
+
+def test_a_job_that_nobody_asked_for_over_http_is_about_no_request() -> None:
+    assert logs.carried() == {}
+    logs.resume({})
+    assert logs.about() == {}
+
+
+def test_json_is_one_object_a_line_whatever_is_told() -> None:
+    logs.begin("a", None)
+    logs.note(route="/v1/models")
+    told = line("json", 'two\nlines, "quoted", ä', fields={"seconds": 0.5})
+    assert "\n" not in told
+    found = json.loads(told)
+    assert found["message"] == 'two\nlines, "quoted", ä'
+    assert (found["request_id"], found["route"], found["seconds"]) == ("a", "/v1/models", 0.5)
+    assert (found["level"], found["part"]) == ("info", "worker")
+    assert found["time"].endswith("Z")
+
+
+def test_an_exception_is_in_the_same_line() -> None:
+    try:
+        raise ValueError("what went wrong")
+    except ValueError:
+        told = line("json", "failed", exc_info=sys.exc_info())
+    assert "ValueError: what went wrong" in json.loads(told)["exception"]
+
+
+def test_text_ends_with_the_request() -> None:
+    assert line("text", "ready").endswith(" INFO ready")
+    logs.begin("abc", None)
+    assert line("text", "done").endswith(" INFO done [abc]")
+
+
+def test_nothing_that_is_set_means_text_and_info() -> None:
+    assert logs.chosen({}) == logs.chosen({"LOG_FORMAT": "", "LOG_LEVEL": ""}) == ("text", "info")
+    assert logs.chosen({"LOG_FORMAT": "JSON", "LOG_LEVEL": "Warning"}) == ("json", "warning")
+
+
+@pytest.mark.parametrize(("name", "said"), [("LOG_FORMAT", "text or json"), ("LOG_LEVEL", "debug or info")])
+def test_another_format_or_level_is_refused_with_what_there_is(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}='xml': {said}"):
+        logs.chosen({name: "xml"})

@@ -11,6 +11,7 @@ import bench.engine
 import bench.http
 import bench.latency
 import bench.layout
+import bench.load
 import bench.soak
 import bench.tensors
 
@@ -21,6 +22,7 @@ MEASUREMENTS = {
     "http": bench.http.run,
     "batches": bench.batches.run,
     "tensors": bench.tensors.run,
+    "load": bench.load.run,
 }
 APART = {"soak": bench.soak.run}  # takes minutes, and is run by its name
 

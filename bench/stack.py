@@ -53,6 +53,17 @@ def running() -> Iterator[Stack]:
         yield found
 
 
+def wait_for(port: int) -> None:
+    """Wait until somebody listens at a port."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("The server did not start in 30 s.")
+
+
 @contextmanager
 def process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A Python module as a process, for a time."""

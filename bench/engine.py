@@ -129,7 +129,7 @@ def _child(name: str, tokens: int) -> None:
         Ours(gpt2, tokens).forward()
     elif name == "ours as a job":
         asked = {"tokens": [0] * tokens, "generate": None, "capture": ["*"], "dtype": "float32"}
-        compute.trace(gpt2.canonical() | asked, Settings(), lambda piece: None, lambda *progress: None)
+        compute.trace(gpt2.canonical() | asked, Settings(), lambda _: lambda piece: None, lambda *progress: None)
     else:
         Peer(gpt2.config).forward(list(range(tokens)))
     unit = 1 if sys.platform == "darwin" else 1024

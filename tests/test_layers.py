@@ -21,6 +21,7 @@ ALLOWED = {
     *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "listing", "pieces", "requests")),
     *(f"worker.store.{name}" for name in ("arrays", "bulk", "queues", "safetensors", "shared", "tallies")),
+    *(f"worker.store.{name}" for name in ("archive", "results", "runs")),
     "worker.logs",
     "worker.settings",
     "worker.process",

@@ -19,7 +19,6 @@ from rq.job import Job
 import worker.jobs
 import worker.logs as logs
 import worker.store.events as events
-import worker.store.pieces as pieces
 import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
@@ -30,6 +29,7 @@ from worker.spare import Spare
 from worker.store.connection import connect
 from worker.store.queues import LANES, Lane
 from worker.store.requests import JOB
+from worker.store.results import results
 from worker.takeover import LOST, LastingWorker
 
 _KILLED = "Work-horse terminated unexpectedly"
@@ -135,7 +135,7 @@ def _left(job: Job) -> list[str]:
     if job.func_name == JOB:
         return [job.id]
     ids, failed = job.args[1], shared.notes(job.connection, [job.id])[job.id].failures
-    done = pieces.which_done(connect(Settings.from_environment().cache_url), ids)
+    done = results(Settings.from_environment()).which_done(ids)
     records = zip(ids, requests.get_all(job.connection, ids), strict=True)
     return [id for id, it in records if it and it.job == job.id and not it.cancelled and id not in {*done, *failed}]
 
@@ -143,7 +143,7 @@ def _left(job: Job) -> list[str]:
 def _tidy_up(id: str) -> None:
     """Remove what a process that was killed had written of its result; it could not do so itself."""
     with suppress(RedisError):  # then it expires
-        pieces.drop_unfinished(connect(Settings.from_environment().cache_url), id)
+        results(Settings.from_environment()).drop_unfinished(id)
 
 
 def _prepare() -> None:

@@ -1,4 +1,4 @@
-"""The results themselves: a request in, its bytes to a sink, its manifest out. Knows no Redis and no queue."""
+"""The results themselves: a request in, its arrays to a sink, its manifest out. Knows no Redis and no queue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.gpt.compiled import engine
 from worker.gpt.config import Config
 from worker.gpt.engine import Engine
 from worker.gpt.generate import generate
-from worker.gpt.keep import Keeper, Sink
+from worker.gpt.keep import Keeper, Sink, entries
 from worker.gpt.lens import look_through
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, passes, positions
@@ -23,14 +23,16 @@ from worker.gpt.work import Work
 from worker.layout.place import place
 from worker.settings import Settings
 from worker.store.keys import Kind
+from worker.store.safetensors import Entries
 
 Manifest = dict[str, Any]
+Open = Callable[[Entries], Sink]  # told which arrays come, in which order, gives what takes their bytes
 Progress = Callable[[int, int, float], None]  # layers done, layers in all, the part of the work that is done
 
 _TOP = 5  # tokens of a distribution that are told
 
 
-def trace(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
+def trace(request: dict[str, Any], settings: Settings, open: Open, progress: Progress) -> Manifest:
     """Run a model over a request's tokens. One pass leaves for the sink layer by layer: it takes the memory of one.
     Of several, each fills some rows of every layer, and what is captured leaves at the end.
     """
@@ -38,7 +40,9 @@ def trace(request: dict[str, Any], settings: Settings, sink: Sink, progress: Pro
     sampling, prompt = Sampling(**(request["generate"] or {})), request["tokens"]
     config, capture, length = model.config, tuple(request["capture"]), positions(len(prompt), sampling)
     once = passes(sampling) == 1
-    arena = Arena(plan(config, length, capture=capture, dtype=request["dtype"], streamed=once))
+    planned = plan(config, length, capture=capture, dtype=request["dtype"], streamed=once)
+    sink = open(entries(planned))
+    arena = Arena(planned)
     keeper, work = Keeper(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
     total, seconds, done, spent = config.n_layer * work.passes, work.seconds, 0, 0.0
 
@@ -63,13 +67,13 @@ def _held(model: Model) -> Engine:
     return engine(model.weights(), keep=True)
 
 
-def layout(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
+def layout(request: dict[str, Any], settings: Settings, open: Open, progress: Progress) -> Manifest:
     """Place a model's blocks: the geometry's arrays, and where each of them lies."""
     geometry = place(Config(**request["config"]), request["tokens"], request["batch"], request["style"])
-    return {"arrays": _keep(geometry.to_arrays(), sink)}
+    return {"arrays": _keep(geometry.to_arrays(), open)}
 
 
-def lens(request: dict[str, Any], settings: Settings, sink: Sink, progress: Progress) -> Manifest:
+def lens(request: dict[str, Any], settings: Settings, open: Open, progress: Progress) -> Manifest:
     """What each layer's residual stream would predict, over all tokens of a request."""
     model, tokens = models.from_canonical(request, settings.models_dir), request["tokens"]
     config, weights = model.config, model.weights()
@@ -82,21 +86,21 @@ def lens(request: dict[str, Any], settings: Settings, sink: Sink, progress: Prog
 
     found = look_through(config, engine(weights), engine(weights, keep=held), arena, after_layer)
     model.confirm()
-    return {"arrays": _keep(found._asdict(), sink)}
+    return {"arrays": _keep(found._asdict(), open)}
 
 
-def _keep(given: Mapping[str, NDArray[Any]], sink: Sink) -> dict[str, Any]:
-    """Hand arrays on, one after another: where each of them lies."""
-    arrays, end = {}, 0
-    for name, array in given.items():
-        gap = -end % array.itemsize  # an array begins where its elements may
-        sink(memoryview(bytes(gap) + array.tobytes()))
-        arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end + gap}
-        end += gap + array.nbytes
-    return arrays
+def _keep(given: Mapping[str, NDArray[Any]], open: Open) -> dict[str, Any]:
+    """Hand arrays on, those of wide elements first, so that all begin where theirs may: where each of them lies."""
+    ordered = dict(sorted(given.items(), key=lambda item: -item[1].itemsize))
+    sink, arrays, end = open({name: (array.dtype, array.shape) for name, array in ordered.items()}), {}, 0
+    for name, array in ordered.items():
+        sink(memoryview(array.tobytes()))
+        arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end}
+        end += array.nbytes
+    return {name: arrays[name] for name in given}
 
 
-COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Sink, Progress], Manifest]] = {
+COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Open, Progress], Manifest]] = {
     "trace": trace,
     "layout": layout,
     "lens": lens,

@@ -1,10 +1,12 @@
-"""What a job does: take a request by its id, have it computed, put the result in the cache, say how it goes."""
+"""What a job does: take a request by its id, have it computed, store the result, say how it goes."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from redis import Redis
@@ -14,7 +16,6 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 import worker.gpt.counts as counts
 import worker.gpt.models as models
 import worker.store.events as events
-import worker.store.pieces as pieces
 import worker.store.requests as requests
 import worker.store.shared as shared
 import worker.store.tallies as tallies
@@ -24,6 +25,7 @@ from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
 from worker.store.requests import Record
+from worker.store.results import AlreadyThere, Results, results
 
 log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
@@ -42,7 +44,7 @@ def run(id: str) -> None:
     """Compute the request `id`: the entry point of a job of its own. What is done or cancelled is left alone."""
     settings = Settings.from_environment()
     record = requests.get(connect(settings.queue_url), id)
-    if record is not None and not record.cancelled and not pieces.is_done(connect(settings.cache_url), id):
+    if record is not None and not record.cancelled and not results(settings).which_done([id]):
         _compute(id, record, settings, set())
 
 
@@ -53,9 +55,8 @@ def run_together(job: str, ids: list[str]) -> None:
     the job, when it is tried again after its process was killed, goes on where it was.
     """
     settings = Settings.from_environment()
-    queue, cache = connect(settings.queue_url), connect(settings.cache_url)
-    placed: set[str] = set()
-    done = pieces.which_done(cache, ids)
+    queue, placed = connect(settings.queue_url), set[str]()
+    done = results(settings).which_done(ids)
     for id in ids:
         record = requests.get(queue, id)
         if record is None or record.cancelled or record.job != job or id in done:
@@ -96,14 +97,15 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
 
 
 def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:
-    """Compute a request and put its result in the cache; "done", or "cancelled" while it was computed."""
-    queue, cache = connect(settings.queue_url), connect(settings.cache_url)
+    """Compute a request and store its result; "done", or "cancelled" while it was computed."""
+    queue, kept = connect(settings.queue_url), results(settings)
     times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     events.publish(queue, id, "started")
-    with pieces.Writer(cache, id, record.timeout + _KILLED_AFTER) as writer:
-        manifest = COMPUTE[record.kind](record.request, settings, writer.append, _Progress(queue, id))
+    about = {"id": id, "kind": record.kind, "request": json.dumps(record.request)}
+    with suppress(AlreadyThere), kept.writer(id, record.timeout + _KILLED_AFTER, about) as writer:
+        manifest = COMPUTE[record.kind](record.request, settings, writer.open, _Progress(queue, id))
         if record.kind == "trace":
-            manifest["layout"] = _picture(queue, cache, layout_request(record.request), settings, placed)
+            manifest["layout"] = _picture(queue, kept, layout_request(record.request), settings, placed)
         if record.job is not None and _cancelled(queue, id):  # whose process others need: it was not killed
             return "cancelled"
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
@@ -119,12 +121,12 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
 
 def warm_up(settings: Settings) -> None:
     """Do once, before the fork, what every job would pay for: load weights, make clients, touch the arithmetic."""
-    connect(settings.queue_url), connect(settings.cache_url)
+    connect(settings.queue_url), results(settings)
     model = models.find("nano-gpt")
     asked = {"tokens": [0] * 6, "generate": {"max_new_tokens": 6}, "capture": ["*"], "dtype": "float32"}
     request = model.canonical() | asked
-    COMPUTE["trace"](request, settings, _ignore, _ignore)
-    COMPUTE["layout"](layout_request(request), settings, _ignore, _ignore)
+    COMPUTE["trace"](request, settings, lambda _: _ignore, _ignore)
+    COMPUTE["layout"](layout_request(request), settings, lambda _: _ignore, _ignore)
 
 
 def _cancelled(queue: Redis, id: str) -> bool:
@@ -140,10 +142,10 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} KB"
 
 
-def _picture(queue: Redis, cache: Redis, request: dict[str, object], settings: Settings, placed: set[str]) -> str:
+def _picture(queue: Redis, kept: Results, request: dict[str, object], settings: Settings, placed: set[str]) -> str:
     """Where the layout of a trace is; it is made here, as placing blocks takes less than asking another job."""
     id = request_id("layout", request)
-    if id not in placed and not pieces.is_done(cache, id):
+    if id not in placed and not kept.which_done([id]):
         requests.put(queue, id, "layout", request, now(), settings.layout_timeout, settings.result_ttl)
         run(id)
     placed.add(id)

@@ -12,6 +12,7 @@ from werkzeug.exceptions import TooManyRequests
 import worker.store.queues as queues
 from service.asking.standing import UNFINISHED, standing
 from service.settings import Settings
+from worker.store.results import Results
 
 _ASK_AGAIN = 5  # seconds
 _SETTLED = 5.0  # seconds after which what was let in is written down, if it ever is
@@ -40,8 +41,8 @@ class Full(TooManyRequests):
 class Admission:
     """Lets new requests in, all that come together or none."""
 
-    def __init__(self, settings: Settings, queue: Redis, cache: Redis) -> None:
-        self.settings, self.queue, self.cache = settings, queue, cache
+    def __init__(self, settings: Settings, queue: Redis, kept: Results) -> None:
+        self.settings, self.queue, self.kept = settings, queue, kept
 
     def admit(self, caller: str, ids: Sequence[str], jobs: int = 1) -> None:
         """Let a caller's new requests in, which take so many jobs. Raises Full."""
@@ -84,7 +85,7 @@ class Admission:
         taken = {id.decode(): at for id, at in entries}
         ended = [
             id
-            for id, status in standing(self.queue, self.cache, list(taken)).items()
+            for id, status in standing(self.queue, self.kept, list(taken)).items()
             if status == "done" or (status not in UNFINISHED and now[0] - taken[id] >= _SETTLED)
         ]
         if ended:

@@ -47,7 +47,7 @@ class _Trace:
 
     def fits(self, settings: Settings) -> bool:
         kept, memory = self.size
-        return kept <= settings.max_trace_bytes and memory <= settings.max_work_bytes
+        return kept <= settings.bound(kept).bytes and memory <= settings.max_work_bytes
 
 
 @lru_cache(maxsize=256)  # the traces of a batch are mostly of a few sizes
@@ -63,9 +63,10 @@ def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -
     sampling, prompt = Sampling(**(asked["generate"] or {})), len(asked["tokens"])
     trace = _Trace(config, prompt, sampling, positions(prompt, sampling), tuple(asked["capture"]), asked["dtype"])
     kept, memory = trace.size
-    if kept > settings.max_trace_bytes:
-        told = f"This trace has {kept:,} bytes, and at most {settings.max_trace_bytes:,} are allowed here"
-        raise Invalid({"capture": [f"{told} (MAX_TRACE_BYTES). {_advice(trace, settings)}"]})
+    most, variable = settings.bound(kept)
+    if kept > most:
+        told = f"This trace has {kept:,} bytes, and at most {most:,} are allowed here"
+        raise Invalid({"capture": [f"{told} ({variable}). {_advice(trace, settings)}"]})
     if memory > settings.max_work_bytes:
         told = f"This takes {memory:,} bytes of memory, and at most {settings.max_work_bytes:,} are allowed here"
         raise Invalid({"tokens": [f"{told} (MAX_WORK_BYTES). {_advice(trace, settings)}"]})

@@ -20,7 +20,6 @@ from rq.job import Job, JobStatus
 import service.asking.jobs as jobs
 import worker.logs as logs
 import worker.store.events as events
-import worker.store.pieces as pieces
 import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
@@ -32,10 +31,13 @@ from worker.store.connection import connect, connect_impatiently
 from worker.store.keys import Kind, request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
+from worker.store.results import results
+from worker.store.runs import Missing, Run
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 _ID = re.compile("[0-9a-f]{64}")
 _ANSWERS = 1.5  # seconds in which Redis answers, or it is away; reads that wait for events take up to _LOOK_AGAIN
+_PATIENCE = 3.0  # seconds for which an answer waits for an archive that is away
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
 _STATUS: dict[JobStatus, Status] = {
@@ -65,8 +67,9 @@ class Desk:
     """Where requests are handed in: the queue's Redis, the cache's Redis, and RQ over the first."""
 
     def __init__(self, settings: Settings, queue: Redis, cache: Redis) -> None:
-        self.settings, self.queue, self.cache = settings, queue, cache
-        self.admission = Admission(settings, queue, cache)
+        self.settings, self.queue = settings, queue
+        self.results = results(settings, cache, _PATIENCE)
+        self.admission = Admission(settings, queue, self.results)
         self.jobs = {name: Queue(name, connection=queue, serializer="json") for name in queues.NAMES}
 
     @classmethod
@@ -115,6 +118,8 @@ class Desk:
         if manifest is not None:
             return manifest
         record = requests.get(self.queue, id)
+        if record is None and recompute:  # forgotten by all but the archive
+            return self._manifest(kind, id, recover=True)
         if record is None or record.kind != kind:
             return None
         state = State(id, "queued", record.request, record.created_at)
@@ -127,7 +132,7 @@ class Desk:
             if state.status == "failed":
                 return state
         if job is None or status == JobStatus.FINISHED:
-            found = self._manifest(kind, id)  # it may have been finished since we looked
+            found = self._manifest(kind, id) or self._manifest(kind, id, recover=True)  # finished since we looked
             if found is None and recompute:
                 requests.change(self.queue, [id], job=None)
                 self.enqueue(id, record.timeout, record.queue)
@@ -162,7 +167,7 @@ class Desk:
         else:
             self._delete_job(id)
             requests.forget(self.queue, id, kind)
-            pieces.forget(self.cache, id)
+            self.results.forget(id)
             events.forget(self.queue, id)
         return True
 
@@ -181,10 +186,15 @@ class Desk:
                     return found, before
         return found, None
 
-    def _manifest(self, kind: Kind, id: str) -> State | None:
+    def run(self, state: State) -> Run:
+        """The bytes of a result that is done."""
+        return self.results.run(state.id, state.manifest)
+
+    def _manifest(self, kind: Kind, id: str, *, recover: bool = False) -> State | None:
+        """A request that is done, as the cache knows it, or the archive."""
         try:
-            found = pieces.manifest(self.cache, id)
-        except pieces.Missing:
+            found = self.results.recover(id) if recover else self.results.manifest(id)
+        except Missing:
             return None
         if found["kind"] != kind:
             return None
@@ -271,9 +281,9 @@ class Desk:
                 send_stop_job_command(self.queue, id, serializer="json")
             if jobs.ends(job):  # asked for again, it must not be taken for the job that ends
                 return  # its worker has stopped it, and removed what it had written
-            pieces.drop_unfinished(self.cache, id)  # its worker died, and it with it
+            self.results.drop_unfinished(id)  # its worker died, and it with it
         else:
-            pieces.drop_unfinished(self.cache, id)  # where it was tried before, by a worker that died
+            self.results.drop_unfinished(id)  # where it was tried before, by a worker that died
             job.cancel()
 
     def _delete_job(self, id: str) -> None:

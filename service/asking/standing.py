@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from redis import Redis
 from rq.job import Job, JobStatus
 
-import worker.store.pieces as pieces
 import worker.store.requests as requests
 import worker.store.shared as shared
+from worker.store.results import Results
 
 UNFINISHED = ("queued", "running")
 _AT_ONCE = 1000  # commands a round trip
 
 
-def standing(queue: Redis, cache: Redis, ids: Sequence[str]) -> dict[str, str | None]:
+def standing(queue: Redis, kept: Results, ids: Sequence[str]) -> dict[str, str | None]:
     """How each stands: a status, `lost` (by the cache), `stranded` (its job is gone) or None (nobody asked)."""
-    done = pieces.which_done(cache, ids)
+    done = kept.which_done(ids)
     left = [id for id in ids if id not in done]
     records = {id: record for id, record in zip(left, requests.get_all(queue, left), strict=True) if record}
     jobs = job_statuses(queue, list(dict.fromkeys(record.job or id for id, record in records.items())))
@@ -33,7 +33,7 @@ def standing(queue: Redis, cache: Redis, ids: Sequence[str]) -> dict[str, str | 
             found[id] = "running" if noted is None or noted.running == id else "queued"
         else:
             found[id] = "lost" if status == JobStatus.FINISHED else "queued" if status else "stranded"
-    since = pieces.which_done(cache, [id for id in found if found[id] in ("lost", "stranded")])
+    since = kept.which_done([id for id in found if found[id] in ("lost", "stranded")])
     return found | dict.fromkeys(since, "done")  # they were finished since we looked
 
 

@@ -65,7 +65,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted], caller: str = "") -> tuple[Batch, 
     ids = [request_id("trace", one.request) for one in wanted]
     batch = Batch(uuid.uuid4().hex, now(), ids)
     unique = dict(zip(ids, wanted, strict=True))
-    known = standing(desk.queue, desk.cache, list(unique))
+    known = standing(desk.queue, desk.results, list(unique))
     new = {id: one for id, one in unique.items() if known[id] not in ("done", *UNFINISHED)}
     jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
     desk.admission.admit(caller, list(new), len(jobs))
@@ -113,7 +113,7 @@ def page(desk: Desk, before: int | None, limit: int) -> tuple[list[Summary], int
 def statuses(desk: Desk, ids: Sequence[str]) -> dict[str, Status]:
     """How each of these traces stands. One that somebody had forgotten counts as cancelled."""
     found: dict[str, Status] = {}
-    for id, told in standing(desk.queue, desk.cache, list(dict.fromkeys(ids))).items():
+    for id, told in standing(desk.queue, desk.results, list(dict.fromkeys(ids))).items():
         if told == "lost":  # by the cache; whoever reads it has it computed again
             found[id] = "done"
         elif told == "stranded":

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from flask import Flask, Response, g, request
 
-import worker.store.pieces as pieces
 from service.asking.queue import State, desk
+from worker.store.runs import Missing
 
 Key = tuple[str | None, ...]
 
@@ -103,8 +103,8 @@ def register(app: Flask, room: int) -> None:
 def _is_there(answer: Answer) -> bool:
     """Whether its result is still there, and was not made again meanwhile."""
     try:
-        return bool(pieces.manifest(desk().cache, answer.id)["finished_at"] == answer.finished_at)
-    except pieces.Missing:
+        return bool(desk().results.manifest(answer.id)["finished_at"] == answer.finished_at)
+    except Missing:
         return False
 
 

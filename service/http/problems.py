@@ -19,10 +19,10 @@ from werkzeug.exceptions import (
 )
 
 import worker.logs as logs
-import worker.store.pieces as pieces
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.config import ConfigError
 from worker.gpt.models import UnknownModelError
+from worker.store.runs import Away, Missing
 
 log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
@@ -68,7 +68,8 @@ def register(app: Flask) -> None:
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refused)
-    app.register_error_handler(pieces.Missing, _lost)
+    app.register_error_handler(Missing, _lost)
+    app.register_error_handler(Away, _archive_away)
     app.register_error_handler(Exception, _defect)
 
 
@@ -138,8 +139,12 @@ def _redis_refused(error: redis.exceptions.ResponseError) -> Response:
     return problem(503, "The service's store has no room for the moment; try again.", headers={"Retry-After": "5"})
 
 
-def _lost(error: pieces.Missing) -> Response:
-    return problem(503, "The cache lost this while it was read; ask again.", headers={"Retry-After": "1"})
+def _archive_away(error: Away) -> Response:
+    return problem(503, f"{error} Try again.", headers={"Retry-After": "5"})
+
+
+def _lost(error: Missing) -> Response:
+    return problem(503, "The store lost this while it was read; ask again.", headers={"Retry-After": "1"})
 
 
 def _defect(error: Exception) -> Response:

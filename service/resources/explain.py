@@ -127,14 +127,14 @@ def _not_kept(id: str, missing: list[str]) -> Conflict:
 
 
 class _Values:
-    """Reads slices of a trace's tensors from the cache, float16 widened."""
+    """Reads slices of a trace's tensors, float16 widened."""
 
     def __init__(self, state: State) -> None:
-        self.id, self.held = state.id, state.manifest["tensors"]
+        self.run, self.held = desk().run(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
         slot = self.held[_held(self.held, name)]
-        array = Stored(desk().cache, self.id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        array = Stored(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
         return values.astype(np.float32) if values.dtype == np.float16 else values
 

@@ -12,7 +12,7 @@ from werkzeug.exceptions import Conflict
 import service.reading.llm_viz as llm_viz
 import service.resources.traces as traces
 import worker.gpt.models as models
-import worker.store.pieces as pieces
+import worker.store.runs as runs
 from service.asking.queue import desk
 from service.http.answers import JSON, immutable, octets, revalidated
 from service.http.blueprint import PREFER, Blueprint
@@ -80,7 +80,7 @@ def trace(trace_id: str) -> Response:
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
-    read = partial(pieces.read, desk().cache, trace_id)
+    read = partial(runs.read, desk().run(state))
     tensors = llm_viz.of_trace(found.config.n_layer, held, read)
     return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
 

@@ -15,7 +15,7 @@ from werkzeug.exceptions import NotFound
 import service.http.events as events
 import worker.gpt.models as models
 import worker.layout.describe as describe
-import worker.store.pieces as pieces
+import worker.store.runs as runs
 from service.asking.queue import State, desk
 from service.http.answers import JSON, answer, immutable, octets, representation
 from service.http.blueprint import PREFER, Blueprint, also
@@ -158,9 +158,9 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
 
 
 def _geometry(state: State) -> Geometry:
-    """The geometry that the worker placed, read back from the cache."""
+    """The geometry that the worker placed, read back."""
     manifest = state.manifest
-    content = pieces.read(desk().cache, state.id, 0, manifest["size"])
+    content = runs.read(desk().run(state), 0, manifest["size"])
     arrays = {}
     for name, slot in manifest["arrays"].items():
         count = int(np.prod(slot["shape"]))

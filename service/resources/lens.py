@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import NotFound
 
 import service.resources.traces as traces
-import worker.store.pieces as pieces
+import worker.store.runs as runs
 from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
 from service.asking.queue import State, desk
 from service.http.answers import answer
@@ -185,4 +185,4 @@ def _read(state: State, name: str, rows: range) -> NDArray[Any]:
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])
     start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
-    return np.frombuffer(pieces.read(desk().cache, state.id, start, stop), dtype).reshape(len(rows), *shape)
+    return np.frombuffer(runs.read(desk().run(state), start, stop), dtype).reshape(len(rows), *shape)

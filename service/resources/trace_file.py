@@ -13,11 +13,9 @@ from flask import Response
 from flask.views import MethodView
 from marshmallow import Schema, fields, validate
 from orjson import dumps
-from redis import Redis
 
 import service.resources.traces as traces
 import worker.gpt.architecture as architecture
-import worker.store.pieces as pieces
 import worker.store.safetensors as safetensors
 from service.asking.queue import desk
 from service.http.answers import immutable, ranged, representation
@@ -26,6 +24,7 @@ from service.http.problems import Invalid
 from service.http.schemas import ProblemSchema
 from service.reading.encode import SAFETENSORS
 from worker.gpt.arena import captured
+from worker.store.runs import Run
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
 
@@ -71,7 +70,7 @@ class TraceFile(MethodView):
             "weights": state.request["weights"],
             "tokens": dumps(state.request["tokens"]).decode(),
         }
-        file = of(desk().cache, trace_id, state.manifest["tensors"], query.get("tensors", []), metadata)
+        file = of(desk().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
         response.headers.set("Content-Disposition", "attachment", filename=name)
@@ -80,16 +79,15 @@ class TraceFile(MethodView):
 
 @dataclass(frozen=True)
 class File:
-    """The file of some tensors of the trace `id`, whose bytes in the cache begin and end at `runs`."""
+    """The file of some tensors of a trace: in its bytes `run` they begin and end at `places`."""
 
-    cache: Redis
-    id: str
+    run: Run
     head: bytes
-    runs: list[tuple[int, int]]
+    places: list[tuple[int, int]]
 
     @property
     def length(self) -> int:
-        return len(self.head) + sum(stop - start for start, stop in self.runs)
+        return len(self.head) + sum(stop - start for start, stop in self.places)
 
     @property
     def digest(self) -> str:
@@ -97,17 +95,17 @@ class File:
         return hashlib.sha256(self.head).hexdigest()
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `stop`. Raises pieces.Missing."""
+        """The bytes from `start` to before `stop`. Raises Missing."""
         if start < len(self.head):
             yield self.head[start:stop]
-        ends = [*accumulate((high - low for low, high in self.runs), initial=len(self.head))]
-        for (low, _), (begin, end) in zip(self.runs, pairwise(ends), strict=True):
+        ends = [*accumulate((high - low for low, high in self.places), initial=len(self.head))]
+        for (low, _), (begin, end) in zip(self.places, pairwise(ends), strict=True):
             first, last = max(start, begin), min(stop, end)
             if first < last:
-                yield from pieces.stream(self.cache, self.id, low + first - begin, low + last - begin)
+                yield from self.run.stream(low + first - begin, low + last - begin)
 
 
-def of(cache: Redis, id: str, held: dict[str, Any], patterns: list[str], metadata: dict[str, str]) -> File:
+def of(run: Run, held: dict[str, Any], patterns: list[str], metadata: dict[str, str]) -> File:
     """The file of those tensors in the manifest's table `held` that a pattern matches. Raises Invalid (422).
 
     They stand in order of computation, but that wide elements come first: all are aligned.
@@ -115,7 +113,7 @@ def of(cache: Redis, id: str, held: dict[str, Any], patterns: list[str], metadat
     found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in _chosen(held, patterns)}
     entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
     places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)
-    return File(cache, id, safetensors.header(entries, metadata), _joined(places))
+    return File(run, safetensors.header(entries, metadata), _joined(places))
 
 
 def _chosen(held: dict[str, Any], patterns: list[str]) -> list[str]:

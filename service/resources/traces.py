@@ -170,7 +170,7 @@ class Tensor(MethodView):
         held = state.manifest["tensors"]
         name = architecture.value_name(name)
         slot = tensors.find(held, name, "this trace")
-        array = Stored(desk().cache, trace_id, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        array = Stored(desk().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
         smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
         told = tensors.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)

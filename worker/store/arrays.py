@@ -1,4 +1,4 @@
-"""Parts of an array that lies in a result: of the cache's bytes only those near its cells are read.
+"""Parts of an array that lies in a result: of its bytes only those near the cells are read.
 
 A part takes a range of indices of every axis. Its cells lie in runs of bytes; cells that are near each other are read
 with what is between them, as that takes less time than asking for each.
@@ -16,22 +16,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from redis import Redis
 
-import worker.store.pieces as pieces
+from worker.store.runs import Run
 
 #: Indices taken of every axis, all of them counting up.
 Axes = tuple[range, ...]
 
-_GAP = 3 << 10  # bytes that take as long to read as another run takes to ask for
-
 
 @dataclass(frozen=True)
 class Stored:
-    """An array in the result `id`: its bytes begin at `offset`, little-endian in C order."""
+    """An array in a result's bytes, of which its own begin at `offset`, little-endian in C order."""
 
-    cache: Redis
-    id: str
+    run: Run
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int
@@ -39,10 +35,10 @@ class Stored:
     def cost(self, axes: Axes) -> int:
         """What reading a part takes, in bytes that could be read in the same time: memory takes no more."""
         part = _Part(self, axes)
-        return part.count * part.reach + (part.count - 1) * _GAP
+        return part.count * part.reach + (part.count - 1) * self.run.gap
 
     def parts(self, many: Iterable[Axes]) -> Iterator[NDArray[Any]]:
-        """The cells of one part after another, each with all axes. Raises pieces.Missing."""
+        """The cells of one part after another, each with all axes. Raises Missing."""
         for scattered, some in groupby((_Part(self, axes) for axes in many), _Part.is_scattered):
             read = self._gathered if scattered else self._received
             yield from read(some)
@@ -50,28 +46,26 @@ class Stored:
     def _received(self, parts: Iterable[_Part]) -> Iterator[NDArray[Any]]:
         asked: deque[_Part] = deque()
 
-        def wanted() -> Iterator[tuple[str, int, memoryview]]:
+        def wanted() -> Iterator[tuple[int, memoryview]]:
             for part in parts:
                 asked.append(part)
-                yield from (
-                    (self.id, start, run.data) for start, run in zip(part.starts().tolist(), part.memory, strict=True)
-                )
+                yield from ((start, row.data) for start, row in zip(part.starts().tolist(), part.memory, strict=True))
 
-        for view in pieces.receive(self.cache, wanted()):
+        for view in self.run.receive(wanted()):
             asked[0].lacks -= len(view)
             if not asked[0].lacks:
                 yield asked.popleft().cells()
 
     def _gathered(self, parts: Iterable[_Part]) -> Iterator[NDArray[Any]]:
         for part in parts:
-            found = pieces.gather(self.cache, self.id, part.starts(), part.reach)
+            found = self.run.gather(part.starts(), part.reach)
             part.memory = np.frombuffer(found, np.uint8).reshape(part.count, part.reach)
             yield part.cells()
 
     def stream(self, first: int, last: int) -> Iterator[bytes]:
-        """The bytes of the cells from `first` to before `last`, in C order. Raises pieces.Missing."""
+        """The bytes of the cells from `first` to before `last`, in C order. Raises Missing."""
         size = self.dtype.itemsize
-        return pieces.stream(self.cache, self.id, self.offset + first * size, self.offset + last * size)
+        return self.run.stream(self.offset + first * size, self.offset + last * size)
 
 
 class _Part:
@@ -89,7 +83,7 @@ class _Part:
         self.lacks = self.count * self.reach  # bytes that were not read yet
 
     def _is_near(self, axis: int) -> bool:
-        return len(self.axes[axis]) == 1 or self.steps[axis] - self.reach <= _GAP
+        return len(self.axes[axis]) == 1 or self.steps[axis] - self.reach <= self.array.run.gap
 
     @cached_property
     def memory(self) -> NDArray[np.uint8]:
@@ -97,7 +91,7 @@ class _Part:
 
     def is_scattered(self) -> bool:
         """Whether it is many short runs."""
-        return self.count > 1 and self.reach < _GAP
+        return self.count > 1 and self.reach < self.array.run.gap
 
     def starts(self) -> NDArray[np.int64]:
         """Where in the result each run begins."""

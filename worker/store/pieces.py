@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, count
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from redis import Redis
 from redis.client import Pipeline
 
 import worker.store.bulk as bulk
+from worker.store.runs import Missing
 
 PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
 _AT_ONCE = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
@@ -49,10 +51,6 @@ return found
 
 _SIZE_DIGITS = 32  # bytes at the end of a manifest, in which its size is
 _SIZE = re.compile(rb'"size":(\d+)}$').search
-
-
-class Missing(LookupError):
-    """A result, or a piece of it, is not in the cache."""
 
 
 class CacheFull(Exception):
@@ -144,6 +142,28 @@ class Writer:
 
     def _full(self) -> CacheFull:
         return CacheFull(f"the cache has no room for a result of {self.size:,} bytes or more")
+
+
+@dataclass(frozen=True)
+class CachedRun:
+    """The bytes of a finished result in the cache; the methods are the functions below."""
+
+    cache: Redis
+    id: str
+
+    gap = 3 << 10
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """As Run has it."""
+        return stream(self.cache, self.id, start, stop)
+
+    def receive(self, wanted: Iterable[tuple[int, memoryview]]) -> Iterator[memoryview]:
+        """As Run has it."""
+        return receive(self.cache, ((self.id, *one) for one in wanted))
+
+    def gather(self, starts: NDArray[np.int64], size: int) -> bytes:
+        """As Run has it; no more than a piece has from each start."""
+        return gather(self.cache, self.id, starts, size)
 
 
 def manifest(cache: Redis, id: str) -> dict[str, Any]:

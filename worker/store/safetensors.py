@@ -14,6 +14,11 @@ Entries = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
 MEDIA_TYPE = "application/x-safetensors"
 
 
+def size(entries: Entries) -> int:
+    """The bytes of all these arrays."""
+    return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in entries.values())
+
+
 def header(entries: Entries, metadata: Mapping[str, str]) -> bytes:
     """How a safetensors file begins that holds arrays of these dtypes and shapes in this order, without gaps.
 

@@ -205,7 +205,7 @@ def test_where_no_lens_fits_only_that_of_a_smaller_model_would() -> None:
 def test_the_memory_of_a_lens_is_that_of_its_pass_and_of_what_it_saw() -> None:
     config, sizes = Config(**SMALL), list[int]()
     request = models.resolve(SMALL, "", synthetic_seed=0).canonical() | {"tokens": [1] * 50}
-    COMPUTE["lens"](request, Settings(), lambda content: sizes.append(len(content)), lambda *_: None)
+    COMPUTE["lens"](request, Settings(), lambda _: lambda content: sizes.append(len(content)), lambda *_: None)
     taken = plan(config, 50, capture=(), streamed=True).size.memory + sum(sizes)
     assert lens_seconds(config, 50, replace(Settings(), max_work_bytes=taken))
     with pytest.raises(Invalid, match=f"{taken:,} bytes of memory"):

@@ -33,7 +33,7 @@ def smaller(servers: Any) -> Iterator[Smaller]:
     with pieces.Writer(cache, ID, patience=60) as writer:
         writer.append(memoryview(bytes(20) + level.content()))
         writer.finish({})
-    yield Smaller.of(Stored(cache, ID, ARRAY.shape, ARRAY.dtype, 0), {"by": [*BY], "offset": 20})
+    yield Smaller.of(Stored(pieces.CachedRun(cache, ID), ARRAY.shape, ARRAY.dtype, 0), {"by": [*BY], "offset": 20})
     pieces.forget(cache, ID)
 
 

@@ -18,7 +18,8 @@ from redis.client import Pipeline
 import worker.store.pieces as pieces
 from service.running import redis_server
 from worker.store.connection import connect
-from worker.store.pieces import PIECE, CacheFull, Missing, Writer
+from worker.store.pieces import PIECE, CacheFull, Writer
+from worker.store.runs import Missing
 
 SIZE = 18 * PIECE + 123  # more than one round trip's pieces, and a part of one
 CONTENT = np.random.default_rng(0).bytes(SIZE)

@@ -15,7 +15,7 @@ from worker.gpt.compiled import engine
 from worker.gpt.config import Config
 from worker.gpt.engine import Engine
 from worker.gpt.generate import generate
-from worker.gpt.keep import Keeper, Sink, entries
+from worker.gpt.keep import Keeper, Sink, arrays
 from worker.gpt.lens import look_through
 from worker.gpt.models import Model
 from worker.gpt.sampling import Sampling, passes, positions
@@ -41,7 +41,7 @@ def trace(request: dict[str, Any], settings: Settings, open: Open, progress: Pro
     config, capture, length = model.config, tuple(request["capture"]), positions(len(prompt), sampling)
     once = passes(sampling) == 1
     planned = plan(config, length, capture=capture, dtype=request["dtype"], streamed=once)
-    sink = open(entries(planned))
+    sink = open(arrays(planned))
     arena = Arena(planned)
     keeper, work = Keeper(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
     total, seconds, done, spent = config.n_layer * work.passes, work.seconds, 0, 0.0
@@ -92,12 +92,13 @@ def lens(request: dict[str, Any], settings: Settings, open: Open, progress: Prog
 def _keep(given: Mapping[str, NDArray[Any]], open: Open) -> dict[str, Any]:
     """Hand arrays on, those of wide elements first, so that all begin where theirs may: where each of them lies."""
     ordered = dict(sorted(given.items(), key=lambda item: -item[1].itemsize))
-    sink, arrays, end = open({name: (array.dtype, array.shape) for name, array in ordered.items()}), {}, 0
+    sink = open({name: (array.dtype, array.shape) for name, array in ordered.items()})
+    places, end = {}, 0
     for name, array in ordered.items():
         sink(memoryview(array.tobytes()))
-        arrays[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end}
+        places[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end}
         end += array.nbytes
-    return {name: arrays[name] for name in given}
+    return {name: places[name] for name in given}
 
 
 COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Open, Progress], Manifest]] = {

@@ -48,17 +48,12 @@ def has_level(shape: tuple[int, ...]) -> bool:
     return prod(shape) > LARGE and prod(shape[-2:]) >= _TILE
 
 
-def level_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of each of the arrays of a tensor's level."""
-    return shrunk(shape, factors(shape, prod(shape) // _TILE))
-
-
 class Level:
     """The level that is kept of a large tensor, made of its values as they come, strip by strip."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.by = factors(shape, prod(shape) // _TILE)
-        self.nbytes = 4 * len(KEPT) * prod(shrunk(shape, self.by))  # of its content
+        self.shape = (len(KEPT), *shrunk(shape, self.by))  # of its content
         self._rows, self._columns = shape[-2:]
         self._matrices = prod(shape[:-2])
         self._tiles: list[list[NDArray[np.float32]]] = []
@@ -79,7 +74,7 @@ class Level:
         return least.min().item(), largest.max().item(), sums.sum(dtype=np.float64).item(), len(strip)
 
     def is_finite(self) -> bool:
-        """Whether all values are numbers."""
+        """Whether all values are numbers: it is of use only then, as what is infinite is no part of a mean."""
         return all(np.isfinite(sums).all() for sums, _, _ in self._tiles)
 
     def content(self) -> bytes:

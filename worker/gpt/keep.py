@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.gpt.arena import Arena, Plan, Slot
-from worker.gpt.detail import KEPT, Level, Statistics, has_level, level_shape
+from worker.gpt.detail import Level, Statistics, has_level
 
 #: Takes the next bytes of a result, uint8 [n]; their memory is used again when it returns.
 Sink = Callable[[memoryview], None]
@@ -38,10 +38,11 @@ class Keeper:
         self._keep(chain.from_iterable(self._sections))
         end = self.arena.plan.size.kept
         for name, level in self._levels.items():
-            self.sink(memoryview(level.content()))
-            if level.is_finite():  # what is infinite is no part of a mean
-                self.described[name]["smaller"] = {"by": level.by, "offset": end}
-            end += level.nbytes
+            content, gap = level.content(), -end % 4
+            self.sink(memoryview(bytes(gap) + content))
+            if level.is_finite():
+                self.described[name]["smaller"] = {"by": level.by, "offset": end + gap}
+            end += gap + len(content)
 
     def _keep(self, names: Iterable[str]) -> None:
         for run in _runs(self.arena.plan, names):
@@ -68,24 +69,22 @@ class Keeper:
         return [(min(lows), max(highs), sum(sums), sum(counts))]
 
     def _level(self, name: str) -> Level | None:
+        """The level of detail to be kept of a tensor, if it is large. What is masked has no sums: scores have none."""
         shape = self.arena.plan.slots[name].shape
-        if not _has_level(name, shape):
-            return None
-        self._levels[name] = Level(shape)
-        return self._levels[name]
+        if _has_level(name, shape):
+            self._levels[name] = Level(shape)
+        return self._levels.get(name)
 
 
-def entries(plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """What a Keeper hands on, in its order: the captured tensors, then the levels of detail of the large ones."""
-    found = {name: (slot.dtype, slot.shape) for name, slot in plan.kept.items()}
-    for name, slot in plan.kept.items():
-        if _has_level(name, slot.shape):
-            found |= {f"{name}.{kind}": ("float32", level_shape(slot.shape)) for kind in KEPT}
-    return found
+def arrays(plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of all that a keeper hands on, in its order: tensors, and levels of those that have one."""
+    tensors = {name: (slot.dtype, slot.shape) for name, slot in plan.kept.items()}
+    levels = {f"{name} smaller": Level(shape).shape for name, (_, shape) in tensors.items() if _has_level(name, shape)}
+    gap = {"gap": ("uint8", (-plan.size.kept % 4,))} if levels and plan.size.kept % 4 else {}
+    return tensors | gap | {name: ("float32", shape) for name, shape in levels.items()}
 
 
 def _has_level(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a level of detail is kept of a tensor. What is masked has no sums: scores have none."""
     return has_level(shape) and not name.endswith("attn.scores")
 
 

@@ -34,7 +34,6 @@ _PART = 8 << 20  # bytes that are sent at once; of which two are on their way wh
 _PARTS = 9_000  # S3 takes 10,000 of an object
 _BLOCK = 2 << 20  # bytes that a request reads
 _AT_ONCE = 4  # requests on their way together
-_TIMEOUTS = {"timeout": "30s", "connect_timeout": "3s"}  # of a request for at most _PART
 log = logging.getLogger(__name__)
 
 
@@ -59,8 +58,7 @@ class Archive:
         """obstore's."""
         if self.folder is not None:
             return LocalStore(self.folder, mkdir=True)
-        again = {"max_retries": 10, "retry_timeout": timedelta(seconds=self.patience)}
-        return from_url(self.url, client_options=_TIMEOUTS, retry_config=again)  # type: ignore[call-overload, no-any-return]
+        return from_url(self.url, retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=self.patience)})
 
     def manifest(self, id: str) -> dict[str, Any]:
         """The manifest of a finished result. Raises Missing."""
@@ -134,6 +132,7 @@ class Writer:
     def __init__(self, archive: Archive, id: str, entries: Entries, metadata: Mapping[str, str]) -> None:
         self.archive, self.id = archive, id
         self.head, self.size = safetensors.header(entries, metadata), safetensors.size(entries)
+        self._left = len(self.head) + self.size  # bytes that are still to come
         self._finished = False
 
     def __enter__(self) -> Self:
@@ -151,11 +150,14 @@ class Writer:
 
     def append(self, content: memoryview) -> None:
         """Add bytes, uint8 [n]; their memory may be used again when this returns."""
+        self._left -= len(content)
         with _honest(self.id):
             self._file.write(bytes(content))  # which it keeps and does not copy
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Send what is left, and the manifest: from now on there is a result."""
+        if self._left:
+            raise ValueError(f"{self._left:,} bytes are lacking of what was announced")
         self._end(None)
         self._finished = True
         content = orjson.dumps(manifest | {"archived": len(self.head), "size": self.size})

@@ -96,8 +96,11 @@ class File:
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes from `start` to before `stop`. Raises Missing."""
-        if start < len(self.head):
-            yield self.head[start:stop]
+        values = self._values(start, stop)
+        yield self.head[start:stop] + next(values, b"")  # together, so that what is lost is said before all else
+        yield from values
+
+    def _values(self, start: int, stop: int) -> Iterator[bytes]:
         ends = [*accumulate((high - low for low, high in self.places), initial=len(self.head))]
         for (low, _), (begin, end) in zip(self.places, pairwise(ends), strict=True):
             first, last = max(start, begin), min(stop, end)

@@ -79,6 +79,17 @@ class CutawayWorker(LastingWorker):
         logs.resume(job.meta)
         self.main_work_horse(job, Queue(queue_name, connection=self.connection, serializer="json"))
 
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Tell that a job is worked on, unless another worker has taken it over from this one, which was cut off."""
+        if self._was_taken_over(job, execution):
+            self.kill_horse()
+        else:
+            super().maintain_heartbeats(job, execution)
+
+    def _was_taken_over(self, job: Job, execution: Execution) -> bool:
+        running = job.started_job_registry.key
+        return self.connection.zscore(running, execution.composite_key) is None
+
     def handle_job_failure(
         self,
         job: Job,
@@ -88,8 +99,11 @@ class CutawayWorker(LastingWorker):
         execution: Execution | None = None,
     ) -> None:
         """Retry a job whose process was killed, or for which Redis was away too long; any other that raised would
-        raise again. Nothing is left of either."""
+        raise again. Nothing is left of either. What another worker has taken over is that one's to end.
+        """
         logs.resume(job.meta)
+        if execution is not None and not exc_string.startswith(LOST) and self._was_taken_over(job, execution):
+            return
         stopped = self._stopped_job_id == job.id
         killed = exc_string.startswith((_KILLED, LOST)) or _last_line(exc_string).startswith(_AWAY)
         begun = _begun(job)

@@ -72,8 +72,9 @@ def _piece_keys(id: str, size: int) -> list[str]:
 class Writer:
     """Stores a result: its bytes as they come, then the manifest. Holds less than a piece of them.
 
-    As a context it leaves nothing behind that was not finished. A process that is killed cannot tidy up: what it
-    wrote expires after `patience` seconds, which are more than writing takes.
+    As a context it leaves nothing behind that was not finished. A process that is killed cannot tidy up, and one that
+    was cut off must not, as another may be writing the same by then: what they wrote expires after `patience` seconds,
+    which are more than writing takes.
     Its methods raise CacheFull where Redis has no room, or makes room by evicting what they wrote before.
     """
 
@@ -87,8 +88,8 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        if not self._finished:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if not self._finished and not issubclass(kind or Exception, redis.exceptions.RedisError):
             with suppress(redis.exceptions.RedisError):  # what was raised says more, and what is left expires
                 forget(self.cache, self.id)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis.exceptions
 from redis import Redis
 from redis.client import Pipeline
 
@@ -240,6 +241,24 @@ def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[
     with pytest.raises(error):
         make()
     assert cache.dbsize() == 0
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_writer_that_was_cut_off_leaves_alone_what_another_writes(cache: Redis, finished: bool) -> None:
+    def cut_off() -> None:
+        with Writer(cache, "a", patience=60) as writer:
+            writer.append(memoryview(CONTENT)[: 3 * PIECE])
+            another.append(memoryview(CONTENT))
+            if finished:
+                another.finish({})
+            raise redis.exceptions.ConnectionError
+
+    with Writer(cache, "a", patience=60) as another:
+        with pytest.raises(redis.exceptions.ConnectionError):
+            cut_off()
+        if not finished:
+            another.finish({})
+    assert pieces.read(cache, "a", 0, SIZE) == CONTENT
 
 
 def test_what_a_killed_writer_left_is_dropped_and_what_is_finished_is_not(cache: Redis) -> None:

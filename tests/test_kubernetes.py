@@ -1,0 +1,152 @@
+"""deploy/kubernetes: what the manifests promise, and that they are what Kubernetes takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from redis import Redis
+from rq import Queue
+
+from service.settings import Settings
+from worker.store.queues import LANES, NAMES
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "deploy" / "kubernetes"
+KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))
+Manifest = dict[str, Any]
+
+
+def manifests(*kinds: str) -> list[Manifest]:
+    """The resources of these kinds, or all."""
+    files = [(FOLDER / name).read_text(encoding="utf-8") for name in KUSTOMIZATION["resources"]]
+    found = [one for text in files for one in yaml.safe_load_all(text)]
+    return [one for one in found if not kinds or one["kind"] in kinds]
+
+
+RUNNING = manifests("Deployment", "StatefulSet")
+
+
+def container(manifest: Manifest) -> dict[str, Any]:
+    [found] = manifest["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def named(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def settings_of_redis(text: str) -> set[str]:
+    """What a Redis is told by standard input."""
+    return {line.strip().replace("$$", "$") for line in text.split("SETTINGS")[1].strip().split("\n")}
+
+
+def test_every_file_of_the_folder_is_used() -> None:
+    assert {*KUSTOMIZATION["resources"], "kustomization.yaml"} == {file.name for file in FOLDER.iterdir()}
+
+
+def test_there_is_what_compose_has_and_a_worker_a_lane() -> None:
+    assert {*map(named, RUNNING)} == {"api", "redis-queue", "redis-cache", *(f"worker-{lane}" for lane in LANES)}
+    for lane in LANES:
+        [one] = [container(manifest) for manifest in RUNNING if named(manifest) == f"worker-{lane}"]
+        assert one["args"] == ["cutaway", "worker", lane]
+        assert one["livenessProbe"]["exec"]["command"] == ["python", "-m", "worker.alive", lane]
+
+
+@pytest.mark.parametrize("manifest", RUNNING, ids=named)
+def test_everything_that_runs_is_hardened_bounded_and_watched(manifest: Manifest) -> None:
+    pod, one = manifest["spec"]["template"]["spec"], container(manifest)
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert one["securityContext"] == {
+        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+    }  # fmt: skip
+    assert one["resources"]["limits"]["memory"]
+    assert one["resources"]["requests"].keys() == {"cpu", "memory"}
+    assert one["livenessProbe"]
+    assert one.get("readinessProbe") or one.get("startupProbe")
+
+
+@pytest.mark.parametrize("role", ["redis-queue", "redis-cache"])
+def test_the_redis_are_told_what_those_of_compose_are(role: str) -> None:
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"][role]
+    [here] = [container(manifest) for manifest in RUNNING if named(manifest) == role]
+    theirs = {line.replace("$CACHE_MEMORY", "2gb") for line in settings_of_redis(composed["command"][-1])}
+    assert here["image"] == composed["image"]
+    assert settings_of_redis(here["args"][0]) == theirs | {"tcp-keepalive 15"}
+
+
+def test_the_password_is_a_secret_in_the_environment_and_nowhere_else() -> None:
+    assert not manifests("Secret")
+    for manifest in RUNNING:
+        one = container(manifest)
+        assert {"secretKeyRef": {"name": "redis", "key": "password"}} in [e.get("valueFrom") for e in one["env"]]
+        assert "REDIS_PASSWORD" not in json.dumps([one.get("command"), one["args"]])
+
+
+def test_what_is_set_is_known() -> None:
+    known = {field.name.upper() for field in fields(Settings)}
+    [generated] = KUSTOMIZATION["configMapGenerator"]
+    told = dict(literal.split("=", 1) for literal in generated["literals"])
+    assert told.keys() <= known
+    assert Settings.from_environment(told).max_trace_seconds <= 3600
+    for manifest in RUNNING:
+        if not named(manifest).startswith("redis"):
+            assert {e["name"] for e in container(manifest)["env"]} == {"REDIS_PASSWORD", "QUEUE_URL", "CACHE_URL"}
+
+
+def test_workers_are_scaled_by_all_the_queues_of_their_lane() -> None:
+    watched = {
+        (one["spec"]["scaleTargetRef"]["name"], trigger["metadata"]["listName"])
+        for one in manifests("ScaledObject")
+        for trigger in one["spec"]["triggers"]
+    }
+    assert watched == {
+        (f"worker-{lane}", Queue(name, connection=Redis()).key)
+        for lane in LANES
+        for name in NAMES
+        if f"-{lane}-" in name
+    }
+    for one in manifests("ScaledObject"):
+        assert one["spec"]["minReplicaCount"] >= 1  # or it is not ready
+
+
+def test_a_worker_has_the_time_to_finish_what_it_runs() -> None:
+    [large] = [one for one in RUNNING if named(one) == "worker-large"]
+    [generated] = KUSTOMIZATION["configMapGenerator"]
+    seconds = large["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert f"MAX_TRACE_SECONDS={seconds}" in generated["literals"]
+
+
+def test_nobody_from_outside_reaches_anything_but_the_api() -> None:
+    policies = {named(one): one["spec"] for one in manifests("NetworkPolicy")}
+    assert policies["nothing"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    open_to_all = [
+        name for name, spec in policies.items() if any("from" not in rule for rule in spec.get("ingress", []))
+    ]
+    assert open_to_all == ["api"]
+    assert {one["spec"].get("type", "ClusterIP") for one in manifests("Service")} == {"ClusterIP"}
+
+
+def test_kustomize_puts_them_together() -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("there is no kubectl here")
+    ran = subprocess.run([kubectl, "kustomize", str(FOLDER)], capture_output=True, text=True, check=True)
+    built = [*yaml.safe_load_all(ran.stdout)]
+    assert len(built) == len(manifests()) + 1  # the generated settings
+    assert {one["metadata"].get("namespace", "cutaway") for one in built} == {"cutaway"}
+
+
+def test_kubernetes_takes_them() -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="its schemas are 72 MB: pip install it to have this")
+    for manifest in manifests():
+        if not manifest["apiVersion"].startswith("keda.sh"):  # whose schemas are its own
+            validator.validate(manifest, "1.37", strict=True)

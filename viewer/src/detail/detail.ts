@@ -111,11 +111,10 @@ export class Detail {
     const covered = grid.factors[0] === 1 && grid.factors[1] === 1 && !fine ? { i0: 0, j0: 0, i1: grid.width, j1: grid.height } : part;
     const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: covered };
     this.#kept.set(key, { patch, shown, row, fine, wanted: this.#round });
-    const slab = shown.blocks.slabOf(row);
-    slab.show(row, patch, fine);
+    shown.blocks.show(row, patch, fine);
     if (!fine) {
       this.#scales.set(key, scaleOf(grid.values));
-      slab.scale(row, this.#scales.get(key)!);
+      shown.blocks.scale(row, this.#scales.get(key)!);
     }
     this.stage.invalidate();
   }
@@ -125,7 +124,7 @@ export class Detail {
     if (!kept) return;
     this.#kept.delete(key);
     this.stage.heap.drop(kept.patch.start, kept.patch.width * kept.patch.height);
-    kept.shown.blocks.slabOf(kept.row).show(kept.row, null, kept.fine);
+    kept.shown.blocks.show(kept.row, null, kept.fine);
   }
 
   /** Values of figures that are gone. */

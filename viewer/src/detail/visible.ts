@@ -42,8 +42,9 @@ function cellsIn({ count, cells }: Layout): number {
 
 function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height: number }): Seen[] {
   const found: Seen[] = [];
-  for (const { span, box } of shown.blocks.slabs) {
-    const depth = shown.depths.get(shown.blocks.slabOf(span.start));
+  for (const slab of shown.blocks.slabs) {
+    const { span, box } = slab;
+    const depth = shown.depths.get(slab);
     if (!depth?.inView) continue;
     const longest = Math.max(...[0, 1].map((axis) => box.max[axis] - box.min[axis]));
     if (longest * stage.pixelsAt(Math.max(depth.min, stage.camera.distance * 0.01)) < 24) continue;

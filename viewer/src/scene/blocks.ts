@@ -1,11 +1,11 @@
-/** A model's blocks: for each layer one instanced box around an origin of its own, and the cells on it. */
+/** A model's blocks: each layer is drawn at once, around an origin of its own, with the cells on its blocks. */
 
-import { Group, GLSL3, InstancedBufferAttribute, InstancedBufferGeometry, Matrix4, Mesh, RawShaderMaterial, BoxGeometry } from "three";
-import { DoubleSide, DynamicDrawUsage, FrontSide } from "three";
+import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMaterial } from "three";
 
-import { unite, type Box, type Layout, type Span } from "../layout/layout";
+import type { Box, Layout, Span } from "../layout/layout";
 import type { Rect } from "../layout/place";
 import type { Pose } from "./pose";
+import { AT, Records } from "./records";
 import { CELLS_FRAGMENT, CELLS_VERTEX, PLAIN_FRAGMENT, PLAIN_VERTEX } from "./shaders";
 
 export type Uniforms = Record<string, { value: unknown }>;
@@ -19,91 +19,62 @@ export interface Patch {
   part: Rect;
 }
 
-/** How the boxes are drawn: cell by cell, each in one colour, or only their fronts in one colour. */
-export interface Materials {
-  cells: RawShaderMaterial;
-  plain: RawShaderMaterial;
-  sheet: RawShaderMaterial;
-}
-
-export function materials(uniforms: Uniforms): Materials {
-  const plain = { vertexShader: PLAIN_VERTEX, fragmentShader: PLAIN_FRAGMENT, glslVersion: GLSL3, uniforms };
-  return {
-    cells: new RawShaderMaterial({ ...plain, vertexShader: CELLS_VERTEX, fragmentShader: CELLS_FRAGMENT, side: FrontSide }),
-    plain: new RawShaderMaterial({ ...plain, side: FrontSide }),
-    sheet: new RawShaderMaterial({ ...plain, side: DoubleSide }),
-  };
-}
+/** How a layer is drawn: boxes with cells, boxes in one colour, or only the sides across z in one colour. */
+export type Style = "cells" | "plain" | "sheet";
 
 const NOWHERE = [-1, 1, 1, 1];
+const CORNERS: Record<Style, number> = { cells: 18, plain: 18, sheet: 6 }; // that a block takes
 
-/** One layer. */
+/** Areas of fronts, below which blocks are left out, and below which only a share of them is drawn. */
+export interface Fineness {
+  tiny: number;
+  small: number;
+  share: number;
+}
+
+/** One layer. Its blocks come by size, so that those too small to be seen are the last. */
 export class Slab {
   readonly box: Box; // in the layout's coordinates
-  readonly mesh: Mesh<InstancedBufferGeometry, RawShaderMaterial>;
+  readonly mesh: Mesh<BufferGeometry, RawShaderMaterial>;
   patches = 0; // in how many places it shows cells
-  #tone: InstancedBufferAttribute;
-  #base: InstancedBufferAttribute;
-  #fine: InstancedBufferAttribute;
-  #part: InstancedBufferAttribute;
+  #areas: Float64Array; // of the blocks' fronts, by size
 
   constructor(
     readonly layout: Layout,
     readonly span: Span,
-    materials: Materials,
+    slots: Int32Array, // where the record of each row is: filled here
+    records: Records,
+    material: RawShaderMaterial,
   ) {
-    const count = span.end - span.start;
     this.box = layout.spanBox(span);
     const origin = this.box.min.map((low, axis) => (low + this.box.max[axis]) / 2);
-    const geometry = new InstancedBufferGeometry().copy(BOX as unknown as InstancedBufferGeometry);
-    const [min, size, cells] = [new Float32Array(3 * count), new Float32Array(3 * count), new Float32Array(2 * count)];
-    const tone = new Float32Array(4 * count);
-    for (let n = 0, row = span.start; n < count; n++, row++) {
-      for (let axis = 0; axis < 3; axis++) {
-        min[3 * n + axis] = layout.position[3 * row + axis] - origin[axis];
-        size[3 * n + axis] = layout.size[3 * row + axis];
-      }
-      cells.set([layout.cells[3 * row], layout.cells[3 * row + 1]], 2 * n);
-      tone.set([layout.role[row], positionAxes(layout, row), 0, 1], 4 * n);
-    }
-    const add = (name: string, values: Float32Array, width: number): InstancedBufferAttribute => {
-      const attribute = new InstancedBufferAttribute(values, width).setUsage(DynamicDrawUsage) as InstancedBufferAttribute;
-      geometry.setAttribute(name, attribute);
-      return attribute;
-    };
-    add("aMin", min, 3);
-    add("aSize", size, 3);
-    add("aCells", cells, 2);
-    this.#tone = add("aTone", tone, 4);
-    this.#base = add("aBase", repeat(NOWHERE, count), 4);
-    this.#fine = add("aFine", repeat(NOWHERE, count), 4);
-    this.#part = add("aPart", new Float32Array(4 * count), 4);
-    geometry.instanceCount = count;
-    this.mesh = new Mesh(geometry, materials.plain);
+    const area = (row: number): number => layout.size[3 * row] * layout.size[3 * row + 1];
+    const order = (row: number): number => reversed(layout.head[row]);
+    const rows = Array.from({ length: span.end - span.start }, (_, n) => span.start + n);
+    rows.sort((a, b) => area(b) - area(a) || order(a) - order(b));
+    this.#areas = Float64Array.from(rows, area);
+    rows.forEach((row, n) => {
+      slots[row] = span.start + n;
+      records.fill(slots[row], AT.place, [0, 1, 2].map((axis) => layout.position[3 * row + axis] - origin[axis]));
+      records.fill(slots[row], AT.size, layout.size.subarray(3 * row, 3 * row + 3));
+      records.fill(slots[row], AT.role, [layout.role[row]]);
+      records.fill(slots[row], AT.cells, [layout.cells[3 * row], layout.cells[3 * row + 1], positionAxes(layout, row), 1]);
+      records.fill(slots[row], AT.base, [...NOWHERE, ...NOWHERE]);
+    });
+    this.mesh = new Mesh(new BufferGeometry(), material);
     this.mesh.position.fromArray(origin);
     this.mesh.frustumCulled = false; // the stage knows better: it knows the boxes exactly
-    this.mesh.matrixAutoUpdate = true;
   }
 
-  /** Shows these values on a block, all over it or on a part. */
-  show(row: number, patch: Patch | null, fine: boolean): void {
-    const attribute = fine ? this.#fine : this.#base;
-    const n = row - this.span.start;
-    this.patches += (patch ? 1 : 0) - (attribute.array[4 * n] >= 0 ? 1 : 0);
-    put(attribute, n, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
-    if (fine && patch) put(this.#part, n, [patch.part.i0, patch.part.j0, patch.part.i1, patch.part.j1]);
-  }
-
-  scale(row: number, scale: number): void {
-    put(this.#tone, row - this.span.start, [1 / (scale || 1)], 3);
-  }
-
-  emphasise(row: number, on: boolean): void {
-    put(this.#tone, row - this.span.start, [on ? 1 : 0], 2);
-  }
-
-  dispose(): void {
-    this.mesh.geometry.dispose();
+  /** Draws those blocks whose fronts are not too small to be seen, and of the small ones only a share. */
+  dress(style: Style, material: RawShaderMaterial, { tiny, small, share }: Fineness): void {
+    this.mesh.material = material;
+    let count = this.#areas.length;
+    if (style !== "cells") {
+      const large = firstBelow(this.#areas, small);
+      count = large + Math.ceil((firstBelow(this.#areas, tiny) - large) * share);
+    }
+    this.mesh.geometry.setDrawRange(CORNERS[style] * this.span.start, CORNERS[style] * count);
   }
 }
 
@@ -111,13 +82,19 @@ export class Slab {
 export class Blocks {
   readonly group = new Group();
   readonly slabs: Slab[];
+  readonly #materials: Record<Style, RawShaderMaterial>;
+  #records: Records;
+  #slots: Int32Array;
   #emphasised: number[] = [];
 
   constructor(
     readonly layout: Layout,
-    readonly materials: Materials,
+    uniforms: Uniforms,
   ) {
-    this.slabs = layout.spans.map((span) => new Slab(layout, span, materials));
+    this.#records = new Records(layout.count);
+    this.#slots = new Int32Array(layout.count);
+    this.#materials = materials({ ...uniforms, uBlocks: { value: this.#records.texture } });
+    this.slabs = layout.spans.map((span) => new Slab(layout, span, this.#slots, this.#records, this.#materials.sheet));
     this.group.add(...this.slabs.map((slab) => slab.mesh));
     this.group.matrixAutoUpdate = false;
   }
@@ -130,33 +107,53 @@ export class Blocks {
   }
 
   slabOf(row: number): Slab {
-    return this.slabs.find(({ span }) => row >= span.start && row < span.end)!;
+    let [low, high] = [0, this.slabs.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (row < this.slabs[middle].span.end) high = middle;
+      else low = middle + 1;
+    }
+    return this.slabs[low];
+  }
+
+  dress(slab: Slab, style: Style, fineness: Fineness): void {
+    slab.dress(style, this.#materials[style], fineness);
+  }
+
+  /** Shows these values on a block, all over it or on a part; null: none. */
+  show(row: number, patch: Patch | null, fine: boolean): void {
+    const [slot, at] = [this.#slots[row], fine ? AT.fine : AT.base];
+    this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, at) >= 0 ? 1 : 0);
+    this.#records.put(slot, at, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
+    if (fine && patch) this.#records.put(slot, AT.part, [patch.part.i0, patch.part.j0, patch.part.i1, patch.part.j1]);
+  }
+
+  /** What of a block's values stands for full brightness. */
+  scale(row: number, scale: number): void {
+    this.#records.put(this.#slots[row], AT.scale, [1 / (scale || 1)]);
   }
 
   emphasise(rows: number[]): void {
-    for (const row of this.#emphasised) this.slabOf(row).emphasise(row, false);
-    for (const row of rows) this.slabOf(row).emphasise(row, true);
+    for (const row of this.#emphasised) this.#records.put(this.#slots[row], AT.emphasis, [0]);
+    for (const row of rows) this.#records.put(this.#slots[row], AT.emphasis, [1]);
     this.#emphasised = rows;
   }
 
-  get bounds(): Box {
-    return unite(this.slabs.map((slab) => slab.box));
-  }
-
   dispose(): void {
-    for (const slab of this.slabs) slab.dispose();
+    for (const { mesh } of this.slabs) mesh.geometry.dispose();
+    for (const material of Object.values(this.#materials)) material.dispose();
+    this.#records.texture.dispose();
   }
 }
 
-/** A unit box whose front comes first, so that the first six corners are a sheet. */
-const BOX = frontFirst(new BoxGeometry(1, 1, 1).translate(0.5, 0.5, 0.5));
-
-function frontFirst(box: BoxGeometry): BoxGeometry {
-  const index = [...box.getIndex()!.array];
-  box.setIndex([...index.slice(24, 30), ...index.slice(0, 24), ...index.slice(30)]); // +z is the fifth of six sides
-  box.clearGroups();
-  box.deleteAttribute("uv");
-  return box;
+function materials(uniforms: Uniforms): Record<Style, RawShaderMaterial> {
+  const make = (vertexShader: string, fragmentShader: string, FACES: number): RawShaderMaterial =>
+    new RawShaderMaterial({ vertexShader, fragmentShader, defines: { FACES }, glslVersion: GLSL3, uniforms, side: DoubleSide });
+  return {
+    cells: make(CELLS_VERTEX, CELLS_FRAGMENT, 3),
+    plain: make(PLAIN_VERTEX, PLAIN_FRAGMENT, 3),
+    sheet: make(PLAIN_VERTEX, PLAIN_FRAGMENT, 1),
+  };
 }
 
 /** Which axes of a block's cells are positions: 1 for x, 2 for y. Weights have every position from the start. */
@@ -165,14 +162,20 @@ function positionAxes(layout: Layout, row: number): number {
   return role === "weight" ? 0 : (dims[0] === "T" ? 1 : 0) + (dims[1] === "T" ? 2 : 0);
 }
 
-function repeat(values: number[], count: number): Float32Array {
-  const all = new Float32Array(values.length * count);
-  for (let n = 0; n < count; n++) all.set(values, n * values.length);
-  return all;
+/** The bits of a head's number from the other end: any share of heads in this order is spread evenly over all. */
+function reversed(head: number): number {
+  let [bits, n] = [0, 0];
+  for (let rest = Math.max(head, 0); n < 16; n++, rest >>= 1) bits = (bits << 1) | (rest & 1);
+  return bits;
 }
 
-function put(attribute: InstancedBufferAttribute, n: number, values: number[], at = 0): void {
-  attribute.array.set(values, n * attribute.itemSize + at);
-  attribute.addUpdateRange(n * attribute.itemSize, attribute.itemSize);
-  attribute.needsUpdate = true;
+/** How many of these numbers, the largest first, are not below that. */
+function firstBelow(sorted: Float64Array, least: number): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] < least) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

@@ -7,7 +7,7 @@ import { unite } from "../layout/layout";
 import type { Figure, State } from "../state/state";
 import type { Store } from "../state/store";
 import type { Flow } from "../state/view";
-import { Blocks, type Materials, type Slab } from "./blocks";
+import { Blocks, type Slab, type Uniforms } from "./blocks";
 import { Pose, arrange } from "./pose";
 import type { Stage } from "./stage";
 
@@ -31,7 +31,7 @@ export class Models {
 
   constructor(
     private readonly scene: Scene,
-    private readonly materials: Materials,
+    private readonly uniforms: Uniforms,
     private readonly store: Store,
   ) {
     store.subscribe((state) => state.figures, () => this.#follow());
@@ -73,7 +73,7 @@ export class Models {
     this.shown = figures.map((figure) => {
       const known = old.find((shown) => shown.figure.key === figure.key);
       if (known) return { ...known, figure };
-      const blocks = new Blocks(figure.layout, this.materials);
+      const blocks = new Blocks(figure.layout, this.uniforms);
       this.scene.add(blocks.group);
       return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.facts.cell ?? 1.5, depths: new Map() };
     });

@@ -2,30 +2,56 @@
 
 import { ROW } from "./heap";
 
+export const RECORD = 6; // texels that tell of a block
+export const BLOCKS_A_ROW = 256;
+
 const PRECISION = `
 precision highp float;
 precision highp int;
 `;
 
-/** Of a box far away: a place and one colour. */
-export const PLAIN_VERTEX = `${PRECISION}
-in vec3 position;
-in vec3 normal;
-in vec3 aMin;
-in vec3 aSize;
-in vec4 aTone; // role, which axes are positions (bits), emphasis, 1 / scale of its values
+/**
+ * Corners are made from nothing but their number: software renderers take long for each instance, but little for each
+ * corner. Of a box, the three sides that face the camera are drawn (FACES 3), or the one across z alone (FACES 1).
+ */
+const CORNER = `
+uniform highp sampler2D uBlocks; // RECORD texels a block
 uniform mat4 modelViewMatrix;
 uniform mat4 projectionMatrix;
+const vec2 CORNERS[6] = vec2[6](vec2(0, 0), vec2(1, 0), vec2(1, 1), vec2(0, 0), vec2(1, 1), vec2(0, 1));
+
+vec4 record(int block, int n) {
+  return texelFetch(uBlocks, ivec2(${RECORD} * (block % ${BLOCKS_A_ROW}) + n, block / ${BLOCKS_A_ROW}), 0);
+}
+
+// The corner of this vertex as shares of the block's size, and the axis across which its side is.
+vec3 corner(vec3 least, vec3 size, out int axis) {
+  vec2 on = CORNERS[gl_VertexID % 6];
+  vec3 camera = -transpose(mat3(modelViewMatrix)) * modelViewMatrix[3].xyz;
+  vec3 side = step(least + 0.5 * size, camera);
+  axis = FACES == 1 ? 2 : (gl_VertexID / 6) % 3;
+  return axis == 2 ? vec3(on, side.z) : axis == 1 ? vec3(on.x, side.y, on.y) : vec3(side.x, on);
+}
+
+const float SHADES[3] = float[3](0.84, 0.72, 1.0);
+`;
+
+/** Of a block far away: a place and one colour. */
+export const PLAIN_VERTEX = `${PRECISION}${CORNER}
 uniform vec3 uHues[4]; // weights above and below 0, values above and below 0
 uniform vec3 uGround[2]; // of weights and of values near 0
 uniform bool uDim; // whether what is not emphasised steps back
 flat out vec3 vColour;
 void main() {
-  int kind = aTone.x < 0.5 ? 0 : 1;
-  vec3 plain = mix(uGround[kind], uHues[2 * kind], aTone.x > 1.5 ? 0.7 : 0.5);
-  float shade = abs(normal.z) > 0.5 ? 1.0 : abs(normal.y) > 0.5 ? 0.72 : 0.84;
-  vColour = plain * shade * (uDim && aTone.z < 0.5 ? 0.25 : 1.0);
-  gl_Position = projectionMatrix * modelViewMatrix * vec4(aMin + position * aSize, 1.0);
+  int block = gl_VertexID / (6 * FACES);
+  vec4 place = record(block, 0); // least corner, role
+  vec4 extent = record(block, 1); // size, emphasis
+  int axis;
+  vec3 at = corner(place.xyz, extent.xyz, axis);
+  int kind = place.w < 0.5 ? 0 : 1;
+  vec3 plain = mix(uGround[kind], uHues[2 * kind], place.w > 1.5 ? 0.7 : 0.5);
+  vColour = plain * SHADES[axis] * (uDim && extent.w < 0.5 ? 0.25 : 1.0);
+  gl_Position = projectionMatrix * modelViewMatrix * vec4(place.xyz + at * extent.xyz, 1.0);
 }`;
 
 export const PLAIN_FRAGMENT = `${PRECISION}
@@ -33,31 +59,26 @@ flat in vec3 vColour;
 out vec4 colour;
 void main() { colour = vec4(vColour, 1.0); }`;
 
-export const CELLS_VERTEX = `${PRECISION}
-in vec3 position;
-in vec3 normal;
-in vec3 aMin;
-in vec3 aSize;
-in vec2 aCells;
-in vec4 aTone;
-in vec4 aBase; // all of it: where in the heap (-1: nowhere), values in a row, cells that a value stands for in x and y
-in vec4 aFine; // a part of it, more finely
-in vec4 aPart; // that part: i0, j0, i1, j1
-uniform mat4 modelViewMatrix;
-uniform mat4 projectionMatrix;
+export const CELLS_VERTEX = `${PRECISION}${CORNER}
 out vec2 vCell;
 flat out float vShade;
 flat out vec4 vTone, vBase, vFine, vPart;
 flat out vec2 vCells;
 void main() {
-  vCell = position.xy * aCells;
-  vCells = aCells;
-  vTone = aTone;
-  vBase = aBase;
-  vFine = aFine;
-  vPart = aPart;
-  vShade = abs(normal.z) > 0.5 ? 1.0 : abs(normal.y) > 0.5 ? 0.72 : 0.84;
-  gl_Position = projectionMatrix * modelViewMatrix * vec4(aMin + position * aSize, 1.0);
+  int block = gl_VertexID / (6 * FACES);
+  vec4 place = record(block, 0); // least corner, role
+  vec4 extent = record(block, 1); // size, emphasis
+  vec4 more = record(block, 2); // cells, which axes are positions (bits), 1 / scale of its values
+  vBase = record(block, 3); // all of it: where in the heap (-1: nowhere), values in a row, cells that one stands for
+  vFine = record(block, 4); // a part of it, more finely
+  vPart = record(block, 5); // that part: i0, j0, i1, j1
+  int axis;
+  vec3 at = corner(place.xyz, extent.xyz, axis);
+  vCells = more.xy;
+  vCell = at.xy * vCells;
+  vTone = vec4(place.w, more.z, extent.w, more.w);
+  vShade = SHADES[axis];
+  gl_Position = projectionMatrix * modelViewMatrix * vec4(place.xyz + at * extent.xyz, 1.0);
 }`;
 
 export const CELLS_FRAGMENT = `${PRECISION}

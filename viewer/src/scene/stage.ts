@@ -7,10 +7,11 @@ import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
 import { FIELD_OF_VIEW, basis, dot, eye } from "./framing";
 import { Heap } from "./heap";
-import { materials, type Materials, type Slab, type Uniforms } from "./blocks";
+import type { Slab, Uniforms } from "./blocks";
 import { Models, type Shown } from "./models";
 import { PALETTES, raw } from "./palette";
 import type { Point } from "./pose";
+import { Thrift } from "./thrift";
 
 export interface Ray {
   origin: Point;
@@ -19,18 +20,20 @@ export interface Ray {
 
 const BACKGROUND = "#0b0e14";
 const SHEET_BELOW = 0.75; // pixels that a cell covers, under which a block is a sheet
-const CELLS_ABOVE = 0.02; // pixels of a cell, under which a layer has one colour a block: no cells were fetched for it
+const CELLS_ABOVE = 4; // pixels that a cell covers, above which cells have borders even before their values are there
+const TINY = 0.02; // square pixels of a front, under which a block far away is left out
+const SMALL = 25; // and under which it may be, where drawing is slow
 
 export class Stage {
   readonly heap = new Heap();
   readonly models: Models;
+  readonly thrift: Thrift;
   camera: Camera = { target: [0, 0, 0], distance: 1, azimuth: 0, elevation: 0 };
   frames = 0; // drawn so far
   #renderer: WebGLRenderer;
   #scene = new Scene();
   #lens = new PerspectiveCamera();
   #uniforms: Uniforms;
-  #materials: Materials;
   #asked = 0;
   #after = new Set<() => void>();
 
@@ -39,6 +42,7 @@ export class Stage {
     private readonly store: Store,
   ) {
     this.#renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: false, powerPreference: "high-performance" });
+    this.thrift = new Thrift(this.#renderer.getContext() as WebGL2RenderingContext, () => this.invalidate());
     this.#renderer.outputColorSpace = LinearSRGBColorSpace; // colours go to the screen as they are
     this.#renderer.setClearColor(raw(BACKGROUND));
     this.#uniforms = {
@@ -52,8 +56,7 @@ export class Stage {
       uShown: { value: 1e9 },
       uReveal: { value: 1 },
     };
-    this.#materials = materials(this.#uniforms);
-    this.models = new Models(this.#scene, this.#materials, store);
+    this.models = new Models(this.#scene, this.#uniforms, store);
     this.#lens.matrixAutoUpdate = true;
     store.subscribe(({ view }) => view.colour, () => this.#recolour());
     store.subscribe((state) => state.highlight, () => this.#highlight());
@@ -68,7 +71,9 @@ export class Stage {
   invalidate(): void {
     this.#asked ||= requestAnimationFrame(() => {
       this.#asked = 0;
-      this.draw();
+      if (this.thrift.busy) return this.invalidate();
+      this.draw(this.thrift.begin());
+      this.thrift.end();
     });
   }
 
@@ -77,9 +82,10 @@ export class Stage {
     this.#after.add(listener);
   }
 
-  draw(): void {
+  /** `share`: of what is small. */
+  draw(share = 1): void {
     this.#aim();
-    for (const shown of this.models.shown) for (const slab of shown.blocks.slabs) this.#dress(shown, slab);
+    for (const shown of this.models.shown) for (const slab of shown.blocks.slabs) this.#dress(shown, slab, share);
     this.#renderer.render(this.#scene, this.#lens);
     this.frames++;
     for (const listener of this.#after) listener();
@@ -134,16 +140,14 @@ export class Stage {
   }
 
   /** How much of a layer can be seen decides how it is drawn. */
-  #dress(shown: Shown, slab: Slab): void {
-    const { mesh } = slab;
-    const nearest = shown.depths.get(slab)!;
-    mesh.visible = nearest.inView;
-    if (!mesh.visible) return;
-    const cell = shown.layoutCell * this.pixelsAt(Math.max(nearest.min, this.#lens.near));
-    const cells = slab.patches > 0 && cell > CELLS_ABOVE;
-    const sheet = !cells && cell < SHEET_BELOW;
-    mesh.material = cells || cell > 4 ? this.#materials.cells : sheet ? this.#materials.sheet : this.#materials.plain;
-    mesh.geometry.setDrawRange(0, sheet ? 6 : 36);
+  #dress(shown: Shown, slab: Slab, share: number): void {
+    const depth = shown.depths.get(slab)!;
+    slab.mesh.visible = depth.inView;
+    if (!depth.inView) return;
+    const unit = this.pixelsAt(Math.max(depth.min, this.#lens.near));
+    const cell = shown.layoutCell * unit;
+    const style = slab.patches > 0 || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";
+    shown.blocks.dress(slab, style, { tiny: TINY / unit ** 2, small: SMALL / unit ** 2, share });
   }
 
   #recolour(): void {

@@ -1,0 +1,60 @@
+/**
+ * Keeps a moving picture fluent where drawing is slow: a frame begins when the last one is on the screen, and has less
+ * of what is small if that took long; when the picture rests, all of it is drawn.
+ */
+
+const AIM = 45; // milliseconds a frame
+const REST = 200; // milliseconds without a frame
+const LEAST = 0.02;
+
+export class Thrift {
+  frameTime = 0; // of the last frame, in milliseconds
+  #share = 1;
+  #began = 0;
+  #fence: WebGLSync | null = null;
+  #drawn = 1; // the share in the last frame
+  #timer = 0;
+  #resting = false;
+
+  constructor(
+    private readonly gl: WebGL2RenderingContext,
+    private readonly again: () => void,
+  ) {}
+
+  /** Whether the graphics processor still draws the last frame. */
+  get busy(): boolean {
+    if (!this.#fence) return false;
+    const state = this.gl.clientWaitSync(this.#fence, 0, 0);
+    if (state === this.gl.TIMEOUT_EXPIRED) return true;
+    this.gl.deleteSync(this.#fence);
+    this.#fence = null;
+    this.frameTime = performance.now() - this.#began;
+    if (this.frameTime > AIM) this.#share = Math.max(LEAST, this.#drawn * Math.max(0.1, AIM / this.frameTime));
+    else if (this.#drawn < 1) this.#share = Math.min(1, this.#drawn * Math.min(1.3, AIM / this.frameTime));
+    return false;
+  }
+
+  /** The share of small blocks to draw in a frame that begins now. */
+  begin(): number {
+    clearTimeout(this.#timer);
+    this.#began = performance.now();
+    this.#drawn = this.#resting ? 1 : this.#share;
+    this.#resting = false;
+    if (this.#drawn < 1) this.#waitForRest();
+    return this.#drawn;
+  }
+
+  /** All of it, when no frame has begun for some time after the last was on the screen. */
+  #waitForRest(): void {
+    this.#timer = window.setTimeout(() => {
+      if (this.busy) return this.#waitForRest();
+      this.#resting = true;
+      this.again();
+    }, Math.max(REST, 3 * this.frameTime));
+  }
+
+  end(): void {
+    this.#fence = this.gl.fenceSync(this.gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    this.gl.flush();
+  }
+}

@@ -43,7 +43,10 @@ export class Detail {
       store.dispatch({ type: "traffic", traffic: { running: names, waiting } });
     });
     stage.onFrame(() => this.#later(REST));
-    store.subscribe(({ figures }) => figures, () => this.#forget());
+    store.subscribe(({ figures }) => figures, () => {
+      this.#forget();
+      this.#later(0);
+    });
   }
 
   /** What stands for full brightness in a block of the main figure; null while its values are not there. */
@@ -66,7 +69,7 @@ export class Detail {
 
   #later(milliseconds: number): void {
     clearTimeout(this.#timer);
-    this.#timer = window.setTimeout(() => this.#look(), this.#kept.size ? milliseconds : 0);
+    this.#timer = window.setTimeout(() => this.#look(), milliseconds);
   }
 
   #look(): void {

@@ -42,13 +42,15 @@ function cellsIn({ count, cells }: Layout): number {
 
 function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height: number }): Seen[] {
   const found: Seen[] = [];
+  const { size } = shown.figure.layout;
   for (const slab of shown.blocks.slabs) {
-    const { span, box } = slab;
+    const { span } = slab;
     const depth = shown.depths.get(slab);
     if (!depth?.inView) continue;
-    const longest = Math.max(...[0, 1].map((axis) => box.max[axis] - box.min[axis]));
-    if (longest * stage.pixelsAt(Math.max(depth.min, stage.camera.distance * 0.01)) < 24) continue;
+    const unit = stage.pixelsAt(Math.max(depth.min, stage.camera.distance * 0.01)); // at most
     for (let row = span.start; row < span.end; row++) {
+      const [width, height] = [size[3 * row] * unit, size[3 * row + 1] * unit];
+      if (width * height < SMALLEST.area || Math.min(width, height) < SMALLEST.side) continue;
       const one = look(stage, shown, row, viewport);
       if (one) found.push(one);
     }

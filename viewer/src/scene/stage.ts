@@ -5,7 +5,7 @@ import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector2, Vector3, WebGL
 import type { Store } from "../state/store";
 import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
-import { FIELD_OF_VIEW, basis, dot, eye } from "./framing";
+import { FIELD_OF_VIEW, basis, dot, eye, type Basis } from "./framing";
 import { Heap } from "./heap";
 import type { Slab, Uniforms } from "./blocks";
 import { Models, type Shown } from "./models";
@@ -34,6 +34,7 @@ export class Stage {
   #scene = new Scene();
   #lens = new PerspectiveCamera();
   #uniforms: Uniforms;
+  #stood: (Basis & { camera: Camera; from: Point }) | null = null;
   #asked = 0;
   #after = new Set<() => void>();
 
@@ -94,19 +95,18 @@ export class Stage {
   /** Through a place of the canvas, in CSS pixels. */
   ray(x: number, y: number): Ray {
     const { width, height } = this.store.state.viewport;
-    const { right, up, back } = basis(this.camera);
+    const { right, up, back } = this.#stand();
     const slope = Math.tan(FIELD_OF_VIEW / 2);
     const [across, above] = [((2 * x) / width - 1) * slope * (width / height), (1 - (2 * y) / height) * slope];
     const to = new Vector3(...back).negate();
     to.addScaledVector(new Vector3(...right), across).addScaledVector(new Vector3(...up), above);
-    return { origin: eye(this.camera), direction: to.normalize().toArray() };
+    return { origin: this.#stand().from, direction: to.normalize().toArray() };
   }
 
   /** Where a point of the scene is on the canvas, in CSS pixels, and how far in front of the camera. */
   project(point: Point): { x: number; y: number; depth: number } {
     const { width, height } = this.store.state.viewport;
-    const { right, up, back } = basis(this.camera);
-    const from = eye(this.camera);
+    const { right, up, back, from } = this.#stand();
     const at: Point = [point[0] - from[0], point[1] - from[1], point[2] - from[2]];
     const depth = -dot(at, back);
     const scale = this.pixelsAt(depth);
@@ -124,10 +124,16 @@ export class Stage {
     return this.canvas;
   }
 
+  /** Where the camera is and looks, worked out once for each. */
+  #stand(): Basis & { from: Point } {
+    if (this.#stood?.camera !== this.camera) this.#stood = { camera: this.camera, ...basis(this.camera), from: eye(this.camera) };
+    return this.#stood;
+  }
+
   #aim(): void {
     const { width, height } = this.store.state.viewport;
-    const { right, up, back } = basis(this.camera);
-    this.#lens.position.fromArray(eye(this.camera));
+    const { right, up, back, from } = this.#stand();
+    this.#lens.position.fromArray(from);
     this.#lens.matrix.makeBasis(new Vector3(...right), new Vector3(...up), new Vector3(...back));
     this.#lens.quaternion.setFromRotationMatrix(this.#lens.matrix);
     const { nearest, farthest } = this.models.measure(this);

@@ -5,6 +5,7 @@ import type { Service } from "../api/service";
 import type { Patch } from "../scene/blocks";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
+import { sourceOf } from "../state/state";
 import type { Store } from "../state/store";
 import { choose, scaleOf, suffices, type Choice } from "./choose";
 import { Sources, type Grid } from "./sources";
@@ -19,6 +20,7 @@ interface Kept {
   patch: Patch;
   shown: Shown;
   row: number;
+  source: string; // the path under which they were read
   fine: boolean;
   wanted: number; // the last round that wanted it
 }
@@ -27,7 +29,7 @@ export class Detail {
   readonly #queue: Queue;
   readonly #sources: Sources;
   #kept = new Map<string, Kept>();
-  #none = new Set<string>(); // that nobody has
+  #refused = new Set<string>(); // reads that are not worth another attempt
   #scales = new Map<string, number>();
   #round = 0;
   #timer = 0;
@@ -83,26 +85,34 @@ export class Detail {
     this.#queue.want(jobs);
   }
 
-  /** null where what is wanted is there, or nowhere. */
+  /** null where what is wanted is there, or nowhere. What is of another trace stays until its successor is there. */
   #job(shown: Shown, row: number, choice: Choice): Job | null {
+    const { figure } = shown;
     const key = keyOf(shown, row, choice.fine);
-    if (this.#none.has(key)) return null;
+    const source = sourceOf(figure, row);
+    if (!source) {
+      this.#drop(key);
+      return null;
+    }
     const kept = this.#kept.get(key);
     if (kept) kept.wanted = this.#round;
-    if (kept && suffices(kept.patch, choice)) return null;
+    if (kept?.source === source && suffices(kept.patch, choice)) return null;
     const { part, factor } = choice;
+    const job = `${key}|${source}|${Object.values(part).join()}|${factor}`;
+    if (this.#refused.has(job)) return null;
     return {
-      key: `${key}|${Object.values(part).join()}|${factor}`,
+      key: job,
       run: async (signal) => {
-        const grid = await this.#sources.read(shown.figure, row, choice, signal);
-        if (signal.aborted) return;
-        if (grid) this.#keep(key, shown, row, choice, grid);
-        else this.#none.add(key);
+        const grid = await this.#sources.read(figure, row, source, choice, signal).catch((error: unknown) => {
+          if (!signal.aborted) this.#refused.add(job);
+          throw error;
+        });
+        if (!signal.aborted) this.#keep(key, shown, row, source, choice, grid);
       },
     };
   }
 
-  #keep(key: string, shown: Shown, row: number, { part, fine }: Choice, grid: Grid): void {
+  #keep(key: string, shown: Shown, row: number, source: string, { part, fine }: Choice, grid: Grid): void {
     this.#drop(key);
     let start = this.stage.heap.put(grid.values);
     for (const [oldest, kept] of [...this.#kept].sort(([, a], [, b]) => a.wanted - b.wanted)) {
@@ -113,7 +123,7 @@ export class Detail {
     if (start === null) return;
     const covered = grid.factors[0] === 1 && grid.factors[1] === 1 && !fine ? { i0: 0, j0: 0, i1: grid.width, j1: grid.height } : part;
     const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: covered };
-    this.#kept.set(key, { patch, shown, row, fine, wanted: this.#round });
+    this.#kept.set(key, { patch, shown, row, source, fine, wanted: this.#round });
     shown.blocks.show(row, patch, fine);
     if (!fine) {
       this.#scales.set(key, scaleOf(grid.values));
@@ -134,10 +144,9 @@ export class Detail {
   #forget(): void {
     const there = new Set(this.stage.models.shown.map(({ blocks }) => blocks));
     for (const [key, { shown }] of this.#kept) if (!there.has(shown.blocks)) this.#drop(key);
-    this.#none.clear();
   }
 }
 
-function keyOf({ figure }: Shown, row: number, fine: boolean): string {
-  return `${figure.key}|${figure.layout.id(row)}|${fine ? "fine" : "all"}`;
+function keyOf({ figure, blocks }: Shown, row: number, fine: boolean): string {
+  return `${blocks.number}|${figure.layout.id(row)}|${fine ? "fine" : "all"}`;
 }

@@ -4,7 +4,7 @@ import type { Config, Service, Values } from "../api/service";
 import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
 import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
-import { sourceOf, type Figure } from "../state/state";
+import type { Figure } from "../state/state";
 import type { Choice } from "./choose";
 
 const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
@@ -25,11 +25,8 @@ export class Sources {
 
   constructor(private readonly service: Service) {}
 
-  /** null where nobody has this block's values. */
-  async read(figure: Figure, row: number, choice: Choice, signal: AbortSignal): Promise<Grid | null> {
-    const place = figure.layout.place(row);
-    const source = place && sourceOf(figure, place.name);
-    if (!place || !source) return null;
+  async read(figure: Figure, row: number, source: string, choice: Choice, signal: AbortSignal): Promise<Grid> {
+    const place = figure.layout.place(row)!;
     const cells = figure.layout.cellsOf(row);
     const whole = await this.#whole(figure, source, place.name);
     if (!whole) return this.#slice(source, place, choice, signal);

@@ -1,7 +1,7 @@
 /** The cell in question: its value, how it was computed, and the cells that it was computed from, to be followed. */
 
-import { cellValue, maybe, number, t } from "../i18n/text";
-import { patternOf } from "../layout/layout";
+import { blockName as nameOf } from "../i18n/names";
+import { cellValue, number, t } from "../i18n/text";
 import type { State, Told } from "../state/state";
 import type { Readable } from "../state/store";
 import type { CellAt } from "../state/view";
@@ -59,6 +59,5 @@ function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
 function blockName({ figures }: State, { figure, block }: CellAt): string {
   const layout = figures[figure]?.layout;
   const row = layout?.row(block) ?? null;
-  const name = row === null ? "" : layout.kindAt(row).name;
-  return maybe(`block.${patternOf(block).replace(/^.*\}\./, "")}`, name || block);
+  return row === null ? block : nameOf(layout.kindAt(row));
 }

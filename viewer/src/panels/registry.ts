@@ -2,18 +2,20 @@
 
 import { cell } from "./cell";
 import { display } from "./display";
+import { find } from "./find";
 import { input } from "./input";
 import { language } from "./language";
 import { models } from "./models";
 import { output } from "./output";
 import type { App, Panel } from "./panel";
 import type { Store } from "../state/store";
+import { sizes } from "./sizes";
 import { status } from "./status";
 import { el } from "./dom";
 import { t } from "../i18n/text";
 import { traffic } from "./traffic";
 
-export const panels: Panel[] = [models, language, input, output, display, traffic, status, cell];
+export const panels: Panel[] = [models, find, language, input, output, sizes, display, traffic, status, cell];
 
 let mounted: { end(): void } | null = null;
 

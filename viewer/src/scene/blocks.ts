@@ -80,6 +80,8 @@ export class Slab {
 
 /** All of a model. */
 export class Blocks {
+  static #made = 0;
+  readonly number = ++Blocks.#made; // tells it from all others
   readonly group = new Group();
   readonly slabs: Slab[];
   readonly #materials: Record<Style, RawShaderMaterial>;

@@ -42,9 +42,16 @@ export class Models {
     return flowOf(this.store.state);
   }
 
-  /** The corners of all models, in the scene. */
+  /** The corners of all models' layers, in the scene: a vocabulary would make them look small. */
   bounds(): Box | null {
-    return this.shown.length ? unite(this.shown.map(({ figure, pose }) => pose.box(figure.layout.bounds))) : null;
+    const boxes = this.shown.flatMap(({ blocks, pose }) => {
+      const layers = blocks.slabs.filter(({ span }) => span.layer >= 0);
+      return layers.map(({ box }) => pose.box(box));
+    });
+    const [main] = this.shown;
+    const tokens = main?.figure.layout.around(["tokens", "embedding", "logits"].filter((id) => main.figure.layout.config.vocab_size < 1000 || id !== "logits"));
+    if (tokens) boxes.push(main.pose.box(tokens));
+    return boxes.length ? unite(boxes) : null;
   }
 
   emphasise(ids: string[]): void {
@@ -70,9 +77,13 @@ export class Models {
   #follow(): void {
     const { figures } = this.store.state;
     const old = this.shown;
+    const taken = new Set<Blocks>();
     this.shown = figures.map((figure) => {
-      const known = old.find((shown) => shown.figure.key === figure.key);
-      if (known) return { ...known, figure };
+      const known = old.find((shown) => shown.figure.layout === figure.layout && !taken.has(shown.blocks));
+      if (known) {
+        taken.add(known.blocks);
+        return { ...known, figure };
+      }
       const blocks = new Blocks(figure.layout, this.uniforms);
       this.scene.add(blocks.group);
       return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.facts.cell ?? 1.5, depths: new Map() };

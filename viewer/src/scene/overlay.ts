@@ -3,7 +3,9 @@
 import type { Store } from "../state/store";
 import { current } from "../state/state";
 import type { CellAt } from "../state/view";
-import { maybe, t } from "../i18n/text";
+import { blockName } from "../i18n/names";
+import { t } from "../i18n/text";
+import { pick } from "../picking/pick";
 import { refText } from "../state/address";
 import type { Shown } from "./models";
 import type { Point } from "./pose";
@@ -60,7 +62,7 @@ export class Overlay {
         const depth = shown.depths.get(slab);
         if (!depth?.inView) continue;
         const { span, box } = slab;
-        if (span.layer >= 0) this.#at(shown, [box.max[0], box.min[1], box.max[2]], t("layer", { n: span.layer }), INK.layer, 12, 60, box.max[1] - box.min[1]);
+        if (span.layer >= 0) this.#at(shown, [box.max[0], box.min[1], box.max[2]], t("layer", { n: span.layer }), INK.layer, 12, 60, [box.max[1] - box.min[1]]);
         if (shown.layoutCell * this.stage.pixelsAt(Math.max(depth.min, this.stage.camera.distance / 10)) > 0.8) this.#blockNames(shown, span.start, span.end);
       }
     }
@@ -74,30 +76,42 @@ export class Overlay {
   }
 
   #blockNames(shown: Shown, start: number, end: number): void {
+    const { layout } = shown.figure;
     for (let row = start; row < end; row++) {
-      const kind = shown.figure.layout.kindAt(row);
-      const name = maybe(`block.${kind.id.replace(/^.*\}\./, "")}`, kind.name);
-      if (!name || kind.minor) continue;
-      const { min, max } = shown.figure.layout.box(row);
-      this.#at(shown, [shown.pose.flow === "right" ? max[0] : min[0], min[1], max[2]], name, INK.name, 11, 34, max[1] - min[1], max[0] - min[0]);
+      const kind = layout.kindAt(row);
+      if (kind.minor || !kind.name) continue;
+      const { min, max } = layout.box(row);
+      const side = shown.layoutCell / 2;
+      const across = shown.pose.flow === "right";
+      const inside: Point = [across ? max[0] - side : min[0] + side, min[1] + side, max[2]];
+      const at: Point = [across ? max[0] : min[0], min[1], max[2]];
+      const name = blockName(kind);
+      this.#at(shown, at, name, INK.name, 11, 34, [max[1] - min[1], max[0] - min[0]], () => this.#open(shown, row, inside));
     }
   }
 
+  /** Whether nothing is in front of this place of a block. */
+  #open(shown: Shown, row: number, inside: Point): boolean {
+    const { x, y } = this.stage.project(shown.pose.point(inside));
+    const hit = pick(this.stage.models.shown, this.stage.ray(x, y));
+    return !hit || hit.block === shown.figure.layout.id(row);
+  }
+
   /** A text at a point of the layout, if what it names is so many pixels large, in both directions that are given. */
-  #at(shown: Shown, point: Point, text: string, ink: string, size: number, least: number, ...extents: number[]): void {
+  #at(shown: Shown, point: Point, text: string, ink: string, size: number, least: number, extents: number[], open = () => true): void {
     const at = shown.pose.point(point);
     const unit = this.stage.pixelsAt(this.stage.project(at).depth);
     if (extents.some((extent, n) => extent * unit < (n ? least / 2 : least))) return;
-    this.#text(at, text, ink, size, 500);
+    this.#text(at, text, ink, size, 500, open);
   }
 
-  #text(point: Point, text: string, ink: string, size: number, weight: number): void {
+  #text(point: Point, text: string, ink: string, size: number, weight: number, open = () => true): void {
     const { x, y, depth } = this.stage.project(point);
     const { width, height } = this.store.state.viewport;
     if (depth <= 0 || x < -80 || y < 0 || x > width || y > height + 20) return;
     this.#pen.font = `${weight} ${size}px ${FONT}`;
     const rect = { x: x - 2, y: y - size - 6, w: this.#pen.measureText(text).width + 6, h: size + 5 };
-    if (this.#taken.some((other) => overlap(rect, other))) return;
+    if (this.#taken.some((other) => overlap(rect, other)) || !open()) return;
     this.#taken.push(rect);
     this.#pen.lineWidth = 3;
     this.#pen.strokeStyle = "#0b0e14cc";

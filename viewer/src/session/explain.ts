@@ -50,8 +50,8 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
     }
     const row = of?.layout.row(block) ?? null;
     const place = row === null ? null : of.layout.place(row);
-    const source = place && sourceOf(of, place.name);
-    if (!place || !source || of.layout.kindAt(row!).role !== "weight") return {};
+    const source = place && sourceOf(of, row!);
+    if (!place || !source) return {};
     return { value: await service.value(source, place.name, locate(place.index, cell).join(), signal) };
   };
 

@@ -38,5 +38,5 @@ export function figure(ref: ModelRef, layout: Layout, trace: Trace | null, model
   const id = typeof ref === "string" ? ref : layout.facts.model;
   const model = models.find((known) => known.id === id) ?? null;
   const source = id === null ? null : `/v1/models/${id}`;
-  return { key: `${layout.facts.id}/${trace?.id ?? ""}/${source ?? ""}`, ref, model, layout, trace, source };
+  return { ref, model, layout, trace, source };
 }

@@ -8,7 +8,6 @@ import type { CellAt, View } from "./view";
 
 /** A model that is shown. */
 export interface Figure {
-  key: string; // the same as long as its blocks and values are
   ref: ModelRef;
   model: Model | null; // null for a size of one's own
   layout: Layout;
@@ -82,10 +81,12 @@ export function current(state: State): CellAt | null {
   return state.view.pinned.at(-1) ?? state.hovered;
 }
 
-/** Where a figure's tensor is read: values in its trace, weights in its model. */
-export function sourceOf(figure: Figure, tensor: string): string | null {
-  if (figure.trace?.tensors && tensor in figure.trace.tensors) return `/v1/traces/${figure.trace.id}`;
-  return figure.source;
+/** The path under which the values of a block of a figure are read; null where nobody has them. */
+export function sourceOf({ layout, trace, source }: Figure, row: number): string | null {
+  const place = layout.place(row);
+  if (!place) return null;
+  if (layout.kindAt(row).role === "weight") return source;
+  return trace?.tensors && place.name in trace.tensors ? `/v1/traces/${trace.id}` : null;
 }
 
 /** The positions whose values there are at the step of the view; null: all. */

@@ -1,4 +1,13 @@
 # One image for the api and the worker: which of them a container is, its command says.
+FROM node:22-slim AS viewer
+
+WORKDIR /app/viewer
+COPY viewer/package.json viewer/package-lock.json ./
+RUN npm ci --no-audit --no-fund
+COPY openapi.yaml /app/
+COPY viewer ./
+RUN npm run build
+
 FROM python:3.11-slim AS build
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -12,6 +21,7 @@ RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requiremen
 COPY pyproject.toml README.md ./
 COPY service ./service
 COPY worker ./worker
+COPY --from=viewer /app/service/viewer ./service/viewer
 RUN /venv/bin/pip install --no-deps --no-build-isolation .
 
 FROM python:3.11-slim

@@ -1,0 +1,105 @@
+import { describe, expect, it } from "vitest";
+
+import type { Box } from "../src/layout/layout";
+import { cellAt, enter } from "../src/picking/pick";
+import { FIELD_OF_VIEW, basis, between, dot, eye, framing } from "../src/scene/framing";
+import { Runs } from "../src/scene/heap";
+import { brightness } from "../src/scene/palette";
+import { Pose, arrange, type Point } from "../src/scene/pose";
+
+const BOX: Box = { min: [-377, 0, -96], max: [36, 1707, 96] };
+
+describe.each(["right", "down"] as const)("a model that flows %s", (flow) => {
+  const pose = new Pose(flow, [5, -7, 11]);
+  it("is where it was after there and back", () => {
+    expect(pose.unpoint(pose.point([1, 2, 3]))).toEqual([1, 2, 3]);
+    expect(pose.unturn(pose.turn([1, 2, 3]))).toEqual([1, 2, 3]);
+  });
+  it("keeps its size and its depth", () => {
+    const { min, max } = pose.box(BOX);
+    const sizes = max.map((high, axis) => high - min[axis]);
+    expect([...sizes].sort()).toEqual(BOX.max.map((high, axis) => high - BOX.min[axis]).sort());
+    expect(sizes[2]).toBe(192);
+  });
+  it("stands beside others without touching them", () => {
+    const poses = arrange([BOX, BOX, { min: [-10, 0, -5], max: [10, 90, 5] }], flow);
+    const boxes = poses.map((each, n) => each.box(n < 2 ? BOX : { min: [-10, 0, -5], max: [10, 90, 5] }));
+    const axis = flow === "right" ? 1 : 0;
+    for (let n = 1; n < boxes.length; n++)
+      expect(flow === "right" ? boxes[n].max[axis] < boxes[n - 1].min[axis] : boxes[n].min[axis] > boxes[n - 1].max[axis]).toBe(true);
+  });
+});
+
+describe("the camera that sees all of a box", () => {
+  it.each([[0.46, -0.2, 0.2], [1.6, -0.2, 0.2], [2.4, 1.2, -1]])("in a window %f times as wide as high", (aspect, azimuth, elevation) => {
+    const camera = framing(BOX, aspect, { azimuth, elevation });
+    const { right, up, back } = basis(camera);
+    const from = eye(camera);
+    const slope = Math.tan(FIELD_OF_VIEW / 2);
+    let widest = 0;
+    for (let n = 0; n < 8; n++) {
+      const at = BOX.min.map((low, axis) => (n & (1 << axis) ? BOX.max[axis] : low) - from[axis]) as Point;
+      const depth = -dot(at, back);
+      expect(depth).toBeGreaterThan(0);
+      widest = Math.max(widest, Math.abs(dot(at, right)) / (depth * slope * aspect), Math.abs(dot(at, up)) / (depth * slope));
+    }
+    expect(widest).toBeLessThanOrEqual(1);
+    expect(widest).toBeGreaterThan(0.8);
+  });
+
+  it("is reached from any other, beginning where that was", () => {
+    const [a, b] = [framing(BOX, 1), framing({ min: [1e6, 0, 0], max: [1e6 + 30, 30, 1] }, 1)];
+    const begin = between(a, b, 0);
+    expect(begin).toEqual({ ...a, distance: begin.distance });
+    expect(begin.distance).toBeCloseTo(a.distance, 6);
+    const end = between(a, b, 1);
+    expect(end.distance).toBeCloseTo(b.distance, 6);
+    expect(end.target[0]).toBeCloseTo(b.target[0], 3);
+  });
+});
+
+describe("picking", () => {
+  const box: Box = { min: [0, 0, 0], max: [16.5, 24, 1.5] };
+  it("finds the cell where the ray enters", () => {
+    const t = enter(box, [4 * 1.5 + 0.7, 2 * 1.5 + 0.7, 100], [0, 0, -1]);
+    expect(t).toBeCloseTo(98.5);
+    expect(cellAt(box, [11, 16, 1], [6.7, 3.7, 1.5])).toEqual([4, 2, 0]);
+  });
+  it("misses what is beside it or behind", () => {
+    expect(enter(box, [-1, 2, 100], [0, 0, -1])).toBeNull();
+    expect(enter(box, [3, 2, 100], [0, 0, 1])).toBeNull();
+  });
+  it("stays inside at the edges", () => {
+    expect(cellAt(box, [11, 16, 1], [16.5, 24, 1.5])).toEqual([10, 15, 0]);
+    expect(cellAt(box, [11, 16, 1], [-1e-9, -1e-9, 0])).toEqual([0, 0, 0]);
+  });
+});
+
+describe("room for values", () => {
+  it("is given out without overlap and comes back whole", () => {
+    const runs = new Runs(1000);
+    const taken: [number, number][] = [];
+    for (let n = 0; n < 500; n++) {
+      const length = 1 + ((n * 37) % 90);
+      const start = runs.take(length);
+      if (start === null) runs.give(...taken.splice((n * 7) % taken.length, 1)[0]);
+      else {
+        for (const [at, size] of taken) expect(start + length <= at || at + size <= start).toBe(true);
+        taken.push([start, length]);
+      }
+    }
+    for (const [start, length] of taken) runs.give(start, length);
+    expect(runs.take(1000)).toBe(0);
+    expect(runs.take(1)).toBeNull();
+  });
+});
+
+describe.each(["linear", "log"] as const)("the %s scale", (scale) => {
+  it("grows from dark at 0 to full at the largest", () => {
+    const shades = [0, 0.001, 0.1, 0.5, 1].map((share) => brightness(share, { scale, gain: 1 }));
+    expect([...shades].sort((a, b) => a - b)).toEqual(shades);
+    expect([shades[0], shades[4]]).toEqual([0, 1]);
+    expect(brightness(-0.5, { scale, gain: 1 })).toBe(shades[3]);
+    expect(brightness(7, { scale, gain: 1 })).toBe(1);
+  });
+});

@@ -51,6 +51,11 @@ export class Detail {
     });
   }
 
+  /** In how many places cells have values. */
+  get count(): number {
+    return this.#kept.size;
+  }
+
   /** What stands for full brightness in a block of the main figure; null while its values are not there. */
   scale(block: string): number | null {
     const [main] = this.stage.models.shown;

@@ -10,7 +10,7 @@ import type { Choice } from "./choose";
 const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
 const SMALL_TENSOR = 1 << 16; // values of a tensor that comes whole, and is cut here
 const SMALL_MODEL = 1 << 20; // parameters of a model whose weights come whole
-const READ = 1 << 20; // values that the server may have to look at for one answer
+const READ = 1 << 18; // values that the server may have to look at for one answer
 
 export interface Grid {
   values: Float32Array; // row by row

@@ -2,6 +2,7 @@
 
 import type { Layout } from "../layout/layout";
 import { whole, type Rect } from "../layout/place";
+import { pick } from "../picking/pick";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 
@@ -14,16 +15,41 @@ export interface Seen {
 }
 
 const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is seen
-const SMALLEST = { side: 1.2, area: 250 }; // pixels, below which a block's cells tell nothing
+const MOST = 250; // blocks of a model at once
+const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells tell nothing
+
+const SAMPLES = [[0.5, 0.5], [0.1, 0.1], [0.9, 0.9], [0.9, 0.1], [0.1, 0.9]] as const; // shares of a part
 
 /** The blocks in view that are large enough, the largest first. */
 export function seen(stage: Stage, viewport: { width: number; height: number }): Seen[] {
   const found: Seen[] = [];
   for (const shown of stage.models.shown) {
     if (cellsIn(shown.figure.layout) <= SMALL_FIGURE) found.push(...everything(shown));
-    else found.push(...inWindow(stage, shown, viewport));
+    else found.push(...inFront(stage, inWindow(stage, shown, viewport)));
   }
   return found.sort((a, b) => b.area - a.area);
+}
+
+/** The largest, without those behind others: where heads stand one behind the other, few can be seen. */
+function inFront(stage: Stage, found: Seen[]): Seen[] {
+  const front: Seen[] = [];
+  for (const one of found.sort((a, b) => b.area - a.area).slice(0, 3 * MOST)) {
+    if (front.length < MOST && isOpen(stage, one)) front.push(one);
+  }
+  return front;
+}
+
+/** Whether a ray to any of some places of its part in view meets this block first. */
+function isOpen(stage: Stage, { shown, row, visible }: Seen): boolean {
+  const { layout } = shown.figure;
+  const { min, max } = layout.box(row);
+  const id = layout.id(row);
+  return SAMPLES.some(([across, down]) => {
+    const i = visible.i0 + across * (visible.i1 - visible.i0);
+    const j = visible.j0 + down * (visible.j1 - visible.j0);
+    const { x, y } = stage.project(shown.pose.point([min[0] + i * shown.layoutCell, min[1] + j * shown.layoutCell, max[2]]));
+    return pick([shown], stage.ray(x, y))?.block === id;
+  });
 }
 
 function everything(shown: Shown): Seen[] {

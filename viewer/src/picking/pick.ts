@@ -1,7 +1,8 @@
 /** The block and the cell under the pointer: a ray against boxes, layer by layer. */
 
-import type { Box } from "../layout/layout";
+import type { Box, Layout, Span } from "../layout/layout";
 import type { Shown } from "../scene/models";
+import type { Point } from "../scene/pose";
 import type { Ray } from "../scene/stage";
 import type { CellAt } from "../state/view";
 
@@ -28,20 +29,39 @@ export function cellAt({ min, max }: Box, cells: readonly number[], at: readonly
 }
 
 export function pick(models: readonly Shown[], ray: Ray): CellAt | null {
-  let best: { t: number; at: CellAt } | null = null;
+  let [best, at]: [number, CellAt | null] = [Infinity, null];
   models.forEach(({ figure: { layout }, blocks, pose }, figure) => {
     const [origin, direction] = [pose.unpoint(ray.origin), pose.unturn(ray.direction)];
     for (const { box, span } of blocks.slabs) {
       const reached = enter(box, origin, direction);
-      if (reached === null || (best && reached > best.t)) continue;
-      for (let row = span.start; row < span.end; row++) {
-        const block = layout.box(row);
-        const t = enter(block, origin, direction);
-        if (t === null || (best && t >= best.t)) continue;
-        const at = origin.map((o, axis) => o + t * direction[axis]);
-        best = { t, at: { figure, block: layout.id(row), cell: cellAt(block, layout.cellsOf(row), at) } };
-      }
+      if (reached === null || reached > best) continue;
+      const { row, t } = nearest(layout, span, origin, direction);
+      if (t >= best) continue;
+      const hit = origin.map((o, axis) => o + t * direction[axis]);
+      best = t;
+      at = { figure, block: layout.id(row), cell: cellAt(layout.box(row), layout.cellsOf(row), hit) };
     }
   });
-  return (best as { at: CellAt } | null)?.at ?? null;
+  return at;
+}
+
+/** `enter` for each block of a layer, without making boxes: there may be thousands. */
+function nearest({ position, size }: Layout, { start, end }: Span, origin: Point, direction: Point): { row: number; t: number } {
+  let [found, best] = [-1, Infinity];
+  for (let row = start; row < end; row++) {
+    let [from, to] = [0, best];
+    for (let axis = 0, n = 3 * row; axis < 3 && from <= to; axis++, n++) {
+      const a = (position[n] - origin[axis]) / direction[axis];
+      const b = (position[n] + size[n] - origin[axis]) / direction[axis];
+      if (a < b) {
+        if (a > from) from = a;
+        if (b < to) to = b;
+      } else {
+        if (b > from) from = b;
+        if (a < to) to = a;
+      }
+    }
+    if (from <= to && from < best) [found, best] = [row, from];
+  }
+  return { row: found, t: best };
 }

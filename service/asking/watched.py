@@ -76,8 +76,8 @@ class Watched:
             if changed and now - counted >= _PROGRESS_EVERY:
                 counted, changed = now, False
                 yield self._counts("progress")
-            elif not entries:
-                yield None
+            else:
+                yield None  # others are busy, or nobody: who watches hears at times that the stream lives
         milliseconds, number = _order(seen)
         yield self._counts("done", f"{milliseconds}-{number + 1}")
 

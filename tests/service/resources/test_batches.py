@@ -17,7 +17,9 @@ from werkzeug.test import TestResponse
 
 import service.asking.together as together
 import worker.store.events as events
+from service import create_app
 from service.asking.queue import UNFINISHED
+from service.asking.watched import Watched
 from service.resources.batches import MOST
 from tests.conftest import Servers, lane, running_worker
 from tests.service.http.test_events import Told, parse
@@ -417,3 +419,20 @@ def test_who_comes_when_all_is_over_is_told_everything(
     told = parse(watch(client, batch["id"]).text)
     assert ends(told) == [(n, "done") for n in range(4)]
     assert told[-1].name == "done"
+
+
+def test_who_watches_what_waits_hears_that_the_stream_lives_however_much_others_do(
+    idle_servers: Servers, request_body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(idle_servers.settings)
+    id = app.test_client().post("/v1/batches", json={"requests": [request_body]}).get_json()["id"]
+    desk = app.extensions["desk"]
+    batch = together.get(desk, id)
+    assert batch is not None
+    told = Watched(desk, batch).told(None)
+    first = next(told)
+    assert first is not None
+    assert first.name == "progress"
+    busy = iter([[(f"9999999999999-{n}", "another", "started")] for n in range(3)])
+    monkeypatch.setattr(events, "log", lambda *_: next(busy))
+    assert [next(told) for _ in range(3)] == [None] * 3

@@ -72,7 +72,12 @@ def find_binary() -> Path:
 def command(role: Role, socket: Path, folder: Path, maxmemory: str) -> list[str]:
     """The command line of a server. Jobs must outlive a crash and never be evicted; with traces it is the reverse."""
     kept = {
-        "queue": ["--maxmemory-policy", "noeviction", "--appendonly", "yes", "--appendfsync", "everysec"],
+        # What is answered is written, and on the disk a second later: who kills the server takes nothing, a power cut
+        # that second. A stream takes at once what one of its nodes may, and most hold a few events.
+        "queue": [
+            *("--maxmemory-policy", "noeviction", "--stream-node-max-bytes", "512"),
+            *("--appendonly", "yes", "--appendfsync", "everysec"),
+        ],
         "cache": ["--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lru", "--appendonly", "no"],
     }[role]
     reached = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from rq import Queue
-from rq.exceptions import AbandonedJobError, InvalidJobOperation
+from rq.exceptions import InvalidJobOperation
 from rq.job import Job, JobStatus
 
 TRIES = 3  # times that a job is tried when its process gets killed
@@ -30,10 +30,9 @@ def move(id: str, queue: Queue, to: Queue) -> bool:
 
 
 def reason(job: Job) -> str:
-    """Why a job failed, as its worker wrote it with the failure, or RQ where no worker was left to do so."""
+    """Why a job failed, as a worker wrote it with the failure."""
     result = job.latest_result()
-    told = (result and result.exc_string) or "It ended without a word."
-    return "The worker that computed it died each time it was tried." if AbandonedJobError.__name__ in told else told
+    return (result and result.exc_string) or "It ended without a word."
 
 
 def ends(job: Job) -> bool:

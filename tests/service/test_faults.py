@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 
 import psutil
 from flask.testing import FlaskClient
-from rq import Queue
-from rq.registry import StartedJobRegistry
 
 from tests.conftest import Servers, lane, running_worker
 from worker.store.connection import connect
-from worker.store.queues import Lane, name
+from worker.store.queues import Lane
 
 Body = dict[str, Any]
 SECONDS = 60
@@ -128,46 +126,3 @@ def test_a_process_that_is_killed_before_it_has_a_job_fails_nothing(
     with running_worker(idle_servers) as worker:
         horse(worker, "small").kill()
         assert get(idle_client, ask(idle_client, request_body), SECONDS)["status"] == "done"
-
-
-def test_a_worker_that_was_killed_takes_its_job_with_it_and_another_takes_it_over(
-    idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body
-) -> None:
-    with running_worker(idle_servers) as worker:
-        id = ask(idle_client, long_request_body)
-        await_progress(idle_client, id)
-        orphan = horse(worker)
-        worker.kill()
-        assert psutil.wait_procs([orphan], timeout=5)[1] == []
-    with running_worker(idle_servers):
-        assert get(idle_client, id, SECONDS)["status"] == "done"
-
-
-def test_a_trace_whose_worker_died_each_time_says_so(
-    idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body
-) -> None:
-    id = ask(idle_client, long_request_body)
-    for _ in range(3):
-        with running_worker(idle_servers) as worker:
-            await_progress(idle_client, id)
-            worker.kill()
-        # What any worker does as it starts, as it would find things a minute from now.
-        StartedJobRegistry(name("large", "normal"), connect(idle_servers.queue_url), serializer="json").cleanup(
-            int(time.time()) + 60
-        )
-    failed = get(idle_client, id)
-    assert failed["status"] == "failed"
-    assert failed["error"]["detail"] == "The worker that computed it died each time it was tried."
-
-
-def test_a_trace_whose_worker_died_as_it_took_it_is_tried_again_and_done(
-    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
-) -> None:
-    id, redis = ask(idle_client, request_body), connect(idle_servers.queue_url)
-    queue = Queue(name("small", "normal"), connection=redis, serializer="json")
-    between = queue.intermediate_queue  # where RQ has a job that is no longer in the queue and not begun
-    assert redis.lmove(queue.key, between.key) == id.encode()
-    redis.set(between.get_first_seen_key(id), time.time() - 120)
-    with running_worker(idle_servers):
-        assert get(idle_client, id, SECONDS)["status"] == "done"
-    assert redis.lrange(between.key, 0, -1) == []

@@ -1,0 +1,13 @@
+"""A small soak: `make soak` makes 10,000 requests."""
+
+from __future__ import annotations
+
+from bench.soak import soak
+
+
+def test_everything_that_was_accepted_ends_while_workers_are_killed() -> None:
+    report = soak(requests=150, clients=6, kill_every=3.0, seconds=60.0)
+    print(report.table())  # shown where it fails
+    assert report.problems == []
+    assert report.killed > 0
+    assert report.ended["trace"]["done"] > 0

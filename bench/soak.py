@@ -39,7 +39,7 @@ class Report:
     killed: int
     ended: dict[str, dict[str, int]]  # how many of each kind ended how, or did not
     memory: dict[str, list[float]]  # bytes of each process, a sample a second
-    request_bytes: float  # that the queue's Redis keeps of an accepted request
+    request_bytes: float  # that the queue's Redis keeps of a request that was accepted
 
     @property
     def problems(self) -> list[str]:

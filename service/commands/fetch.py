@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from service.commands.hub import HUB, PIECE, FetchError, File, Hub, Passing
+from service.commands.hub import HUB, PIECE, SMALL, FetchError, File, Hub, Passing
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 RECORD = ".fetched.json"  # in a model's folder: where it came from, and each file's size and SHA-256
@@ -109,8 +109,10 @@ def make_plan(hub: Hub) -> Plan:
 
 
 def _small(hub: Hub, commit: str, name: str) -> bytes:
-    content = io.BytesIO()
-    _receive(hub, commit, hub.describe(commit, name), content)
+    content, file = io.BytesIO(), hub.describe(commit, name)
+    if file.size > SMALL:
+        raise FetchError(f"{name} has {file.size:,} bytes: at most {SMALL:,} are read of it.")
+    _receive(hub, commit, file, content)
     return content.getvalue()
 
 
@@ -155,6 +157,8 @@ def _receive(hub: Hub, commit: str, file: File, sink: BinaryIO, bar: _Bar | None
                     start_again()
                 sink.write(piece)
                 take(piece, came=True)
+                if place > file.size:  # it may never end
+                    break
             if place < file.size:
                 raise Passing(f"{hub.endpoint} broke off in {file.name}.")
         except Passing:

@@ -21,7 +21,11 @@ HUB = "https://huggingface.co"
 PIECE = 1 << 20  # bytes read at a time
 SILENCE = 30  # seconds after which a hub that says nothing is given up
 
+SMALL = 64 << 20  # bytes of a list of files, or of a file that is held in memory
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_SIZE = re.compile(r"\d{1,30}", re.ASCII)
 
 
 class FetchError(Exception):
@@ -47,6 +51,9 @@ class _Redirects(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
+        before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
+        if after not in ("http", "https") or (before, after) == ("https", "http"):
+            raise URLError(f"it leads to {after}, which is not followed from {before}")
         if req.get_method() == "HEAD" and "X-Linked-Size" in headers:
             return None
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -70,10 +77,15 @@ class Hub:
     def snapshot(self) -> tuple[str, set[str]]:
         """The commit that the revision means now, and the names of its files."""
         with self._reached(), self._open(f"/api/models/{self.repo}/revision/{quote(self.revision, safe='')}") as answer:
-            text = answer.read()
+            text = answer.read(SMALL + 1)
+        if len(text) > SMALL:
+            raise FetchError(f"{self.endpoint} lists more than {SMALL:,} bytes of files.")
         try:
             info = json.loads(text)
-            return str(info["sha"]), {str(sibling["rfilename"]) for sibling in info["siblings"]}
+            commit = str(info["sha"])
+            if not _COMMIT.fullmatch(commit):
+                raise ValueError(commit)
+            return commit, {str(sibling["rfilename"]) for sibling in info["siblings"]}
         except (ValueError, LookupError, TypeError):
             raise FetchError(f"{self.endpoint} does not answer as a Hugging Face hub does.") from None
 
@@ -89,7 +101,7 @@ class Hub:
             answer.close()
         headers = answer.headers
         size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
-        if not (size.isascii() and size.isdigit()):
+        if not _SIZE.fullmatch(size):
             raise FetchError(f"{self.endpoint} does not state the size of {name}.")
         tag = headers.get("X-Linked-ETag", "").removeprefix("W/").strip('"')
         return File(name, int(size), tag if _SHA256.fullmatch(tag) else None)

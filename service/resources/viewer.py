@@ -8,21 +8,11 @@ import flask
 from flask import Response
 
 from service.http.answers import IMMUTABLE, revalidated
+from service.http.headers import policy
 
 HTML = "text/html; charset=utf-8"
 FILES = Path(__file__).parents[1] / "viewer"
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
+POLICY = policy(img_src="'self' data: blob:")
 NOT_BUILT = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

@@ -28,6 +28,7 @@ from worker.store.queues import LANES, NAMES
 TEXT = "text/plain"
 #: Names the folder in which the processes of one server count together; without it, each counts alone.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 
 blueprint = Blueprint("metrics", __name__, description="What goes on, for Prometheus")
 
@@ -71,9 +72,10 @@ def register(app: Flask) -> None:
     @app.after_request
     def count(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "none"
-        answered.labels(request.method, route, str(response.status_code)).inc()
+        method = request.method if request.method in _METHODS else "other"  # a client may make up as many as it likes
+        answered.labels(method, route, str(response.status_code)).inc()
         if "began" in g:
-            seconds.labels(request.method, route).observe(time.perf_counter() - g.began)
+            seconds.labels(method, route).observe(time.perf_counter() - g.began)
         return response
 
 

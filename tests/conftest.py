@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -139,7 +139,7 @@ def worker(servers: Servers) -> Iterator[psutil.Process]:
 @pytest.fixture(scope="session")
 def app(servers: Servers) -> Flask:
     """The service, against those Redis; no worker unless a test asks for it."""
-    return create_app(servers.settings)
+    return create_app(replace(servers.settings, max_streams=10_000))  # a test's client closes none that it has read
 
 
 @pytest.fixture(scope="session")

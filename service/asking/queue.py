@@ -38,6 +38,7 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 _ID = re.compile("[0-9a-f]{64}")
 _ANSWERS = 1.5  # seconds in which Redis answers, or it is away; reads that wait for events take up to _LOOK_AGAIN
 _PATIENCE = 3.0  # seconds for which an answer waits for an archive that is away
+_A_PAGE = 2000  # requests that are looked at for one page
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
 _STATUS: dict[JobStatus, Status] = {
@@ -174,15 +175,20 @@ class Desk:
     def page(
         self, kind: Kind, before: int | None, limit: int, wanted: Callable[[State], bool]
     ) -> tuple[list[State], int | None]:
-        """Up to `limit` requests of a kind, newest first, and the cursor of the next page if there may be one."""
+        """Up to `limit` requests of a kind, newest first, and the cursor of the next page if there may be one.
+
+        Only so many are looked at: where few are wanted, a page has few or none, and the next goes on from there.
+        """
         found: list[State] = []
+        looked_at = 0
         while records := requests.newest(self.queue, kind, before, 100):
             for id, record in records:
                 before = record.number
                 state = self.find(kind, id, recompute=False) or State(id, "queued", record.request, record.created_at)
                 if wanted(state):
                     found.append(state)
-                if len(found) == limit:
+                looked_at += 1
+                if len(found) == limit or looked_at == _A_PAGE:
                     return found, before
         return found, None
 

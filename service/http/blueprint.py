@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import flask_smorest
 import marshmallow
-import orjson
 from flask import Request
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 import service.described.examples as examples
+import service.http.strict as strict
 
 
 class Parser(FlaskParser):
@@ -26,9 +26,22 @@ class Parser(FlaskParser):
             sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
             raise UnsupportedMediaType(f"Content-Type says {sent}: application/json is read here.")
         try:
-            return orjson.loads(req.get_data())
-        except orjson.JSONDecodeError as error:
+            return strict.loads(content(req))
+        except strict.NotJson as error:
             raise BadRequest(f"The body is not JSON: {error}.") from None
+
+
+def content(req: Request) -> bytes:
+    """The bytes of a body. 415 where they are compressed: a few could become more than there is memory."""
+    coding = req.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise _Compressed(f"Content-Encoding says {coding!r}: bodies are read here as they are, without one.")
+    return req.get_data()
+
+
+class _Compressed(UnsupportedMediaType):
+    def get_headers(self, *args: Any, **kwargs: Any) -> list[tuple[str, str]]:
+        return [*super().get_headers(*args, **kwargs), ("Accept-Encoding", "identity")]
 
 
 class Blueprint(flask_smorest.Blueprint):

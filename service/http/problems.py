@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -27,7 +28,10 @@ from worker.store.runs import Away, Missing
 log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
 _NO_ROOM = ("OOM ", "MISCONF ")  # how Redis begins, or has a script say, that memory or disk are full
-_TOLD = ("Allow", "Retry-After", "Accept", "Content-Range", "WWW-Authenticate")  # of an exception's own headers
+_MOST = 110  # fields that are told of; one mistake is often in all of them
+_LONGEST = 2000  # characters of a text
+#: What is told of an exception's own headers.
+_TOLD = ("Allow", "Retry-After", "Accept", "Accept-Encoding", "Content-Range", "WWW-Authenticate")
 
 
 class Invalid(UnprocessableEntity):
@@ -63,7 +67,7 @@ def register(app: Flask) -> None:
     """Answer every exception with a problem; only a defect of ours is a 500, and it tells nothing of itself."""
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(ConfigError, lambda error: _invalid(wrong_with(error)))
-    app.register_error_handler(UnknownModelError, lambda error: problem(404, str(error)))
+    app.register_error_handler(UnknownModelError, lambda error: problem(404, _cut(str(error))))
     app.register_error_handler(CheckpointError, lambda error: _invalid(wrong_with(error)))
     for away in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(away, _redis_away)
@@ -103,12 +107,25 @@ def _detail(error: HTTPException) -> str:
     if isinstance(error, MethodNotAllowed):
         return f"{request.method} is not allowed here: {', '.join(sorted(error.valid_methods or ()))} are."
     if isinstance(error, NotFound) and error.description == NotFound.description:
-        return f"There is nothing at {request.path}: /openapi.yaml tells what there is."
-    return error.description or HTTPStatus(error.code or 500).description
+        return f"There is nothing at {_cut(request.path)}: /openapi.yaml tells what there is."
+    return _cut(error.description) if error.description else HTTPStatus(error.code or 500).description
 
 
-def _invalid(errors: Errors) -> Response:
+def _invalid(wrong: Errors) -> Response:
+    errors = _shortened(wrong)
     return problem(422, "; ".join(f"{field}: {' '.join(texts)}" for field, texts in errors.items()), errors)
+
+
+def _shortened(errors: Errors) -> Errors:
+    """Errors that quote what was sent, but no more of it than helps."""
+    told = {_cut(field): [_cut(text) for text in texts[:_MOST]] for field, texts in islice(errors.items(), _MOST)}
+    if len(errors) > _MOST:
+        told["body"] = [*told.get("body", []), f"{len(errors) - _MOST:,} more are wrong."]
+    return told
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 def _fields(part: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import islice
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
@@ -27,6 +29,34 @@ class Number(fields.Float):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.make_error("invalid", input=value)
         return super()._deserialize(value + 0.0, attr, data, **kwargs)  # −0 is 0
+
+
+class Digits(fields.Integer):
+    """A whole number in a query: an optional sign and digits, as JSON has them."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not re.fullmatch(r"-?\d{1,19}", value, re.ASCII):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Tokens(fields.List[Any]):
+    """Whole numbers in a list that may be long: only what looks wrong is looked at closely, and little of that."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise self.make_error("invalid")
+        for validator in self.validators:
+            validator(value)
+        errors, most = {}, LIMITS["vocab_size"] - 1
+        for n in islice((n for n, token in enumerate(value) if type(token) is not int or not 0 <= token <= most), 100):
+            try:
+                self.inner.deserialize(value[n])
+            except ValidationError as error:
+                errors[n] = error.messages
+        if errors:
+            raise ValidationError(errors)
+        return value
 
 
 def moment(**kwargs: Any) -> fields.String:
@@ -190,7 +220,7 @@ class TensorQuery(Schema):
         validate=validate.OneOf(DTYPES),
         metadata={"description": "the type of the values; that which is stored, where it is left out"},
     )
-    max_cells = fields.Integer(
+    max_cells = Digits(
         validate=validate.Range(1),
         metadata={
             "description": "shrink the two last axes by whole factors until no more cells are left, "
@@ -224,7 +254,7 @@ class TraceRequestSchema(Schema):
 
     model = ModelField(required=True)
     text = fields.String()
-    tokens = fields.List(whole(0, LIMITS["vocab_size"] - 1), validate=validate.Length(max=LIMITS["n_positions"]))
+    tokens = Tokens(whole(0, LIMITS["vocab_size"] - 1), validate=validate.Length(max=LIMITS["n_positions"]))
     generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
     capture = fields.List(
         fields.String(validate=validate.Length(1, 200)), load_default=lambda: ["*"], validate=validate.Length(1, 100)
@@ -317,12 +347,8 @@ class TracesSchema(Schema):
 class PageQuery(Schema):
     """Which part of a list."""
 
-    limit = fields.Integer(
-        load_default=50, validate=validate.Range(1, 500), metadata={"description": "how many at most"}
-    )
-    cursor = fields.Integer(
-        validate=validate.Range(0, 2**53), metadata={"description": "`next_cursor` of the page before"}
-    )
+    limit = Digits(load_default=50, validate=validate.Range(1, 500), metadata={"description": "how many at most"})
+    cursor = Digits(validate=validate.Range(0, 2**53), metadata={"description": "`next_cursor` of the page before"})
 
 
 class TracesQuery(PageQuery):

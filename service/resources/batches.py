@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import marshmallow
-import orjson
 from flask import Request, Response
 from flask.views import MethodView
 from marshmallow import Schema, fields, validate
@@ -14,12 +14,13 @@ from werkzeug.exceptions import NotFound, UnsupportedMediaType
 
 import service.asking.together as together
 import service.http.events as events
+import service.http.strict as strict
 from service.asking.bounds import seconds_allowed, seconds_likely
 from service.asking.queue import Status, desk
 from service.asking.together import Batch, Wanted
 from service.asking.watched import Watched
 from service.http.answers import json, representation
-from service.http.blueprint import Blueprint, Parser
+from service.http.blueprint import Blueprint, Parser, content
 from service.http.callers import caller
 from service.http.events import EVENT_STREAM, LAST_EVENT_ID
 from service.http.problems import Errors, Invalid, flatten, wrong_with
@@ -31,6 +32,7 @@ from worker.gpt.models import UnknownModelError
 
 NDJSON = "application/x-ndjson"
 MOST = 10_000  # requests
+_SECONDS = 20.0  # that checking them may take: a minute of it would be one that others wait
 _NAMED = 100  # bad lines that are told of; one mistake is often in all of them
 
 
@@ -44,7 +46,7 @@ class LinesParser(Parser):
                 sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
                 raise UnsupportedMediaType(f"Content-Type says {sent}: application/json and {NDJSON} are read here.")
             return super().load_json(req, schema)
-        lines, errors = [line for line in req.get_data().split(b"\n") if line.strip()], Errors()
+        lines, errors = [line for line in content(req).split(b"\n") if line.strip()], Errors()
         found = [_loaded(n, line, errors) for n, line in enumerate(lines[: MOST + 1])]
         _refuse(errors)
         return {"requests": found}
@@ -222,7 +224,11 @@ def _find(batch_id: str) -> Batch:
 def _checked(requests: list[Any]) -> list[Wanted]:
     """Every request in its canonical form. 422 names all that are wrong, and what is wrong with them."""
     schema, errors, found = TraceRequestSchema(), Errors(), []
+    deadline = time.monotonic() + _SECONDS
     for n, request in enumerate(requests):
+        if time.monotonic() > deadline:
+            told = f"Checking the first {n:,} took {_SECONDS:.0f} seconds, and more may not be spent: ask for fewer"
+            raise Invalid({"requests": [f"{told} at once."]})
         try:
             one = schema.load(request)
             model, asked = canonical(one)
@@ -244,8 +250,8 @@ def _named(messages: Any) -> dict[str, Any]:
 
 def _loaded(n: int, line: bytes, errors: Errors) -> Any:
     try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        return strict.loads(line)
+    except strict.NotJson as error:
         errors[f"requests.{n}"] = [f"It is not JSON: {error}."]
         return None
 

@@ -16,7 +16,7 @@ from service.asking.queue import State, desk
 from service.http.answers import immutable, json
 from service.http.blueprint import PREFER, Blueprint
 from service.http.problems import Invalid
-from service.http.schemas import ProblemSchema
+from service.http.schemas import Digits, ProblemSchema
 from service.reading.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words
@@ -41,7 +41,7 @@ class ExplainQuery(Schema):
     cell = fields.String(
         required=True, validate=validate.Length(1, 100), metadata={"description": "its i,j,k", "example": "3,4,0"}
     )
-    limit = fields.Integer(
+    limit = Digits(
         validate=validate.Range(1, MAX_OPERANDS),
         metadata={"description": "at most so many operands, the largest contributions first; terms stay whole"},
     )

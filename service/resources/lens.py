@@ -21,7 +21,7 @@ from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
 from service.http.callers import caller
 from service.http.problems import Invalid
-from service.http.schemas import ProbabilitySchema, ProblemSchema, SummarySchema
+from service.http.schemas import Digits, ProbabilitySchema, ProblemSchema, SummarySchema
 from worker.gpt.models import Model
 from worker.gpt.tokens import Vocabulary
 from worker.store.keys import request_id
@@ -33,7 +33,7 @@ blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="Wh
 
 
 class LensQuery(Schema):
-    top = fields.Integer(load_default=5, validate=validate.Range(1, LENS_TOP))
+    top = Digits(load_default=5, validate=validate.Range(1, LENS_TOP))
     layers = fields.String(
         load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
     )

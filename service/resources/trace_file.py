@@ -26,13 +26,15 @@ from service.reading.encode import SAFETENSORS
 from worker.gpt.arena import captured
 from worker.store.runs import Run
 
+_PATTERNS = 100  # of names, in all
+
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
 
 
 class FileQuery(Schema):
     tensors = fields.List(
         fields.String(validate=validate.Length(1, 2000)),
-        validate=validate.Length(max=100),
+        validate=validate.Length(max=_PATTERNS),
         metadata={
             "description": "shell-style patterns of names, one a query or with commas between them; all by default",
             "example": ["blocks.0.*", "logits"],
@@ -121,6 +123,8 @@ def of(run: Run, held: dict[str, Any], patterns: list[str], metadata: dict[str, 
 
 def _chosen(held: dict[str, Any], patterns: list[str]) -> list[str]:
     given = [pattern.strip() for text in patterns for pattern in text.split(",")] or ["*"]
+    if len(given) > _PATTERNS:
+        raise Invalid({"tensors": [f"{len(given):,} patterns are too many: at most {_PATTERNS} are read."]})
     ours = [architecture.value_name(pattern) for pattern in given]
     for pattern, told in zip(ours, given, strict=True):
         if not any(captured(held, [pattern])):

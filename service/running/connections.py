@@ -92,7 +92,7 @@ class Worker(ThreadWorker):
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """In the loop again: wait for the next request, or for the client to close."""
         try:
-            if fs.cancelled() or not fs.result():
+            if fs.cancelled() or fs.exception() or not fs.result():
                 conn.sock.shutdown(socket.SHUT_WR)
                 conn.closing = True
                 self._wait(conn, LINGER_SECONDS)

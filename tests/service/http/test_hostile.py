@@ -1,0 +1,240 @@
+"""Requests that were made to hurt: each gets a status and words that say what is allowed, soon and in short."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import service.http.strict as strict
+import service.resources.batches as batches
+
+JSON = "application/json"
+NANO = '{"model": "nano-gpt", "text": "A"'
+CONFIG = '{"tokens": [1], "model": {"n_layer": 1, '
+GENERATE = NANO + ', "generate": {"max_new_tokens": 1, '
+SHORT = 60_000  # bytes: no answer gives back what was sent
+
+
+@pytest.fixture
+def service(app: Flask) -> FlaskClient:
+    """What is refused needs no worker."""
+    return app.test_client()
+
+
+def deep(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+BODIES = {
+    # two readers, two meanings
+    "a name twice": (NANO + ', "model": "gpt2"}', 400, "the name 'model' more than once, and each may be there once"),
+    "a name twice, escaped": (NANO + r', "\u006dodel": "gpt2"}', 400, "the name 'model' more than once"),
+    "a name twice within": (CONFIG + '"n_head": 1, "n_head": 2}}', 400, "the name 'n_head' more than once"),
+    "a name twice, the same value": (NANO + ', "text": "A"}', 400, "the name 'text' more than once"),
+    # numbers
+    "a seed of 2^63": (GENERATE + '"seed": 9223372036854775808}}', 422, "less than or equal to 9223372036854775807"),
+    "a seed of 2^64": (GENERATE + '"seed": 18446744073709551616}}', 422, "generate.seed: Not a valid integer"),
+    "a seed of 5,000 digits": (GENERATE + f'"seed": {"9" * 5000}}}}}', 400, "number is infinity"),
+    "a size of 300 digits": (CONFIG + f'"n_embd": {"9" * 300}}}}}', 422, "a whole number from 1 to 1,000,000"),
+    "a size beyond 2^63": (CONFIG + f'"n_positions": {2**63}}}}}', 422, "a whole number from 1 to 1,000,000"),
+    "NaN": (GENERATE + '"temperature": NaN}}', 400, "The body is not JSON"),
+    "Infinity": (GENERATE + '"temperature": Infinity}}', 400, "The body is not JSON"),
+    "-Infinity": (GENERATE + '"top_p": -Infinity}}', 400, "The body is not JSON"),
+    "1e999": (GENERATE + '"temperature": 1e999}}', 400, "number is infinity"),
+    "a whole number as text": (NANO + ', "generate": {"max_new_tokens": "1"}}', 422, "Not a valid integer"),
+    "digits of another script": ('{"model": "nano-gpt", "tokens": ["١"]}', 422, "tokens.0: Not a valid integer"),
+    "a number with an exponent": ('{"model": "nano-gpt", "tokens": [1e0]}', 422, "tokens.0: Not a valid integer"),
+    # text
+    "half a character": (r'{"model": "gpt2", "text": "\udfff"}', 400, "surrogate"),
+    "half a character in a name": (r'{"model": "gpt2", "\ud800": "A"}', 400, "surrogate"),
+    "a name of another folder": ('{"model": "../../etc", "text": "A"}', 404, "the models are nano-gpt"),
+    "a name with a null byte": (r'{"model": "nano-gpt\u0000", "text": "A"}', 404, "the models are nano-gpt"),
+    "a name as long as the body": (json.dumps({"model": "x" * 3_000_000, "text": "A"}), 404, "the models are nano-gpt"),
+    "a value as long as the body": (CONFIG + f'"n_head": "{"9" * 3_000_000}"}}}}', 422, "a whole number from 1 to"),
+    "a field as long as the body": (NANO + f', "{"k" * 3_000_000}": 1}}', 422, "Unknown field"),
+    "a long text": (json.dumps({"model": "nano-gpt", "text": "A" * 100_000}), 422, "at most 11"),
+    # shapes
+    "nothing": ("", 400, "The body is not JSON"),
+    "blanks": (" \n", 400, "The body is not JSON"),
+    "a list": ("[]", 422, "body: Invalid input type"),
+    "null": ("null", 422, "body: Invalid input type"),
+    "a number": ("1", 422, "body: Invalid input type"),
+    "a text": ('""', 422, "body: Invalid input type"),
+    "a deep list": ('{"model": ' + deep(100_000) + "}", 400, "depth limit exceeded"),
+    "a list as deep as is read": ('{"model": ' + deep(1020) + "}", 400, "nested too deeply"),
+    "a deep size": (CONFIG + f'"n_head": {deep(500)}}}}}', 422, "a whole number from 1 to"),
+    "deep objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, 400, "depth limit exceeded"),
+    "many names": (json.dumps({f"k{n}": 1 for n in range(200_000)}), 400, "at most 1,000 are read"),
+    "some names": (json.dumps({f"k{n}": 1 for n in range(900)}), 422, "more are wrong"),
+    "many tokens": (json.dumps({"model": "gpt2", "tokens": [1] * 2_000_000}), 422, "maximum length 1000000"),
+    "many bad tokens": (json.dumps({"model": "gpt2", "tokens": ["x"] * 900_000}), 422, "tokens.0: Not a valid integer"),
+    "many patterns": (NANO + f', "capture": {json.dumps(["*"] * 101)}}}', 422, "between 1 and 100"),
+    "a pattern of stars": (NANO + f', "capture": ["{"*a" * 90}"]}}', 422, "matches no tensor"),
+    "an unclosed pattern": (NANO + ', "capture": ["[[]!z-a]*"]}', 422, "matches no tensor"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "said"), BODIES.values(), ids=BODIES)
+def test_a_body_that_was_made_to_hurt_is_told_what_is_allowed(
+    service: FlaskClient, body: str, status: int, said: str
+) -> None:
+    answer = service.post("/v1/traces", data=body.encode(), content_type=JSON)
+    assert answer.content_type == "application/problem+json"
+    assert answer.status_code == status
+    assert said in answer.get_json()["detail"].replace("\\", "")
+    assert len(answer.data) < SHORT
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts", "/v1/batches"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "x"])
+def test_a_body_that_is_compressed_is_415_whatever_it_would_become(
+    service: FlaskClient, path: str, coding: str
+) -> None:
+    bomb = gzip.compress(gzip.compress(b" " * 100_000_000, 1))
+    answer = service.post(path, data=bomb, content_type=JSON, headers={"Content-Encoding": coding})
+    assert answer.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    assert answer.headers["Accept-Encoding"] == "identity"
+    assert answer.get_json()["detail"] == (
+        f"Content-Encoding says {coding!r}: bodies are read here as they are, without one."
+    )
+
+
+def test_a_body_that_is_said_not_to_be_compressed_is_read(service: FlaskClient) -> None:
+    answer = service.post("/v1/traces", data=b"{", content_type=JSON, headers={"Content-Encoding": "Identity"})
+    assert answer.status_code == HTTPStatus.BAD_REQUEST
+
+
+def test_a_line_of_a_batch_is_read_as_strictly(service: FlaskClient) -> None:
+    lines = (NANO + "}", NANO + ', "model": "gpt2"}', '{"a":' * 2000, NANO + ', "text": "A"}')
+    answer = service.post("/v1/batches", data="\n".join(lines).encode(), content_type="application/x-ndjson")
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert list(answer.get_json()["errors"]) == ["requests.1", "requests.2", "requests.3"]
+
+
+def test_a_batch_that_takes_too_long_to_check_is_told_to_be_smaller(
+    service: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_SECONDS", 0.0)
+    answer = service.post("/v1/batches", json={"requests": [json.loads(NANO + "}")] * 3})
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "ask for fewer at once" in answer.get_json()["errors"]["requests"][0]
+
+
+QUERIES = {
+    "digits of another script": ("/v1/traces?limit=%D9%A1", "limit: Not a valid integer"),
+    "an underline": ("/v1/traces?limit=1_0", "limit: Not a valid integer"),
+    "a plus": ("/v1/traces?limit=%2B1", "limit: Not a valid integer"),
+    "a blank": ("/v1/traces?limit=%201", "limit: Not a valid integer"),
+    "5,000 digits": ("/v1/traces?cursor=" + "9" * 5000, "cursor: Not a valid integer"),
+    "2^63": ("/v1/traces?cursor=9223372036854775808", "less than or equal to 9007199254740992"),
+    "many names": ("/v1/traces?" + "&".join(f"k{n}=1" for n in range(1000)), "Unknown field"),
+    "a step of nothing": ("/v1/models/nano-gpt/tensors/wte.weight?slice=::0", "a step of 0 goes nowhere"),
+    "a long slice": ("/v1/models/nano-gpt/tensors/wte.weight?slice=" + "0," * 3000, "Longer than maximum length 200"),
+    "a number of 19 digits": ("/v1/models/nano-gpt/tensors/wte.weight?slice=1234567890123456789", "neither a number"),
+    "cells of no number": ("/v1/models/nano-gpt/tensors/wte.weight?max_cells=1e3", "max_cells: Not a valid integer"),
+    "no cells": ("/v1/models/nano-gpt/tensors/wte.weight?max_cells=0", "greater than or equal to 1"),
+    "another type": ("/v1/models/nano-gpt/tensors/wte.weight?dtype=object", "float32, float16, uint8"),
+}
+
+
+@pytest.mark.parametrize(("path", "said"), QUERIES.values(), ids=QUERIES)
+def test_a_query_that_was_made_to_hurt_is_422_and_told_what_is_allowed(
+    service: FlaskClient, path: str, said: str
+) -> None:
+    answer = service.get(path)
+    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert said in answer.get_json()["detail"]
+    assert len(answer.data) < SHORT
+
+
+def test_a_slice_with_huge_steps_is_what_numpy_makes_of_it(service: FlaskClient) -> None:
+    for slice, cells in ((f"::{10**17}", 1), (f"-{10**17}:{10**17}:{10**17}", 1), (f"::-{10**17}", 1)):
+        answer = service.get(f"/v1/models/nano-gpt/tensors/wte.weight?slice={slice},0")
+        assert (answer.status_code, len(answer.get_json()["data"])) == (HTTPStatus.OK, cells)
+
+
+@pytest.mark.parametrize("count", [101, 4000])
+def test_patterns_are_counted_whichever_way_they_come(
+    client: FlaskClient, sorted_letters: dict[str, Any], count: int
+) -> None:
+    url = f"/v1/traces/{sorted_letters['id']}/safetensors?tensors="
+    for query in (",".join(["*"] * count), "&tensors=".join(["*"] * count)):
+        assert client.get(url + query).status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Range", "bytes=" + ",".join(f"{n}-{n}" for n in range(1500))),
+        ("Range", "bytes=" + "9" * 5000 + "-"),
+        ("If-None-Match", ",".join(f'"{n:032x}"' for n in range(200))),
+        ("Accept", ",".join(f"a/b{n};q=0.{n}" for n in range(500)) + ",*/*"),
+        ("Accept-Encoding", "gzip;q=nan, br;q=1e400, " * 300),
+        ("Prefer", "wait=10," * 1000),
+        ("Prefer", "wait=" + "9" * 5000),
+        ("Cookie", "a=b;" * 2000),
+    ],
+)
+def test_a_header_as_long_as_is_read_changes_nothing(
+    client: FlaskClient, sorted_letters: dict[str, Any], name: str, value: str
+) -> None:
+    for path in ("", "/safetensors", "/tensors/probs", "/events"):
+        answer = client.get(f"/v1/traces/{sorted_letters['id']}{path}", headers={name: value})
+        assert answer.status_code == HTTPStatus.OK
+        answer.close()
+
+
+def test_a_page_looks_at_only_so_many_and_the_next_goes_on(
+    idle_client: FlaskClient, request_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.asking.queue._A_PAGE", 2)
+    nano = json.loads(NANO + "}")
+    for body in (nano, *(request_body | {"tokens": [n]} for n in range(4))):
+        assert idle_client.post("/v1/traces", json=body).status_code == HTTPStatus.ACCEPTED
+    found: list[dict[str, Any]] = []
+    cursor, pages = "", 0
+    while cursor is not None:
+        told = idle_client.get(f"/v1/traces?model=nano-gpt{cursor and f'&cursor={cursor}'}").get_json()
+        found, cursor, pages = found + told["traces"], told["next_cursor"], pages + 1
+    assert ([one["model"] for one in found], pages) == (["nano-gpt"], 3)
+
+
+def test_methods_that_a_client_makes_up_are_counted_as_one(app: Flask) -> None:
+    client = app.test_client()
+    for n in range(3):
+        client.open("/healthz", method=f"MADEUP{n}")
+    told = client.get("/metrics").text
+    assert "MADEUP" not in told
+    assert 'method="other"' in told
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(VALUES)
+def test_what_is_json_is_read_as_it_was_meant(value: Any) -> None:
+    assert strict.loads(json.dumps(value).encode()) == value
+
+
+@settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    body=st.binary(max_size=60)
+    | st.text(alphabet='{}[]",:0123456789eE+-.truefalsn\\ud8\0 ', max_size=60).map(str.encode)
+)
+def test_no_body_is_answered_with_a_5xx(app: Flask, body: bytes) -> None:
+    for path in ("/v1/traces", "/v1/layouts", "/v1/batches"):
+        assert 400 <= app.test_client().post(path, data=body, content_type=JSON).status_code < 500

@@ -37,6 +37,7 @@ lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/bandit -qr -c pyproject.toml service worker bench tools examples
 
 peer: $(DEV) ## Install what tests and measurements compare with, if it is there (PyTorch: large)
 	@$(PIP) --no-build-isolation --editable '.[peer]'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import statistics
-import subprocess
+import subprocess  # nosec B404
 import sys
 
 import numpy as np
@@ -117,7 +117,7 @@ def _memory(tokens: int) -> str:
     found = []
     for name in ("ours", "ours as a job", *(["PyTorch"] if available() else [])):
         command = [sys.executable, "-m", "bench.engine", name, str(tokens)]
-        size = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        size = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # nosec B603
         found.append(f"{name} {size / 1e6:.0f} MB")
     return ", ".join(found)
 

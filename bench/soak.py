@@ -6,7 +6,7 @@ import json
 import os
 import random
 import statistics
-import subprocess
+import subprocess  # nosec B404
 import sys
 import tempfile
 import threading
@@ -123,7 +123,7 @@ class Workers:
 
     def start(self) -> None:
         command, quiet = [sys.executable, "-m", "worker"], subprocess.DEVNULL
-        self.running.append(subprocess.Popen(command, env=self.environment, stdout=quiet, stderr=quiet))
+        self.running.append(subprocess.Popen(command, env=self.environment, stdout=quiet, stderr=quiet))  # nosec B603
 
     def kill(self, which: int, whole: bool) -> None:
         """Kill one: itself, which takes all that it started with it, or only those that compute."""
@@ -150,7 +150,7 @@ class _Killer(threading.Thread):
     def __init__(self, workers: Workers, every: float, going_on: object) -> None:
         super().__init__()
         self.workers, self.every, self.going_on, self.killed = workers, every, going_on, 0
-        self.random = random.Random(0)  # noqa: S311 - the same deaths each time
+        self.random = random.Random(0)  # noqa: S311 - the same deaths each time  # nosec B311
 
     def run(self) -> None:
         due = time.monotonic() + self.every

@@ -59,7 +59,7 @@ class Visitor(threading.Thread):
     def __init__(self, port: int, seed: int, seen: Seen, going_on: Callable[[], bool]) -> None:
         super().__init__(name=f"visitor-{seed}")
         self.port, self.seen, self.going_on = port, seen, going_on
-        self.random = random.Random(seed)  # noqa: S311 - the same mix each time
+        self.random = random.Random(seed)  # noqa: S311 - the same mix each time  # nosec B311
         self.connection = HTTPConnection("127.0.0.1", port, timeout=60)
         self.done: list[str] = []  # own traces, as they were seen done
         self.batches: list[str] = []

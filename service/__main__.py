@@ -80,7 +80,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
     """Run one worker alone: a process for small jobs and one for large ones, or one of them (cutaway worker small)."""
-    os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606 - no shell is what we want
+    os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606  # nosec B606
 
 
 @main.command()

@@ -67,7 +67,7 @@ class _Redirects(HTTPRedirectHandler):
 class Hub:
     """A repository on a hub."""
 
-    def __init__(self, endpoint: str, repo: str, revision: str = "main", token: str = "") -> None:
+    def __init__(self, endpoint: str, repo: str, revision: str = "main", token: str = "") -> None:  # nosec B107
         self.endpoint, self.repo, self.revision = endpoint, repo, revision
         self._headers = {"User-Agent": f"cutaway/{version('cutaway')}"}
         if token:

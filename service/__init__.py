@@ -84,6 +84,7 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["streams"] = Streams(settings.max_streams)
     # From the outermost: what comes later sees a request later, and its answer sooner.
     following.register(app)
+    metrics.register(app)
     callers.register(app, settings, app.extensions["desk"].queue)  # first: nothing is told before somebody is let in
     kept.register(app, settings.max_kept_bytes)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
@@ -113,7 +114,6 @@ def create_app(given: Settings | None = None) -> Flask:
         api.spec.components.security_scheme(name, scheme)
     problems.register(app)
     headers.register(app, settings)
-    metrics.register(app)
     return app
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import uuid
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -113,6 +114,8 @@ class CutawayWorker(LastingWorker):
             job.retries_left = 0
         retried, reason = job.should_retry and not stopped, _reason(exc_string)
         super().handle_job_failure(job, queue, started_job_registry, reason, execution)  # kept as the job's result
+        if stopped or exc_string.startswith((_KILLED, LOST)):  # any other has counted itself
+            _count(job, begun, "cancelled" if stopped else "retried" if retried else "failed")
         if stopped:
             self._tell(_left(job), "cancelled", "It was cancelled.")
         elif retried:
@@ -142,6 +145,15 @@ def _begun(job: Job) -> str:
     if job.func_name == JOB:
         return job.id
     return shared.notes(job.connection, [job.id])[job.id].running or job.args[1][0]
+
+
+def _count(job: Job, id: str, outcome: str) -> None:
+    """Count the end of a process that was killed as it computed a request."""
+    record = requests.get(job.connection, id)
+    noted = None if job.func_name == JOB else shared.notes(job.connection, [job.id])[job.id].started_at
+    began = datetime.fromisoformat(noted) if noted else job.started_at
+    if record is not None and began is not None:
+        worker.jobs.count(job.connection, record, outcome, began.timestamp())
 
 
 def _left(job: Job) -> list[str]:

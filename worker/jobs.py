@@ -91,9 +91,14 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
     try:
         outcome = _store(id, record, settings, placed)
     finally:
-        waited = began - datetime.fromisoformat(record.created_at).timestamp()
-        size = tallies.size(counts.total(Config(**record.request["config"])))
-        tallies.record(queue, record.kind, size, outcome, waited, time.time() - began)
+        count(queue, record, outcome, began)
+
+
+def count(queue: Redis, record: Record, outcome: str, began: float) -> None:
+    """Count how computing a request that began then (seconds since the epoch) has ended, now."""
+    waited = began - datetime.fromisoformat(record.created_at).timestamp()
+    size = tallies.size(counts.total(Config(**record.request["config"])))
+    tallies.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
 
 
 def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:

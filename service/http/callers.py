@@ -17,6 +17,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+import worker.logs as logs
 from service.http.keys import Keys
 from service.settings import Settings
 
@@ -47,6 +48,8 @@ def register(app: Flask, settings: Settings, queue: Redis) -> None:
         if request.url_rule is None or request.blueprint in OPEN or request.method == "OPTIONS":
             return
         g.caller = _key_name(keys) if keys else _address()
+        if keys:
+            logs.note(caller=g.caller)
         if rate is not None and request.method == "POST":
             rate.count(g.caller)
 

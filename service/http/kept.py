@@ -62,6 +62,7 @@ class Kept:
             self._put(key, found)
         if found is None:
             return None
+        g.kept = True
         response = Response(found.body, headers=found.headers)
         if "If-None-Match" in request.headers:
             response.make_conditional(request)

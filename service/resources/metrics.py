@@ -38,9 +38,9 @@ blueprint = Blueprint("metrics", __name__, description="What goes on, for Promet
 def get() -> Response:
     """Read the metrics of the API, the queue, the workers and the cache, in Prometheus' text format.
 
-    Requests are those that this server's processes answered. Jobs are counted over all workers, unless their process
-    was killed; waiting jobs, workers and the cache are as they are now. A Redis that does not answer has
-    `cutaway_redis_up` 0 and no other metrics.
+    Requests are those that this server's processes answered. Jobs are counted over all workers: one whose process was
+    killed has the outcome `retried`, and `failed` the last time. Waiting jobs, workers and the cache are as they are
+    now. A Redis that does not answer has `cutaway_redis_up` 0 and no other metrics.
     """
     requests: CollectorRegistry = current_app.extensions["metrics"]
     if os.environ.get(FOLDER):
@@ -56,6 +56,7 @@ def register(app: Flask) -> None:
     # It looked this up when it was imported, too early to know.
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
     registry = app.extensions["metrics"] = CollectorRegistry()
+    kept = Counter("cutaway_http_kept_answers", "Requests answered by what was kept in memory", registry=registry)
     answered = Counter("cutaway_http_requests", "Requests answered", ["method", "route", "status"], registry=registry)
     seconds = Histogram(
         "cutaway_http_request_seconds",
@@ -74,6 +75,8 @@ def register(app: Flask) -> None:
         route = request.url_rule.rule if request.url_rule else "none"
         method = request.method if request.method in _METHODS else "other"  # a client may make up as many as it likes
         answered.labels(method, route, str(response.status_code)).inc()
+        if "kept" in g:
+            kept.inc()
         if "began" in g:
             seconds.labels(method, route).observe(time.perf_counter() - g.began)
         return response
@@ -104,24 +107,33 @@ class _Work(Collector):
 
 def _queue(queue: Redis) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("cutaway_queue_waiting", "Jobs that wait", labels=["queue"])
+    oldest = GaugeMetricFamily("cutaway_queue_oldest_seconds", "Seconds that the next job has waited", labels=["queue"])
     running = GaugeMetricFamily("cutaway_jobs_running", "Jobs that run", labels=["queue"])
     for name in NAMES:
         waiting.add_metric([name], Queue(name, connection=queue).count)
+        oldest.add_metric([name], _oldest(queue, name))
         running.add_metric([name], StartedJobRegistry(name, queue, serializer="json").get_job_count(cleanup=False))
     alive = GaugeMetricFamily("cutaway_workers", "Workers that gave a sign of life lately", labels=["lane"])
     for lane in LANES:
         alive.add_metric([lane], workers(queue, lane))
-    yield from (waiting, running, alive)
-    labels = ["kind", "parameters", "outcome"]
+    yield from (waiting, oldest, running, alive)
+    labels = ["queue", "kind", "parameters", "outcome"]
     took = HistogramMetricFamily("cutaway_job_seconds", "Seconds that a job took", labels=labels)
     waited = HistogramMetricFamily("cutaway_job_wait_seconds", "Seconds that a job had waited", labels=labels)
     bounds = [*map(str, tallies.BUCKETS), "+Inf"]
     for tally in tallies.read(queue):
         counted = [(bound, float(count)) for bound, count in zip(bounds, accumulate(tally.counts), strict=True)]
         family = took if tally.measure == "took" else waited
-        family.add_metric([tally.kind, tally.size, tally.outcome], counted, tally.total)
+        family.add_metric([tally.queue, tally.kind, tally.size, tally.outcome], counted, tally.total)
     yield took
     yield waited
+
+
+def _oldest(redis: Redis, name: str) -> float:
+    """How long the job has waited that is next in a queue; 0 where there is none."""
+    queue = Queue(name, connection=redis, serializer="json")
+    job = next((queue.fetch_job(id) for id in queue.get_job_ids(0, 1)), None)
+    return time.time() - job.enqueued_at.timestamp() if job and job.enqueued_at else 0.0
 
 
 def _cache(cache: Redis) -> Iterator[Metric]:

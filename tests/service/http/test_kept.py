@@ -123,8 +123,7 @@ def test_no_more_is_kept_than_there_is_room_for() -> None:
 
 
 def test_without_room_nothing_is_kept(client: FlaskClient, servers: Servers, path: str, cache: Redis) -> None:
-    settings = type(servers.settings)(**(vars(servers.settings) | {"max_kept_bytes": 0}))
-    without = create_app(settings).test_client()
+    without = create_app(replace(servers.settings, max_kept_bytes=0)).test_client()
     assert all(asked(without, cache, path)[1] > 0 for _ in range(2))
 
 

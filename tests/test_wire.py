@@ -160,7 +160,12 @@ def calls(file: Path) -> Iterator[ast.Call]:
     return (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
 
 
-ONLY_COUNT = ("metrics.py", "health.py", "alive.py")  # how many jobs and workers there are; they read no job
+ONLY_COUNT = (
+    "admission.py",
+    "alive.py",
+    "health.py",
+    "metrics.py",
+)  # how many jobs and workers there are; they read no job
 FILES = [file for package in (service, worker_package) for file in Path(package.__path__[0]).rglob("*.py")]
 
 

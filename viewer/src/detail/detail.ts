@@ -30,7 +30,7 @@ export class Detail {
   readonly #sources: Sources;
   #kept = new Map<string, Kept>();
   #refused = new Set<string>(); // reads that are not worth another attempt
-  #scales = new Map<string, number>();
+  #scales = new Map<string, { source: string; factor: number; scale: number }>();
   #round = 0;
   #timer = 0;
 
@@ -60,7 +60,7 @@ export class Detail {
   scale(block: string): number | null {
     const [main] = this.stage.models.shown;
     const row = main?.figure.layout.row(block) ?? null;
-    return row === null ? null : (this.#scales.get(keyOf(main, row, false)) ?? null);
+    return row === null ? null : (this.#scales.get(keyOf(main, row, false))?.scale ?? null);
   }
 
   /** The value of a cell, if it is on the screen in full detail. */
@@ -130,11 +130,18 @@ export class Detail {
     const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: covered };
     this.#kept.set(key, { patch, shown, row, source, fine, wanted: this.#round });
     shown.blocks.show(row, patch, fine);
-    if (!fine) {
-      this.#scales.set(key, scaleOf(grid.values));
-      shown.blocks.scale(row, this.#scales.get(key)!);
-    }
+    this.#rescale(shown, row, source, grid);
     this.stage.invalidate();
+  }
+
+  /** What stands for full brightness comes from the finest values that were seen: averages of many are smaller. */
+  #rescale(shown: Shown, row: number, source: string, { values, factors }: Grid): void {
+    const key = keyOf(shown, row, false);
+    const known = this.#scales.get(key);
+    const factor = factors[0] * factors[1];
+    if (known?.source === source && known.factor <= factor) return;
+    this.#scales.set(key, { source, factor, scale: scaleOf(values) });
+    shown.blocks.scale(row, this.#scales.get(key)!.scale);
   }
 
   #drop(key: string): void {

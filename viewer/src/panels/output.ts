@@ -16,14 +16,16 @@ export const output: Panel = {
     const back = button("‹", () => move(-1), { "aria-label": t("step.back") });
     const on = button("›", () => move(1), { "aria-label": t("step.on") });
     const steps = el("div", { class: "row steps" }, back, slider, on, told);
-    root.append(line, steps);
+    const hint = el("p", { class: "said" });
+    root.append(line, steps, hint);
 
     const last = (): number => store.state.figures[0]?.trace?.generated?.length ?? 0;
     const go = (step: number): void => store.dispatch({ type: "view", change: { step: step >= last() ? null : Math.max(step, 0) } });
     const move = (by: number): void => go((store.state.view.step ?? last()) + by);
     const show = (): void => {
       const trace = store.state.figures[0]?.trace ?? null;
-      root.parentElement?.toggleAttribute("hidden", !trace);
+      hint.textContent = trace || store.state.view.traced ? "" : t("values.run");
+      for (const part of [line, steps]) part.hidden = !trace;
       if (!trace) return;
       const step = store.state.view.step ?? last();
       line.replaceChildren(...pieces(trace, step));

@@ -78,7 +78,11 @@ def command(role: Role, socket: Path, folder: Path, maxmemory: str) -> list[str]
             *("--maxmemory-policy", "noeviction", "--stream-node-max-bytes", "512"),
             *("--appendonly", "yes", "--appendfsync", "everysec"),
         ],
-        "cache": ["--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lru", "--appendonly", "no"],
+        # Of a few large pieces, five samples often have none but those that a job is just writing.
+        "cache": [
+            *("--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lru", "--maxmemory-samples", "10"),
+            *("--appendonly", "no"),
+        ],
     }[role]
     reached = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     files = ["--dir", str(folder), "--appendfilename", f"{role}.aof", "--save", ""]

@@ -133,7 +133,9 @@ class Stack:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         environment = self.servers.environment | {"PORT": str(port), **variables}
-        process = subprocess.Popen([sys.executable, "-m", "service", "api"], env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "api"], env=environment
+        )  # its log: if a test fails
         found = Api(psutil.Process(process.pid), port)
         try:
             eventually(lambda: found.ask("GET", "/healthz").status == 200)

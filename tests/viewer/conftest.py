@@ -91,17 +91,17 @@ class Visit:
         )
         return told[0], told[1]
 
-    def look_at(self, block: str) -> None:
-        """Fly to a block, seen from the front."""
+    def look_at(self, block: str, distance: float | None = None) -> None:
+        """Fly to a block, seen from the front: all of it, or its middle from so far away."""
         self.page.evaluate(
-            """(id) => {
+            """([id, near]) => {
                 const [{ figure, pose }] = cutaway.stage.models.shown;
                 const { min, max } = pose.box(figure.layout.box(figure.layout.row(id)));
                 const target = min.map((low, axis) => (low + max[axis]) / 2);
-                const distance = 3 * Math.max(max[0] - min[0], max[1] - min[1]) + 10;
+                const distance = near ?? 3 * Math.max(max[0] - min[0], max[1] - min[1]) + 10;
                 cutaway.store.dispatch({ type: "camera", to: { target, distance, azimuth: 0, elevation: 0 } });
             }""",
-            block,
+            [block, distance],
         )
         self.settle()
 

@@ -200,7 +200,7 @@ def test_gpt3_is_there_whole_and_can_be_turned(visit: Open) -> None:
     page.settle()
     assert np.count_nonzero(page.picture().max(axis=2) > 60) > 5_000
     assert not any("/tensors/" in url for url in page.asked)  # nothing is near enough for its values
-    page.look_at("blocks.50.attn.heads.95.q_weight")
+    page.look_at("blocks.50.attn.heads.95.q_weight", distance=200)
     assert any("/tensors/h.50.attn.c_attn.weight" in url and "max_cells" in url for url in page.asked)
     sizes = page.state("store.state.traffic.bytes")
     assert sizes < 15_000_000

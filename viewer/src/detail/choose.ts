@@ -14,7 +14,7 @@ const COARSE = 1 << 12; // of all of a block that has a finer part
 const TILE = 64; // values: parts begin and end at multiples of it, so that a small move needs nothing new
 
 export function choose(cells: readonly number[], visible: Rect, pixelsPerCell: number): Choice[] {
-  const factor = 2 ** Math.max(0, Math.floor(Math.log2(1.2 / pixelsPerCell)));
+  const factor = 2 ** Math.max(0, Math.floor(Math.log2(1.6 / pixelsPerCell)));
   const all = whole(cells);
   if (count(all, factor) <= MOST) return [{ part: all, factor, fine: false }];
   const coarse = { part: all, factor: atMost(all, COARSE), fine: false };
@@ -42,12 +42,10 @@ export function count({ i0, j0, i1, j1 }: Rect, factor: number): number {
   return Math.ceil((i1 - i0) / factor) * Math.ceil((j1 - j0) / factor);
 }
 
-/** Whether values that are there do for what is wanted. */
-export function suffices(have: { part: Rect; factors: readonly number[] }, want: Choice): boolean {
-  const { part, factors } = have;
-  const covers = part.i0 <= want.part.i0 && part.j0 <= want.part.j0 && part.i1 >= want.part.i1 && part.j1 >= want.part.j1;
-  const [across, down] = [want.part.i1 - want.part.i0, want.part.j1 - want.part.j0];
-  return covers && factors[0] <= Math.min(want.factor, across) && factors[1] <= Math.min(want.factor, down);
+/** Whether what was fetched for one choice does for another. */
+export function suffices(have: Choice, want: Choice): boolean {
+  const { i0, j0, i1, j1 } = want.part;
+  return have.part.i0 <= i0 && have.part.j0 <= j0 && have.part.i1 >= i1 && have.part.j1 >= j1 && have.factor <= want.factor;
 }
 
 /** What stands for full brightness: the largest value, but not what only a few outliers reach. */

@@ -18,6 +18,7 @@ const AT_ONCE = 6; // as many as a browser opens connections
 /** Values on the screen. */
 interface Kept {
   patch: Patch;
+  choice: Choice; // what they were fetched for
   shown: Shown;
   row: number;
   source: string; // the path under which they were read
@@ -101,7 +102,7 @@ export class Detail {
     }
     const kept = this.#kept.get(key);
     if (kept) kept.wanted = this.#round;
-    if (kept?.source === source && suffices(kept.patch, choice)) return null;
+    if (kept?.source === source && suffices(kept.choice, choice)) return null;
     const { part, factor } = choice;
     const job = `${key}|${source}|${Object.values(part).join()}|${factor}`;
     if (this.#refused.has(job)) return null;
@@ -117,7 +118,8 @@ export class Detail {
     };
   }
 
-  #keep(key: string, shown: Shown, row: number, source: string, { part, fine }: Choice, grid: Grid): void {
+  #keep(key: string, shown: Shown, row: number, source: string, choice: Choice, grid: Grid): void {
+    const { fine } = choice;
     this.#drop(key);
     let start = this.stage.heap.put(grid.values);
     for (const [oldest, kept] of [...this.#kept].sort(([, a], [, b]) => a.wanted - b.wanted)) {
@@ -126,9 +128,10 @@ export class Detail {
       start = this.stage.heap.put(grid.values);
     }
     if (start === null) return;
-    const covered = grid.factors[0] === 1 && grid.factors[1] === 1 && !fine ? { i0: 0, j0: 0, i1: grid.width, j1: grid.height } : part;
-    const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: covered };
-    this.#kept.set(key, { patch, shown, row, source, fine, wanted: this.#round });
+    const whole = grid.factors[0] * grid.factors[1] === 1 && !fine; // a small tensor came whole, whatever was wanted
+    const got: Choice = whole ? { ...choice, factor: 1 } : choice;
+    const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: choice.part };
+    this.#kept.set(key, { patch, choice: got, shown, row, source, fine, wanted: this.#round });
     shown.blocks.show(row, patch, fine);
     this.#rescale(shown, row, source, grid);
     this.stage.invalidate();

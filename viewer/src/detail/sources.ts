@@ -5,12 +5,11 @@ import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
 import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
 import type { Figure } from "../state/state";
-import type { Choice } from "./choose";
+import { count, type Choice } from "./choose";
 
 const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
 const SMALL_TENSOR = 1 << 16; // values of a tensor that comes whole, and is cut here
 const SMALL_MODEL = 1 << 20; // parameters of a model whose weights come whole
-const READ = 1 << 18; // values that the server may have to look at for one answer
 
 export interface Grid {
   values: Float32Array; // row by row
@@ -51,24 +50,16 @@ export class Sources {
 
   async #slice(source: string, { name, index }: Place, { part, factor }: Choice, signal: AbortSignal): Promise<Grid> {
     const axes = axesOf(index);
-    const step = stepOf((part.i1 - part.i0) * (part.j1 - part.j0), factor);
-    const most = Math.ceil((part.i1 - part.i0) / factor) * Math.ceil((part.j1 - part.j0) / factor);
-    const query = { slice: sliceOf(index, part, step), dtype: "float16", max_cells: String(most) };
+    const most = count(part, factor); // every `factor`th cell: the server makes no others, and need not shrink what it has
+    const query = { slice: sliceOf(index, part, factor), dtype: "float16", max_cells: String(most) };
     const { values, shape, factors } = await this.service.values(source, name, query, signal);
     const of = (axis: "i" | "j", list: number[], none: number): number => list.at(axes.indexOf(axis) - axes.length) ?? none;
     const [width, height] = [axes.includes("i") ? of("i", shape, 1) : 1, axes.includes("j") ? of("j", shape, 1) : 1];
     const across = axes.includes("i") ? of("i", factors, 1) : 1;
     const down = axes.includes("j") ? of("j", factors, 1) : 1;
     const turned = axes[0] === "i" && axes.length === 2 ? transpose(values, width, height) : values;
-    return { values: turned, width, height, factors: [across * step, down * step] };
+    return { values: turned, width, height, factors: [across * factor, down * factor] };
   }
-}
-
-/** A power of two: where the server would have to look at very many cells, only each such is looked at. */
-export function stepOf(cells: number, factor: number): number {
-  let step = 1;
-  while (cells / step ** 2 > READ && step < factor) step *= 2;
-  return step;
 }
 
 /** About as many as a model of these sizes has. */

@@ -36,6 +36,7 @@ export interface Fineness {
 export class Slab {
   readonly box: Box; // in the layout's coordinates
   readonly mesh: Mesh<BufferGeometry, RawShaderMaterial>;
+  readonly depth: Mesh<BufferGeometry, RawShaderMaterial>; // drawn before near cells, so that hidden ones cost nothing
   patches = 0; // in how many places it shows cells
   #areas: Float64Array; // of the blocks' fronts, by size
 
@@ -45,6 +46,7 @@ export class Slab {
     slots: Int32Array, // where the record of each row is: filled here
     records: Records,
     material: RawShaderMaterial,
+    depth: RawShaderMaterial,
   ) {
     this.box = layout.spanBox(span);
     const origin = this.box.min.map((low, axis) => (low + this.box.max[axis]) / 2);
@@ -62,13 +64,23 @@ export class Slab {
       records.fill(slots[row], AT.base, [...NOWHERE, ...NOWHERE]);
     });
     this.mesh = new Mesh(new BufferGeometry(), material);
-    this.mesh.position.fromArray(origin);
-    this.mesh.frustumCulled = false; // the stage knows better: it knows the boxes exactly
+    this.depth = new Mesh(this.mesh.geometry, depth);
+    this.depth.renderOrder = -1;
+    for (const mesh of [this.mesh, this.depth]) {
+      mesh.position.fromArray(origin);
+      mesh.frustumCulled = false; // the stage knows better: it knows the boxes exactly
+    }
+  }
+
+  hide(): void {
+    this.mesh.visible = this.depth.visible = false;
   }
 
   /** Draws those blocks whose fronts are not too small to be seen, and of the small ones only a share. */
   dress(style: Style, material: RawShaderMaterial, { tiny, small, share }: Fineness): void {
+    this.mesh.visible = true;
     this.mesh.material = material;
+    this.depth.visible = style === "cells";
     let count = this.#areas.length;
     if (style !== "cells") {
       const large = firstBelow(this.#areas, small);
@@ -84,7 +96,7 @@ export class Blocks {
   readonly number = ++Blocks.#made; // tells it from all others
   readonly group = new Group();
   readonly slabs: Slab[];
-  readonly #materials: Record<Style, RawShaderMaterial>;
+  readonly #materials: Record<Style | "depth", RawShaderMaterial>;
   #records: Records;
   #slots: Int32Array;
   #emphasised: number[] = [];
@@ -96,8 +108,9 @@ export class Blocks {
     this.#records = new Records(layout.count);
     this.#slots = new Int32Array(layout.count);
     this.#materials = materials({ ...uniforms, uBlocks: { value: this.#records.texture } });
-    this.slabs = layout.spans.map((span) => new Slab(layout, span, this.#slots, this.#records, this.#materials.sheet));
-    this.group.add(...this.slabs.map((slab) => slab.mesh));
+    const { sheet, depth } = this.#materials;
+    this.slabs = layout.spans.map((span) => new Slab(layout, span, this.#slots, this.#records, sheet, depth));
+    this.group.add(...this.slabs.flatMap((slab) => [slab.mesh, slab.depth]));
     this.group.matrixAutoUpdate = false;
   }
 
@@ -148,13 +161,14 @@ export class Blocks {
   }
 }
 
-function materials(uniforms: Uniforms): Record<Style, RawShaderMaterial> {
-  const make = (vertexShader: string, fragmentShader: string, FACES: number): RawShaderMaterial =>
-    new RawShaderMaterial({ vertexShader, fragmentShader, defines: { FACES }, glslVersion: GLSL3, uniforms, side: DoubleSide });
+function materials(uniforms: Uniforms): Record<Style | "depth", RawShaderMaterial> {
+  const make = (vertexShader: string, fragmentShader: string, FACES: number, colorWrite = true): RawShaderMaterial =>
+    new RawShaderMaterial({ vertexShader, fragmentShader, defines: { FACES }, glslVersion: GLSL3, uniforms, side: DoubleSide, colorWrite });
   return {
     cells: make(CELLS_VERTEX, CELLS_FRAGMENT, 3),
     plain: make(PLAIN_VERTEX, PLAIN_FRAGMENT, 3),
     sheet: make(PLAIN_VERTEX, PLAIN_FRAGMENT, 1),
+    depth: make(PLAIN_VERTEX, PLAIN_FRAGMENT, 3, false),
   };
 }
 

@@ -126,6 +126,7 @@ function depthOf({ min, max }: Box, stage: Stage, width: number, height: number)
       if (at.y > height) outside.below++;
     }
   }
+  depth.min = Math.max(depth.min, stage.nearest({ min, max })); // what is beside the camera is not near because it is not deep
   const inFront = outside.behind === 0; // what reaches behind the camera is drawn rather than judged
   depth.inView = outside.behind < 8 && !(inFront && [outside.left, outside.right, outside.above, outside.below].includes(8));
   return depth;

@@ -15,6 +15,7 @@ precision highp int;
  * corner. Of a box, the three sides that face the camera are drawn (FACES 3), or the one across z alone (FACES 1).
  */
 const CORNER = `
+invariant gl_Position; // the depth of a corner is the same whichever program draws it
 uniform highp sampler2D uBlocks; // RECORD texels a block
 uniform mat4 modelViewMatrix;
 uniform mat4 projectionMatrix;

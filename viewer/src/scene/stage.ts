@@ -2,6 +2,7 @@
 
 import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector2, Vector3, WebGLRenderer } from "three";
 
+import type { Box } from "../layout/layout";
 import type { Store } from "../state/store";
 import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
@@ -113,6 +114,14 @@ export class Stage {
     return { x: width / 2 + dot(at, right) * scale, y: height / 2 - dot(at, up) * scale, depth };
   }
 
+  /** How deep what can be seen of a box is at least: its distance, foreshortened as in the window's corners. */
+  nearest({ min, max }: Box): number {
+    const { from } = this.#stand();
+    const { width, height } = this.store.state.viewport;
+    const apart = from.map((x, axis) => Math.max(min[axis] - x, 0, x - max[axis]));
+    return Math.hypot(...apart) / Math.hypot(1, Math.tan(FIELD_OF_VIEW / 2) * Math.hypot(1, width / height));
+  }
+
   /** CSS pixels that a unit of the scene covers, so far away. */
   pixelsAt(depth: number): number {
     return this.store.state.viewport.height / (2 * Math.tan(FIELD_OF_VIEW / 2) * Math.max(depth, 1e-9));
@@ -148,8 +157,7 @@ export class Stage {
   /** How much of a layer can be seen decides how it is drawn. */
   #dress(shown: Shown, slab: Slab, share: number): void {
     const depth = shown.depths.get(slab)!;
-    slab.mesh.visible = depth.inView;
-    if (!depth.inView) return;
+    if (!depth.inView) return slab.hide();
     const unit = this.pixelsAt(Math.max(depth.min, this.#lens.near));
     const cell = shown.layoutCell * unit;
     const style = slab.patches > 0 || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";

@@ -67,8 +67,10 @@ export class Session {
     const asked = await this.service.askTrace(request, WAIT, signal);
     this.store.dispatch({ type: "run", run: { trace: asked.id } });
     const fed = asked.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
-    if (asked.status !== "done") await this.#showMain(null, fed, signal); // its blocks, until there are values
+    const empty = asked.status === "done" ? null : this.#showMain(null, fed, signal); // its blocks, until there are values
+    empty?.catch(() => {}); // they may have to wait for the same worker; what is wrong with them shows below
     const trace = await this.#finished(asked, signal);
+    await empty;
     await this.#showMain(trace, fed, signal);
   }
 

@@ -17,7 +17,9 @@ const VIEWS: Record<string, Partial<View>> = {
       { figure: 1, block: "tokens", cell: [0, 0, 0] },
     ],
   },
-  "a step, colours, a language": { step: 3, colour: { scale: "log", palette: "safe", gain: 2.5 }, language: "zh-Hant" },
+  "a step, colours, a language": { step: 3, colour: { scale: "log", palette: "safe", gain: 2.5, range: 12.5 }, language: "zh-Hant" },
+  "a reading aid and a head": { aid: "lens", head: [2, 11] },
+  "the attention of all layers, and no aid": { aid: "", head: [-1, 0] },
 };
 
 describe("the address", () => {
@@ -28,7 +30,7 @@ describe("the address", () => {
 
   it("says nothing of the first view", () => expect(toHash(INITIAL)).toBe(""));
 
-  it.each(["camera=1,2,3", "camera=1,2,3,-4,0,0", "cell=0,tokens,x,1,0", "step=half", "flow=up", "palette=pink", "%%%", "model=", "beside=;;"])(
+  it.each(["camera=1,2,3", "camera=1,2,3,-4,0,0", "cell=0,tokens,x,1,0", "step=half", "flow=up", "palette=pink", "range=-1", "head=1", "head=1,-1", "%%%", "model=", "beside=;;"])(
     "makes the usual of nonsense: %s",
     (nonsense) => expect(fromHash(nonsense)).toEqual(INITIAL),
   );

@@ -92,6 +92,11 @@ export class Service {
     return this.client.json(`/v1/traces/${trace}/explain?${query}`, { signal });
   }
 
+  /** What each layer would predict; as it stands after `wait` seconds, since a job computes it when it is first asked for. */
+  lens(trace: string, query: Record<string, string>, wait: number, signal?: AbortSignal): Promise<Lens> {
+    return this.client.json(`/v1/traces/${trace}/lens?${new URLSearchParams(query)}`, { wait, signal });
+  }
+
   async #buffer(path: string, ask: Ask): Promise<ArrayBuffer> {
     return this.client.bytes(await this.client.send(path, ask));
   }

@@ -44,6 +44,21 @@ export function number(value: number, digits = 0): string {
   return value.toLocaleString(language, { maximumFractionDigits: digits });
 }
 
+/** A large number in a few characters: 175B, 1746億. */
+export function compact(value: number): string {
+  return value.toLocaleString(language, { notation: "compact", maximumSignificantDigits: 3 });
+}
+
+/** A share of 1, or of a hundred where that is clearer. */
+export function percent(share: number, digits = 1): string {
+  return share.toLocaleString(language, { style: "percent", maximumFractionDigits: digits });
+}
+
+export function bytes(value: number): string {
+  const power = value < 1 ? 0 : Math.min(Math.floor(Math.log10(value) / 3), 5);
+  return `${(value / 1000 ** power).toLocaleString(language, { maximumSignificantDigits: 3 })} ${["B", "kB", "MB", "GB", "TB", "PB"][power]}`;
+}
+
 /** A value of a cell: short, with a proper minus. */
 export function cellValue(value: number | null): string {
   if (value === null) return "−∞";

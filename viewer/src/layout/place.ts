@@ -25,6 +25,16 @@ export function locate(index: Index, [i, j, k]: readonly number[]): number[] {
   return index.map(([a, b, c, d]) => a * i + b * j + c * k + d);
 }
 
+/** The cell whose value lies there: the way back of `locate`, where each axis of the tensor follows one of the block's. */
+export function cellOf(index: Index, at: readonly number[]): [number, number, number] {
+  const cell: [number, number, number] = [0, 0, 0];
+  index.forEach(([a, b, c, d], axis) => {
+    const follows = [a, b, c].findIndex((step) => step !== 0);
+    if (follows >= 0) cell[follows] = (at[axis] - d) / [a, b, c][follows];
+  });
+  return cell;
+}
+
 /** The text of the slice that reads these cells, each `step`th of them. */
 export function sliceOf(index: Index, rect: Rect, step = 1): string {
   const range = (from: number, to: number, d: number): string =>

@@ -15,6 +15,26 @@ export function el<T extends keyof HTMLElementTagNameMap>(tag: T, attributes: At
   return made;
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+
+/** A picture of lines in a square of 24, beside a text that says the same. */
+export function icon(path: string): SVGElement {
+  const made = document.createElementNS(SVG, "svg");
+  for (const [name, value] of Object.entries({ viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" })) made.setAttribute(name, value);
+  const line = document.createElementNS(SVG, "path");
+  line.setAttribute("d", path);
+  made.append(line);
+  return made;
+}
+
+/** A window over the page that Escape closes, and nothing behind it hears. */
+export function dialog(label: string, ...children: Child[]): HTMLDialogElement {
+  const made = el("dialog", { "aria-label": label, class: "dialog" }, ...children);
+  made.addEventListener("keydown", (event) => event.stopPropagation());
+  made.addEventListener("click", (event) => event.target === made && made.close());
+  return made;
+}
+
 /** A labelled control. */
 export function field(label: string, control: HTMLElement, note?: string): HTMLLabelElement {
   return el("label", { class: "field" }, el("span", {}, label), control, note ? el("small", {}, note) : null);
@@ -29,3 +49,14 @@ export function select(options: readonly (readonly [string, string])[], value: s
 export function button(text: string, click: () => void, attributes: Attributes = {}): HTMLButtonElement {
   return el("button", { type: "button", onclick: click, ...attributes }, text);
 }
+
+/** One of a few, side by side. */
+export function choice(legend: string, options: readonly (readonly [string, string])[], value: string, change: (value: string) => void): HTMLFieldSetElement {
+  const name = `choice-${++choices}`;
+  const radios = options.map(([id, text]) =>
+    el("label", {}, el("input", { type: "radio", name, value: id, checked: id === value, onchange: () => change(id) }), el("span", {}, text)),
+  );
+  return el("fieldset", { class: "choice" }, el("legend", {}, legend), el("div", {}, ...radios));
+}
+
+let choices = 0;

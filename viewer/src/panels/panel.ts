@@ -3,12 +3,12 @@
 import type { Service } from "../api/service";
 import type { Detail } from "../detail/detail";
 import type { Stage } from "../scene/stage";
-import type { Readable } from "../state/store";
+import type { Scope } from "../state/store";
 import type { Key } from "../i18n/text";
 
 /** What a panel may use. It reads `store.state`, subscribes and dispatches; the rest is for what only they know. */
 export interface App {
-  store: Readable;
+  store: Scope;
   service: Service;
   stage: Stage;
   detail: Detail;
@@ -16,9 +16,10 @@ export interface App {
 
 export interface Panel {
   id: string;
-  /** bar: the line above; side: a section that folds, in order; over: on top of the picture. */
-  place: "bar" | "side" | "over";
+  /** bar: the line above; side: a section that folds, in order; over: on top of the picture; aid: one at a time, chosen in the rail. */
+  place: "bar" | "side" | "over" | "aid";
   title: Key; // of the section, and its name for screen readers
+  icon?: string; // of an aid: what the pen draws, in a square of 24
   open?: boolean; // whether a section of the side is unfolded at first
-  mount(root: HTMLElement, app: App): void; // called again, with an empty root, when the language changes
+  mount(root: HTMLElement, app: App): void; // called again, with an empty root, when the language changes; an aid: whenever it is opened
 }

@@ -1,12 +1,19 @@
 /** Every panel, in the order in which they are on the page. A new one is a module here and a line in this list. */
 
+import { attention } from "./attention";
 import { cell } from "./cell";
-import { display } from "./display";
-import { find } from "./find";
+import { colours } from "./colours";
+import { mountAids } from "./aids";
+import { help } from "./help";
 import { input } from "./input";
 import { language } from "./language";
+import { legend } from "./legend";
+import { lens } from "./lens";
 import { models } from "./models";
 import { output } from "./output";
+import { parameters } from "./parameters";
+import { sampling } from "./sampling";
+import { search } from "./search";
 import type { App, Panel } from "./panel";
 import type { Store } from "../state/store";
 import { sizes } from "./sizes";
@@ -15,7 +22,7 @@ import { el } from "./dom";
 import { t } from "../i18n/text";
 import { traffic } from "./traffic";
 
-export const panels: Panel[] = [models, find, language, input, output, sizes, display, traffic, status, cell];
+export const panels: Panel[] = [models, search, language, help, input, output, sizes, traffic, status, cell, legend, attention, lens, sampling, parameters, colours];
 
 let mounted: { end(): void } | null = null;
 
@@ -24,9 +31,10 @@ export function mountPanels(app: Omit<App, "store"> & { store: Store }): void {
   mounted?.end();
   const store = app.store.scope();
   mounted = store;
-  const roots = { bar: byId("bar"), side: byId("side"), over: byId("over") };
+  const roots: Record<Panel["place"], HTMLElement> = { bar: byId("bar"), side: byId("side"), over: byId("over"), aid: byId("aids") };
   for (const root of Object.values(roots)) root.replaceChildren();
-  for (const panel of panels) {
+  mountAids(panels.filter(({ place }) => place === "aid"), { ...app, store });
+  for (const panel of panels.filter(({ place }) => place !== "aid")) {
     const inside = el("div", { class: `panel-body ${panel.id}` });
     if (panel.place === "side") {
       const section = el("details", { class: "panel", id: `panel-${panel.id}`, open: panel.open ?? true });

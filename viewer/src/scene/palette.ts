@@ -11,7 +11,7 @@ export interface Palette {
 
 export const PALETTES: Record<Colour["palette"], Palette> = {
   classic: { hues: ["#5aaaff", "#a06bf0", "#4fd68a", "#ff9440"], ground: ["#101b33", "#0e241d"] },
-  safe: { hues: ["#56b4e9", "#cc79a7", "#f0e442", "#d55e00"], ground: ["#12202c", "#1d1c14"] },
+  safe: { hues: ["#3d86ff", "#cf6a35", "#5cf2f2", "#ffc247"], ground: ["#0f1b33", "#0e2426"] }, // blue above 0, orange below
 };
 
 /** How bright a value is, 0…1, where 1 stands for the block's largest: the same curve as in the shader. */
@@ -23,4 +23,28 @@ export function brightness(share: number, { scale, gain }: Pick<Colour, "scale" 
 /** As numbers that go to the screen as they are. */
 export function raw(hex: string): Color {
   return new Color().setStyle(hex, LinearSRGBColorSpace);
+}
+
+/** The colour of a value as "rgb(…)", where `share` of full brightness is from −1 to 1; the same as in the shader. */
+export function colourOf(share: number, kind: "weight" | "value", colour: Colour): string {
+  return `rgb(${channelsOf(share, kind, colour).join()})`;
+}
+
+/** Red, green and blue of it, 0…255. */
+export function channelsOf(share: number, kind: "weight" | "value", colour: Colour): [number, number, number] {
+  const { hues, ground } = PALETTES[colour.palette];
+  const n = kind === "weight" ? 0 : 1;
+  const m = brightness(share, colour);
+  const [low, high] = [channels(ground[n]), channels(hues[2 * n + (share < 0 ? 1 : 0)])];
+  return [0, 1, 2].map((at) => Math.round(low[at] + m * (high[at] - low[at]))) as [number, number, number];
+}
+
+function channels(hex: string): number[] {
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+}
+
+/** Black or white, whichever stands out more from a colour (WCAG 2: at least 4.5 times the luminance). */
+export function inkOn(channels: readonly number[]): "dark" | "light" {
+  const [red, green, blue] = channels.map((c) => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "dark" : "light";
 }

@@ -94,6 +94,7 @@ uniform vec3 uLine;
 uniform bool uDim;
 uniform float uLog; // 0: linear, 1: logarithmic
 uniform float uGain;
+uniform float uRange; // what stands for full brightness everywhere; 0: each block's own
 uniform float uShown; // positions that there are at this step
 uniform float uReveal; // how much of what is emphasised is computed
 out vec4 colour;
@@ -115,7 +116,7 @@ float value(vec2 cell) {
 
 vec3 tone(float v, int kind) {
   if (isinf(v) || isnan(v)) return uGround[kind] * 0.45; // masked
-  float m = min(abs(v) * vTone.w * uGain, 1.0);
+  float m = min(abs(v) * (uRange > 0.0 ? 1.0 / uRange : vTone.w) * uGain, 1.0);
   m = mix(m, log2(1.0 + 1023.0 * m) / 10.0, uLog);
   vec3 hue = uHues[2 * kind + (v < 0.0 ? 1 : 0)];
   return mix(uGround[kind], hue, m);

@@ -55,6 +55,7 @@ export class Stage {
       uDim: { value: false },
       uLog: { value: 0 },
       uGain: { value: 1 },
+      uRange: { value: 0 },
       uShown: { value: 1e9 },
       uReveal: { value: 1 },
     };
@@ -165,11 +166,12 @@ export class Stage {
   }
 
   #recolour(): void {
-    const { palette, scale, gain } = this.store.state.view.colour;
+    const { palette, scale, gain, range } = this.store.state.view.colour;
     const { hues, ground } = PALETTES[palette];
     this.#uniforms["uHues"].value = hues.map(raw);
     this.#uniforms["uGround"].value = ground.map(raw);
     this.#uniforms["uLog"].value = scale === "log" ? 1 : 0;
+    this.#uniforms["uRange"].value = range ?? 0;
     this.#set("uGain", gain);
   }
 

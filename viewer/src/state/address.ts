@@ -28,6 +28,9 @@ export function toHash(view: View): string {
   put("scale", c.scale, INITIAL.colour.scale, c.scale);
   put("palette", c.palette, INITIAL.colour.palette, c.palette);
   put("gain", c.gain, INITIAL.colour.gain, String(c.gain));
+  put("range", c.range, null, String(c.range));
+  put("aid", view.aid, null, view.aid || "none");
+  put("head", view.head, null, String(view.head));
   put("lang", view.language, null, String(view.language));
   return told.toString();
 }
@@ -62,9 +65,21 @@ export function fromHash(hash: string): View {
       scale: oneOf("scale", ["linear", "log"], INITIAL.colour.scale),
       palette: oneOf("palette", ["classic", "safe"], INITIAL.colour.palette),
       gain: number("gain", INITIAL.colour.gain)!,
+      range: rangeOf(number("range", null)),
     },
+    aid: told.get("aid") === "none" ? "" : told.get("aid"),
+    head: headOf(told.get("head")),
     language: told.get("lang"),
   };
+}
+
+function rangeOf(range: number | null): number | null {
+  return range !== null && range > 0 ? range : null;
+}
+
+function headOf(text: string | null): View["head"] {
+  const [layer, head, ...rest] = (text ?? "").split(",").map(Number);
+  return text && !rest.length && [layer, head].every(Number.isInteger) && layer >= -1 && head >= 0 ? [layer, head] : null;
 }
 
 function promptOf(text: string | null): View["prompt"] {

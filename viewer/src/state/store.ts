@@ -6,6 +6,13 @@ import type { State } from "./state";
 /** What of it a panel gets. */
 export type Readable = Pick<Store, "state" | "dispatch" | "subscribe">;
 
+/** What of it a part of the page gets that will be taken away. */
+export interface Scope extends Readable {
+  onEnd(end: () => void): void; // what else ends with it
+  end(): void;
+  scope(): Scope;
+}
+
 export class Store {
   #listeners = new Set<() => void>();
 
@@ -37,7 +44,7 @@ export class Store {
   }
 
   /** This store, for a part of the page that will be taken away: `end` ends what was subscribed through it. */
-  scope(): Readable & { end(): void } {
+  scope(): Scope {
     const store = this;
     const ends: (() => void)[] = [];
     return {
@@ -50,7 +57,9 @@ export class Store {
         ends.push(end);
         return end;
       },
+      onEnd: (end) => void ends.push(end),
       end: () => ends.splice(0).forEach((end) => end()),
+      scope: () => store.scope(),
     };
   }
 }

@@ -32,6 +32,7 @@ export interface Colour {
   scale: "linear" | "log";
   palette: "classic" | "safe"; // safe: for every kind of colour vision
   gain: number; // above 1, smaller values become bright
+  range: number | null; // what stands for full brightness; null: in each block its own largest value
 }
 
 export interface View {
@@ -46,6 +47,8 @@ export interface View {
   pinned: CellAt[]; // the cell in question is the last; those before it were followed
   step: number | null; // tokens that were generated so far; null: all
   colour: Colour;
+  aid: string | null; // the reading aid that is open, "": none; null: one where there is room
+  head: [number, number] | null; // the layer (-1: all of them together) and the head whose attention is read
   language: string | null; // null: the browser's
 }
 
@@ -64,6 +67,8 @@ export const INITIAL: View = {
   camera: null,
   pinned: [],
   step: null,
-  colour: { scale: "linear", palette: "classic", gain: 1 },
+  colour: { scale: "linear", palette: "classic", gain: 1, range: null },
+  aid: null,
+  head: null,
   language: null,
 };

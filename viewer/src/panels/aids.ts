@@ -1,0 +1,76 @@
+/** The reading aids: beside the picture, or below it on a phone; one at a time, chosen in the rail. */
+
+import { t } from "../i18n/text";
+import type { State } from "../state/state";
+import { button, el, icon } from "./dom";
+import type { App, Panel } from "./panel";
+
+const NARROW = matchMedia("(max-width: 720px)"); // as in styles/frame.css
+const FIRST = "attention";
+export const INPUT = "input"; // not an aid: on a phone, the side has its place among them
+const ICONS = { input: "M4 6h16M4 12h10M4 18h7M17 15l3 3-3 3", close: "M6 6l12 12M18 6L6 18", fold: "M4 5h16v14H4zM9 5v14" };
+
+/** Which aid is open; "" where none is. */
+export function openAid({ view }: State, narrow: boolean): string {
+  const chosen = view.aid ?? (narrow ? "" : FIRST);
+  return chosen === INPUT && !narrow ? FIRST : chosen;
+}
+
+/** Fills the rail, and the place of the aids whenever another one is chosen. */
+export function mountAids(aids: Panel[], app: App): void {
+  const { store } = app;
+  const [rail, place, main] = [document.getElementById("rail")!, document.getElementById("aids")!, document.querySelector("main")!];
+  const choose = (id: string): void => store.dispatch({ type: "view", change: { aid: openAid(store.state, NARROW.matches) === id ? "" : id } });
+  const buttons = new Map<string, HTMLButtonElement>();
+  const entry = (id: string, title: string, path: string, controls: string): HTMLButtonElement => {
+    const made = button("", () => choose(id), { "aria-controls": controls, class: `rail-${id}` });
+    made.append(icon(path), el("span", {}, title));
+    buttons.set(id, made);
+    return made;
+  };
+  rail.setAttribute("aria-label", t("aids"));
+  rail.replaceChildren(
+    entry(INPUT, t("input"), ICONS.input, "side"),
+    ...aids.map(({ id, title, icon: path }) => entry(id, t(title), path ?? "", "aids")),
+  );
+  document.getElementById("bar")!.prepend(foldSide(main));
+
+  let mounted: { end(): void } | null = null;
+  const show = (open: string): void => {
+    mounted?.end();
+    mounted = null;
+    main.dataset["aid"] = open;
+    for (const [id, made] of buttons) made.setAttribute("aria-expanded", String(id === open));
+    const panel = aids.find(({ id }) => id === open);
+    place.hidden = !panel;
+    if (!panel) return place.replaceChildren();
+    const body = el("div", { class: `panel-body ${panel.id}` });
+    const close = button("", () => leave(panel.id), { class: "quiet", "aria-label": t("close") });
+    close.append(icon(ICONS.close));
+    place.setAttribute("aria-label", t(panel.title));
+    place.replaceChildren(el("header", { class: "aid-head" }, el("h2", {}, t(panel.title)), close), body);
+    const scope = store.scope();
+    mounted = scope;
+    panel.mount(body, { ...app, store: scope });
+  };
+  const leave = (id: string): void => {
+    choose(id);
+    buttons.get(id)?.focus();
+  };
+  store.subscribe((state) => openAid(state, NARROW.matches), show);
+  const narrowed = (): void => show(openAid(store.state, NARROW.matches));
+  NARROW.addEventListener("change", narrowed);
+  store.onEnd(() => {
+    NARROW.removeEventListener("change", narrowed);
+    mounted?.end();
+  });
+}
+
+/** Folds the side away and back, where there is one beside the picture. */
+function foldSide(main: HTMLElement): HTMLButtonElement {
+  const made = button("", () => told(!main.classList.toggle("folded")), { class: "quiet fold", "aria-label": t("fold"), "aria-controls": "side" });
+  const told = (open: boolean): void => made.setAttribute("aria-expanded", String(open));
+  made.append(icon(ICONS.fold));
+  told(!main.classList.contains("folded"));
+  return made;
+}

@@ -1,0 +1,162 @@
+/** The attention of each head: all heads of a layer small, one of them large with its tokens. */
+
+import { isAbort } from "../api/client";
+import { number, percent, t } from "../i18n/text";
+import { cellOfPattern, readHead, readHeads, type Map2D } from "../reading/attention";
+import { askLens, rolloutOf, rolloutQuery } from "../reading/lens";
+import { fedOf, visible } from "../reading/tokens";
+import { flyTo } from "../scene/fly";
+import type { Figure } from "../state/state";
+import { button, el, field, select } from "./dom";
+import { Heatmap, painted, type At } from "./heatmap";
+import type { App, Panel } from "./panel";
+
+const ROLLOUT = -1; // in the place of a layer
+const READ_ALOUD = 24; // positions up to which the map is a table for screen readers, too
+
+export const attention: Panel = {
+  id: "attention",
+  place: "aid",
+  title: "attention",
+  icon: "M4 4h16v16H4zM4 12h16M12 4v16M4 8h8M8 4v8",
+  mount(root, app) {
+    const { store, service } = app;
+    let running = new AbortController();
+    let maps: Map2D[] = [];
+    let headsOf = ""; // which layer of which trace the small maps are of
+    let shown: Map2D | null = null;
+    const head = el("div", { class: "row" });
+    const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
+    const map = new Heatmap({ over: (at) => tell(at), pick: (at) => pick(at) });
+    const value = el("output", { class: "reading", "aria-live": "polite" });
+    const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)]));
+    const table = el("div", { class: "aloud" });
+    const note = el("p", { class: "said", role: "status" });
+    const content = el("div", { class: "stack" }, head, heads, map.canvas, el("div", { class: "row reading-row" }, value, show3d), table);
+    root.append(content, note);
+
+    const load = async (): Promise<void> => {
+      running.abort();
+      running = new AbortController();
+      const { signal } = running;
+      const figure = store.state.figures[0];
+      content.hidden = !figure?.trace;
+      note.textContent = figure && !figure.trace ? t("needs.trace") : "";
+      if (!figure?.trace) return;
+      const [layer] = chosen(app);
+      head.replaceChildren(layerPicker(app, figure, layer));
+      heads.hidden = show3d.hidden = layer === ROLLOUT;
+      try {
+        const key = `${figure.trace.id} ${layer}`;
+        if (layer !== ROLLOUT && key !== headsOf) {
+          maps = await readHeads(service, figure, layer, signal);
+          heads.replaceChildren(...maps.map((one, n) => thumbnail(app, one, n)));
+          headsOf = key;
+        }
+        mark(heads, chosen(app)[1]);
+        shown = await (layer === ROLLOUT ? rollout(app, figure, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
+        draw(figure);
+      } catch (error) {
+        if (!isAbort(error)) note.textContent = String((error as Error).message);
+      }
+    };
+    const draw = (figure: Figure): void => {
+      const texts = fedOf(figure.trace!).map(({ text }) => visible(text));
+      map.show(shown!, texts, store.state.view.colour);
+      table.replaceChildren(texts.length <= READ_ALOUD ? aloud(shown!, texts) : el("p", {}, t("attention.keys")));
+      tell(null);
+    };
+    const tell = (at: At | null): void => {
+      const texts = fedOf(store.state.figures[0].trace!).map(({ text }) => visible(text));
+      value.textContent = at && shown ? sentence(shown, at, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
+    };
+    const pick = ({ query, key }: At): void => {
+      const [layer, n] = chosen(app);
+      if (layer === ROLLOUT || !shown) return;
+      const at = cellOfPattern(store.state.figures[0], layer, n, query * shown.factors[1], key * shown.factors[0]);
+      if (!at) return;
+      store.dispatch({ type: "pin", at });
+      flyTo(app, [at.block]);
+    };
+    store.subscribe(({ figures }) => figures[0]?.trace ?? figures[0]?.layout, () => void load());
+    store.subscribe(() => chosen(app).join(), () => void load());
+    store.subscribe(({ view }) => view.colour, () => {
+      [...heads.querySelectorAll("canvas")].forEach((old, n) => old.replaceWith(painted(maps[n], store.state.view.colour)));
+      if (shown && store.state.figures[0]?.trace) draw(store.state.figures[0]);
+    });
+    store.onEnd(() => running.abort());
+  },
+};
+
+/** The layer and the head that are read, as far as there are such. */
+function chosen({ store }: App): [number, number] {
+  const { view, figures } = store.state;
+  const config = figures[0]?.layout.config;
+  const [layer, head] = view.head ?? [0, 0];
+  return config ? [Math.min(layer, config.n_layer - 1), Math.min(head, config.n_head - 1)] : [0, 0];
+}
+
+function blockOf(app: App): string {
+  const [layer, head] = chosen(app);
+  return `blocks.${layer}.attn.heads.${head}.pattern`;
+}
+
+function layerPicker(app: App, { layout }: Figure, layer: number): HTMLElement {
+  const choose = (text: string): void => app.store.dispatch({ type: "view", change: { head: [Number(text), chosen(app)[1]] } });
+  const layers = Array.from({ length: layout.config.n_layer }, (_, n): [string, string] => [String(n), t("layer", { n })]);
+  return field(t("attention.of"), select([...layers, [String(ROLLOUT), t("rollout")]], String(layer), choose));
+}
+
+function thumbnail(app: App, map: Map2D, n: number): HTMLElement {
+  const made = button("", () => choose(app, n), { role: "radio", class: "head", "aria-label": t("head.n", { n }) });
+  made.append(painted(map, app.store.state.view.colour), el("small", {}, String(n)));
+  return made;
+}
+
+function choose(app: App, head: number): void {
+  app.store.dispatch({ type: "view", change: { head: [chosen(app)[0], head] } });
+}
+
+/** Only the chosen head is in the order of the focus; the arrow keys go to the others. */
+function mark(heads: HTMLElement, chosen: number): void {
+  [...heads.children].forEach((head, n) => {
+    head.setAttribute("aria-checked", String(n === chosen));
+    head.setAttribute("tabindex", n === chosen ? "0" : "-1");
+  });
+}
+
+function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
+  const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+  if (!by) return;
+  event.preventDefault();
+  const count = heads.children.length;
+  const to = (chosen(app)[1] + by + count) % count;
+  choose(app, to);
+  (heads.children[to] as HTMLElement).focus();
+}
+
+async function rollout({ service }: App, { trace }: Figure, tell: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
+  const count = fedOf(trace!).length;
+  tell(t("computing"));
+  const lens = await askLens(service, trace!, rolloutQuery(count), (progress) => tell(progress ? t("done.of", { done: progress.done, total: progress.total, unit: progress.unit }) : t("computing")), signal);
+  tell("");
+  return { values: rolloutOf(lens, count), width: count, height: count, factors: [1, 1] };
+}
+
+/** "B (2) attends to C (0): 16.7 %". Where a cell stands for several positions, the largest of them is told. */
+function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: string[]): string {
+  const share = values[query * width + key];
+  const name = (n: number, factor: number): string => {
+    const [from, to] = [n * factor, Math.min((n + 1) * factor, texts.length) - 1];
+    return from === to ? `“${texts[from]}” (${number(from)})` : `${number(from)}–${number(to)}`;
+  };
+  const names = { query: name(query, factors[1]), key: name(key, factors[0]) };
+  return key * factors[0] > (query + 1) * factors[1] - 1 ? t("attention.future", names) : t("attention.reads", { ...names, share: percent(share, 2) });
+}
+
+function aloud({ values, width, height }: Map2D, texts: string[]): HTMLTableElement {
+  const rows = Array.from({ length: height }, (_, query) =>
+    el("tr", {}, el("th", { scope: "row" }, texts[query]), ...Array.from({ length: width }, (_, key) => el("td", {}, percent(values[query * width + key])))),
+  );
+  return el("table", {}, el("caption", {}, t("attention.map")), el("tr", {}, el("td"), ...texts.map((text) => el("th", { scope: "col" }, text))), ...rows);
+}

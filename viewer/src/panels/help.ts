@@ -1,0 +1,50 @@
+/** The keys: what each does, in a window that `?` opens; and those that go from layer to layer. */
+
+import { t } from "../i18n/text";
+import type { Key } from "../i18n/text";
+import { blocksOf, nearestSpan } from "../reading/layers";
+import { flyTo } from "../scene/fly";
+import { button, dialog, el } from "./dom";
+import { onKey } from "./keys";
+import type { App, Panel } from "./panel";
+
+const KEYS: [Key, string[]][] = [
+  ["keys.pan", ["←", "→", "↑", "↓"]],
+  ["keys.orbit", ["Shift", "←", "→", "↑", "↓"]],
+  ["keys.zoom", ["+", "−"]],
+  ["keys.home", ["Home"]],
+  ["keys.layer", ["PageUp", "PageDown"]],
+  ["keys.search", ["/"]],
+  ["keys.clear", ["Esc"]],
+  ["keys.help", ["?"]],
+];
+const MOUSE: Key[] = ["mouse.pan", "mouse.orbit", "mouse.zoom", "mouse.cell", "mouse.pin"];
+
+export const help: Panel = {
+  id: "help",
+  place: "bar",
+  title: "help",
+  mount(root, app) {
+    const close = button(t("close"), () => pane.close(), { class: "primary" });
+    const keys = KEYS.flatMap(([key, strokes]) => [el("dt", {}, ...strokes.map((stroke) => el("kbd", {}, stroke))), el("dd", {}, t(key))]);
+    const mouse = el("ul", {}, ...MOUSE.map((key) => el("li", {}, t(key))));
+    const pane = dialog(t("help"), el("h2", {}, t("help")), el("dl", { class: "keys" }, ...keys), mouse, close);
+    const show = (): void => void (pane.open || pane.showModal());
+    root.append(button("?", show, { class: "quiet", "aria-label": t("help"), "aria-keyshortcuts": "?" }), pane);
+    onKey(app.store, "?", show);
+    onKey(app.store, "PageDown", () => step(app, 1));
+    onKey(app.store, "PageUp", () => step(app, -1));
+  },
+};
+
+/** Flies to the layer after or before the one that the camera is at. */
+function step(app: App, by: number): void {
+  const [main] = app.stage.models.shown;
+  if (!main) return;
+  const { layout } = main.figure;
+  const goal = app.store.state.view.camera; // also while it flies there
+  const all = !goal;
+  const at = all ? (by > 0 ? -1 : layout.spans.length) : nearestSpan(layout, main.pose, goal.target);
+  const to = layout.spans[Math.max(0, Math.min(at + by, layout.spans.length - 1))];
+  flyTo(app, blocksOf(layout, to));
+}

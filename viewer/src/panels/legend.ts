@@ -1,0 +1,64 @@
+/** What the colours mean: a scale of the weights and one of the values, with the range of the block in question. */
+
+import { cellValue, t } from "../i18n/text";
+import { colourOf } from "../scene/palette";
+import type { State } from "../state/state";
+import type { Colour } from "../state/view";
+import { el } from "./dom";
+import type { App, Panel } from "./panel";
+
+const STEPS = 96; // colours of a scale
+
+export const legend: Panel = {
+  id: "legend",
+  place: "over",
+  title: "legend",
+  mount(root, app) {
+    const { store } = app;
+    const show = (): void => {
+      const { state } = store;
+      root.hidden = !state.figures.length;
+      root.replaceChildren(...(["weight", "value"] as const).map((kind) => scale(kind, state, app)));
+    };
+    for (const select of [({ view }: State) => view.colour, (state: State) => state.told, (state: State) => state.figures]) store.subscribe<unknown>(select, show);
+  },
+};
+
+function scale(kind: "weight" | "value", state: State, { detail }: App): HTMLElement {
+  const { colour } = state.view;
+  const told = isOf(kind, state) ? state.told : null;
+  const most = colour.range ?? (told ? detail.scale(told.at.block) : null);
+  const [low, high] = most === null ? [t("legend.low"), t("legend.high")] : [cellValue(-most), cellValue(most)].map(short);
+  const line = el("div", { class: "ramp-line" }, ramp(kind, colour));
+  if (told && most && typeof told.value === "number") line.append(marker(told.value / most));
+  return el("div", { class: "ramp" }, el("span", {}, t(`legend.${kind}`)), line, el("small", {}, el("span", {}, low), el("span", {}, "0"), el("span", {}, high)));
+}
+
+/** Whether the cell in question is of this kind. */
+function isOf(kind: "weight" | "value", { told, figures }: State): boolean {
+  if (!told) return false;
+  const layout = figures[told.at.figure]?.layout;
+  const row = layout?.row(told.at.block) ?? null;
+  return row !== null && (layout!.kindAt(row).role === "weight") === (kind === "weight");
+}
+
+/** From −1 to 1 of full brightness. */
+export function ramp(kind: "weight" | "value", colour: Colour): HTMLCanvasElement {
+  const canvas = el("canvas", { width: STEPS, height: 1, class: "ramp-colours", "aria-hidden": "true" });
+  const pen = canvas.getContext("2d")!;
+  for (let n = 0; n < STEPS; n++) {
+    pen.fillStyle = colourOf((2 * n) / (STEPS - 1) - 1, kind, colour);
+    pen.fillRect(n, 0, 1, 1);
+  }
+  return canvas;
+}
+
+function marker(share: number): HTMLElement {
+  const made = el("i", { class: "ramp-marker" });
+  made.style.left = `${50 + 50 * Math.max(-1, Math.min(1, share))}%`;
+  return made;
+}
+
+function short(text: string): string {
+  return text.replace(/(\.\d\d)\d+/, "$1");
+}

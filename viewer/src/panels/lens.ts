@@ -1,0 +1,106 @@
+/** The logit lens as a table: layers down, positions across; in each cell what that layer would predict. */
+
+import { isAbort } from "../api/client";
+import type { Lens } from "../api/service";
+import { percent, t } from "../i18n/text";
+import { askLens, blockOf, windowOf } from "../reading/lens";
+import { fedOf, lastPosition, visible } from "../reading/tokens";
+import { flyTo } from "../scene/fly";
+import { channelsOf, inkOn } from "../scene/palette";
+import type { Colour } from "../state/view";
+import { button, el } from "./dom";
+import type { App, Panel } from "./panel";
+
+const WIDE = 16; // positions at once
+const TOP = 3;
+
+export const lens: Panel = {
+  id: "lens",
+  place: "aid",
+  title: "lens",
+  icon: "M12 5C6 5 2.5 12 2.5 12S6 19 12 19s9.5-7 9.5-7S18 5 12 5M12 9a3 3 0 1 0 0 6a3 3 0 0 0 0-6",
+  mount(root, app) {
+    const { store, service } = app;
+    let running = new AbortController();
+    let start = 0;
+    const bar = el("progress", { max: 1, hidden: true, "aria-label": t("progress") });
+    const note = el("p", { class: "said", role: "status" });
+    const pager = el("div", { class: "row pager" });
+    const table = el("table", { class: "lens-table" });
+    const frame = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("lens") }, table);
+    const reading = el("output", { class: "reading", "aria-live": "polite" });
+    root.append(el("p", { class: "about" }, t("lens.what")), bar, note, pager, frame, reading);
+
+    const load = async (at: number): Promise<void> => {
+      running.abort();
+      running = new AbortController();
+      const { signal } = running;
+      const figure = store.state.figures[0];
+      const trace = figure?.trace;
+      pager.hidden = reading.hidden = !trace;
+      frame.hidden = !trace || !table.rows.length;
+      note.textContent = figure && !trace ? t("needs.trace") : "";
+      if (!trace) return;
+      const tokens = fedOf(trace);
+      const part = windowOf(at, tokens.length, WIDE);
+      start = part.start;
+      const tell = (progress: { done: number; total: number } | null): void => {
+        bar.hidden = false;
+        note.textContent = t("computing");
+        if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
+        else bar.removeAttribute("value");
+      };
+      const soon = setTimeout(() => tell(null), 400);
+      try {
+        const done = await askLens(service, trace, { top: String(TOP), positions: `${part.start}:${part.stop}` }, tell, signal);
+        note.textContent = "";
+        frame.hidden = false;
+        fill(table, done, tokens.map(({ text }) => visible(text)), app, (text) => (reading.textContent = text));
+        pager.replaceChildren(...pages(part, tokens.length, (to) => void load(to)));
+        pager.hidden = tokens.length <= WIDE;
+        reading.textContent = t("lens.click");
+      } catch (error) {
+        if (isAbort(error) || signal.aborted) return;
+        note.textContent = String((error as Error).message);
+      } finally {
+        clearTimeout(soon);
+        if (!signal.aborted) bar.hidden = true;
+      }
+    };
+    store.subscribe(({ figures }) => figures[0]?.trace ?? figures[0]?.layout, () => {
+      const trace = store.state.figures[0]?.trace;
+      void load(trace ? lastPosition(trace, store.state.view.step) : 0);
+    });
+    store.subscribe(({ view }) => view.colour, () => frame.hidden || void load(start));
+    store.onEnd(() => running.abort());
+  },
+};
+
+function pages({ start, stop }: { start: number; stop: number }, count: number, go: (to: number) => void): HTMLElement[] {
+  const back = button("‹", () => go(Math.max(0, start - WIDE)), { "aria-label": t("lens.back"), disabled: start === 0 });
+  const on = button("›", () => go(stop), { "aria-label": t("lens.on"), disabled: stop === count });
+  return [back, el("span", {}, t("lens.part", { from: start, to: stop - 1, last: count - 1 })), on];
+}
+
+/** The first layer on top, as the computation goes; the heads of the columns are the tokens. */
+function fill(table: HTMLTableElement, { layers = [] }: Lens, tokens: string[], app: App, tell: (text: string) => void): void {
+  const [first] = layers;
+  const head = el("tr", {}, el("td"), ...(first?.predictions ?? []).map(({ position }) => el("th", { scope: "col", title: String(position) }, tokens[position])));
+  const rows = layers.map(({ layer, tensor, predictions }) => {
+    const name = layer === 0 ? t("lens.start") : t("lens.after", { n: layer - 1 });
+    const cells = predictions.map(({ position, top }) => {
+      const told = `${name} · ${position} “${tokens[position]}”: ${top.map(({ text, probability }) => `“${visible(text)}” ${percent(probability)}`).join(", ")}`;
+      return el("td", {}, prediction(visible(top[0].text), top[0].probability, told, app, tensor, tell));
+    });
+    return el("tr", {}, el("th", { scope: "row" }, name), ...cells);
+  });
+  table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
+}
+
+function prediction(text: string, probability: number, told: string, app: App, tensor: string, tell: (text: string) => void): HTMLElement {
+  const colour: Colour = { ...app.store.state.view.colour, scale: "linear", gain: 1 };
+  const channels = channelsOf(probability, "value", colour);
+  const made = button(text, () => flyTo(app, [blockOf(tensor)]), { class: `predicted on-${inkOn(channels)}`, "aria-label": told, onpointerenter: () => tell(told), onfocus: () => tell(told) });
+  made.style.backgroundColor = `rgb(${channels.join()})`;
+  return made;
+}

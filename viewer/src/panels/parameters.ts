@@ -1,0 +1,61 @@
+/** What the model consists of: its parameters part by part, its sizes, and the memory that they take. */
+
+import { bytes, compact, maybe, number, percent, t } from "../i18n/text";
+import { cachePerToken, partsOf, totalOf, type Part } from "../reading/parameters";
+import type { Figure, State } from "../state/state";
+import { el } from "./dom";
+import type { Panel } from "./panel";
+
+export const parameters: Panel = {
+  id: "parameters",
+  place: "aid",
+  title: "parameters.title",
+  icon: "M4 6h10M4 12h16M4 18h6",
+  mount(root, { store }) {
+    const show = (): void => {
+      const [figure] = store.state.figures;
+      root.replaceChildren(...(figure ? told(figure) : []));
+    };
+    store.subscribe(({ figures }: State) => figures[0], show);
+  },
+};
+
+function told(figure: Figure): HTMLElement[] {
+  const parts = partsOf(figure.layout, figure.model);
+  const total = totalOf(parts);
+  const weights = figure.model?.weights;
+  return [
+    el("p", { class: "total" }, el("b", {}, compact(total)), el("span", {}, t("parameters", { n: number(total) }))),
+    el("table", { class: "parts" }, el("tbody", {}, ...parts.map((part) => row(part, parts[0].share)))),
+    facts(figure, total),
+    el("p", { class: "about" }, weights ? `${maybe(`weights.${weights.source}`, weights.source)} ${figure.model?.note ?? ""}` : ""),
+  ];
+}
+
+function row({ name, count, share, tied }: Part, largest: number): HTMLElement {
+  const fill = el("i", { class: "fill", "aria-hidden": "true" });
+  fill.style.width = `${(100 * share) / largest}%`;
+  const label = maybe(`part.${name}`, name);
+  return el("tr", { class: tied ? "tied" : null },
+    el("th", { scope: "row" }, label, el("span", { class: "track" }, fill)),
+    el("td", { title: number(count) }, compact(count)),
+    el("td", {}, tied ? t("part.tied") : percent(share)));
+}
+
+function facts({ layout, trace }: Figure, total: number): HTMLElement {
+  const { config, facts: { tokens } } = layout;
+  const held = Object.values(trace?.tensors ?? {}).reduce((sum, one) => sum + one.bytes, 0);
+  const rows: [string, string][] = [
+    [t("size.layers"), number(config.n_layer)],
+    [t("size.heads"), `${number(config.n_head)} × ${number(config.d_head)}`],
+    [t("size.width"), number(config.n_embd)],
+    [t("size.inner"), number(config.n_inner)],
+    [t("size.vocabulary"), number(config.vocab_size)],
+    [t("size.context"), t("size.tokens", { n: number(config.n_positions) })],
+    [t("size.float32"), bytes(4 * total)],
+    [t("size.float16"), bytes(2 * total)],
+    [t("size.cache"), bytes(cachePerToken(config))],
+    ...(trace ? [[t("size.trace", { n: number(tokens ?? 0) }), bytes(held)] as [string, string]] : []),
+  ];
+  return el("dl", { class: "sizes" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}

@@ -1,0 +1,55 @@
+/** What each position of a head attends to: reads of the pattern, as finely as it can be seen. */
+
+import type { Service } from "../api/service";
+import type { Figure } from "../state/state";
+import type { CellAt } from "../state/view";
+import { cellOf } from "../layout/place";
+
+const THUMBNAIL = 40; // cells of a head's small map, across
+const MAP = 1 << 16; // cells of the large one
+
+/** Shares from 0 to 1, row by row: rows are positions that attend, columns those attended to. */
+export interface Map2D {
+  values: Float32Array;
+  width: number;
+  height: number;
+  factors: [number, number]; // positions that a cell stands for, across and down; it is the largest of them
+}
+
+function patternName(layer: number): string {
+  return `blocks.${layer}.attn.pattern`;
+}
+
+/** All heads of a layer, small. */
+export async function readHeads(service: Service, { trace, layout }: Figure, layer: number, signal: AbortSignal): Promise<Map2D[]> {
+  const { n_head } = layout.config;
+  const query = { slice: "0", dtype: "float16", max_cells: String(n_head * THUMBNAIL ** 2), reduce: "max" };
+  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layer), query, signal);
+  const [, height, width] = shape;
+  const of = (head: number): Float32Array => values.subarray(head * width * height, (head + 1) * width * height);
+  return Array.from({ length: n_head }, (_, head) => ({ values: of(head), width, height, factors: factorsOf(factors) }));
+}
+
+/** One head, position by position where there are few enough. */
+export async function readHead(service: Service, { trace }: Figure, layer: number, head: number, signal: AbortSignal): Promise<Map2D> {
+  const query = { slice: `0,${head}`, max_cells: String(MAP), reduce: "max" };
+  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layer), query, signal);
+  return { values, height: shape[0], width: shape[1], factors: factorsOf(factors) };
+}
+
+function factorsOf(factors: number[]): [number, number] {
+  return [factors.at(-1) ?? 1, factors.at(-2) ?? 1];
+}
+
+/** The cell of the picture in which it is, how much position `query` attends to position `key`. */
+export function cellOfPattern({ layout }: Figure, layer: number, head: number, query: number, key: number): CellAt | null {
+  const block = `blocks.${layer}.attn.heads.${head}.pattern`;
+  const row = layout.row(block);
+  const place = row === null ? null : layout.place(row);
+  return place && { figure: 0, block, cell: cellOf(place.index, [0, head, query, key]) };
+}
+
+/** Where labels go beside cells of this size, so that each has `room` pixels: every so many. */
+export function labelStep(pixelsPerCell: number, room: number): number {
+  return Math.max(1, Math.ceil(room / pixelsPerCell));
+}

@@ -1,0 +1,31 @@
+/** Between which numbers values lie: of a tensor, or of all that are in view. */
+
+import type { Trace } from "../api/service";
+
+type Facts = NonNullable<Trace["tensors"]>[string];
+
+/** The smallest and the largest value; `absmax` is the larger of their sizes. */
+export interface Extent {
+  min: number;
+  max: number;
+  absmax: number;
+}
+
+/** Over the tensors of these layers, and those of none where -1 is among them; null where nothing is known. */
+export function extentOf(tensors: Record<string, Facts>, layers: ReadonlySet<number>): Extent | null {
+  let [least, most] = [Infinity, -Infinity];
+  for (const [name, { min, max }] of Object.entries(tensors)) {
+    const layer = Number(/^blocks\.(\d+)\./.exec(name)?.[1] ?? -1);
+    if (!layers.has(layer) || !Number.isFinite(min ?? NaN) || !Number.isFinite(max ?? NaN)) continue;
+    least = Math.min(least, min!);
+    most = Math.max(most, max!);
+  }
+  return least <= most ? { min: least, max: most, absmax: Math.max(-least, most) } : null;
+}
+
+/** Rounded up to two digits, as a range that people would type. */
+export function rounded(value: number): number {
+  if (!(value > 0)) return 1;
+  const unit = 10 ** (Math.floor(Math.log10(value)) - 1);
+  return Number((Math.ceil(value / unit - 1e-9) * unit).toPrecision(2));
+}

@@ -1,0 +1,33 @@
+import { expect, test } from "vitest";
+
+import { blockOf, rolloutOf, rolloutQuery, windowOf } from "../../src/reading/lens";
+
+test.each([
+  ["blocks.0.resid_pre", "embedding"],
+  ["blocks.1.resid_pre", "blocks.0.resid_post"],
+  ["blocks.95.resid_pre", "blocks.94.resid_post"],
+  ["blocks.95.resid_post", "blocks.95.resid_post"],
+])("%s stands in the block %s", (tensor, block) => expect(blockOf(tensor)).toBe(block));
+
+test.each([1, 11, 361, 362, 1024, 2048])("the rollout of %i positions is never more than the service tells, and ends with the last", (positions) => {
+  const [start, stop] = rolloutQuery(positions)["positions"].split(":").map(Number);
+  expect(stop).toBe(positions);
+  expect(start).toBeLessThan(stop);
+  expect((stop - start) * (positions + 1)).toBeLessThanOrEqual(131_072);
+  if (positions <= 361) expect(start).toBe(0);
+});
+
+test("shares of a rollout become rows of a square; what nobody told is 0", () => {
+  const told = { rollout: [{ position: 1, shares: [0.25, 0.75] }, { position: 2, shares: [0.5, 0.25, 0.25] }] };
+  expect([...rolloutOf(told as never, 3)]).toEqual([0, 0, 0, 0.25, 0.75, 0, 0.5, 0.25, 0.25]);
+});
+
+test("windows hold the position that was asked for and as many as there is room for", () => {
+  for (const positions of [1, 5, 16, 17, 40])
+    for (let at = 0; at < positions; at++) {
+      const { start, stop } = windowOf(at, positions, 16);
+      expect(at).toBeGreaterThanOrEqual(start);
+      expect(at).toBeLessThan(stop);
+      expect(stop - start).toBe(Math.min(16, positions));
+    }
+});

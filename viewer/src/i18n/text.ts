@@ -49,9 +49,11 @@ export function compact(value: number): string {
   return value.toLocaleString(language, { notation: "compact", maximumSignificantDigits: 3 });
 }
 
-/** A share of 1, or of a hundred where that is clearer. */
+/** A share of 1 in percent; what is less than can be told is less than that, not nothing. */
 export function percent(share: number, digits = 1): string {
-  return share.toLocaleString(language, { style: "percent", maximumFractionDigits: digits });
+  const least = 10 ** -(digits + 2);
+  const text = (of: number): string => of.toLocaleString(language, { style: "percent", maximumFractionDigits: digits });
+  return share > 0 && share < least ? `< ${text(least)}` : text(share);
 }
 
 export function bytes(value: number): string {

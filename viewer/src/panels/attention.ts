@@ -28,10 +28,10 @@ export const attention: Panel = {
     const head = el("div", { class: "row" });
     const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
     const map = new Heatmap({ over: (at) => tell(at), pick: (at) => pick(at) });
-    const value = el("output", { class: "reading", "aria-live": "polite" });
+    const value = el("p", { class: "reading", "aria-live": "polite" });
     const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)]));
     const table = el("div", { class: "aloud" });
-    const note = el("p", { class: "said", role: "status" });
+    const note = el("p", { class: "said", "aria-live": "polite" });
     const content = el("div", { class: "stack" }, head, heads, map.canvas, el("div", { class: "row reading-row" }, value, show3d), table);
     root.append(content, note);
 

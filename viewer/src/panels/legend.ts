@@ -20,7 +20,7 @@ export const legend: Panel = {
       root.hidden = !state.figures.length;
       root.replaceChildren(...(["weight", "value"] as const).map((kind) => scale(kind, state, app)));
     };
-    for (const select of [({ view }: State) => view.colour, (state: State) => state.told, (state: State) => state.figures]) store.subscribe<unknown>(select, show);
+    for (const select of [({ view }: State) => view.colour, (state: State) => state.told, ({ traffic }: State) => traffic.bytes, (state: State) => state.figures]) store.subscribe<unknown>(select, show);
   },
 };
 

@@ -24,11 +24,11 @@ export const lens: Panel = {
     let running = new AbortController();
     let start = 0;
     const bar = el("progress", { max: 1, hidden: true, "aria-label": t("progress") });
-    const note = el("p", { class: "said", role: "status" });
+    const note = el("p", { class: "said", "aria-live": "polite" });
     const pager = el("div", { class: "row pager" });
     const table = el("table", { class: "lens-table" });
     const frame = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("lens") }, table);
-    const reading = el("output", { class: "reading", "aria-live": "polite" });
+    const reading = el("p", { class: "reading", "aria-live": "polite" });
     root.append(el("p", { class: "about" }, t("lens.what")), bar, note, pager, frame, reading);
 
     const load = async (at: number): Promise<void> => {

@@ -25,14 +25,14 @@ export const sampling: Panel = {
     let texts = new Map<number, string>();
     const { generate } = store.state.view;
     const temperature = el("input", { type: "range", min: 0, max: 5, step: 0.05, value: generate.temperature || 1, id: "temperature", oninput: () => draw() });
-    const told = el("output", { class: "big", for: "temperature" });
+    const told = el("span", { class: "big" });
     const where = el("input", { type: "range", min: 0, value: 0, oninput: () => void load(Number(where.value)) });
     const at = el("p", { class: "context" });
     const bars = el("ul", { class: "bars" });
-    const facts = el("p", { class: "said", role: "status" });
+    const facts = el("p", { class: "said", "aria-live": "polite" });
     const go = button(t("sampling.run"), () => sample(app, Number(temperature.value)), { class: "primary" });
     const content = el("div", { class: "stack" }, field(t("sampling.position"), where), at, field(t("temperature"), el("div", { class: "row slider" }, temperature, told)), bars, facts, go);
-    const note = el("p", { class: "said", role: "status" });
+    const note = el("p", { class: "said", "aria-live": "polite" });
     root.append(content, note);
 
     const draw = (): void => {
@@ -111,17 +111,13 @@ function bar({ store }: App, { probability }: Likely, unit: number, text: string
   const fill = el("i", { class: "fill", "aria-hidden": "true" });
   fill.style.width = `${Math.min(100 * probability * unit, 100)}%`;
   fill.style.backgroundColor = `rgb(${channelsOf(0.35 + 0.65 * probability, "value", colour).join()})`;
-  return el("li", {}, el("code", {}, text), el("span", { class: "track" }, fill), el("b", {}, chance(probability)));
+  return el("li", {}, el("code", {}, text), el("span", { class: "track" }, fill), el("b", {}, percent(Math.max(probability, 0), 2)));
 }
 
 function others(probability: number, unit: number, count: number): HTMLElement {
   const fill = el("i", { class: "fill rest", "aria-hidden": "true" });
   fill.style.width = `${Math.min(100 * probability * unit, 100)}%`;
-  return el("li", { class: "rest" }, el("code", {}, t("sampling.others", { n: number(count) })), el("span", { class: "track" }, fill), el("b", {}, chance(probability)));
-}
-
-function chance(probability: number): string {
-  return probability > 0 && probability < 0.0001 ? `< ${percent(0.0001, 2)}` : percent(Math.max(probability, 0), 2);
+  return el("li", { class: "rest" }, el("code", {}, t("sampling.others", { n: number(count) })), el("span", { class: "track" }, fill), el("b", {}, percent(Math.max(probability, 0), 2)));
 }
 
 /** Generates anew, at this temperature. */

@@ -16,7 +16,7 @@ export const search: Panel = {
   title: "search",
   mount(root, app) {
     const { store } = app;
-    const said = el("p", { class: "said", role: "status" });
+    const said = el("p", { class: "said", "aria-live": "polite" });
     const list = el("ul", { class: "results", role: "listbox", id: "found", "aria-label": t("search") });
     const box = el("input", {
       type: "text", role: "combobox", "aria-controls": "found", "aria-expanded": "true", "aria-autocomplete": "list",

@@ -136,7 +136,8 @@ def test_keys_alone_turn_move_and_zoom_the_picture(visit: Open) -> None:
 
 def test_a_block_is_found_by_name_and_flown_to(visit: Open) -> None:
     page = visit()
-    page.page.get_by_role("searchbox").fill("attention scores 1 2")
+    page.page.keyboard.press("/")
+    page.page.get_by_role("combobox", name="Search").fill("attention scores 1 2")
     page.page.keyboard.press("Enter")
     page.settle()
     x, y = page.place("blocks.1.attn.heads.2.scores", (5, 5))

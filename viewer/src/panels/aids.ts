@@ -6,21 +6,22 @@ import { button, el, icon } from "./dom";
 import type { App, Panel } from "./panel";
 
 const NARROW = matchMedia("(max-width: 720px)"); // as in styles/frame.css
+const ROOMY = matchMedia("(min-width: 1400px)"); // where an aid takes nothing from the picture
 const FIRST = "attention";
 export const INPUT = "input"; // not an aid: on a phone, the side has its place among them
 const ICONS = { input: "M4 6h16M4 12h10M4 18h7M17 15l3 3-3 3", close: "M6 6l12 12M18 6L6 18", fold: "M4 5h16v14H4zM9 5v14" };
 
 /** Which aid is open; "" where none is. */
-export function openAid({ view }: State, narrow: boolean): string {
-  const chosen = view.aid ?? (narrow ? "" : FIRST);
-  return chosen === INPUT && !narrow ? FIRST : chosen;
+function openAid({ view }: State): string {
+  const first = ROOMY.matches ? FIRST : "";
+  return view.aid === INPUT && !NARROW.matches ? first : (view.aid ?? first);
 }
 
 /** Fills the rail, and the place of the aids whenever another one is chosen. */
 export function mountAids(aids: Panel[], app: App): void {
   const { store } = app;
   const [rail, place, main] = [document.getElementById("rail")!, document.getElementById("aids")!, document.querySelector("main")!];
-  const choose = (id: string): void => store.dispatch({ type: "view", change: { aid: openAid(store.state, NARROW.matches) === id ? "" : id } });
+  const choose = (id: string): void => store.dispatch({ type: "view", change: { aid: openAid(store.state) === id ? "" : id } });
   const buttons = new Map<string, HTMLButtonElement>();
   const entry = (id: string, title: string, path: string, controls: string): HTMLButtonElement => {
     const made = button("", () => choose(id), { "aria-controls": controls, class: `rail-${id}` });
@@ -57,11 +58,11 @@ export function mountAids(aids: Panel[], app: App): void {
     choose(id);
     buttons.get(id)?.focus();
   };
-  store.subscribe((state) => openAid(state, NARROW.matches), show);
-  const narrowed = (): void => show(openAid(store.state, NARROW.matches));
-  NARROW.addEventListener("change", narrowed);
+  store.subscribe(openAid, show);
+  const narrowed = (): void => show(openAid(store.state));
+  for (const query of [NARROW, ROOMY]) query.addEventListener("change", narrowed);
   store.onEnd(() => {
-    NARROW.removeEventListener("change", narrowed);
+    for (const query of [NARROW, ROOMY]) query.removeEventListener("change", narrowed);
     mounted?.end();
   });
 }

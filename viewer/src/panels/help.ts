@@ -4,6 +4,7 @@ import { t } from "../i18n/text";
 import type { Key } from "../i18n/text";
 import { blocksOf, nearestSpan } from "../reading/layers";
 import { flyTo } from "../scene/fly";
+import type { Camera } from "../state/view";
 import { button, dialog, el } from "./dom";
 import { onKey } from "./keys";
 import type { App, Panel } from "./panel";
@@ -32,19 +33,28 @@ export const help: Panel = {
     const show = (): void => void (pane.open || pane.showModal());
     root.append(button("?", show, { class: "quiet", "aria-label": t("help"), "aria-keyshortcuts": "?" }), pane);
     onKey(app.store, "?", show);
-    onKey(app.store, "PageDown", () => step(app, 1));
-    onKey(app.store, "PageUp", () => step(app, -1));
+    const went: Went = { to: null, camera: null };
+    onKey(app.store, "PageDown", () => step(app, went, 1));
+    onKey(app.store, "PageUp", () => step(app, went, -1));
   },
 };
 
+/** Where the last step led, and the camera that it led to. */
+interface Went {
+  to: number | null;
+  camera: Camera | null;
+}
+
 /** Flies to the layer after or before the one that the camera is at. */
-function step(app: App, by: number): void {
+function step(app: App, went: Went, by: number): void {
   const [main] = app.stage.models.shown;
   if (!main) return;
   const { layout } = main.figure;
-  const goal = app.store.state.view.camera; // also while it flies there
-  const all = !goal;
-  const at = all ? (by > 0 ? -1 : layout.spans.length) : nearestSpan(layout, main.pose, goal.target);
-  const to = layout.spans[Math.max(0, Math.min(at + by, layout.spans.length - 1))];
-  flyTo(app, blocksOf(layout, to));
+  const { camera } = app.store.state.view; // where it flies to, too
+  const outside = by > 0 ? -1 : layout.spans.length;
+  const known = camera === went.camera ? went.to : null;
+  const at = camera ? (known ?? nearestSpan(layout, main.pose, camera.target)) : outside;
+  went.to = Math.max(0, Math.min(at + by, layout.spans.length - 1));
+  flyTo(app, blocksOf(layout, layout.spans[went.to]));
+  went.camera = app.store.state.view.camera;
 }

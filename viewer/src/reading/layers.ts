@@ -3,16 +3,18 @@
 import type { Layout, Span } from "../layout/layout";
 import type { Pose } from "../scene/pose";
 
-/** The span whose middle is nearest to a point of the scene. */
+/** The span whose corners are nearest to a point of the scene; of several that it lies in, that whose middle is. */
 export function nearestSpan(layout: Layout, pose: Pose, point: readonly number[]): number {
   const far = layout.spans.map((span) => {
     const { min, max } = pose.box(layout.spanBox(span));
-    return Math.hypot(...min.map((low, axis) => (low + max[axis]) / 2 - point[axis]));
+    const outside = Math.hypot(...point.map((at, axis) => Math.max(min[axis] - at, at - max[axis], 0)));
+    return [outside, Math.hypot(...point.map((at, axis) => (min[axis] + max[axis]) / 2 - at))];
   });
-  return far.indexOf(Math.min(...far));
+  const best = far.reduce((a, b) => (b[0] < a[0] || (b[0] === a[0] && b[1] < a[1]) ? b : a));
+  return far.indexOf(best);
 }
 
-/** The blocks of a span that have a size to be seen. */
+/** The ids of all blocks of a span. */
 export function blocksOf(layout: Layout, { start, end }: Span): string[] {
   return Array.from({ length: end - start }, (_, n) => layout.id(start + n));
 }

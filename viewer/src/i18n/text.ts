@@ -49,11 +49,11 @@ export function compact(value: number): string {
   return value.toLocaleString(language, { notation: "compact", maximumSignificantDigits: 3 });
 }
 
-/** A share of 1 in percent; what is less than can be told is less than that, not nothing. */
+/** A share of 1 in percent; one that is too small for these digits has two that tell something. */
 export function percent(share: number, digits = 1): string {
-  const least = 10 ** -(digits + 2);
-  const text = (of: number): string => of.toLocaleString(language, { style: "percent", maximumFractionDigits: digits });
-  return share > 0 && share < least ? `< ${text(least)}` : text(share);
+  const small = share > 0 && share < 10 ** -(digits + 1);
+  if (small && share < 1e-7) return `< ${percent(1e-7)}`;
+  return share.toLocaleString(language, { style: "percent", ...(small ? { maximumSignificantDigits: 2 } : { maximumFractionDigits: digits }) });
 }
 
 export function bytes(value: number): string {

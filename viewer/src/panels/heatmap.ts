@@ -1,7 +1,7 @@
 /** A map of shares with tokens on its axes; the pointer, a finger or the arrow keys choose a cell of it. */
 
 import { t } from "../i18n/text";
-import { labelStep, type Map2D } from "../reading/attention";
+import { labelStep, shadesFor, type Map2D } from "../reading/attention";
 import { channelsOf } from "../scene/palette";
 import type { Colour } from "../state/view";
 import { el } from "./dom";
@@ -151,11 +151,11 @@ function outline(pen: CanvasRenderingContext2D, { query, key }: At, from: number
 export function painted({ values, width, height, factors }: Map2D, colour: Colour): HTMLCanvasElement {
   const canvas = el("canvas", { width, height });
   const image = new ImageData(width, height);
-  const plain = { ...colour, gain: 1 };
+  const shades = shadesFor(colour, width * factors[0]);
   for (let n = 0; n < width * height; n++) {
     const [row, column] = [Math.floor(n / width), n % width];
     const later = column * factors[0] > (row + 1) * factors[1] - 1;
-    image.data.set(channelsOf(values[n], "value", plain).map((channel) => channel * (later ? 0.45 : 1)), 4 * n);
+    image.data.set(channelsOf(values[n], "value", shades).map((channel) => channel * (later ? 0.45 : 1)), 4 * n);
     image.data[4 * n + 3] = 255;
   }
   canvas.getContext("2d")!.putImageData(image, 0, 0);

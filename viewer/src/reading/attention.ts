@@ -2,7 +2,7 @@
 
 import type { Service } from "../api/service";
 import type { Figure } from "../state/state";
-import type { CellAt } from "../state/view";
+import type { CellAt, Colour } from "../state/view";
 import { cellOf } from "../layout/place";
 
 const THUMBNAIL = 40; // cells of a head's small map, across
@@ -47,6 +47,13 @@ export function cellOfPattern({ layout }: Figure, layer: number, head: number, q
   const row = layout.row(block);
   const place = row === null ? null : layout.place(row);
   return place && { figure: 0, block, cell: cellOf(place.index, [0, head, query, key]) };
+}
+
+const EVEN = 32; // positions among which a share is large enough to be seen
+
+/** On which scale shares of so many positions are shown: each of many is small. */
+export function shadesFor(colour: Colour, positions: number): Colour {
+  return { ...colour, gain: 1, range: null, scale: positions > EVEN ? "log" : colour.scale };
 }
 
 /** Where labels go beside cells of this size, so that each has `room` pixels: every so many. */

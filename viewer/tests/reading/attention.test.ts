@@ -1,7 +1,9 @@
 import { expect, test } from "vitest";
 
+import { brightness } from "../../src/scene/palette";
+import { INITIAL } from "../../src/state/view";
 import { cellOf, locate } from "../../src/layout/place";
-import { labelStep } from "../../src/reading/attention";
+import { labelStep, shadesFor } from "../../src/reading/attention";
 
 test.each([
   [[[0, 0, 1, 0], [0, 0, 0, 2], [0, 1, 0, 0], [1, 0, 0, 0]], [4, 7, 0]],
@@ -15,4 +17,8 @@ test("labels have the room that they need, and are as many as have", () => {
     expect(step * pixels).toBeGreaterThanOrEqual(12);
     if (step > 1) expect((step - 1) * pixels).toBeLessThan(12);
   }
+});
+
+test("an even share of any number of positions can be told from none", () => {
+  for (const positions of [2, 11, 32, 33, 128, 1024]) expect(brightness(1 / positions, shadesFor(INITIAL.colour, positions))).toBeGreaterThan(0.03);
 });

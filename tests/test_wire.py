@@ -72,7 +72,8 @@ def result_piece(key: bytes) -> tuple[str, int] | None:
 def gaps(manifest: dict[str, Any]) -> list[int]:
     """How many bytes lie between the tensors of a result, one after another, and behind the last."""
     place, found = 0, []
-    for slot in {**manifest.get("tensors", {}), **manifest.get("arrays", {})}.values():
+    slots = {**manifest.get("tensors", {}), **manifest.get("arrays", {})}.values()
+    for slot in sorted(slots, key=lambda slot: slot["offset"]):
         found.append(slot["offset"] - place)
         place = slot["offset"] + np.dtype(slot["dtype"]).itemsize * prod(slot["shape"])
     return [*found, manifest["size"] - place]

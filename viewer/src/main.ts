@@ -14,6 +14,8 @@ import { Session } from "./session/session";
 import { fromHash, toHash } from "./state/address";
 import { initial } from "./state/state";
 import { Store } from "./state/store";
+import { Director } from "./tour/director";
+import { watchKeys } from "./tour/keys";
 
 function start(): void {
   const store = new Store(initial(fromHash(location.hash)));
@@ -27,6 +29,8 @@ function start(): void {
   new Rig(stage, store);
   new Overlay(document.getElementById("overlay") as HTMLCanvasElement, stage, store);
   watchPointer(stage, store);
+  new Director(store, service, stage);
+  watchKeys(store);
   explainCells(store, service, stage, detail);
   const app = { store, service, stage, detail };
   store.subscribe(({ view }) => view.language, (chosen) => {

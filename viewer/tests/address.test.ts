@@ -17,7 +17,7 @@ const VIEWS: Record<string, Partial<View>> = {
       { figure: 1, block: "tokens", cell: [0, 0, 0] },
     ],
   },
-  "a step, colours, a language": { step: 3, colour: { scale: "log", palette: "safe", gain: 2.5, range: 12.5 }, language: "zh-Hant" },
+  "a step, one of the tour, colours, a language": { step: 3, tour: "scores", colour: { scale: "log", palette: "safe", gain: 2.5, range: 12.5 }, language: "zh-Hant" },
   "a reading aid and a head": { aid: "lens", head: [2, 11] },
   "the attention of all layers, and no aid": { aid: "", head: [-1, 0] },
 };

@@ -66,6 +66,17 @@ export class Service {
     return this.client.json(`${link}?${query}`, { wait: 30, signal });
   }
 
+  /** How the blocks of a layer are computed, those of one head and those of none. */
+  layoutFormulas(link: string, layer: number, head: number, signal?: AbortSignal): Promise<LayoutFacts> {
+    const query = `layers=${layer}:${layer + 1}&heads=${head}:${head + 1}&fields=id,formula`;
+    return this.client.json(`${link}?${query}`, { wait: 30, signal });
+  }
+
+  /** A layout as GLB. */
+  layoutShape(link: string): Promise<ArrayBuffer> {
+    return this.#buffer(link, { accept: "model/gltf-binary", wait: 30 });
+  }
+
   async traceFile(id: string, signal?: AbortSignal): Promise<File> {
     return parse(await this.#buffer(`/v1/traces/${id}/safetensors`, { accept: "application/x-safetensors", signal }));
   }

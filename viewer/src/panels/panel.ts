@@ -16,8 +16,9 @@ export interface App {
 
 export interface Panel {
   id: string;
-  /** bar: the line above; side: a section that folds, in order; over: on top of the picture; aid: one at a time, chosen in the rail. */
-  place: "bar" | "side" | "over" | "aid";
+  /** bar: the line above; side: a section that folds, in order; over: on top of the picture; foot: below it; aid: one at a
+   * time, chosen in the rail. */
+  place: "bar" | "side" | "over" | "foot" | "aid";
   title: Key; // of the section, and its name for screen readers
   icon?: string; // of an aid: what the pen draws, in a square of 24
   open?: boolean; // whether a section of the side is unfolded at first

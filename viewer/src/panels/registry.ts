@@ -16,13 +16,20 @@ import { sampling } from "./sampling";
 import { search } from "./search";
 import type { App, Panel } from "./panel";
 import type { Store } from "../state/store";
+import { share } from "./share";
 import { sizes } from "./sizes";
 import { status } from "./status";
 import { el } from "./dom";
 import { t } from "../i18n/text";
+import { tour } from "./tour";
+import { touring } from "./touring";
 import { traffic } from "./traffic";
+import { welcome } from "./welcome";
 
-export const panels: Panel[] = [models, search, language, help, input, output, sizes, traffic, status, cell, legend, attention, lens, sampling, parameters, colours];
+export const panels: Panel[] = [
+  models, search, touring, language, help, input, output, sizes, share, traffic,
+  status, cell, legend, welcome, tour, attention, lens, sampling, parameters, colours,
+];
 
 let mounted: { end(): void } | null = null;
 
@@ -31,7 +38,9 @@ export function mountPanels(app: Omit<App, "store"> & { store: Store }): void {
   mounted?.end();
   const store = app.store.scope();
   mounted = store;
-  const roots: Record<Panel["place"], HTMLElement> = { bar: byId("bar"), side: byId("side"), over: byId("over"), aid: byId("aids") };
+  const roots: Record<Panel["place"], HTMLElement> = {
+    bar: byId("bar"), side: byId("side"), over: byId("over"), foot: byId("foot"), aid: byId("aids"),
+  };
   for (const root of Object.values(roots)) root.replaceChildren();
   mountAids(panels.filter(({ place }) => place === "aid"), { ...app, store });
   for (const panel of panels.filter(({ place }) => place !== "aid")) {

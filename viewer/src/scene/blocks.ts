@@ -5,7 +5,7 @@ import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMater
 import type { Box, Layout, Span } from "../layout/layout";
 import type { Rect } from "../layout/place";
 import type { Pose } from "./pose";
-import { AT, Records } from "./records";
+import { AT, EMPHASIS, Records } from "./records";
 import { CELLS_FRAGMENT, CELLS_VERTEX, PLAIN_FRAGMENT, PLAIN_VERTEX } from "./shaders";
 
 export type Uniforms = Record<string, { value: unknown }>;
@@ -38,6 +38,7 @@ export class Slab {
   readonly mesh: Mesh<BufferGeometry, RawShaderMaterial>;
   readonly depth: Mesh<BufferGeometry, RawShaderMaterial>; // drawn before near cells, so that hidden ones cost nothing
   patches = 0; // in how many places it shows cells
+  spoken = false; // whether one of its blocks is spoken of
   #areas: Float64Array; // of the blocks' fronts, by size
 
   constructor(
@@ -148,10 +149,15 @@ export class Blocks {
     this.#records.put(this.#slots[row], AT.scale, [1 / (scale || 1)]);
   }
 
-  emphasise(rows: number[]): void {
-    for (const row of this.#emphasised) this.#records.put(this.#slots[row], AT.emphasis, [0]);
-    for (const row of rows) this.#records.put(this.#slots[row], AT.emphasis, [1]);
-    this.#emphasised = rows;
+  emphasise(rows: number[], lit: number[] = []): void {
+    const put = (row: number, emphasis: number): void => {
+      this.slabOf(row).spoken = emphasis === EMPHASIS.spoken;
+      this.#records.put(this.#slots[row], AT.emphasis, [emphasis]);
+    };
+    for (const row of this.#emphasised) put(row, EMPHASIS.none);
+    for (const row of lit) put(row, EMPHASIS.lit);
+    for (const row of rows) put(row, EMPHASIS.spoken);
+    this.#emphasised = [...lit, ...rows];
   }
 
   dispose(): void {

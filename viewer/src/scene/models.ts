@@ -54,9 +54,11 @@ export class Models {
     return boxes.length ? unite(boxes) : null;
   }
 
-  emphasise(ids: string[]): void {
+  /** Those that are spoken of, and others that do not step back with the rest. */
+  emphasise(ids: readonly string[], lit: readonly string[]): void {
     const [main] = this.shown;
-    main?.blocks.emphasise(ids.map((id) => main.figure.layout.row(id)).filter((row) => row !== null));
+    const rows = (of: readonly string[]): number[] => of.map((id) => main.figure.layout.row(id)).filter((row) => row !== null);
+    main?.blocks.emphasise(rows(ids), rows(lit));
   }
 
   /** Which layers are in view, and how far away; over all of them, the nearest and the farthest. */
@@ -94,7 +96,7 @@ export class Models {
         blocks.dispose();
       }
     this.#arrange();
-    this.emphasise(this.store.state.highlight?.blocks ?? []);
+    this.emphasise(this.store.state.highlight?.blocks ?? [], this.store.state.highlight?.lit ?? []);
   }
 
   #arrange(): void {

@@ -1,7 +1,7 @@
 /** What is drawn over the picture in two dimensions: names, arrows to operands, outlines of cells. */
 
 import type { Store } from "../state/store";
-import { current } from "../state/state";
+import { current, type Bar } from "../state/state";
 import type { CellAt } from "../state/view";
 import { blockName } from "../i18n/names";
 import { t } from "../i18n/text";
@@ -40,7 +40,7 @@ export class Overlay {
 
   draw(): void {
     const { width, height } = this.store.state.viewport;
-    const ratio = Math.min(devicePixelRatio, 2);
+    const { ratio } = this.stage;
     if (this.canvas.width !== width * ratio || this.canvas.height !== height * ratio)
       Object.assign(this.canvas, { width: width * ratio, height: height * ratio });
     this.#pen.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -77,8 +77,10 @@ export class Overlay {
 
   #blockNames(shown: Shown, start: number, end: number): void {
     const { layout } = shown.figure;
+    const light = this.#light();
     for (let row = start; row < end; row++) {
       const kind = layout.kindAt(row);
+      if (light && !light.has(layout.id(row))) continue;
       if (kind.minor || !kind.name) continue;
       const { min, max } = layout.box(row);
       const side = shown.layoutCell / 2;
@@ -88,6 +90,12 @@ export class Overlay {
       const name = blockName(kind);
       this.#at(shown, at, name, INK.name, 11, 34, [max[1] - min[1], max[0] - min[0]], () => this.#open(shown, row, inside));
     }
+  }
+
+  /** The blocks that do not step back; null: none does. */
+  #light(): ReadonlySet<string> | null {
+    const { highlight } = this.store.state;
+    return highlight?.dim ? new Set([...highlight.blocks, ...(highlight.lit ?? [])]) : null;
   }
 
   /** Whether nothing is in front of this place of a block. */
@@ -122,20 +130,21 @@ export class Overlay {
 
   // -------------------------------------------------------------------------------------- cells and arrows
 
-  /** The four corners of a cell's front on the canvas; null where it cannot be seen. */
-  #corners({ figure, block, cell: [i, j] }: CellAt): { x: number; y: number }[] | null {
+  /** The four corners of the front of a cell, or of several in a line, on the canvas; null where it cannot be seen. */
+  #corners({ figure, block, cell, to = cell }: Bar): { x: number; y: number }[] | null {
     const shown = this.stage.models.shown[figure];
     const row = shown?.figure.layout.row(block) ?? null;
     if (row === null) return null;
     const { min, max } = shown.figure.layout.box(row);
     const side = shown.layoutCell;
-    const corners = [[i, j], [i + 1, j], [i + 1, j + 1], [i, j + 1]].map(([a, b]) =>
-      this.stage.project(shown.pose.point([min[0] + a * side, min[1] + b * side, max[2]])),
+    const [i, j, a, b] = [Math.min(cell[0], to[0]), Math.min(cell[1], to[1]), Math.max(cell[0], to[0]) + 1, Math.max(cell[1], to[1]) + 1];
+    const corners = [[i, j], [a, j], [a, b], [i, b]].map(([x, y]) =>
+      this.stage.project(shown.pose.point([min[0] + x * side, min[1] + y * side, max[2]])),
     );
     return corners.some(({ depth }) => depth <= 0) ? null : corners;
   }
 
-  #outline(at: CellAt, ink: string, width: number): void {
+  #outline(at: Bar, ink: string, width: number): void {
     const corners = this.#corners(at);
     if (!corners) return;
     this.#pen.beginPath();

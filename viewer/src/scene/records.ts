@@ -10,6 +10,9 @@ const ROW = FLOATS * BLOCKS_A_ROW;
 /** Where in a block's record its parts begin, in floats; the shaders say what they mean. */
 export const AT = { place: 0, role: 3, size: 4, emphasis: 7, cells: 8, axes: 10, scale: 11, base: 12, fine: 16, part: 20 };
 
+/** How a block stands out: not at all; not stepping back with the rest; framed, and filled as far as it is computed. */
+export const EMPHASIS = { none: 0, lit: 1, spoken: 2 };
+
 export class Records {
   readonly texture: DataTexture;
   #floats: Float32Array<ArrayBuffer>;

@@ -146,8 +146,9 @@ void main() {
   int axes = int(vTone.y);
   bool late = ((axes & 1) == 1 && cell.x >= uShown) || ((axes & 2) == 2 && cell.y >= uShown);
   if (late) seen = mix(seen, uGround[kind] * 0.5, 0.88);
-  if (vTone.z > 0.5 && (cell.y * vCells.x + cell.x) >= uReveal * vCells.x * vCells.y) seen = uGround[kind] * 0.6;
+  float turn = axes == 1 ? cell.x * vCells.y + cell.y : cell.y * vCells.x + cell.x; // in order of computation
+  if (vTone.z > 1.5 && turn >= uReveal * vCells.x * vCells.y) seen = uGround[kind] * 0.6;
   seen *= vShade * (uDim && vTone.z < 0.5 ? 0.22 : 1.0);
-  vec3 rimmed = vTone.z > 0.5 ? vec3(1.0, 0.95, 0.75) : uHues[2 * kind] * vShade * (uDim ? 0.25 : 0.75);
-  colour = vec4(mix(seen, rimmed, edge * (vTone.z > 0.5 ? 0.9 : 0.5)), 1.0);
+  vec3 rimmed = vTone.z > 1.5 ? vec3(1.0, 0.95, 0.75) : uHues[2 * kind] * vShade * (uDim ? 0.25 : 0.75);
+  colour = vec4(mix(seen, rimmed, edge * (vTone.z > 1.5 ? 0.9 : 0.5)), 1.0);
 }`;

@@ -31,6 +31,7 @@ export class Stage {
   readonly thrift: Thrift;
   camera: Camera = { target: [0, 0, 0], distance: 1, azimuth: 0, elevation: 0 };
   frames = 0; // drawn so far
+  ratio = Math.min(devicePixelRatio, 2); // pixels for each CSS pixel
   #renderer: WebGLRenderer;
   #scene = new Scene();
   #lens = new PerspectiveCamera();
@@ -62,7 +63,11 @@ export class Stage {
     this.models = new Models(this.#scene, this.#uniforms, store);
     this.#lens.matrixAutoUpdate = true;
     store.subscribe(({ view }) => view.colour, () => this.#recolour());
-    store.subscribe((state) => state.highlight, () => this.#highlight());
+    store.subscribe(({ highlight }) => highlight?.blocks, () => this.#highlight());
+    store.subscribe(({ highlight }) => highlight?.lit, () => this.#highlight());
+    store.subscribe(({ highlight }) => highlight?.dim ?? false, (dim) => this.#set("uDim", dim));
+    store.subscribe(({ highlight }) => highlight?.reveal ?? 1, (reveal) => this.#set("uReveal", reveal));
+    store.subscribe(({ highlight }) => highlight?.cells, () => this.invalidate());
     store.subscribe(positionsShown, (shown) => this.#set("uShown", shown ?? 1e9));
     store.subscribe((state) => state.figures, () => this.invalidate());
     store.subscribe(({ view }) => view.flow, () => this.invalidate());
@@ -128,10 +133,19 @@ export class Stage {
     return this.store.state.viewport.height / (2 * Math.tan(FIELD_OF_VIEW / 2) * Math.max(depth, 1e-9));
   }
 
-  /** The picture as it is now. */
-  snapshot(): HTMLCanvasElement {
-    this.draw();
-    return this.canvas;
+  /** Draws it with so many pixels for each CSS pixel while `use` looks at the canvases, and then as before. */
+  drawnAt(ratio: number, use: () => void): void {
+    const { width, height } = this.store.state.viewport;
+    const size = (to: number): void => {
+      this.ratio = to;
+      this.#renderer.setPixelRatio(to);
+      this.#renderer.setSize(width, height, false);
+      this.draw();
+    };
+    const usual = this.ratio;
+    size(ratio);
+    use();
+    size(usual);
   }
 
   /** Where the camera is and looks, worked out once for each. */
@@ -161,7 +175,7 @@ export class Stage {
     if (!depth.inView) return slab.hide();
     const unit = this.pixelsAt(Math.max(depth.min, this.#lens.near));
     const cell = shown.layoutCell * unit;
-    const style = slab.patches > 0 || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";
+    const style = slab.patches > 0 || slab.spoken || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";
     shown.blocks.dress(slab, style, { tiny: TINY / unit ** 2, small: SMALL / unit ** 2, share });
   }
 
@@ -177,9 +191,8 @@ export class Stage {
 
   #highlight(): void {
     const { highlight } = this.store.state;
-    this.models.emphasise(highlight?.blocks ?? []);
-    this.#uniforms["uReveal"].value = highlight?.reveal ?? 1;
-    this.#set("uDim", highlight?.dim ?? false);
+    this.models.emphasise(highlight?.blocks ?? [], highlight?.lit ?? []);
+    this.invalidate();
   }
 
   #set(name: string, value: unknown): void {
@@ -192,7 +205,8 @@ export class Stage {
     if (!width || !height) return;
     const size = this.#renderer.getSize(new Vector2());
     if (size.x === width && size.y === height) return;
-    this.#renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
+    this.ratio = Math.min(devicePixelRatio, 2);
+    this.#renderer.setPixelRatio(this.ratio);
     this.#renderer.setSize(width, height, false);
     this.store.dispatch({ type: "viewport", width, height });
     this.invalidate();

@@ -2,6 +2,8 @@
 
 import type { Trouble } from "../api/client";
 import type { Model } from "../api/service";
+import { play, type Command } from "../tour/player";
+import { STEPS } from "../tour/steps";
 import type { Figure, Highlight, Run, State, Told, Traffic } from "./state";
 import type { Camera, CellAt, View } from "./view";
 
@@ -16,6 +18,7 @@ export type Action =
   | { type: "clear" }
   | { type: "told"; told: Told | null }
   | { type: "highlight"; highlight: Highlight | null }
+  | { type: "tour"; command: Command }
   | { type: "models"; models: Model[] }
   | { type: "figures"; figures: Figure[] }
   | { type: "run"; run: Partial<Run> }
@@ -49,6 +52,10 @@ export function reduce(state: State, action: Action): State {
       return { ...state, told: action.told };
     case "highlight":
       return { ...state, highlight: action.highlight };
+    case "tour": {
+      const { step, player } = play({ step: view.tour, player: state.player }, action.command, STEPS);
+      return { ...(step === view.tour ? state : viewed({ tour: step })), player };
+    }
     case "models":
       return { ...state, models: action.models };
     case "figures":

@@ -1,6 +1,7 @@
 /** The view as the fragment of an address, and back. What is as at first is left out; what makes no sense is, too. */
 
 import type { ModelRef } from "../api/service";
+import { stepOf } from "../tour/steps";
 import { INITIAL, type Camera, type CellAt, type Flow, type View } from "./view";
 
 const FLOWS: readonly Flow[] = ["right", "down"];
@@ -25,6 +26,7 @@ export function toHash(view: View): string {
   if (view.camera) told.set("camera", cameraText(view.camera));
   put("cell", view.pinned, [], view.pinned.map(cellText).join(";"));
   put("step", view.step, null, String(view.step));
+  put("tour", view.tour, null, String(view.tour));
   put("scale", c.scale, INITIAL.colour.scale, c.scale);
   put("palette", c.palette, INITIAL.colour.palette, c.palette);
   put("gain", c.gain, INITIAL.colour.gain, String(c.gain));
@@ -61,6 +63,7 @@ export function fromHash(hash: string): View {
     camera: cameraOf(told.get("camera")),
     pinned: (told.get("cell") ?? "").split(";").map(cellOf).filter((cell) => cell !== null),
     step: number("step", null),
+    tour: stepOf(told.get("tour"))?.id ?? null,
     colour: {
       scale: oneOf("scale", ["linear", "log"], INITIAL.colour.scale),
       palette: oneOf("palette", ["classic", "safe"], INITIAL.colour.palette),

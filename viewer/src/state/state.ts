@@ -4,6 +4,7 @@ import type { Trouble } from "../api/client";
 import type { Progress } from "../api/events";
 import type { Explanation, Model, ModelRef, Trace } from "../api/service";
 import type { Layout } from "../layout/layout";
+import { STOPPED, type Player } from "../tour/player";
 import type { CellAt, View } from "./view";
 
 /** A model that is shown. */
@@ -23,10 +24,16 @@ export interface Run {
   message: string | null; // what was refused or failed, in the server's words
 }
 
+/** Cells of a block in a line, or one alone. */
+export interface Bar extends CellAt {
+  to?: CellAt["cell"]; // the last of them
+}
+
 /** What a panel or the tour speaks of. */
 export interface Highlight {
-  blocks: string[]; // of the main figure
-  cells: CellAt[];
+  blocks: readonly string[]; // of the main figure: framed, and filled as far as they are computed
+  lit?: readonly string[]; // further ones that do not step back
+  cells: Bar[];
   dim: boolean; // whether all else steps back
   reveal: number; // 0…1: how much of the blocks' cells is computed already
 }
@@ -54,6 +61,7 @@ export interface State {
   hovered: CellAt | null;
   told: Told | null; // of the pinned cell, or else of that under the pointer
   highlight: Highlight | null;
+  player: Player; // of the tour, whose step is in the view
   traffic: Traffic;
   trouble: Trouble | null;
   viewport: { width: number; height: number };
@@ -70,6 +78,7 @@ export function initial(view: View): State {
     hovered: null,
     told: null,
     highlight: null,
+    player: STOPPED,
     traffic: { running: [], waiting: 0, bytes: 0 },
     trouble: null,
     viewport: { width: 1, height: 1 },

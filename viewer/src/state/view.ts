@@ -46,6 +46,7 @@ export interface View {
   camera: Camera | null; // null: all of it
   pinned: CellAt[]; // the cell in question is the last; those before it were followed
   step: number | null; // tokens that were generated so far; null: all
+  tour: string | null; // the step of the tour; null: there is none
   colour: Colour;
   aid: string | null; // the reading aid that is open, "": none; null: one where there is room
   head: [number, number] | null; // the layer (-1: all of them together) and the head whose attention is read
@@ -67,6 +68,7 @@ export const INITIAL: View = {
   camera: null,
   pinned: [],
   step: null,
+  tour: null,
   colour: { scale: "linear", palette: "classic", gain: 1, range: null },
   aid: null,
   head: null,

@@ -1,0 +1,114 @@
+/** The tour: what a step says, and the controls to play it. */
+
+import { cellValue, number, t, used } from "../i18n/text";
+import type { State } from "../state/state";
+import type { Command } from "../tour/player";
+import { STEPS, stepOf } from "../tour/steps";
+import { facts, fill, say } from "../tour/words";
+import { button, el, select } from "./dom";
+import type { App, Panel } from "./panel";
+
+const SPEEDS = [0.5, 1, 2, 4];
+
+export const tour: Panel = {
+  id: "tour",
+  place: "foot",
+  title: "tour",
+  mount(root, app) {
+    const { store } = app;
+    const words = el("div", { class: "tour-words", "aria-live": "polite" });
+    const now = el("output", { class: "tour-now", "aria-live": "off" });
+    root.append(words, controls(app));
+    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none));
+    const speak = (): void => {
+      const { view, figures } = store.state;
+      if (!view.tour || !figures[0]) return;
+      words.replaceChildren(...said(view.tour, store.state));
+      words.lastElementChild!.append(now);
+    };
+    store.subscribe(({ view }) => view.tour, speak);
+    store.subscribe(({ figures }) => figures[0], speak);
+    store.subscribe(({ highlight }) => highlight?.cells[0], () => (now.textContent = nowText(app)));
+  },
+};
+
+function said(id: string, { figures: [figure] }: State): HTMLElement[] {
+  const told = facts(figure);
+  const notes = [say(id, "values", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
+  const formula = fill(stepOf(id)!.formula, told);
+  return [
+    el("div", {}, el("h2", {}, say(id, "title", told)), el("p", {}, say(id, "text", told))),
+    el(
+      "div",
+      { class: "tour-aside" },
+      formula ? el("p", { class: "tour-formula" }, ...lowered(formula)) : null,
+      ...notes.map((note) => note !== null && el("p", { class: "tour-values" }, note)),
+    ),
+  ];
+}
+
+/** Mathematics, with what comes after _ below the line. */
+function lowered(formula: string): (string | HTMLElement)[] {
+  return formula.split(/_(\w+)/).map((part, n) => (n % 2 ? el("sub", {}, part) : part));
+}
+
+/** The cell that is computed now. */
+function nowText({ store, stage, detail }: App): string {
+  const at = store.state.highlight?.cells[0];
+  const [main] = stage.models.shown;
+  const row = at && main ? main.figure.layout.row(at.block) : null;
+  if (!at || row === null || store.state.view.tour === null) return "";
+  const value = detail.value(main, row, at.cell);
+  const name = `${at.block.split(".").at(-1)}[${at.cell.slice(0, 2).join(", ")}]`;
+  return value === undefined ? name : `${name} = ${cellValue(Number.isFinite(value) ? value : null)}`;
+}
+
+function controls({ store }: App): HTMLElement {
+  const send = (command: Command) => (): void => store.dispatch({ type: "tour", command });
+  const back = button("‹", send({ do: "previous" }), { "aria-label": t("tour.previous"), "aria-keyshortcuts": "ArrowLeft" });
+  const play = button("", send({ do: "toggle" }), { class: "primary tour-play", "aria-keyshortcuts": "Space" });
+  const on = button("›", send({ do: "next" }), { "aria-label": t("tour.next"), "aria-keyshortcuts": "ArrowRight" });
+  const count = el("span", { class: "tour-count" });
+  const speeds = SPEEDS.map((speed) => [String(speed), `${number(speed, 1)}×`] as const);
+  const speed = select(speeds, String(store.state.player.speed), (chosen) => send({ do: "speed", speed: Number(chosen) })());
+  speed.setAttribute("aria-label", t("tour.speed"));
+  const close = button("×", send({ do: "end" }), { class: "quiet", "aria-label": t("tour.end") });
+  store.subscribe(({ view }) => view.tour, (id) => (count.textContent = `${STEPS.findIndex((step) => step.id === id) + 1} / ${STEPS.length}`));
+  store.subscribe(({ player }) => player.playing, (playing) => {
+    play.textContent = playing ? "❚❚" : "▶";
+    play.setAttribute("aria-label", t(playing ? "tour.pause" : "tour.play"));
+  });
+  let shown = store.state.view.tour;
+  store.subscribe(({ view }) => view.tour, (id) => {
+    if (shown === null && id !== null) play.focus({ preventScroll: true }); // so that its keys work at once
+    shown = id;
+  });
+  return el("div", { class: "tour-controls" }, back, play, on, timeline(store), count, speed, close);
+}
+
+/** A part for each step, as wide as it takes; a click goes there. Keys go by the buttons beside it. */
+function timeline(store: App["store"]): HTMLElement {
+  const go = (id: string, part: HTMLElement, event: Event): void => {
+    const { left, width } = part.getBoundingClientRect();
+    const share = store.state.player.playing ? ((event as MouseEvent).clientX - left) / width : 1;
+    store.dispatch({ type: "tour", command: { do: "go", step: id, share } });
+  };
+  const parts = STEPS.map(({ id, seconds }) => {
+    const done = el("span");
+    const title = say(id, "title", { model: "GPT" }, used()) ?? id;
+    const part: HTMLButtonElement = el("button", { type: "button", class: "tour-part", tabindex: -1, title, "aria-label": title, onclick: (event) => go(id, part, event) }, done);
+    part.style.flexGrow = String(seconds);
+    return { part, done };
+  });
+  const show = (): void => {
+    const at = STEPS.findIndex(({ id }) => id === store.state.view.tour);
+    parts.forEach(({ part, done }, n) => {
+      done.style.width = `${n < at ? 100 : n > at ? 0 : 100 * store.state.player.share}%`;
+      if (n === at) part.setAttribute("aria-current", "step");
+      else part.removeAttribute("aria-current");
+    });
+  };
+  store.subscribe(({ view }) => view.tour, show);
+  store.subscribe(({ player }) => player.share, show);
+  return el("div", { class: "tour-line", role: "group", "aria-label": t("tour.steps") }, ...parts.map(({ part }) => part));
+}

@@ -1,0 +1,17 @@
+/** The button that begins the tour, always at hand. */
+
+import { t } from "../i18n/text";
+import { button } from "./dom";
+import type { Panel } from "./panel";
+
+export const touring: Panel = {
+  id: "touring",
+  place: "bar",
+  title: "tour",
+  mount(root, { store }) {
+    const press = (): void => store.dispatch({ type: "tour", command: { do: store.state.view.tour === null ? "start" : "end" } });
+    const toggle = button(t("tour"), press, { class: "tour-begin" });
+    root.append(toggle);
+    store.subscribe(({ view }) => view.tour !== null, (on) => toggle.setAttribute("aria-pressed", String(on)));
+  },
+};

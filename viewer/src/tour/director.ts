@@ -1,0 +1,147 @@
+/** Directs the picture as the tour goes: where the camera is, which blocks stand in the light, which cells are computed. */
+
+import type { Service } from "../api/service";
+import { flyTo } from "../scene/fly";
+import type { Stage } from "../scene/stage";
+import type { Bar, Highlight } from "../state/state";
+import type { Store } from "../state/store";
+import { nth, operands, type Formula } from "./fill";
+import { computed } from "./player";
+import { allNamed, stepOf, type Step } from "./steps";
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const TICK = 250; // milliseconds between ticks where nothing moves
+
+/** A step, for the model that is shown. */
+interface Scene {
+  step: Step;
+  fills: string[];
+  lit: string[];
+  formula: Formula | null; // of the first of what it fills, once it is known
+}
+
+export class Director {
+  #scene: Scene | null = null;
+  #loading = new AbortController();
+  #clock = 0; // when the last tick was
+  #camera: boolean; // whether a link said where the camera is
+
+  constructor(
+    private readonly store: Store,
+    private readonly service: Service,
+    private readonly stage: Stage,
+  ) {
+    this.#camera = store.state.view.camera !== null;
+    store.subscribe(({ view }) => view.tour, () => this.#enter());
+    store.subscribe(({ figures }) => figures[0]?.layout, () => this.#enter());
+    store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
+    store.subscribe(({ player }) => player.share, () => this.#show());
+    store.subscribe(({ highlight }) => highlight === null, (gone) => gone && this.#show());
+    store.subscribe(({ player }) => player.playing, (playing) => playing && this.#run());
+  }
+
+  #run(): void {
+    this.#clock = performance.now();
+    const tick = (): void => {
+      if (!this.store.state.player.playing) return;
+      const now = performance.now();
+      const seconds = Math.min((now - this.#clock) / 1000, 1); // a page that was hidden goes on where it was
+      this.#clock = now;
+      if (this.#scene) this.store.dispatch({ type: "tour", command: { do: "tick", seconds } });
+      next();
+    };
+    const next = (): unknown => (still.matches ? setTimeout(tick, TICK) : requestAnimationFrame(tick));
+    next();
+  }
+
+  #enter(): void {
+    this.#loading.abort();
+    const { view, figures } = this.store.state;
+    const [step, before] = [stepOf(view.tour), this.#scene];
+    const layout = figures[0]?.layout;
+    this.#scene = null;
+    if (before?.step.moves === "tokens") this.store.dispatch({ type: "view", change: { step: null } });
+    if (!step || !layout) {
+      if (before && !step) this.#leave();
+      return;
+    }
+    const there = (of: readonly string[]): string[] => allNamed(of, layout.config).filter((id) => layout.row(id) !== null);
+    this.#scene = { step, fills: there(step.fills), lit: there(step.from), formula: null };
+    if (!this.#camera) this.#look(this.#scene);
+    this.#camera = false;
+    this.#show();
+    void this.#learn(this.#scene);
+  }
+
+  #leave(): void {
+    this.store.dispatch({ type: "highlight", highlight: null });
+    this.store.dispatch({ type: "camera", to: null });
+  }
+
+  #look({ step, fills, lit }: Scene): void {
+    const blocks = [...fills, ...lit];
+    if (blocks.length) flyTo({ store: this.store, stage: this.stage }, blocks, step.side);
+    else this.store.dispatch({ type: "camera", to: null });
+  }
+
+  /** How the cells that are filled are computed. */
+  async #learn(scene: Scene): Promise<void> {
+    const [target] = scene.fills;
+    const { facts, config } = this.store.state.figures[0].layout;
+    if (!target) return;
+    this.#loading = new AbortController();
+    const layer = target.startsWith("blocks.") || target === "embedding" || target === "tokens" ? 0 : config.n_layer - 1;
+    try {
+      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${facts.id}`, layer, config.n_head - 1, this.#loading.signal);
+      scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
+      if (scene === this.#scene) this.#show();
+    } catch (error) {
+      if (!this.#loading.signal.aborted) console.warn(error); // the cells are filled without showing what from
+    }
+  }
+
+  #show(): void {
+    if (!this.#scene || !this.store.state.figures[0]) return;
+    const share = still.matches ? 1 : computed(this.store.state.player.share);
+    const { step, fills, lit } = this.#scene;
+    if (step.moves === "tokens") this.#generate(share);
+    const light = step.moves === "layers" ? this.#layer(share) : lit;
+    const highlight: Highlight = { blocks: fills, lit: light, cells: this.#cells(share), dim: fills.length + light.length > 0, reveal: share };
+    this.store.dispatch({ type: "highlight", highlight });
+  }
+
+  /** The cell that is computed now, and what from; the chosen one, where one is chosen. */
+  #cells(share: number): Bar[] {
+    const { step, fills, formula } = this.#scene!;
+    const { layout, trace } = this.store.state.figures[0];
+    const [chosen] = trace?.generated ?? [];
+    if (step.id === "choose") return chosen ? [{ figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] }] : [];
+    const row = fills.length ? layout.row(fills[0]) : null;
+    if (row === null || share <= 0 || share >= 1) return [];
+    const cells = layout.cellsOf(row);
+    const cell = nth(Math.min(Math.floor(share * cells[0] * cells[1]), cells[0] * cells[1] - 1), cells, layout.kindAt(row).dims);
+    const tokens = trace && [...trace.tokens, ...(trace.generated ?? []).map(({ token }) => token)];
+    const from = formula ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
+    return [{ figure: 0, block: fills[0], cell }, ...from];
+  }
+
+  #lightAt = { layer: -1, ids: [] as string[] };
+
+  /** The blocks of the layer that it is at; the same list as long as that is the same. */
+  #layer(share: number): string[] {
+    const { layout } = this.store.state.figures[0];
+    const spans = layout.spans.filter(({ layer }) => layer >= 0);
+    const { layer, start, end } = spans[Math.min(Math.floor(share * spans.length), spans.length - 1)];
+    if (share >= 1) return [];
+    if (this.#lightAt.layer !== layer) this.#lightAt = { layer, ids: Array.from({ length: end - start }, (_, n) => layout.id(start + n)) };
+    return this.#lightAt.ids;
+  }
+
+  /** Token after token, as they were generated. */
+  #generate(share: number): void {
+    const last = this.store.state.figures[0].trace?.generated?.length ?? 0;
+    const step = Math.floor(share * (last + 1));
+    const change = { step: step >= last ? null : step };
+    if (change.step !== this.store.state.view.step) this.store.dispatch({ type: "view", change });
+  }
+}

@@ -1,0 +1,23 @@
+/** The tour's keys: Space plays and pauses, the arrows go on and back, wherever the focus is but where they mean something else. */
+
+import type { Store } from "../state/store";
+import type { Command } from "./player";
+
+const COMMANDS: Record<string, Command> = { " ": { do: "toggle" }, ArrowRight: { do: "next" }, ArrowLeft: { do: "previous" } };
+
+export function watchKeys(store: Store): void {
+  document.addEventListener("keydown", (event) => {
+    const command = COMMANDS[event.key];
+    if (!command || store.state.view.tour === null || event.defaultPrevented) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey || taken(event)) return;
+    event.preventDefault();
+    store.dispatch({ type: "tour", command });
+  });
+}
+
+/** Whether what has the focus uses this key itself. */
+function taken({ target, key }: KeyboardEvent): boolean {
+  if (!(target instanceof Element)) return false;
+  const typing = "input, textarea, select, dialog";
+  return target.closest(key === " " ? `${typing}, button, a, summary` : typing) !== null;
+}

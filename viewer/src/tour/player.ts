@@ -1,0 +1,74 @@
+/** Plays the tour: which step it is at, how much of it is over, and whether it goes on by itself. Pure: time comes in. */
+
+export interface Player {
+  share: number; // 0…1: of the step's time that is over; a step that is looked at in peace is complete
+  playing: boolean;
+  speed: number;
+}
+
+export type Command =
+  | { do: "start" } // from the first step, playing
+  | { do: "toggle" } // play or pause; at the very end: once more from the beginning
+  | { do: "next" }
+  | { do: "previous" }
+  | { do: "go"; step: string; share?: number }
+  | { do: "speed"; speed: number }
+  | { do: "tick"; seconds: number } // so much time went by
+  | { do: "end" };
+
+/** Of each step, what a player has to know: its time at the usual speed. */
+export type Timed = readonly { id: string; seconds: number }[];
+
+export interface Place {
+  step: string | null; // null: there is no tour
+  player: Player;
+}
+
+export const STOPPED: Player = { share: 1, playing: false, speed: 1 };
+const REWIND = 2; // seconds into a step that plays, after which "previous" means its beginning
+
+export function play(place: Place, command: Command, steps: Timed): Place {
+  const { step, player } = place;
+  const at = steps.findIndex(({ id }) => id === step);
+  const last = steps.length - 1;
+  const to = (n: number, share = player.playing ? 0 : 1, playing = player.playing): Place => ({ step: steps[n].id, player: { ...player, share, playing } });
+  switch (command.do) {
+    case "start":
+      return to(0, 0, true);
+    case "end":
+      return { step: null, player: { ...STOPPED, speed: player.speed } };
+    case "speed":
+      return { step, player: { ...player, speed: command.speed } };
+    case "go": {
+      const n = steps.findIndex(({ id }) => id === command.step);
+      return n < 0 ? place : to(n, command.share);
+    }
+  }
+  if (at < 0) return place;
+  switch (command.do) {
+    case "toggle":
+      return at === last && player.share >= 1 ? to(0, 0, true) : to(at, player.share, !player.playing);
+    case "next":
+      return at === last ? to(last, 1, false) : to(at + 1);
+    case "previous":
+      return to(player.playing && player.share * steps[at].seconds > REWIND ? at : Math.max(at - 1, 0));
+    case "tick": {
+      if (!player.playing) return place;
+      const [n, share] = later(at, player.share, command.seconds * player.speed, steps);
+      return to(n, share, n < last || share < 1);
+    }
+  }
+}
+
+/** The step, and how much of it is over, so many seconds later; at most the end of the last. */
+function later(at: number, share: number, seconds: number, steps: Timed): [number, number] {
+  let rest = share * steps[at].seconds + seconds;
+  while (at < steps.length - 1 && rest >= steps[at].seconds) rest -= steps[at++].seconds;
+  return [at, Math.min(rest / steps[at].seconds, 1)];
+}
+
+/** How much of a step's computation is done: the text is begun first, and the result is looked at in the end. */
+export function computed(share: number): number {
+  const [from, until] = [0.12, 0.88];
+  return Math.max(0, Math.min((share - from) / (until - from), 1));
+}

@@ -1,0 +1,183 @@
+import { describe, expect, it } from "vitest";
+
+import names from "../locales/en.json";
+import { fromHash, toHash } from "../src/state/address";
+import { initial } from "../src/state/state";
+import { Store } from "../src/state/store";
+import { INITIAL } from "../src/state/view";
+import { nth, operands } from "../src/tour/fill";
+import { STOPPED, computed, play, type Command, type Place } from "../src/tour/player";
+import { STEPS, named } from "../src/tour/steps";
+import { WORDS, fill, parameters } from "../src/tour/words";
+
+const FACTS = ["model", "parameters", "layers", "heads", "width", "head_width", "inner", "vocab", "tokens", "activation"];
+const OF_A_TRACE = ["prompt", "pieces", "output", "next", "probability", "top"];
+const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map(([, name]) => name).sort();
+
+describe("the words of the tour", () => {
+  const { en, ...others } = WORDS;
+
+  it("tell of every step, and of nothing else", () => {
+    for (const { id } of STEPS) for (const part of ["title", "text"]) expect(en).toHaveProperty([`${id}.${part}`]);
+    const parts = ["title", "text", "values", "synthetic"];
+    for (const key of Object.keys(en)) expect(STEPS.some(({ id }) => parts.some((part) => key === `${id}.${part}`)), key).toBe(true);
+  });
+
+  it.each(Object.entries(others))("say the same in %s: the same keys, the same numbers in them", (_, words) => {
+    expect(Object.keys(words)).toEqual(Object.keys(en));
+    for (const [key, text] of Object.entries(words)) expect(places(text), key).toEqual(places(en[key]));
+  });
+
+  it("speak only of what is known of every model; of a trace only beside the text", () => {
+    for (const [key, text] of Object.entries(en))
+      for (const place of places(text)) expect(key.endsWith(".values") ? [...FACTS, ...OF_A_TRACE] : FACTS).toContain(place);
+    for (const { formula } of STEPS) for (const place of places(formula)) expect(FACTS).toContain(place);
+  });
+
+  it("are short", () => {
+    for (const [key, text] of Object.entries(en)) expect(text.split(/\s+/).length, key).toBeLessThanOrEqual(120);
+  });
+
+  it("are left out where something is not known", () => {
+    expect(fill("{a} of {b}", { a: "1", b: "2" })).toBe("1 of 2");
+    expect(fill("{a} of {b}", { a: "1" })).toBeNull();
+  });
+
+  it("count the parameters of a model of one's own sizes", () => {
+    const nano = { n_layer: 3, n_embd: 48, n_inner: 192, n_positions: 11, vocab_size: 3, tie_word_embeddings: false };
+    const gpt2 = { n_layer: 12, n_embd: 768, n_inner: 3072, n_positions: 1024, vocab_size: 50257, tie_word_embeddings: true };
+    const count = (sizes: object): number => parameters(sizes as Parameters<typeof parameters>[0]);
+    expect([count(nano), count(gpt2)]).toEqual([85_728, 124_439_808]);
+  });
+});
+
+describe("the steps of the tour", () => {
+  const own = (id: string): string => id.replace(/^blocks\.\d+\./, "").replace(/^attn\.heads\.\d+\./, "").replace(/^(ln1|ln2|ln_final)\./, "ln.");
+
+  it.each(STEPS.map((step) => [step.id, step] as const))("%s names blocks that there are", (_, { fills, from }) => {
+    for (const id of [...fills, ...from].flatMap((pattern) => named(pattern, { n_head: 3 }))) expect(names).toHaveProperty([`block.${own(id)}`]);
+  });
+
+  it("mean the head in front, or all of them", () => {
+    expect(named("blocks.{layer}.attn.heads.{head}.q", { n_head: 12 })).toEqual(["blocks.0.attn.heads.11.q"]);
+    expect(named("blocks.{layer}.attn.heads.*.z", { n_head: 2 })).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
+  });
+
+  it("stand in a link by their names; what is no step is none", () => {
+    expect(toHash({ ...INITIAL, tour: "scores" })).toBe("tour=scores");
+    expect(fromHash("tour=scores").tour).toBe("scores");
+    expect(fromHash("tour=nowhere").tour).toBeNull();
+  });
+});
+
+describe("the player", () => {
+  const steps = [{ id: "a", seconds: 10 }, { id: "b", seconds: 5 }, { id: "c", seconds: 4 }];
+  const after = (place: Place, ...commands: Command[]): Place => commands.reduce((now, command) => play(now, command, steps), place);
+  const NONE: Place = { step: null, player: STOPPED };
+  const started = after(NONE, { do: "start" });
+
+  it("goes from step to step as time goes by, and stops at the end of the last", () => {
+    const seen: (string | null)[] = [];
+    let place = started;
+    for (let n = 0; n < 40; n++) {
+      seen.push(place.step);
+      place = after(place, { do: "tick", seconds: 0.5 });
+    }
+    expect(["a", "b", "c"].map((id) => seen.filter((step) => step === id).length)).toEqual([20, 10, 10]);
+    expect(place).toEqual({ step: "c", player: { share: 1, playing: false, speed: 1 } });
+  });
+
+  it.each([0.01, 0.3, 7, 100])("is as far after %f seconds in one tick as in many", (seconds) => {
+    const many = after(started, ...Array.from({ length: 10 }, (): Command => ({ do: "tick", seconds: seconds / 10 })));
+    const one = after(started, { do: "tick", seconds });
+    expect(one.step).toBe(many.step);
+    expect(one.player.share).toBeCloseTo(many.player.share);
+  });
+
+  it("is faster at a higher speed", () => {
+    const { player } = after(started, { do: "speed", speed: 4 }, { do: "tick", seconds: 1 });
+    expect(player.share).toBeCloseTo(0.4);
+  });
+
+  it("stands still while it is paused", () => {
+    const paused = after(started, { do: "tick", seconds: 2 }, { do: "toggle" });
+    expect(after(paused, { do: "tick", seconds: 60 })).toEqual(paused);
+    expect(after(paused, { do: "toggle" }).player).toEqual({ share: 0.2, playing: true, speed: 1 });
+  });
+
+  it("shows a step complete to whom it is paused for, and from its beginning when it plays", () => {
+    expect(after(started, { do: "next" })).toEqual({ step: "b", player: { share: 0, playing: true, speed: 1 } });
+    expect(after(started, { do: "toggle" }, { do: "next" })).toEqual({ step: "b", player: { share: 1, playing: false, speed: 1 } });
+  });
+
+  it("goes back to the beginning of a step that plays, then to the one before; never before the first", () => {
+    const second = after(started, { do: "tick", seconds: 13 });
+    expect(after(second, { do: "previous" })).toMatchObject({ step: "b", player: { share: 0 } });
+    expect(after(second, { do: "previous" }, { do: "previous" }, { do: "previous" })).toMatchObject({ step: "a", player: { share: 0 } });
+  });
+
+  it("begins again after the end", () => {
+    const over = after(started, { do: "tick", seconds: 1000 });
+    expect(after(over, { do: "next" })).toEqual(over);
+    expect(after(over, { do: "toggle" })).toEqual(started);
+  });
+
+  it("goes where it is told, within the step", () => {
+    expect(after(started, { do: "go", step: "c", share: 0.25 })).toMatchObject({ step: "c", player: { share: 0.25 } });
+    expect(after(started, { do: "go", step: "nowhere" })).toEqual(started);
+  });
+
+  it.each<Command>([{ do: "toggle" }, { do: "next" }, { do: "previous" }, { do: "tick", seconds: 1 }])("does nothing without a tour: %o", (command) =>
+    expect(after(NONE, command)).toEqual(NONE),
+  );
+
+  it("keeps its place in the store, and leaves the view alone while only time goes by", () => {
+    const store = new Store(initial(INITIAL));
+    store.dispatch({ type: "tour", command: { do: "start" } });
+    expect(store.state.view.tour).toBe("start");
+    const { view } = store.state;
+    store.dispatch({ type: "tour", command: { do: "tick", seconds: 0.1 } });
+    expect(store.state.view).toBe(view);
+    store.dispatch({ type: "tour", command: { do: "end" } });
+    expect(store.state.view.tour).toBeNull();
+  });
+});
+
+describe("what is computed", () => {
+  it.each([[["T", "C", "B"]], [["T", "T", "B"]], [["F", "T", "B"]]])("comes cell by cell, each once, in a block of %o", (dims) => {
+    const cells = Array.from({ length: 15 }, (_, n) => nth(n, [3, 5, 1], dims).join());
+    expect(new Set(cells).size).toBe(15);
+  });
+
+  it("is whole positions after whole positions", () => {
+    expect([0, 1, 5].map((n) => nth(n, [3, 5, 1], ["T", "C", "B"]))).toEqual([[0, 0, 0], [0, 1, 0], [1, 0, 0]]);
+    expect([0, 1, 5].map((n) => nth(n, [5, 3, 1], ["F", "T", "B"]))).toEqual([[0, 0, 0], [1, 0, 0], [0, 1, 0]]);
+  });
+
+  it("begins and ends within a step, never goes back, and is all there in the end", () => {
+    const shares = Array.from({ length: 101 }, (_, n) => computed(n / 100));
+    expect(shares.slice(1).every((share, n) => share >= shares[n])).toBe(true);
+    expect([shares[0], shares[100]]).toEqual([0, 1]);
+  });
+
+  it("is made of a line of each factor of a dot product", () => {
+    const inputs = [
+      { block: "W", index: [[0, 0, 0, 1, 16], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
+      { block: "x", index: [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0]] },
+    ];
+    expect(operands({ op: "dot", over: 48, inputs }, [4, 7, 0], null)).toEqual([
+      { figure: 0, block: "W", cell: [16, 7, 0], to: [63, 7, 0] },
+      { figure: 0, block: "x", cell: [4, 0, 0], to: [4, 47, 0] },
+    ]);
+  });
+
+  it("takes of a table of embeddings the token's own line, if the token is known", () => {
+    const inputs = [
+      { block: "wte", index: [[0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
+      { block: "wpe", index: [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
+    ];
+    const [wte, wpe] = operands({ op: "embed", over: null, inputs }, [4, 7, 0], 2);
+    expect([wte.cell, wpe.cell]).toEqual([[2, 7, 0], [4, 7, 0]]);
+    expect(operands({ op: "embed", over: null, inputs }, [4, 7, 0], null).map(({ block }) => block)).toEqual(["wpe"]);
+  });
+});

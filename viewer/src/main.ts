@@ -3,7 +3,8 @@
 import { Client } from "./api/client";
 import { Service } from "./api/service";
 import { Detail } from "./detail/detail";
-import { preferred, t, use } from "./i18n/text";
+import { tellPage, tellTitle } from "./i18n/page";
+import { preferred, use } from "./i18n/text";
 import { mountPanels } from "./panels/registry";
 import { watchPointer } from "./picking/pointer";
 import { Overlay } from "./scene/overlay";
@@ -35,9 +36,10 @@ function start(): void {
   const app = { store, service, stage, detail };
   store.subscribe(({ view }) => view.language, (chosen) => {
     use(preferred(chosen));
-    picture.setAttribute("aria-label", t("picture"));
+    tellPage(store);
     mountPanels(app);
   });
+  store.subscribe(({ figures }) => figures[0], tellTitle);
   keepAddress(store);
   Object.assign(window, { cutaway: app }); // for the console, and for tests
 }

@@ -34,7 +34,7 @@ const BUSY = new Set([429, 502, 503, 504]);
 const LONGEST_PAUSE = 10;
 
 export class Client {
-  received: (bytes: number) => void = () => {}; // is told how large each answer was
+  received: (bytes: number) => void = () => {}; // is told of each part of an answer, as it comes
   #troubles = new Map<object, Trouble>();
 
   /** `report` is told of the first trouble whenever troubles come or go; null: all is well. */
@@ -49,9 +49,13 @@ export class Client {
   }
 
   async bytes(answer: Response): Promise<ArrayBuffer> {
-    const bytes = await answer.arrayBuffer();
-    this.received(bytes.byteLength);
-    return bytes;
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    for (const reader = answer.body!.getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) return new Blob(parts).arrayBuffer();
+      parts.push(value);
+      this.received(value.byteLength);
+    }
   }
 
   /** The answer to a request that succeeded, asked again until there is one. Throws Refused, or AbortError. */

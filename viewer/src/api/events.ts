@@ -7,9 +7,10 @@ export interface Progress {
   seconds_left?: number | null;
 }
 
+const PAUSE = 1000; // milliseconds after which it is worth another attempt
 const ENDS = ["done", "failed", "cancelled"];
 
-/** Resolves with how it ended; `tell` hears of every progress before. EventSource itself resumes where it was cut off. */
+/** Resolves with how it ended, "unknown" where it was cut off; `tell` hears of every progress before. */
 export function follow(url: string, tell: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const source = new EventSource(url);
@@ -21,9 +22,8 @@ export function follow(url: string, tell: (progress: Progress) => void, signal?:
         resolve(end);
       });
     source.onerror = () => {
-      if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
-      close();
-      resolve("unknown");
+      close(); // who follows asks how it stands, with patience, and follows again
+      setTimeout(() => resolve("unknown"), PAUSE);
     };
     signal?.addEventListener("abort", () => {
       close();

@@ -9,6 +9,7 @@ import { input } from "./input";
 import { language } from "./language";
 import { legend } from "./legend";
 import { lens } from "./lens";
+import { loading } from "./loading";
 import { models } from "./models";
 import { output } from "./output";
 import { parameters } from "./parameters";
@@ -18,6 +19,7 @@ import type { App, Panel } from "./panel";
 import type { Store } from "../state/store";
 import { share } from "./share";
 import { sizes } from "./sizes";
+import { skip } from "./skip";
 import { status } from "./status";
 import { el } from "./dom";
 import { t } from "../i18n/text";
@@ -27,8 +29,8 @@ import { traffic } from "./traffic";
 import { welcome } from "./welcome";
 
 export const panels: Panel[] = [
-  models, search, touring, language, help, input, output, sizes, share, traffic,
-  status, cell, legend, welcome, tour, attention, lens, sampling, parameters, colours,
+  skip, models, search, touring, language, help, input, output, sizes, share, traffic,
+  status, loading, cell, legend, welcome, tour, attention, lens, sampling, parameters, colours,
 ];
 
 let mounted: { end(): void } | null = null;

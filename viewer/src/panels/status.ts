@@ -1,6 +1,7 @@
-/** What is wrong with the server, as long as it is. */
+/** What is wrong with the server, as long as it is, and how soon it is asked again. */
 
 import { t } from "../i18n/text";
+import type { Trouble } from "../api/client";
 import { el } from "./dom";
 import type { Panel } from "./panel";
 
@@ -11,9 +12,15 @@ export const status: Panel = {
   mount(root, { store }) {
     const line = el("p", { role: "alert", class: "trouble", hidden: true });
     root.append(line);
+    let timer = 0;
+    const show = (trouble: Trouble, left: number): void => {
+      line.textContent = t(`trouble.${trouble.kind}`, { seconds: Math.ceil(left) });
+      if (left > 1) timer = window.setTimeout(() => show(trouble, left - 1), 1000);
+    };
     store.subscribe((state) => state.trouble, (trouble) => {
+      clearTimeout(timer);
       line.hidden = trouble === null;
-      if (trouble) line.textContent = t(`trouble.${trouble.kind}`, { seconds: Math.ceil(trouble.retryIn) });
+      if (trouble) show(trouble, trouble.retryIn);
     });
   },
 };

@@ -5,9 +5,10 @@ import { flyTo } from "../scene/fly";
 import type { Stage } from "../scene/stage";
 import type { Bar, Highlight } from "../state/state";
 import type { Store } from "../state/store";
+import type { Camera, Flow } from "../state/view";
 import { nth, operands, type Formula } from "./fill";
 import { computed } from "./player";
-import { allNamed, stepOf, type Step } from "./steps";
+import { allNamed, stepOf, type Side, type Step } from "./steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const TICK = 250; // milliseconds between ticks where nothing moves
@@ -24,18 +25,22 @@ export class Director {
   #scene: Scene | null = null;
   #loading = new AbortController();
   #clock = 0; // when the last tick was
-  #camera: boolean; // whether a link said where the camera is
+  #linked: boolean; // whether a link said where the camera is
+  #aimed: Camera | null = null; // where the camera was sent; it may have been moved since
 
   constructor(
     private readonly store: Store,
     private readonly service: Service,
     private readonly stage: Stage,
   ) {
-    this.#camera = store.state.view.camera !== null;
+    this.#linked = store.state.view.camera !== null;
     store.subscribe(({ view }) => view.tour, () => this.#enter());
     store.subscribe(({ figures }) => figures[0]?.layout, () => this.#enter());
     store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
     store.subscribe(({ player }) => player.share, () => this.#show());
+    store.subscribe(({ viewport }) => viewport, () => {
+      if (this.#scene && store.state.view.camera === this.#aimed) this.#look(this.#scene); // the window has another shape
+    });
     store.subscribe(({ highlight }) => highlight === null, (gone) => gone && this.#show());
     store.subscribe(({ player }) => player.playing, (playing) => playing && this.#run());
   }
@@ -67,8 +72,8 @@ export class Director {
     }
     const there = (of: readonly string[]): string[] => allNamed(of, layout.config).filter((id) => layout.row(id) !== null);
     this.#scene = { step, fills: there(step.fills), lit: there(step.from), formula: null };
-    if (!this.#camera) this.#look(this.#scene);
-    this.#camera = false;
+    if (!this.#linked) this.#look(this.#scene);
+    this.#linked = false;
     this.#show();
     void this.#learn(this.#scene);
   }
@@ -80,8 +85,9 @@ export class Director {
 
   #look({ step, fills, lit }: Scene): void {
     const blocks = [...fills, ...lit];
-    if (blocks.length) flyTo({ store: this.store, stage: this.stage }, blocks, step.side);
+    if (blocks.length) flyTo({ store: this.store, stage: this.stage }, blocks, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
+    this.#aimed = this.store.state.view.camera;
   }
 
   /** How the cells that are filled are computed. */
@@ -121,7 +127,8 @@ export class Director {
     const cells = layout.cellsOf(row);
     const cell = nth(Math.min(Math.floor(share * cells[0] * cells[1]), cells[0] * cells[1] - 1), cells, layout.kindAt(row).dims);
     const tokens = trace && [...trace.tokens, ...(trace.generated ?? []).map(({ token }) => token)];
-    const from = formula ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
+    const masked = formula?.mask === "causal" && cell[0] > cell[1];
+    const from = formula && !masked ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
     return [{ figure: 0, block: fills[0], cell }, ...from];
   }
 
@@ -144,4 +151,9 @@ export class Director {
     const change = { step: step >= last ? null : step };
     if (change.step !== this.store.state.view.step) this.store.dispatch({ type: "view", change });
   }
+}
+
+/** A side of what flows to the right, for what flows as it does: seen from where the computation goes on, it stays so. */
+function turned(side: Side, flow: Flow): Side {
+  return flow === "right" ? side : { azimuth: side.elevation, elevation: -side.azimuth };
 }

@@ -2,6 +2,12 @@
 
 import type { Config } from "../api/service";
 
+/** Angles of the camera, in radians, where the computation flows to the right. */
+export interface Side {
+  azimuth: number;
+  elevation: number;
+}
+
 /** Blocks are named as in a layout, with {layer} for the first layer and {head} for the head in front; `*` is every head. */
 export interface Step {
   id: string; // of its words, and in a link
@@ -9,7 +15,7 @@ export interface Step {
   formula: string; // mathematics is the same in every language; _ puts the next character below the line
   fills: readonly string[]; // computed now, cell by cell; of the first one the cells are told
   from: readonly string[]; // what they are computed from
-  side?: { azimuth: number; elevation: number }; // from which they are looked at
+  side?: Side; // from which they are looked at
   moves?: "layers" | "tokens"; // what goes on meanwhile: light from layer to layer, token after token
 }
 
@@ -17,7 +23,8 @@ const LAYER = "blocks.{layer}.";
 const HEAD = `${LAYER}attn.heads.{head}.`;
 const ALL_HEADS = `${LAYER}attn.heads.*.`;
 const FRONT = { azimuth: -0.1, elevation: 0.08 };
-const ASIDE = { azimuth: -0.5, elevation: 0.3 }; // so that what is behind is seen, too
+const BEFORE = { azimuth: -0.5, elevation: 0.3 }; // so that what is behind is seen, too
+const AFTER = { azimuth: 0.45, elevation: 0.25 }; // and so that it does not hide what comes of it
 
 export const STEPS: readonly Step[] = [
   { id: "start", seconds: 11, formula: "", fills: [], from: [] },
@@ -37,9 +44,9 @@ export const STEPS: readonly Step[] = [
     formula: "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v",
     fills: ["q", "k", "v"].map((part) => HEAD + part),
     from: [`${LAYER}ln1.out`, ...["q", "k", "v"].flatMap((part) => [`${HEAD}${part}_weight`, `${HEAD}${part}_bias`])],
-    side: ASIDE,
+    side: BEFORE,
   },
-  { id: "scores", seconds: 14, formula: "s(i, j) = q(i) · k(j) / √d", fills: [`${HEAD}scores`], from: [`${HEAD}q`, `${HEAD}k`], side: ASIDE },
+  { id: "scores", seconds: 14, formula: "s(i, j) = q(i) · k(j) / √d", fills: [`${HEAD}scores`], from: [`${HEAD}q`, `${HEAD}k`], side: AFTER },
   {
     id: "softmax",
     seconds: 13,
@@ -48,14 +55,14 @@ export const STEPS: readonly Step[] = [
     from: [`${HEAD}scores`],
     side: FRONT,
   },
-  { id: "mix", seconds: 12, formula: "z(i) = Σ_j p(i, j) · v(j)", fills: [`${HEAD}z`], from: [`${HEAD}pattern`, `${HEAD}v`], side: ASIDE },
+  { id: "mix", seconds: 12, formula: "z(i) = Σ_j p(i, j) · v(j)", fills: [`${HEAD}z`], from: [`${HEAD}pattern`, `${HEAD}v`], side: AFTER },
   {
     id: "project",
     seconds: 12,
     formula: "a = W_o·[z_0, z_1, …] + b_o",
     fills: [`${LAYER}attn_out`],
     from: [`${ALL_HEADS}z`, `${LAYER}attn.out_weight`, `${LAYER}attn.out_bias`],
-    side: ASIDE,
+    side: AFTER,
   },
   { id: "residual", seconds: 12, formula: "x ← x + a", fills: [`${LAYER}resid_mid`], from: ["embedding", `${LAYER}attn_out`], side: FRONT },
   {

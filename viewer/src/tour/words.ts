@@ -55,7 +55,7 @@ export function fill(text: string, told: Facts): string | null {
 }
 
 const quoted = (text: string): string => (used() === "zh-Hant" ? `「${text}」` : `“${text}”`);
-const percent = (share: number): string => (share > 0.9995 && share < 1 ? "> 99.9 %" : `${number(100 * share, 1)} %`);
+const percent = (share: number): string => (share > 0.9995 && share < 1 ? ">\u00a099.9\u00a0%" : `${number(100 * share, 1)}\u00a0%`);
 
 /** As many as a GPT of these sizes has. */
 export function parameters({ n_layer, n_embd, n_inner, n_positions, vocab_size, tie_word_embeddings }: Config): number {

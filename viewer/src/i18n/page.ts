@@ -1,0 +1,18 @@
+/** What the page says of itself: its title, its description, the names of its parts, in the language that is used. */
+
+import type { Figure } from "../state/state";
+import type { Readable } from "../state/store";
+import { refText } from "../state/address";
+import { t, type Key } from "./text";
+
+const PARTS: Record<string, Key> = { picture: "picture", side: "page.side", stage: "page.stage", foot: "page.foot" };
+
+export function tellPage(store: Readable): void {
+  document.querySelector('meta[name="description"]')!.setAttribute("content", t("page.description"));
+  for (const [id, key] of Object.entries(PARTS)) document.getElementById(id)!.setAttribute("aria-label", t(key));
+  tellTitle(store.state.figures[0]);
+}
+
+export function tellTitle(figure: Figure | undefined): void {
+  document.title = figure ? `${figure.model?.name ?? refText(figure.ref)} · Cutaway` : t("page.title");
+}

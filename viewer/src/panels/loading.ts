@@ -1,0 +1,50 @@
+/** That a model is on its way, and how far: until there is something to see. */
+
+import { number, t } from "../i18n/text";
+import { refText } from "../state/address";
+import type { State } from "../state/state";
+import { NANO } from "../state/view";
+import { button, el } from "./dom";
+import type { Panel } from "./panel";
+
+export const loading: Panel = {
+  id: "loading",
+  place: "over",
+  title: "loading",
+  mount(root, { store }) {
+    const what = el("strong");
+    const bar = el("progress", { "aria-label": t("loading") });
+    const said = el("p", { role: "status" });
+    const other = button(t("loading.other"), () => store.dispatch({ type: "show", change: { ...NANO, beside: [] } }), { hidden: true });
+    const card = el("div", { class: "loading-card" }, what, bar, said, other);
+    root.append(card);
+    const show = (): void => {
+      const { state } = store;
+      const { progress, status } = state.run;
+      card.hidden = !missing(state);
+      if (card.hidden) return;
+      what.textContent = t("loading.model", { model: refText(state.view.model) });
+      bar.hidden = status === "failed";
+      other.hidden = !bar.hidden;
+      if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
+      else bar.removeAttribute("value");
+      said.textContent = told(state);
+    };
+    store.subscribe(({ figures }) => figures, show);
+    store.subscribe(({ run }) => run, show);
+    store.subscribe(({ view }) => view.model, show);
+    store.subscribe(({ traffic }) => traffic.bytes, show);
+  },
+};
+
+/** Whether what is seen is not what was asked for. */
+function missing({ figures, view }: State): boolean {
+  return !figures.length || refText(figures[0].ref) !== refText(view.model);
+}
+
+function told({ run, traffic }: State): string {
+  if (run.status === "failed") return run.message ?? "";
+  if (run.status === "queued" && run.position) return t("queued", { n: run.position });
+  if (run.progress) return t("done.of", { done: run.progress.done, total: run.progress.total, unit: run.progress.unit });
+  return t("loading.bytes", { mb: number(traffic.bytes / 1e6, 1) });
+}

@@ -1,0 +1,14 @@
+/** The first stop of the Tab key: past everything, to the picture. */
+
+import { t } from "../i18n/text";
+import { button } from "./dom";
+import type { Panel } from "./panel";
+
+export const skip: Panel = {
+  id: "skip",
+  place: "bar",
+  title: "skip",
+  mount(root) {
+    root.append(button(t("skip"), () => document.getElementById("picture")!.focus(), { class: "skip-link" }));
+  },
+};

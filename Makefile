@@ -12,7 +12,7 @@ NODE := $(shell node -p 'const [major, minor] = process.versions.node.split(".")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run viewer no-node test test-compose lint peer types bench soak examples openapi lock clean
+.PHONY: help run viewer no-node test test-compose lint peer types bench soak examples screenshots openapi lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -54,6 +54,9 @@ soak: $(DEV) ## Make 10,000 requests of all kinds while workers are killed (minu
 examples: $(DEV) ## Record the answers to the examples of openapi.yaml, then write it
 	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/described/test_examples.py -k recorded
 	@$(BIN)/cutaway openapi openapi.yaml
+
+screenshots: $(DEV) viewer ## Take the pictures of the viewer in docs/ (needs Chromium)
+	@RECORD_SCREENSHOTS=1 $(BIN)/pytest -qq -n0 tests/viewer/test_screenshots.py
 
 openapi: $(RUN) ## Write openapi.yaml
 	@$(BIN)/cutaway openapi openapi.yaml

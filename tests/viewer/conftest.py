@@ -124,9 +124,8 @@ def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
     visits: list[Visit] = []
 
     def start(path: str = "/", width: int = 1280, height: int = 800, **options: Any) -> Visit:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, reduced_motion="reduce", locale="en-GB", **options
-        )
+        usual = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", "locale": "en-GB"}
+        context = browser.new_context(**(usual | options))
         made = Visit(context.new_page(), address)
         made.page.set_default_timeout(PATIENCE)
         made.page.on("console", lambda message: made.console.append(message.text))

@@ -22,9 +22,7 @@ export const share: Panel = {
     store.subscribe(({ figures }) => figures[0], (figure) => {
       png.disabled = glb.disabled = !figure;
       values.hidden = !figure?.trace;
-      if (!figure?.trace) return;
-      values.setAttribute("href", `/v1/traces/${figure.trace.id}/safetensors`);
-      values.setAttribute("download", `${fileName(app)}.safetensors`);
+      if (figure?.trace) values.setAttribute("href", `/v1/traces/${figure.trace.id}/safetensors`);
     });
   },
 };

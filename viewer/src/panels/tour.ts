@@ -18,8 +18,8 @@ export const tour: Panel = {
     const { store } = app;
     const words = el("div", { class: "tour-words", "aria-live": "polite" });
     const now = el("output", { class: "tour-now", "aria-live": "off" });
+    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // before the controls want the focus
     root.append(words, controls(app));
-    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none));
     const speak = (): void => {
       const { view, figures } = store.state;
       if (!view.tour || !figures[0]) return;

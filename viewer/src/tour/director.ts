@@ -11,6 +11,7 @@ import { computed } from "./player";
 import { allNamed, stepOf, type Side, type Step } from "./steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
+const NONE: never[] = []; // always the same: nothing has changed
 const TICK = 250; // milliseconds between ticks where nothing moves
 
 /** A step, for the model that is shown. */
@@ -96,13 +97,14 @@ export class Director {
     const { facts, config } = this.store.state.figures[0].layout;
     if (!target) return;
     this.#loading = new AbortController();
+    const { signal } = this.#loading;
     const layer = target.startsWith("blocks.") || target === "embedding" || target === "tokens" ? 0 : config.n_layer - 1;
     try {
-      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${facts.id}`, layer, config.n_head - 1, this.#loading.signal);
+      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${facts.id}`, layer, config.n_head - 1, signal);
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
       if (scene === this.#scene) this.#show();
     } catch (error) {
-      if (!this.#loading.signal.aborted) console.warn(error); // the cells are filled without showing what from
+      if (!signal.aborted) console.warn(error); // the cells are filled without showing what from
     }
   }
 
@@ -121,9 +123,9 @@ export class Director {
     const { step, fills, formula } = this.#scene!;
     const { layout, trace } = this.store.state.figures[0];
     const [chosen] = trace?.generated ?? [];
-    if (step.id === "choose") return chosen ? [{ figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] }] : [];
+    if (step.id === "choose") return chosen ? [{ figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] }] : NONE;
     const row = fills.length ? layout.row(fills[0]) : null;
-    if (row === null || share <= 0 || share >= 1) return [];
+    if (row === null || share <= 0 || share >= 1) return NONE;
     const cells = layout.cellsOf(row);
     const cell = nth(Math.min(Math.floor(share * cells[0] * cells[1]), cells[0] * cells[1] - 1), cells, layout.kindAt(row).dims);
     const tokens = trace && [...trace.tokens, ...(trace.generated ?? []).map(({ token }) => token)];
@@ -139,7 +141,7 @@ export class Director {
     const { layout } = this.store.state.figures[0];
     const spans = layout.spans.filter(({ layer }) => layer >= 0);
     const { layer, start, end } = spans[Math.min(Math.floor(share * spans.length), spans.length - 1)];
-    if (share >= 1) return [];
+    if (share >= 1) return NONE;
     if (this.#lightAt.layer !== layer) this.#lightAt = { layer, ids: Array.from({ length: end - start }, (_, n) => layout.id(start + n)) };
     return this.#lightAt.ids;
   }

@@ -13,7 +13,7 @@ from tests.viewer.conftest import ROOT, Visit
 Open = Callable[..., Visit]
 VIEWS = {
     "viewer": {"tour": "scores"},
-    "viewer-gpt3": {"model": "gpt3-175b", "traced": "0", "tokens": "1024", "beside": "gpt2-xl;gpt2", "flow": "right"},
+    "viewer-gpt3": {"model": "gpt3-175b", "traced": "0", "tokens": "1024", "beside": "gpt2-xl;gpt2", "flow": "down"},
 }
 
 recorded = pytest.mark.skipif("RECORD_SCREENSHOTS" not in os.environ, reason="takes pictures: make screenshots")

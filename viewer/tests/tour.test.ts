@@ -7,6 +7,7 @@ import { Store } from "../src/state/store";
 import { INITIAL } from "../src/state/view";
 import { nth, operands } from "../src/tour/fill";
 import { STOPPED, computed, play, type Command, type Place } from "../src/tour/player";
+import { common } from "../src/tour/sight";
 import { STEPS, named } from "../src/tour/steps";
 import { WORDS, fill, parameters } from "../src/tour/words";
 
@@ -179,5 +180,12 @@ describe("what is computed", () => {
     const [wte, wpe] = operands({ op: "embed", over: null, inputs }, [4, 7, 0], 2);
     expect([wte.cell, wpe.cell]).toEqual([[2, 7, 0], [4, 7, 0]]);
     expect(operands({ op: "embed", over: null, inputs }, [4, 7, 0], null).map(({ block }) => block)).toEqual(["wpe"]);
+  });
+});
+
+describe("what is looked at", () => {
+  it("is what boxes have in common, or nothing", () => {
+    expect(common({ min: [0, 0, 0], max: [4, 9, 2] }, { min: [2, -5, 1], max: [8, 3, 7] })).toEqual({ min: [2, 0, 1], max: [4, 3, 2] });
+    expect(common({ min: [0, 0, 0], max: [4, 9, 2] }, { min: [4, 0, 0], max: [8, 9, 2] })).toBeNull();
   });
 });

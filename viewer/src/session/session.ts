@@ -100,9 +100,9 @@ export class Session {
     this.#others.abort();
     this.#others = new AbortController();
     const { signal } = this.#others;
-    const { view, models } = this.store.state;
+    const { view } = this.store.state;
     const loaded = await Promise.allSettled(
-      view.beside.map(async (ref) => figure(ref, await this.#layouts.of(ref, null, signal), null, models)),
+      view.beside.map(async (ref) => figure(ref, await this.#layouts.of(ref, null, signal), null, this.store.state.models)),
     );
     if (signal.aborted) return;
     const others = loaded.flatMap((one): Figure[] => (one.status === "fulfilled" ? [one.value] : []));

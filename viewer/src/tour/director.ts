@@ -1,13 +1,14 @@
 /** Directs the picture as the tour goes: where the camera is, which blocks stand in the light, which cells are computed. */
 
 import type { Service } from "../api/service";
-import { flyTo } from "../scene/fly";
+import { flyToBox } from "../scene/fly";
 import type { Stage } from "../scene/stage";
 import type { Bar, Highlight } from "../state/state";
 import type { Store } from "../state/store";
-import type { Camera, Flow } from "../state/view";
+import type { Camera, CellAt, Flow } from "../state/view";
 import { nth, operands, type Formula } from "./fill";
 import { computed } from "./player";
+import { sight } from "./sight";
 import { allNamed, stepOf, type Side, type Step } from "./steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -85,8 +86,9 @@ export class Director {
   }
 
   #look({ step, fills, lit }: Scene): void {
-    const blocks = [...fills, ...lit];
-    if (blocks.length) flyTo({ store: this.store, stage: this.stage }, blocks, step.side && turned(step.side, this.stage.models.flow));
+    const { layout } = this.store.state.figures[0];
+    const box = sight(layout, [...fills, ...lit], this.#chosen()?.cell);
+    if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
     this.#aimed = this.store.state.view.camera;
   }
@@ -120,10 +122,10 @@ export class Director {
 
   /** The cell that is computed now, and what from; the chosen one, where one is chosen. */
   #cells(share: number): Bar[] {
-    const { step, fills, formula } = this.#scene!;
+    const { fills, formula } = this.#scene!;
     const { layout, trace } = this.store.state.figures[0];
-    const [chosen] = trace?.generated ?? [];
-    if (step.id === "choose") return chosen ? [{ figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] }] : NONE;
+    const chosen = this.#chosen();
+    if (chosen) return [chosen];
     const row = fills.length ? layout.row(fills[0]) : null;
     if (row === null || share <= 0 || share >= 1) return NONE;
     const cells = layout.cellsOf(row);
@@ -132,6 +134,12 @@ export class Director {
     const masked = formula?.mask === "causal" && cell[0] > cell[1];
     const from = formula && !masked ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
     return [{ figure: 0, block: fills[0], cell }, ...from];
+  }
+
+  /** The cell of the token that was chosen, at the step that tells of it. */
+  #chosen(): CellAt | null {
+    const [chosen] = this.store.state.figures[0].trace?.generated ?? [];
+    return chosen && this.#scene?.step.id === "choose" ? { figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] } : null;
   }
 
   #lightAt = { layer: -1, ids: [] as string[] };

@@ -34,7 +34,7 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
   told["output"] = quoted(trace.output ?? "");
   told["next"] = quoted(first.text);
   told["probability"] = percent(first.probability);
-  told["top"] = (first.top ?? []).slice(0, 3).map(({ text, probability }) => `${quoted(text)} ${percent(probability)}`).join("  ");
+  told["top"] = (first.top ?? []).slice(0, 3).map(({ text, probability }) => `${quoted(text)} ${percent(probability)}`).join(" · ");
   return told;
 }
 
@@ -55,7 +55,7 @@ export function fill(text: string, told: Facts): string | null {
 }
 
 const quoted = (text: string): string => (used() === "zh-Hant" ? `「${text}」` : `“${text}”`);
-const percent = (share: number): string => (share > 0.9995 && share < 1 ? ">\u00a099.9\u00a0%" : `${number(100 * share, 1)}\u00a0%`);
+const percent = (share: number): string => (share < 0.0005 ? "<\u00a00.1\u00a0%" : share > 0.9995 && share < 1 ? ">\u00a099.9\u00a0%" : `${number(100 * share, 1)}\u00a0%`);
 
 /** As many as a GPT of these sizes has. */
 export function parameters({ n_layer, n_embd, n_inner, n_positions, vocab_size, tie_word_embeddings }: Config): number {

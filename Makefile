@@ -12,7 +12,7 @@ NODE := $(shell node -p 'const [major, minor] = process.versions.node.split(".")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run viewer no-node test test-compose lint peer types bench soak examples screenshots openapi lock clean
+.PHONY: help run viewer no-node test test-viewer test-compose lint peer types bench soak examples screenshots openapi lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -29,6 +29,9 @@ no-node:
 
 test: lint ## Check style and types, then run every test
 	$(BIN)/pytest
+
+test-viewer: $(DEV) viewer ## Test the viewer's parts, and all of it in a browser (needs Node.js and Chromium)
+	$(BIN)/pytest -n=2 -m viewer -rs tests/viewer
 
 test-compose: $(DEV) ## Bring everything up in containers, where there is a docker engine, and try it
 	$(BIN)/pytest -n=0 -m compose -rs tests/test_compose.py

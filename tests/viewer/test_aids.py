@@ -14,6 +14,8 @@ from playwright.sync_api import expect
 
 from tests.viewer.conftest import Visit
 
+pytestmark = pytest.mark.viewer
+
 Open = Callable[..., Visit]
 
 

@@ -17,6 +17,8 @@ from playwright.sync_api import expect
 
 from tests.viewer.conftest import ROOT, Visit
 
+pytestmark = pytest.mark.viewer
+
 Open = Callable[..., Visit]
 SCORES = "blocks.0.attn.heads.2.scores"
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.viewer.conftest import ROOT, Visit
 
+pytestmark = pytest.mark.viewer
+
 Open = Callable[..., Visit]
 VIEWS = {
     "viewer": {"tour": "scores"},

@@ -15,6 +15,8 @@ from playwright.sync_api import Page, expect
 
 from tests.viewer.conftest import ROOT, Visit
 
+pytestmark = pytest.mark.viewer
+
 Open = Callable[..., Visit]
 AXE = ROOT / "viewer" / "node_modules" / "axe-core" / "axe.min.js"
 STEPS = 19

@@ -9,7 +9,7 @@ const NARROW = matchMedia("(max-width: 720px)"); // as in styles/frame.css
 const ROOMY = matchMedia("(min-width: 1400px)"); // where an aid takes nothing from the picture
 const FIRST = "attention";
 export const INPUT = "input"; // not an aid: on a phone, the side has its place among them
-const ICONS = { input: "M4 6h16M4 12h10M4 18h7M17 15l3 3-3 3", close: "M6 6l12 12M18 6L6 18", fold: "M4 5h16v14H4zM9 5v14" };
+const ICONS = { input: "M4 6h16M4 12h10M4 18h7M17 15l3 3-3 3", close: "M6 6l12 12M18 6L6 18" };
 
 /** Which aid is open; "" where none is. */
 function openAid({ view }: State): string {
@@ -34,7 +34,6 @@ export function mountAids(aids: Panel[], app: App): void {
     entry(INPUT, t("input"), ICONS.input, "side"),
     ...aids.map(({ id, title, icon: path }) => entry(id, t(title), path ?? "", "aids")),
   );
-  document.getElementById("bar")!.prepend(foldSide(main));
 
   let mounted: { end(): void } | null = null;
   const show = (open: string): void => {
@@ -65,13 +64,4 @@ export function mountAids(aids: Panel[], app: App): void {
     for (const query of [NARROW, ROOMY]) query.removeEventListener("change", narrowed);
     mounted?.end();
   });
-}
-
-/** Folds the side away and back, where there is one beside the picture. */
-function foldSide(main: HTMLElement): HTMLButtonElement {
-  const made = button("", () => told(!main.classList.toggle("folded")), { class: "quiet fold", "aria-label": t("fold"), "aria-controls": "side" });
-  const told = (open: boolean): void => made.setAttribute("aria-expanded", String(open));
-  made.append(icon(ICONS.fold));
-  told(!main.classList.contains("folded"));
-  return made;
 }

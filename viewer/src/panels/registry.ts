@@ -4,6 +4,7 @@ import { attention } from "./attention";
 import { cell } from "./cell";
 import { colours } from "./colours";
 import { mountAids } from "./aids";
+import { fold } from "./fold";
 import { help } from "./help";
 import { input } from "./input";
 import { language } from "./language";
@@ -29,7 +30,7 @@ import { traffic } from "./traffic";
 import { welcome } from "./welcome";
 
 export const panels: Panel[] = [
-  skip, models, search, touring, language, help, input, output, sizes, share, traffic,
+  skip, fold, models, search, touring, language, help, input, output, sizes, share, traffic,
   status, loading, cell, legend, welcome, tour, attention, lens, sampling, parameters, colours,
 ];
 

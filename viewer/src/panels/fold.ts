@@ -1,0 +1,21 @@
+/** Folds the side away and back, where there is one beside the picture. */
+
+import { t } from "../i18n/text";
+import { button, icon } from "./dom";
+import type { Panel } from "./panel";
+
+const SIDE = "M4 5h16v14H4zM9 5v14";
+
+export const fold: Panel = {
+  id: "fold",
+  place: "bar",
+  title: "fold",
+  mount(root) {
+    const main = document.querySelector("main")!;
+    const toggle = button("", () => told(!main.classList.toggle("folded")), { class: "quiet", "aria-label": t("fold"), "aria-controls": "side" });
+    const told = (open: boolean): void => toggle.setAttribute("aria-expanded", String(open));
+    toggle.append(icon(SIDE));
+    told(!main.classList.contains("folded"));
+    root.append(toggle);
+  },
+};

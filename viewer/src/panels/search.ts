@@ -25,7 +25,7 @@ export const search: Panel = {
     });
     const pane = dialog(t("search"), box, list, said);
     pane.classList.add("search-pane");
-    const open = button("", () => show(), { class: "search-open", "aria-keyshortcuts": "/" });
+    const open = button("", () => show(), { class: "search-open", "aria-label": t("search"), "aria-keyshortcuts": "/" });
     open.append(icon(LENS), el("span", {}, t("search")), el("kbd", { "aria-hidden": "true" }, "/"));
     const home = button("⌂", () => store.dispatch({ type: "camera", to: null }), { title: t("all"), "aria-label": t("all"), class: "quiet" });
     root.append(open, home, pane);

@@ -96,6 +96,7 @@ def test_a_value_can_be_followed_back_to_its_token_and_forth_again(visit: Open) 
 
 def test_the_address_restores_what_is_seen(visit: Open) -> None:
     page = visit()
+    page.page.get_by_role("button", name="Explore").click()  # a link greets nobody, so its picture is larger
     page.look_at(SCORES)
     page.do(type="pin", at={"figure": 0, "block": SCORES, "cell": [2, 5, 0]})
     page.do(type="view", change={"step": 2})

@@ -232,9 +232,10 @@ def test_progress_of_a_longer_trace_is_told_and_it_can_be_stopped(visit: Open) -
         + "#"
         + urlencode({"model": sizes, "ids": "1,2,3", "max_new_tokens": 900})
     )
-    expect(page.page.locator("progress")).to_be_visible()
-    page.page.get_by_role("button", name="Stop").click()
-    expect(page.page.get_by_role("status")).to_contain_text("cancelled")
+    form = page.page.locator("#panel-input")
+    expect(form.get_by_role("progressbar", name="Progress")).to_be_visible()
+    form.get_by_role("button", name="Stop").click()
+    expect(form.get_by_role("status")).to_contain_text("cancelled")
 
 
 def test_the_units_hold() -> None:

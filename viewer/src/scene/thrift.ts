@@ -15,6 +15,7 @@ export class Thrift {
   #drawn = 1; // the share in the last frame
   #timer = 0;
   #resting = false;
+  #watching = 0;
 
   constructor(
     private readonly gl: WebGL2RenderingContext,
@@ -56,5 +57,11 @@ export class Thrift {
   end(): void {
     this.#fence = this.gl.fenceSync(this.gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
     this.gl.flush();
+    this.#watching ||= requestAnimationFrame(() => this.#watch());
+  }
+
+  /** Looks for the end of the frame: when the next one begins may be long after it. */
+  #watch(): void {
+    this.#watching = this.busy ? requestAnimationFrame(() => this.#watch()) : 0;
   }
 }

@@ -52,11 +52,15 @@ class Visit:
                 const { store, stage } = window.cutaway ?? {};
                 if (!store || !store.state.figures.length) return false;
                 const { run, traffic, view } = store.state;
-                const busy = ["asking", "queued", "running"].includes(run.status) && !view.step;
+                const computes = ["asking", "queued", "running"].includes(run.status) && !view.step;
+                const fetches = traffic.waiting || traffic.running.length;
+                const moves = view.camera && view.camera !== stage.camera; // in flight, or by hand just now
                 const now = performance.now();
                 const at = [stage.frames, traffic.bytes, traffic.waiting, traffic.running.length].join();
                 if (window.lastSeen?.at !== at) window.lastSeen = { at, since: now };
-                return !busy && !traffic.waiting && !traffic.running.length && now - window.lastSeen.since > 600;
+                const still = Math.max(600, 4 * stage.thrift.frameTime); // what was left out comes after 3
+                if (computes || fetches || moves || stage.thrift.busy) return false;
+                return now - window.lastSeen.since > still;
             }""",
             timeout=PATIENCE,
         )

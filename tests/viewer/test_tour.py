@@ -52,7 +52,6 @@ def test_the_tour_runs_to_its_end_and_every_step_has_its_blocks(visit: Open) -> 
 def test_cells_are_filled_as_they_are_computed_beside_what_they_are_computed_from(visit: Open) -> None:
     page = visit("/", reduced_motion="no-preference")
     page.do(type="tour", command={"do": "go", "step": "qkv", "share": 0})
-    page.page.wait_for_timeout(1500)  # the camera flies
     page.settle()
     empty = page.picture()
     page.do(type="tour", command={"do": "go", "step": "qkv", "share": 0.5})

@@ -15,7 +15,14 @@ pytestmark = pytest.mark.viewer
 Open = Callable[..., Visit]
 VIEWS = {
     "viewer": {"tour": "scores"},
-    "viewer-gpt3": {"model": "gpt3-175b", "traced": "0", "tokens": "1024", "beside": "gpt2-xl;gpt2", "flow": "down"},
+    "viewer-gpt3": {
+        "model": "gpt3-175b",
+        "traced": "0",
+        "tokens": "1024",
+        "beside": "gpt2-xl;gpt2",
+        "flow": "down",
+        "aid": "none",
+    },
 }
 
 recorded = pytest.mark.skipif("RECORD_SCREENSHOTS" not in os.environ, reason="takes pictures: make screenshots")
@@ -28,7 +35,6 @@ def test_the_readme_shows_the_viewer_as_it_is(visit: Open, name: str) -> None:
     figures = 1 + VIEWS[name].get("beside", "").count(";") + ("beside" in VIEWS[name])
     page.page.wait_for_function("count => cutaway.stage.models.shown.length === count", arg=figures)
     if "tour" in VIEWS[name]:
-        page.page.wait_for_timeout(1500)  # the camera flies
         page.do(type="tour", command={"do": "go", "step": VIEWS[name]["tour"], "share": 0.62})
     page.settle()
     page.page.screenshot(path=ROOT / "docs" / f"{name}.png")

@@ -47,6 +47,7 @@ class Visit:
 
     def settle(self) -> None:
         """Wait until everything that is in view is there and drawn."""
+        self.page.evaluate("delete window.lastSeen")  # what was still before says nothing about now
         self.page.wait_for_function(
             """() => {
                 const { store, stage } = window.cutaway ?? {};

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import statistics
-import subprocess
+import subprocess  # nosec B404
 import tempfile
 from contextlib import ExitStack
 from http.client import HTTPConnection
@@ -108,7 +108,7 @@ def _wrk(url: str, script: Path | None = None) -> Load:
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--timeout=10s", "--latency", "-H", ACCEPT]
     if script is not None and script.stat().st_size:
         command += ["-s", str(script)]
-    told = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout  # nosec B603
     assert "Non-2xx" not in told, told
     assert "Socket errors" not in told, told
     return Load(_number(r"Requests/sec:\s+(\S+)", told), _wait("50%", told), _wait("99%", told))
@@ -126,7 +126,7 @@ def _redis(url: str, size: int) -> Load:
     connect(url).set("load", b"\0" * size)
     count = 100_000 if size < 1 << 16 else 5_000
     command = ["redis-benchmark", "-s", urlsplit(url).path, "-c", str(CONNECTIONS), "-n", str(count), "--csv"]
-    told = subprocess.run([*command, "GET", "load"], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run([*command, "GET", "load"], capture_output=True, text=True, check=True).stdout  # nosec B603
     names, values = (re.findall(r'"([^"]*)"', line) for line in told.splitlines()[:2])
     found = dict(zip(names, values, strict=True))
     return Load(float(found["rps"]), float(found["p50_latency_ms"]), float(found["p99_latency_ms"]))

@@ -49,8 +49,9 @@ def ends(job: Job) -> bool:
 def delete(job: Job) -> None:
     """Delete a job once RQ has put it away: a result is there a moment before, and RQ would write the job again."""
     ends(job)
-    for _ in range(TRIES):
-        with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks
-            job.delete()
-            return
-    job.delete()
+    with suppress(InvalidJobOperation):  # somebody else has deleted it
+        for _ in range(TRIES - 1):
+            with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks
+                job.delete()
+                return
+        job.delete()

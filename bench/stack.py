@@ -38,14 +38,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running() -> Iterator[Stack]:
-    """Start everything, wait until it is ready, stop it at the end."""
+def running(**settings: str) -> Iterator[Stack]:
+    """Start everything with these settings, wait until it is ready, stop it at the end."""
     port = free_port()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutaway-")))
         queue = stack.enter_context(redis_server.start("queue", folder))
         cache = stack.enter_context(redis_server.start("cache", folder))
-        environment = os.environ | {"QUEUE_URL": queue.url, "CACHE_URL": cache.url, "PORT": str(port)}
+        environment = os.environ | {"QUEUE_URL": queue.url, "CACHE_URL": cache.url, "PORT": str(port)} | settings
         for command in (["worker"], ["service", "api"]):
             stack.enter_context(process(command, environment))
         found = Stack(queue.url, cache.url, port)

@@ -48,7 +48,7 @@ def test_what_one_answer_leads_to_is_answered_as_described() -> None:
         run_state_machine_as_test(
             machine(create_app(servers.settings), seen),
             settings=settings(
-                max_examples=40,
+                max_examples=25,
                 stateful_step_count=8,
                 derandomize=True,
                 deadline=None,

@@ -24,8 +24,8 @@ import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
 from service.asking.admission import Admission
-from service.asking.jobs import TRIES as TRIES
-from service.asking.standing import UNFINISHED as UNFINISHED
+from service.asking.jobs import TRIES
+from service.asking.standing import UNFINISHED
 from service.settings import Settings
 from worker.store.connection import connect, connect_impatiently
 from worker.store.keys import Kind, request_id

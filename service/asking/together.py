@@ -17,8 +17,9 @@ import worker.store.events as events
 import worker.store.listing as listing
 import worker.store.queues as queues
 import worker.store.requests as requests
-from service.asking.queue import TRIES, UNFINISHED, Desk, Status, now
-from service.asking.standing import job_statuses, standing
+from service.asking.jobs import TRIES
+from service.asking.queue import Desk, Status, now
+from service.asking.standing import UNFINISHED, job_statuses, standing
 from worker.store.keys import request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record

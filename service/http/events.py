@@ -13,7 +13,8 @@ from flask import Response, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
 import worker.store.events as events
-from service.asking.queue import UNFINISHED, Desk, State, desk
+from service.asking.queue import Desk, State, desk
+from service.asking.standing import UNFINISHED
 from service.http.answers import representation
 from service.http.problems import Invalid
 from worker.store.events import ENDS, Event

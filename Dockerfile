@@ -1,7 +1,11 @@
 # One image for the api and the worker: which of them a container is, its command says.
-FROM node:22-slim AS viewer
+FROM python:3.11-slim AS viewer
 
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 NODE_USE_SYSTEM_CA=1 PATH=/node/bin:$PATH
 WORKDIR /app/viewer
+# Node.js comes as a package, locked by its hash like all others: one base image is enough.
+COPY viewer/requirements.lock ./
+RUN python -m venv /node && pip install --require-hashes -r requirements.lock
 COPY viewer/package.json viewer/package-lock.json ./
 RUN npm ci --no-audit --no-fund
 COPY openapi.yaml /app/

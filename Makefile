@@ -91,12 +91,13 @@ $(DEV): requirements-dev.lock $(RUN)
 # Only the public index counts: a folder of wheels or a mirror of ours would put hashes into the locks that others can't match.
 LOCK := $(VENV)/lock
 COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND="make lock" \
-	$(LOCK)/bin/pip-compile --quiet $(ARGS) --generate-hashes --allow-unsafe --strip-extras --build-deps-for=editable \
+	$(LOCK)/bin/pip-compile --quiet $(ARGS) --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 lock: $(LOCK)/bin/pip-compile ## Write the lock files anew (ARGS=--upgrade for newer versions)
-	$(COMPILE) --output-file=requirements.lock pyproject.toml
-	$(COMPILE) --extra=test --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
+	$(COMPILE) --build-deps-for=editable --output-file=requirements.lock pyproject.toml
+	$(COMPILE) --build-deps-for=editable --extra=test --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
+	$(COMPILE) --output-file=viewer/requirements.lock viewer/requirements.in
 
 $(LOCK)/bin/pip-compile: | $(VENV)/pyvenv.cfg
 	@$(PYTHON) -m venv $(LOCK)

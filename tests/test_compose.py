@@ -119,6 +119,9 @@ def containers(service: str) -> list[str]:
 def test_it_comes_up_traces_scales_survives_a_killed_worker_and_leaves_nothing() -> None:
     first = ask("POST", "/v1/traces", NANO, wait=30)
     assert (first["status"], first["output"]) == ("done", "ABBBCC")
+    for path, part in (("/", "<title>Cutaway"), ("/docs", "Cutaway"), ("/openapi.yaml", "openapi: 3.1")):
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=30) as page:
+            assert part in page.read().decode()  # nothing that is read at run time was left out of the image
     identity = compose("exec", "--no-TTY", "worker", "id", "--user").strip()
     assert identity != "0"
 

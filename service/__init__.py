@@ -35,7 +35,9 @@ import service.resources.traces as traces
 import service.resources.viewer as viewer
 from service.asking.queue import Desk
 from service.http.events import Streams
-from service.http.schemas import VALUES, PartialConfigSchema, ProblemSchema
+from service.http.schemas.models import PartialConfigSchema
+from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.tensors import VALUES
 from service.settings import Settings
 
 #: What scripts of other origins may read of an answer, besides what they always may.

@@ -24,7 +24,10 @@ from service.http.blueprint import Blueprint, Parser, content
 from service.http.callers import caller
 from service.http.events import EVENT_STREAM, LAST_EVENT_ID
 from service.http.problems import Errors, Invalid, flatten, wrong_with
-from service.http.schemas import STATUSES, PageQuery, ProblemSchema, TraceRequestSchema, moment
+from service.http.schemas.fields import moment
+from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.requests import STATUSES, PageQuery
+from service.http.schemas.traces import TraceRequestSchema
 from service.resources.traces import canonical
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.config import ConfigError

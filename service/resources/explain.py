@@ -16,7 +16,8 @@ from service.asking.queue import State, desk
 from service.http.answers import immutable, json
 from service.http.blueprint import PREFER, Blueprint
 from service.http.problems import Invalid
-from service.http.schemas import Digits, ProblemSchema
+from service.http.schemas.fields import Digits
+from service.http.schemas.problems import ProblemSchema
 from service.reading.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words

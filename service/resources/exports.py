@@ -17,7 +17,7 @@ from service.asking.queue import desk
 from service.http.answers import JSON, immutable, octets, revalidated
 from service.http.blueprint import PREFER, Blueprint
 from service.http.problems import Invalid
-from service.http.schemas import ProblemSchema
+from service.http.schemas.problems import ProblemSchema
 from service.reading.llm_viz import Tensor
 from worker.gpt.config import Config
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import redis.exceptions
 from flask import Response
+from marshmallow import Schema, fields
 from redis import Redis
 from rq import Queue, Worker
 
@@ -13,13 +14,18 @@ from service.asking.queue import desk
 from service.http.answers import json
 from service.http.blueprint import Blueprint
 from service.http.problems import problem
-from service.http.schemas import HealthSchema, ProblemSchema
+from service.http.schemas.problems import ProblemSchema
 from worker.store.connection import connect
 from worker.store.queues import LANES, Lane, name
 
 PATIENCE = 0.8  # seconds for each Redis; a health check that hangs tells nothing
 
 blueprint = Blueprint("health", __name__, description="Whether the service can do its work")
+
+
+class HealthSchema(Schema):
+    status = fields.String(required=True)
+    detail = fields.Dict(keys=fields.String(), values=fields.String())
 
 
 @blueprint.get("/healthz")

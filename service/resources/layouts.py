@@ -22,7 +22,8 @@ from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import caller
 from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
-from service.http.schemas import LayoutQuery, LayoutRequestSchema, LayoutSchema, ProblemSchema
+from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
+from service.http.schemas.problems import ProblemSchema
 from worker.gpt.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry, Plan

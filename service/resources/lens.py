@@ -21,7 +21,10 @@ from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
 from service.http.callers import caller
 from service.http.problems import Invalid
-from service.http.schemas import Digits, ProbabilitySchema, ProblemSchema, SummarySchema
+from service.http.schemas.fields import Digits
+from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.requests import SummarySchema
+from service.http.schemas.traces import ProbabilitySchema
 from worker.gpt.models import Model
 from worker.gpt.tokens import Vocabulary
 from worker.store.keys import request_id

@@ -19,14 +19,9 @@ import worker.gpt.weights as weights
 from service.asking.queue import desk
 from service.http.answers import revalidated
 from service.http.blueprint import Blueprint, also
-from service.http.schemas import (
-    ModelSchema,
-    ModelsSchema,
-    ProblemSchema,
-    TensorQuery,
-    TensorsSchema,
-    TensorValuesSchema,
-)
+from service.http.schemas.models import ModelSchema, ModelsSchema
+from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
 from service.reading.encode import BINARY
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.models import Model, UnknownModelError

@@ -21,7 +21,7 @@ from service.asking.queue import desk
 from service.http.answers import immutable, ranged, representation
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
 from service.http.problems import Invalid
-from service.http.schemas import ProblemSchema
+from service.http.schemas.problems import ProblemSchema
 from service.reading.encode import SAFETENSORS
 from worker.gpt.arena import captured
 from worker.store.runs import Run

@@ -20,16 +20,9 @@ from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import caller
 from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
-from service.http.schemas import (
-    ProblemSchema,
-    TensorQuery,
-    TensorsSchema,
-    TensorValuesSchema,
-    TraceRequestSchema,
-    TraceSchema,
-    TracesQuery,
-    TracesSchema,
-)
+from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
+from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
 from service.reading.encode import BINARY
 from service.reading.smaller import Smaller
 from worker.gpt.arena import captured

@@ -1,0 +1,97 @@
+"""Layouts: what is asked for, and the blocks of one."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields, validate
+
+from service.http.schemas.fields import whole
+from service.http.schemas.models import ConfigSchema, ModelField
+from service.http.schemas.requests import SummarySchema
+from worker.gpt.config import LIMITS, MAX_BATCH
+
+STYLES = ["columns", "llm-viz"]
+
+
+class LayoutRequestSchema(Schema):
+    """A model and how many tokens it reads: all it can, where nothing is said."""
+
+    model = ModelField(required=True)
+    tokens = whole(1, LIMITS["n_positions"], allow_none=True, load_default=None)
+    batch = whole(1, MAX_BATCH, load_default=1)
+    style = fields.String(load_default="columns", validate=validate.OneOf(STYLES))
+
+
+class LayoutQuery(Schema):
+    layers = fields.String(metadata={"description": "a range of layers", "example": "0:4"})
+    heads = fields.String(metadata={"description": "a range of heads in each layer", "example": "0:12"})
+    fields_ = fields.String(
+        data_key="fields", metadata={"description": "which keys of a block", "example": "id,position,size"}
+    )
+
+
+class CellsSchema(Schema):
+    """Where a block's values lie: a row [a, b, c, d] an axis of the tensor; cell (i, j, k) is at a·i+b·j+c·k+d."""
+
+    name = fields.String(required=True)
+    index = fields.List(fields.List(fields.Integer()), required=True)
+
+
+class InputSchema(Schema):
+    """A block that a formula reads: rows [a, b, c, e, d] for its x, y, z: cell a·i + b·j + c·k + e·s + d."""
+
+    block = fields.String(required=True)
+    index = fields.List(fields.List(fields.Integer()), required=True)
+
+
+class FormulaSchema(Schema):
+    """How a cell is made of cells of other blocks."""
+
+    op = fields.String(required=True)
+    over = fields.Integer(allow_none=True, metadata={"description": "how many values s takes"})
+    inputs = fields.List(fields.Nested(InputSchema), required=True)
+    scale = fields.Float()
+    mask = fields.String()
+    epsilon = fields.Float()
+    function = fields.String()
+
+
+class BlockSchema(Schema):
+    id = fields.String()
+    name = fields.String()
+    role = fields.String(validate=validate.OneOf(["weight", "activation", "statistic"]))
+    layer = fields.Integer(allow_none=True)
+    head = fields.Integer(allow_none=True)
+    position = fields.List(fields.Float())
+    size = fields.List(fields.Float())
+    cells = fields.List(fields.Integer())
+    dims = fields.List(fields.String())
+    minor = fields.Boolean()
+    tensor = fields.Nested(CellsSchema, allow_none=True)
+    formula = fields.Nested(FormulaSchema, allow_none=True)
+
+
+class GroupSchema(Schema):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    blocks = fields.List(fields.String(), required=True)
+
+
+class BoundsSchema(Schema):
+    min = fields.List(fields.Float(), required=True)
+    max = fields.List(fields.Float(), required=True)
+
+
+class LayoutSchema(SummarySchema):
+    """A layout; what follows `style` is there when it is done. Over 20,000 blocks are null, and `links` leads on."""
+
+    config = fields.Nested(ConfigSchema, required=True)
+    tokens = fields.Integer(required=True)
+    batch = fields.Integer(required=True)
+    style = fields.String(required=True, validate=validate.OneOf(STYLES))
+    cell = fields.Float()
+    margin = fields.Float()
+    count = fields.Integer()
+    bounds = fields.Nested(BoundsSchema)
+    blocks = fields.List(fields.Nested(BlockSchema), allow_none=True)
+    groups = fields.List(fields.Nested(GroupSchema), allow_none=True)
+    links = fields.List(fields.String())

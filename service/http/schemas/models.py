@@ -1,0 +1,87 @@
+"""Models: their sizes, their weights, and how a request names one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from service.http.schemas.fields import whole
+from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS
+
+
+class PartialConfigSchema(Schema):
+    """Sizes by the names of Hugging Face's GPT2Config; what is left out is GPT-2's."""
+
+    n_layer = whole(1, LIMITS["n_layer"])
+    n_head = whole(1, LIMITS["n_head"])
+    n_embd = whole(1, LIMITS["n_embd"])
+    d_head = whole(1, LIMITS["d_head"], allow_none=True)
+    n_inner = whole(1, LIMITS["n_inner"], allow_none=True)
+    n_positions = whole(1, LIMITS["n_positions"])
+    vocab_size = whole(1, LIMITS["vocab_size"])
+    layer_norm_epsilon = fields.Float(validate=validate.Range(0, 1, min_inclusive=False, max_inclusive=False))
+    activation_function = fields.String(validate=validate.OneOf(ACTIVATION_FUNCTIONS))
+    tie_word_embeddings = fields.Boolean()
+
+
+class ConfigSchema(PartialConfigSchema):
+    """All sizes of a model, by the names of Hugging Face's GPT2Config."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.required = True
+        field_obj.allow_none = False
+
+
+class ModelField(fields.Field[Any]):
+    """A model's id or a (partial) configuration. The domain says what of a configuration is wrong."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        either = [{"type": "string", "example": "nano-gpt"}, {"$ref": "#/components/schemas/PartialConfig"}]
+        super().__init__(**kwargs, metadata={"oneOf": either})
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | dict[str, Any]:
+        if not isinstance(value, str | dict):
+            raise ValidationError('The id of a model, as in "gpt2", or an object with its configuration.')
+        return value
+
+
+class PartSchema(Schema):
+    total = fields.Integer(required=True)
+    non_embedding = fields.Integer(required=True)
+    by_part = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+
+
+class WeightsSchema(Schema):
+    source = fields.String(required=True, validate=validate.OneOf(["trained", "checkpoint", "synthetic"]))
+    digest = fields.String(required=True)
+    note = fields.String(required=True)
+
+
+class VocabularySchema(Schema):
+    kind = fields.String(required=True, validate=validate.OneOf(["letters", "gpt2", "ids"]))
+    size = fields.Integer(required=True)
+    tokens = fields.List(fields.String())
+
+
+class ModelSchema(Schema):
+    id = fields.String(required=True)
+    name = fields.String(required=True)
+    family = fields.String(required=True)
+    note = fields.String(required=True)
+    config = fields.Nested(ConfigSchema, required=True)
+    parameters = fields.Nested(PartSchema, required=True)
+    weights = fields.Nested(WeightsSchema, required=True)
+    vocabulary = fields.Nested(VocabularySchema, required=True)
+
+
+class UnusableSchema(Schema):
+    """A checkpoint that cannot be used, and why."""
+
+    id = fields.String(required=True)
+    detail = fields.String(required=True)
+
+
+class ModelsSchema(Schema):
+    models = fields.List(fields.Nested(ModelSchema), required=True)
+    problems = fields.List(fields.Nested(UnusableSchema), required=True)

@@ -1,0 +1,30 @@
+"""What is answered where something is wrong."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields
+
+
+class ProblemSchema(Schema):
+    """RFC 9457."""
+
+    type = fields.String(required=True, metadata={"example": "about:blank"})
+    title = fields.String(required=True, metadata={"example": "Unprocessable Entity"})
+    status = fields.Integer(required=True, metadata={"example": 422})
+    detail = fields.String(
+        required=True, metadata={"example": "text: 'D' is no letter of this model: only A, B, C are."}
+    )
+    request_id = fields.String(
+        metadata={
+            "description": "the answer's `X-Request-ID`: as it came with the request, or a new one; logs name it",
+            "example": "6f1d2a3b9c1e4f0d8a7b6c5d4e3f2a1b",
+        }
+    )
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata={
+            "description": "by field, what is wrong and what is allowed",
+            "example": {"text": ["'D' is no letter of this model: only A, B, C are."]},
+        },
+    )

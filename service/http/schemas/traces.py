@@ -1,0 +1,101 @@
+"""Traces: what is asked for, and what a trace tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+from service.http.schemas.fields import Number, Tokens, whole
+from service.http.schemas.models import ConfigSchema, ModelField, WeightsSchema
+from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
+from service.http.schemas.tensors import TensorSchema
+from worker.gpt.config import LIMITS
+from worker.store.queues import PRIORITIES
+
+
+class GenerateSchema(Schema):
+    """How new tokens are drawn; temperature 0 is greedy."""
+
+    max_new_tokens = whole(1, LIMITS["n_positions"], required=True)
+    temperature = Number(load_default=0.0, validate=validate.Range(0, 100))
+    top_k = whole(1, LIMITS["vocab_size"], load_default=None, allow_none=True)
+    top_p = Number(load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False))
+    seed = whole(0, 2**63 - 1, load_default=0)
+
+
+class WeightsChoiceSchema(Schema):
+    synthetic = whole(0, 2**63 - 1, required=True, metadata={"description": "the seed"})
+
+
+class TraceRequestSchema(Schema):
+    """A model, and text or tokens for it."""
+
+    model = ModelField(required=True)
+    text = fields.String()
+    tokens = Tokens(whole(0, LIMITS["vocab_size"] - 1), validate=validate.Length(max=LIMITS["n_positions"]))
+    generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
+    capture = fields.List(
+        fields.String(validate=validate.Length(1, 200)), load_default=lambda: ["*"], validate=validate.Length(1, 100)
+    )
+    dtype = fields.String(load_default="float32", validate=validate.OneOf(["float32", "float16"]))
+    weights = fields.Nested(WeightsChoiceSchema)
+    priority = fields.String(
+        load_default=None,
+        validate=validate.OneOf(PRIORITIES),
+        metadata={
+            "description": "`low` waits for what is `normal`, which it is by itself, but in a batch; "
+            "asked for again as `normal`, what waits is moved up. It is no part of what the id is made of"
+        },
+    )
+
+    @validates_schema
+    def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if ("text" in data) == ("tokens" in data):
+            raise ValidationError('Exactly one of "text" and "tokens" is needed.', "text")
+
+
+class PieceSchema(Schema):
+    """A token with its bytes: not every token is valid UTF-8 by itself."""
+
+    token = fields.Integer(required=True)
+    text = fields.String(required=True)
+    bytes = fields.List(fields.Integer(), required=True)
+
+
+class ProbabilitySchema(Schema):
+    token = fields.Integer(required=True)
+    text = fields.String(required=True)
+    probability = fields.Float(required=True)
+
+
+class GeneratedSchema(ProbabilitySchema):
+    """A new token; `position` is the one whose distribution it was drawn from."""
+
+    position = fields.Integer(required=True)
+    top = fields.List(fields.Nested(ProbabilitySchema), required=True)
+
+
+class TraceSchema(SummarySchema):
+    """A trace; `output`, `generated`, `tensors` and `layout` are there when it is done."""
+
+    config = fields.Nested(ConfigSchema, required=True)
+    weights = fields.Nested(WeightsSchema, required=True)
+    tokens = fields.List(fields.Integer(), required=True)
+    pieces = fields.List(fields.Nested(PieceSchema), required=True)
+    output = fields.String(allow_none=True)
+    generated = fields.List(fields.Nested(GeneratedSchema))
+    tensors = fields.Dict(keys=fields.String(), values=fields.Nested(TensorSchema))
+    layout = fields.String(metadata={"description": "where the picture of this trace is"})
+
+
+class TracesSchema(Schema):
+    traces = fields.List(fields.Nested(SummarySchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+
+
+class TracesQuery(PageQuery):
+    model = fields.String(metadata={"description": "only those of the model with this id"})
+    status = fields.String(
+        validate=validate.OneOf(STATUSES), metadata={"description": "only those that stand like this now"}
+    )

@@ -111,8 +111,13 @@ class Desk:
         self.enqueue(id, timeout, record.queue)
         return State(id, "queued", request, record.created_at)
 
-    def find(self, kind: Kind, id: str, *, recompute: bool = True) -> State | None:
-        """How a request stands; None when nobody asked. A result of which the cache lost any is asked for again."""
+    def find(
+        self, kind: Kind, id: str, *, recompute: bool = True, admit: Callable[[str], None] | None = None
+    ) -> State | None:
+        """How a request stands; None when nobody asked. A result of which the cache lost any is asked for again.
+
+        `admit` is called before that with its id, and may raise: who asks may have to wait.
+        """
         if not _ID.fullmatch(id):  # the keys of a result's pieces begin with its id
             return None
         manifest = self._manifest(kind, id)
@@ -135,6 +140,8 @@ class Desk:
         if job is None or status == JobStatus.FINISHED:
             found = self._manifest(kind, id) or self._manifest(kind, id, recover=True)  # finished since we looked
             if found is None and recompute:
+                if admit is not None:
+                    admit(id)
                 requests.change(self.queue, [id], job=None)
                 self.enqueue(id, record.timeout, record.queue)
             return found or (_with(state, status="queued") if recompute else None)

@@ -11,7 +11,9 @@ _BODY_ERRORS = {"400": "The body is not JSON", "413": "The body is too large", "
 _ALWAYS = {"503": "Redis is away for the moment"}
 _GUARDED = {"401": "A key is needed here"}
 _FULL = {"429": "Too often, or too much is to be done already; `Retry-After` says when to ask again"}
-_COMPUTING = ("create_", "get_trace_lens")  # what such operations are called
+_COMPUTING = re.compile(
+    r"create_|get_(trace|layout)(_|$)|list_trace_|delete_trace_lens"
+)  # by reading what the cache lost, too
 _TITLES = {
     "404": "There is no such thing",
     "406": "There is no such representation",
@@ -44,7 +46,7 @@ def complete(paths: Paths) -> None:
         guarded = path.startswith("/v1/") or path == "/metrics"
         if not guarded:
             operation["security"] = []
-        computes = operation["operationId"].startswith(_COMPUTING)
+        computes = _COMPUTING.match(operation["operationId"])
         _errors(operation, (_GUARDED if guarded else {}) | (_FULL if computes else {}))
     for path, item in paths.items():
         for parameter in item.get("parameters", ()):

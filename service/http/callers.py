@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import limits
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from limits import RateLimitItem
 from limits.storage import RedisStorage
 from limits.strategies import MovingWindowRateLimiter
@@ -18,6 +18,7 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import worker.logs as logs
+from service.asking.queue import desk
 from service.http.keys import Keys
 from service.settings import Settings
 
@@ -37,11 +38,25 @@ def caller() -> str:
     return str(g.get("caller", ""))
 
 
+def count() -> None:
+    """Count that the caller asks for something to be computed. 429 where that is too often."""
+    rate: Rate | None = current_app.extensions["rate"]
+    if rate is not None:
+        rate.count(caller())
+
+
+def admit(id: str) -> None:
+    """Let the caller have a result computed (again) by reading it, as if it were asked for by a POST. Raises 429."""
+    count()
+    desk().admission.admit(caller(), [id])
+
+
 def register(app: Flask, settings: Settings, queue: Redis) -> None:
     """Have an app know its callers. Raises ValueError where a setting cannot be."""
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
-    keys, rate = Keys.of(settings), Rate(parsed(settings.rate_limit), queue) if settings.rate_limit else None
+    keys = Keys.of(settings)
+    app.extensions["rate"] = Rate(parsed(settings.rate_limit), queue) if settings.rate_limit else None
 
     @app.before_request
     def let_in() -> None:
@@ -50,8 +65,8 @@ def register(app: Flask, settings: Settings, queue: Redis) -> None:
         g.caller = _key_name(keys) if keys else _address()
         if keys:
             logs.note(caller=g.caller)
-        if rate is not None and request.method == "POST":
-            rate.count(g.caller)
+        if request.method == "POST":  # what else has something computed is counted when it does
+            count()
 
     @app.after_request
     def tell(response: Response) -> Response:

@@ -19,7 +19,7 @@ import worker.store.runs as runs
 from service.asking.queue import State, desk
 from service.http.answers import JSON, answer, immutable, octets, representation
 from service.http.blueprint import PREFER, Blueprint, also
-from service.http.callers import caller
+from service.http.callers import admit, caller
 from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
@@ -114,7 +114,7 @@ def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(layout_id: str) -> State:
-    state = desk().find("layout", layout_id)
+    state = desk().find("layout", layout_id, admit=admit)
     if state is None:
         raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
     return state

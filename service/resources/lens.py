@@ -19,7 +19,7 @@ from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
 from service.asking.queue import State, desk
 from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
-from service.http.callers import caller
+from service.http.callers import admit, caller, count
 from service.http.problems import Invalid
 from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
@@ -94,9 +94,10 @@ class Lens(MethodView):
         model, asked = traces.recalled(trace), _asked(trace)
         sized = (model.config, len(asked["tokens"]), desk().settings)
         chosen = _chosen(query, model, len(asked["tokens"]))
-        state = desk().find("lens", request_id("lens", asked)) or desk().ask(
-            "lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller()
-        )
+        state = desk().find("lens", request_id("lens", asked), admit=admit)
+        if state is None:
+            count()
+            state = desk().ask("lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller())
         return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
 
     @blueprint.response(204)

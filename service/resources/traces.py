@@ -17,7 +17,7 @@ from service.asking.bounds import seconds_allowed, seconds_likely
 from service.asking.queue import State, desk
 from service.http.answers import answer, immutable, json, summary, waited
 from service.http.blueprint import PREFER, Blueprint, also
-from service.http.callers import caller
+from service.http.callers import admit, caller
 from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
 from service.http.schemas.problems import ProblemSchema
@@ -242,7 +242,7 @@ def _sampling(asked: dict[str, Any]) -> Sampling:
 
 
 def _find(trace_id: str) -> State:
-    state = desk().find("trace", trace_id)
+    state = desk().find("trace", trace_id, admit=admit)
     if state is None:
         raise _unknown(trace_id)
     return state

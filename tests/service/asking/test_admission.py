@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from worker.store.connection import connect
 from worker.store.queues import NAMES
 
 Client = Callable[..., FlaskClient]
+WAIT = {"Prefer": "wait=30"}
 
 
 @pytest.fixture
@@ -127,6 +129,60 @@ def test_several_processes_count_together(idle_servers: Servers, request_body: B
     with running_api(idle_servers, 3, MAX_CONCURRENT="7") as url, ThreadPoolExecutor(8) as threads:
         statuses = Counter(threads.map(lambda body: post(f"{url}/v1/traces", body), bodies))
     assert statuses == {202: 7, 429: 13}
+
+
+# ---------------------------------------------------------------------------------- what is computed as it is read
+
+
+@pytest.fixture
+def traces(idle_servers: Servers, request_body: Body) -> list[str]:
+    """Where three finished traces are, of a service that has no worker any more."""
+    client, queue = create_app(idle_servers.settings).test_client(), connect(idle_servers.queue_url)
+    with running_worker(idle_servers):
+        asked = [client.post("/v1/traces", json=one, headers=WAIT).get_json() for one in several(request_body, 3)]
+        while any(queue.zcard(key) for key in queue.scan_iter("rq:wip:*")):  # a job ends after what it computed
+            time.sleep(0.01)
+    assert [one["status"] for one in asked] == ["done"] * 3
+    return [f"/v1/traces/{one['id']}" for one in asked]
+
+
+def test_a_lens_is_let_in_as_a_post_is_and_read_for_nothing(
+    served: Client, idle_servers: Servers, traces: list[str]
+) -> None:
+    client = served(rate_limit="1/minute")
+    first = client.get(f"{traces[0]}/lens")
+    assert (first.status_code, first.headers["RateLimit"].partition(";t=")[0]) == (HTTPStatus.OK, '"caller";r=0')
+    assert "(RATE_LIMIT)" in refused(client.get(f"{traces[1]}/lens"))
+    assert client.get(f"{traces[0]}/lens").get_json()["status"] == "queued"
+    with running_worker(idle_servers):
+        for _ in range(2):
+            again = client.get(f"{traces[0]}/lens", headers=WAIT)
+            assert (again.get_json()["status"], "RateLimit" in again.headers) == ("done", False)
+
+
+@pytest.mark.parametrize(("bound", "told"), [("max_queued", "(MAX_QUEUED)"), ("max_concurrent", "(MAX_CONCURRENT)")])
+def test_no_more_lenses_wait_than_may(served: Client, traces: list[str], bound: str, told: str) -> None:
+    client = served(**{bound: 2})
+    assert [client.get(f"{at}/lens").status_code for at in traces[:2]] == [HTTPStatus.OK] * 2
+    assert told in refused(client.get(f"{traces[2]}/lens"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"rate_limit": "1/minute"}, "(RATE_LIMIT)"), ({"max_queued": 1}, "(MAX_QUEUED)")],
+    ids=["rate", "queue"],
+)
+def test_what_the_cache_lost_is_let_in_as_a_post_is(
+    served: Client, idle_servers: Servers, traces: list[str], changes: Body, told: str
+) -> None:
+    client, cache = served(**changes), connect(idle_servers.cache_url)
+    assert client.get(traces[0]).headers.get("RateLimit") is None
+    cache.flushdb()
+    assert client.get(traces[1]).get_json()["status"] == "queued"
+    for what in ("", "/tensors", "/tensors/embed", "/safetensors", "/events", "/lens"):
+        assert told in refused(client.get(f"{traces[2]}{what}"))
+    assert waiting(idle_servers) == 1
+    assert client.get(traces[1]).get_json()["status"] == "queued"  # it waits already
 
 
 # ----------------------------------------------------------------------------------------------------- one request

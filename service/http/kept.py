@@ -20,24 +20,23 @@ Key = tuple[str | None, ...]
 
 _GOOD = 1.0  # seconds
 _SHARE = 16  # an answer takes at most this part of the room
-_OVERHEAD = 2048  # bytes that an answer takes besides its body, about
+_OVERHEAD = 2560  # bytes that an answer takes besides its body and its key, about
 #: What selects an answer, by the names of WSGI.
 _SELECTING = ("PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING", "HTTP_ORIGIN", "HTTP_PREFER")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, the result `id` that it was made of, when that was finished, and when it was last seen to be there."""
+    """An answer, the bytes that it takes, the result `id` that it was made of, when that was finished, and when it was
+    last seen to be there.
+    """
 
     body: bytes
     headers: list[tuple[str, str]]
     id: str
     finished_at: str
     seen: float
-
-    @property
-    def size(self) -> int:
-        return len(self.body) + _OVERHEAD
+    size: int
 
 
 class Kept:
@@ -76,10 +75,11 @@ class Kept:
         key, length = _key(), response.content_length
         if of is None or key is None or response.status_code != 200 or length is None:
             return response
-        if length + _OVERHEAD <= self.room // _SHARE:
+        size = length + _OVERHEAD + sum(len(part) for part in key if part)  # a query may be longer than its answer
+        if size <= self.room // _SHARE:
             headers = [(name, value) for name, value in response.headers if name != "Date"]
             finished_at = of.manifest["finished_at"]
-            self._put(key, Answer(response.get_data(), headers, of.id, finished_at, time.monotonic()))
+            self._put(key, Answer(response.get_data(), headers, of.id, finished_at, time.monotonic(), size))
         return response
 
     def _put(self, key: Key, answer: Answer | None) -> None:

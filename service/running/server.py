@@ -17,8 +17,9 @@ from service.http.keys import Keys
 from service.resources.metrics import FOLDER
 from service.running.logger import Logger
 from service.settings import Settings
-from worker.process import die_with_parent
+from worker.process import die_with_parent, share_arenas
 
+_ARENAS = 2  # of memory, for all threads of a process: one runs Python at a time
 _COUNTED = 1 << 18  # bytes of a file of counts: far more than those of all routes take
 
 
@@ -68,6 +69,7 @@ class Server(BaseApplication):
 
 def _post_fork(arbiter: Any, worker: Any) -> None:
     die_with_parent(signal.SIGKILL, worker.ppid)
+    share_arenas(_ARENAS)
     _reserve(os.environ[FOLDER])
 
 

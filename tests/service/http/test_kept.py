@@ -117,9 +117,15 @@ def test_what_is_not_finished_is_not_kept(idle_client: FlaskClient, request_body
 def test_no_more_is_kept_than_there_is_room_for() -> None:
     held = Kept(100 * kept._OVERHEAD)
     for n in range(1000):
-        held._put((str(n),), kept.Answer(b"x" * kept._OVERHEAD, [], "id", "then", 0.0))
+        held._put((str(n),), kept.Answer(b"x" * kept._OVERHEAD, [], "id", "then", 0.0, 2 * kept._OVERHEAD))
         assert held._taken == sum(answer.size for answer in held._answers.values()) <= held.room
     assert [key for (key,) in held._answers] == [str(n) for n in range(950, 1000)]  # those used last
+
+
+def test_what_selects_an_answer_takes_room_too(fresh: FlaskClient, path: str) -> None:
+    held = fresh.application.extensions["kept"]
+    body = fresh.get(path, headers={"Origin": f"https://{'a' * 3000}.example"}).data
+    assert held._taken > len(body) + 3000
 
 
 def test_without_room_nothing_is_kept(client: FlaskClient, servers: Servers, path: str, cache: Redis) -> None:

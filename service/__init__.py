@@ -33,6 +33,7 @@ import service.resources.models as models
 import service.resources.trace_file as trace_file
 import service.resources.traces as traces
 import service.resources.viewer as viewer
+from service.asking.probe import Probe
 from service.asking.queue import Desk
 from service.http.events import Streams
 from service.http.schemas.models import PartialConfigSchema
@@ -82,6 +83,8 @@ def create_app(given: Settings | None = None) -> Flask:
         "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
     app.extensions["desk"] = Desk.impatient(settings)
+    archive = app.extensions["desk"].results.archive
+    app.extensions["probe"] = Probe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
     # From the outermost: what comes later sees a request later, and its answer sooner.

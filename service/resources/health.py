@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import redis.exceptions
-from flask import Response
+from flask import Response, current_app
 from marshmallow import Schema, fields
 from redis import Redis
 from rq import Queue, Worker
@@ -18,7 +19,7 @@ from service.http.schemas.problems import ProblemSchema
 from worker.store.connection import connect
 from worker.store.queues import LANES, Lane, name
 
-PATIENCE = 0.8  # seconds for each Redis; a health check that hangs tells nothing
+PATIENCE = 0.8  # seconds for each Redis, and for the store meanwhile; a health check that hangs tells nothing
 
 blueprint = Blueprint("health", __name__, description="Whether the service can do its work")
 
@@ -44,15 +45,19 @@ def alive() -> dict[str, Any]:
 def ready() -> Response:
     """Say whether traces can be computed: both Redis answer and workers are registered, for small jobs and large ones.
 
-    503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers. A load balancer sends no
-    requests here until this answers 200.
+    503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers, and store, where there is a
+    trace store. A load balancer sends no requests here until this answers 200.
     """
-    settings = desk().settings
+    settings, probe, began = desk().settings, current_app.extensions["probe"], time.monotonic()
+    if probe is not None:
+        probe.begin()
     wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
     if not any(wrong.values()):
         wrong["workers"] = [
             f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)
         ]
+    if probe is not None and (told := probe.wrong(max(0.0, began + PATIENCE - time.monotonic()))):
+        wrong["store"] = [told]
     missing = {part: texts for part, texts in wrong.items() if texts}
     if missing:
         told = "; ".join(text for texts in missing.values() for text in texts)

@@ -60,6 +60,14 @@ class Archive:
             return LocalStore(self.folder, mkdir=True)
         return from_url(self.url, retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=self.patience)})
 
+    def check(self) -> None:
+        """Find out whether anything can be stored now, by writing an object of a byte. Raises Missing and Away."""
+        with _honest("check"):
+            store = self.store
+            if self.folder is not None and not self.folder.is_dir():
+                raise FileNotFoundError(self.folder)  # it was there before; writing would make another
+            obstore.put(store, "check", b".")  # an empty one would fit on a full disk
+
     def manifest(self, id: str) -> dict[str, Any]:
         """The manifest of a finished result. Raises Missing."""
         with _honest(id):

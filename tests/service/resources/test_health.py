@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+import service.asking.probe as probe
 from service import create_app
 from service.settings import Settings
 from tests.conftest import Servers, running_worker
+from tests.places import KEYS, running_bucket_server
 from worker.store.connection import connect
 
 NOWHERE = "unix:///nowhere/redis.sock"
@@ -100,6 +105,75 @@ def test_what_is_missing_is_told_by_part(idle_servers: Servers) -> None:
 def test_a_redis_that_says_nothing_is_given_up_in_time(servers: Servers, silent_url: str) -> None:
     settings = Settings(queue_url=silent_url, cache_url=servers.cache_url)
     assert not_ready(settings) == "Not ready: the queue's Redis does not answer."
+
+
+# ------------------------------------------------------------------------------------------------- the trace store
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], str]:
+    """A bucket of the server at a port; for each name another, as what is open is shared."""
+
+    def choose(port: int, name: str) -> str:
+        for variable, value in KEYS.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        return f"s3://{name}"
+
+    return choose
+
+
+def test_with_a_store_that_can_be_written_to_it_is_ready_and_one_small_object_tells(
+    client: FlaskClient, servers: Servers, tmp_path: Path
+) -> None:
+    again = create_app(replace(servers.settings, trace_store=str(tmp_path))).test_client()
+    assert [again.get("/readyz").status_code for _ in range(3)] == [HTTPStatus.OK] * 3
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("check", 1)]
+
+
+def test_a_store_that_is_gone_is_told_and_one_that_comes_back_is_ready(
+    client: FlaskClient, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_GOOD", 0.0)
+    settings = replace(servers.settings, trace_store=str(tmp_path / "store"))
+    again = create_app(settings).test_client()
+    assert again.get("/readyz").status_code == HTTPStatus.OK
+    rmtree(tmp_path / "store")
+    for _ in range(2):  # looking does not make it
+        assert again.get("/readyz").get_json()["errors"] == {"store": ["the trace store is not there"]}
+    (tmp_path / "store").mkdir()
+    assert again.get("/readyz").status_code == HTTPStatus.OK
+
+
+def test_a_store_that_refuses_is_told(client: FlaskClient, servers: Servers, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("no folder")
+    settings = replace(servers.settings, trace_store=str(tmp_path / "store"))
+    assert not_ready(settings) == "Not ready: the trace store cannot be written to."
+
+
+def test_a_bucket_is_looked_for(client: FlaskClient, servers: Servers, bucket: Callable[[int, str], str]) -> None:
+    with running_bucket_server() as port:
+        assert ready(replace(servers.settings, trace_store=bucket(port, "bucket"))).status_code == HTTPStatus.OK
+        missing = replace(servers.settings, trace_store=bucket(port, "nowhere"))
+        assert not_ready(missing) == "Not ready: the trace store is not there."
+
+
+def test_a_store_that_hangs_is_given_up_in_time_and_with_it_a_redis_that_does(
+    client: FlaskClient, servers: Servers, silent_url: str, bucket: Callable[[int, str], str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = replace(servers.settings, trace_store=bucket(silent.getsockname()[1], "silent"))
+        told = "the trace store does not answer"
+        hanging = create_app(settings).test_client()
+        threads = threading.active_count()
+        for _ in range(3):
+            began = time.monotonic()
+            assert hanging.get("/readyz").get_json()["detail"] == f"Not ready: {told}."
+            assert time.monotonic() - began < 2
+        assert threading.active_count() == threads + 1  # one that looks
+        both = replace(settings, cache_url=silent_url)
+        assert not_ready(both) == f"Not ready: the cache's Redis does not answer; {told}."
 
 
 def test_the_process_lives_whatever_is_missing() -> None:

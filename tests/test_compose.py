@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import worker.settings
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -31,10 +33,10 @@ LONG = {
 }
 
 
-def compose(*arguments: str) -> str:
+def compose(*arguments: str, **variables: str) -> str:
     """What `docker compose` prints."""
     command = [DOCKER, "compose", "--project-name", "cutaway-test", "--project-directory", str(ROOT), *arguments]
-    environment = os.environ | PASSWORD | {"PORT": str(PORT), "COMPOSE_PROGRESS": "quiet"}
+    environment = os.environ | PASSWORD | {"PORT": str(PORT), "COMPOSE_PROGRESS": "quiet"} | variables
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, f"{' '.join(arguments)}: {ran.stderr}"
     return ran.stdout
@@ -76,14 +78,52 @@ def test_the_password_is_in_the_environment_and_in_no_command(services: dict[str
         assert "s3cret" not in json.dumps([service["command"], service["healthcheck"]])
 
 
-def test_the_bounds_of_the_api_are_set_from_the_environment_by_their_defaults() -> None:
+def documented() -> set[str]:
+    """The variables that the README's table and docs/deploying.md tell of."""
+    rows = [row.split("|")[1] for row in (ROOT / "README.md").read_text().splitlines() if row.startswith("| `")]
+    deploying = re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", (ROOT / "docs/deploying.md").read_text())
+    return {name for row in rows for name in re.findall(r"`([A-Z][A-Z_]+)`", row)} | {*deploying}
+
+
+#: Settings that are said otherwise here, and why.
+OTHERWISE = {
+    "HOST": "a container listens to all that reach it: BIND says where it is published",
+    "PORT": "the port outside; inside it is always the same",
+    "QUEUE_URL": "compose brings both Redis with it",
+    "CACHE_URL": "compose brings both Redis with it",
+    "CACHE_MEMORY": "goes to redis-cache",
+    "MODELS_DIR": "the folder outside, which is mounted",
+    "API_KEYS_FILE": "the file outside, which is a secret",
+}
+
+
+def test_whatever_can_be_set_reaches_the_containers_or_is_said_otherwise() -> None:
     described = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    given = described["api"]["environment"]
-    bounds = {"API_KEYS", "RATE_LIMIT", "MAX_CONCURRENT", "MAX_QUEUED", "MAX_BATCH", "TRUSTED_PROXIES"}
-    assert bounds <= given.keys()
-    for name in given.keys() - described["worker"]["environment"].keys():
-        default = next(field.default for field in fields(Settings) if field.name == name.lower())
-        assert given[name] == f"${{{name}:-{default}}}"
+    assert {"MAX_WAITS", "AWS_ALLOW_HTTP", "THREADS"} <= documented()
+    of_all = {field.name.upper() for field in fields(worker.settings.Settings)}
+    of_api = {field.name.upper() for field in fields(Settings)} | {"WEB_CONCURRENCY", "THREADS"}
+    for service, wanted in (("worker", documented() - of_api | of_all), ("api", documented() | of_api)):
+        given = described[service]["environment"]
+        for name in wanted - OTHERWISE.keys():
+            assert name in given, f"{name} does not reach {service}"
+            assert given[name] is None or given[name].startswith(f"${{{name}:-")
+
+
+def test_what_is_set_reaches_them_as_it_is_and_what_is_not_has_its_default(tmp_path: Path) -> None:
+    if not there_is("compose", "version"):
+        pytest.skip("there is no docker client with compose here")
+    keys = tmp_path / "keys"
+    keys.write_text("ada:a-key-of-adas-own")
+    of_api = {"MAX_WAITS": "7", "CORS_ORIGINS": "https://a.example", "API_KEYS_FILE": str(keys)}
+    given = json.loads(compose("config", "--format", "json", **of_api, MAX_TRACE_BYTES="12345"))
+    api, of_worker = (given["services"][name]["environment"] for name in ("api", "worker"))
+    assert (api["MAX_WAITS"], api["CORS_ORIGINS"]) == ("7", "https://a.example")
+    assert api["MAX_TRACE_BYTES"] == of_worker["MAX_TRACE_BYTES"] == "12345"
+    assert api["MAX_STREAMS"] is None  # not set in the container
+    assert [secret["source"] for secret in given["services"]["api"]["secrets"]] == ["api-keys"]
+    assert (api["API_KEYS_FILE"], given["secrets"]["api-keys"]["file"]) == ("/run/secrets/api-keys", str(keys))
+    without = json.loads(compose("config", "--format", "json"))
+    assert without["services"]["api"]["environment"]["API_KEYS_FILE"] == ""
 
 
 @pytest.fixture

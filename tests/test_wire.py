@@ -112,14 +112,19 @@ def cancel(client: FlaskClient, body: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def held() -> Iterator[dict[str, Redis]]:
-    """Both Redis after all kinds of work, while a worker is registered."""
+    """Both Redis after all kinds of work, while a worker is registered that has more to do: it is made to pause."""
     small = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}
     long = {"n_layer": 24, "n_head": 2, "n_embd": 128, "n_positions": 512, "vocab_size": 500}
-    with running_servers() as servers, running_worker(servers):
+    with running_servers() as servers, running_worker(servers) as worker:
         client = create_app(servers.settings).test_client()
         work(client, servers, {"model": small, "weights": {"synthetic": 1}})
         cancel(client, {"model": long, "tokens": [1], "generate": {"max_new_tokens": 300}, "capture": ["probs"]})
+        paused = [worker, *worker.children(recursive=True)]
+        for process in paused:
+            process.suspend()
         yield {"queue": connect(servers.queue_url), "cache": connect(servers.cache_url)}
+        for process in paused:
+            process.resume()
 
 
 def test_all_that_lies_in_redis_is_text_json_or_the_bytes_of_tensors(held: dict[str, Redis]) -> None:

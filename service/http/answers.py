@@ -40,9 +40,10 @@ def waited(kind: Kind, state: State) -> State:
     Who waits holds a thread. Where as many do as may, the answer comes at once: a preference need not be met.
     """
     seconds, waiters = preferred_wait(), current_app.extensions["waiters"]
+    unfinished = g.unfinished = state.status in UNFINISHED
     if not seconds:
         return state
-    if state.status in UNFINISHED:
+    if unfinished:
         if not waiters.acquire(blocking=False):
             return state
         try:

@@ -1,7 +1,8 @@
 """Finished answers that this process has given, kept to be given again: what is finished never changes.
 
 It can be forgotten, or be lost and computed again. So a kept answer is good for a second, and then for another if its
-result is still there, whole and the same. A DELETE that this process answers ends that at once.
+result is still there, whole and the same. A DELETE that this process answers ends that at once, and so does a request
+that finds something unfinished: it may have been finished, and lost, before.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Kept:
 
     def keep(self, response: Response) -> Response:
         """Keep an answer that is finished, whole and not too large."""
-        if request.method == "DELETE":
+        if request.method == "DELETE" or g.get("unfinished"):
             self._doubted = time.monotonic()
         of: State | None = g.get("made_of")
         key, length = _key(), response.content_length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -26,7 +27,11 @@ def kept(redis: Redis, ids: list[str]) -> list[str]:
 
 def memory(worker: psutil.Process) -> int:
     """What a worker's processes take that nothing else has, in bytes."""
-    return sum(one.memory_full_info().uss for one in [worker, *worker.children(recursive=True)])
+    taken = 0
+    for one in [worker, *worker.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            taken += one.memory_full_info().uss
+    return taken
 
 
 def stop(api: Api, path: str) -> None:

@@ -142,3 +142,16 @@ def test_what_was_kept_for_a_key_is_given_to_nobody_without(servers: Servers, pa
     refused = client.get(path)
     assert refused.status_code == HTTPStatus.UNAUTHORIZED
     assert client.get(path, headers={"X-API-Key": 40 * "x"}).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_what_was_lost_and_made_again_is_not_given_as_it_was_before(
+    client: FlaskClient, fresh: FlaskClient, cache: Redis
+) -> None:
+    id = client.post("/v1/layouts", json={"model": "nano-gpt", "tokens": 6}, headers={"Prefer": "wait=60"}).get_json()[
+        "id"
+    ]
+    before = fresh.get(f"/v1/layouts/{id}").get_json()
+    cache.delete(f"result:{id}")
+    again = fresh.post("/v1/layouts", json={"model": "nano-gpt", "tokens": 6}, headers={"Prefer": "wait=60"}).get_json()
+    assert again["finished_at"] > before["finished_at"]
+    assert fresh.get(f"/v1/layouts/{id}").get_json() == again

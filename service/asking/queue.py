@@ -256,12 +256,16 @@ class Desk:
         queue = queues.with_priority(record.queue, "normal")
         requests.change(self.queue, [id], job=None, queue=queue)  # a job that it shares passes it over from now on
         if record.job is not None:
-            self.enqueue(id, record.timeout, queue)
+            together = self._job(record.job)
+            self.enqueue(id, record.timeout, queue, together.meta if together else None)
             return True
         return jobs.move(id, self.jobs[record.queue], self.jobs[queue])
 
-    def enqueue(self, id: str, timeout: int, queue: str) -> None:
-        """Have a request that is recorded computed by a job of its own."""
+    def enqueue(self, id: str, timeout: int, queue: str, carried: dict[str, str] | None = None) -> None:
+        """Have a request that is recorded computed by a job of its own.
+
+        `carried` tells of who asked first, as `logs.carried` has it: whoever asks now, where nothing is said.
+        """
         events.publish(self.queue, id, "queued")  # first: it may start at once
         for _ in range(2):
             try:
@@ -274,7 +278,7 @@ class Desk:
                     result_ttl=self.settings.failure_ttl,
                     failure_ttl=self.settings.failure_ttl,
                     retry=Retry(max=TRIES - 1, enqueue_at_front=True),
-                    meta=logs.carried(),
+                    meta=carried or logs.carried(),
                 )
                 return
             except DuplicateJobError:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,3 +58,45 @@ def test_a_job_takes_the_request_with_it(
     assert jobs
     for id in jobs:
         assert Job.fetch(id, connection=queue, serializer="json").meta == {"request_id": "mine"}
+
+
+def lines_of_a_worker(servers: Servers, path: Path, ids: set[str]) -> list[dict[str, Any]]:
+    """The lines of a worker, which works until these requests are done."""
+    environment, found = servers.environment | {"LOG_FORMAT": "json"}, list[dict[str, Any]]()
+    with (
+        path.open("wb") as file,
+        subprocess.Popen([sys.executable, "-m", "worker"], env=environment, stderr=file) as it,
+    ):
+        deadline = time.monotonic() + 60
+        while not ids <= {line.get("id") for line in found}:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            found = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        it.kill()
+    return found
+
+
+def test_each_trace_is_told_of_with_the_request_that_asked_first_whatever_job_computes_it(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: dict[str, Any], tmp_path: Path
+) -> None:
+    bodies = [request_body | {"tokens": [n]} for n in range(5)]
+
+    def ask(who: str, path: str, body: dict[str, Any]) -> Any:
+        traceparent = f"00-{who.encode().hex():0>32}-00f067aa0ba902b7-01"
+        answer = idle_client.post(path, json=body, headers={"X-Request-ID": who, "traceparent": traceparent})
+        assert answer.status_code == HTTPStatus.ACCEPTED
+        return answer.get_json()
+
+    ask("before", "/v1/traces", bodies[0])
+    batch = ask("ada", "/v1/batches", {"requests": bodies[:4]})
+    ask("bob", "/v1/batches", {"requests": bodies[2:]})
+    ask("after", "/v1/traces", bodies[3])  # which does not wait for the batch: it gets a job of its own
+    ids = [one["id"] for one in idle_client.get(f"/v1/batches/{batch['id']}").get_json()["traces"]]
+    ids.append(ask("after", "/v1/traces", bodies[4])["id"])
+    lines = lines_of_a_worker(idle_servers, tmp_path / "lines", set(ids))
+    told = {
+        line["id"]: (line["request_id"], bytes.fromhex(line["trace_id"]).strip(b"\0").decode())
+        for line in lines
+        if "id" in line
+    }
+    assert [told[id] for id in ids] == [(who, who) for who in ("before", "ada", "ada", "ada", "bob")]

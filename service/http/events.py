@@ -16,7 +16,9 @@ import worker.store.events as events
 from service.asking.queue import Desk, State, desk
 from service.asking.standing import UNFINISHED
 from service.http.answers import representation
+from service.http.blueprint import Blueprint
 from service.http.problems import Invalid
+from service.http.schemas.problems import ProblemSchema
 from worker.store.events import ENDS, Event
 from worker.store.keys import Kind
 
@@ -139,3 +141,16 @@ DESCRIBED: dict[str, Any] = {
         }
     }
 }
+
+
+def route(blueprint: Blueprint, rule: str, description: str = "Events, to its end") -> Callable[[Any], Any]:
+    """What makes a view the operation that answers with events, and describes it."""
+
+    def decorate(view: Any) -> Any:
+        for status in (429, 422, 406, 404):
+            view = blueprint.alt_response(status, schema=ProblemSchema)(view)
+        view = blueprint.alt_response(204, description="You know its end already", success=True)(view)
+        view = blueprint.response(200, description=description)(view)
+        return blueprint.get(rule)(blueprint.doc(parameters=[LAST_EVENT_ID], **DESCRIBED)(view))
+
+    return decorate

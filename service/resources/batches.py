@@ -12,6 +12,7 @@ from marshmallow import Schema, fields, validate
 from webargs.flaskparser import is_json_request
 from werkzeug.exceptions import NotFound, UnsupportedMediaType
 
+import service.asking.canonical as canonical
 import service.asking.together as together
 import service.http.events as events
 import service.http.strict as strict
@@ -22,13 +23,12 @@ from service.asking.watched import Watched
 from service.http.answers import json, representation
 from service.http.blueprint import Blueprint, Parser, content
 from service.http.callers import caller
-from service.http.events import EVENT_STREAM, LAST_EVENT_ID
+from service.http.events import EVENT_STREAM
 from service.http.problems import Errors, Invalid, flatten, wrong_with
 from service.http.schemas.fields import moment
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import STATUSES, PageQuery
 from service.http.schemas.traces import TraceRequestSchema
-from service.resources.traces import canonical
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.config import ConfigError
 from worker.gpt.models import UnknownModelError
@@ -190,14 +190,7 @@ class OneBatch(MethodView):
             together.forget(desk(), batch)
 
 
-@blueprint.get("/<batch_id>/events")
-@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
-@blueprint.response(200, description="Events, until all have ended")
-@blueprint.alt_response(204, description="You know its end already", success=True)
-@blueprint.alt_response(404, schema=ProblemSchema)
-@blueprint.alt_response(406, schema=ProblemSchema)
-@blueprint.alt_response(422, schema=ProblemSchema)
-@blueprint.alt_response(429, schema=ProblemSchema)
+@events.route(blueprint, "/<batch_id>/events", "Events, until all have ended")
 def watch(batch_id: str) -> Response:
     """Watch a batch: `trace` (index, id, status) as each ends, `progress` (the counts), `done` when all have ended.
 
@@ -234,7 +227,7 @@ def _checked(requests: list[Any]) -> list[Wanted]:
             raise Invalid({"requests": [f"{told} at once."]})
         try:
             one = schema.load(request)
-            model, asked = canonical(one)
+            model, asked = canonical.trace(one)
             settings = desk().settings
             timeout = seconds_allowed(model.config, asked, settings)
             seconds = seconds_likely(model.config, asked, settings)

@@ -12,6 +12,7 @@ from flask import Response, request
 from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
+import service.asking.canonical as canonical
 import service.http.events as events
 import worker.gpt.models as models
 import worker.layout.describe as describe
@@ -20,13 +21,12 @@ from service.asking.queue import State, desk
 from service.http.answers import JSON, answer, immutable, octets, representation
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import admit, caller
-from service.http.events import LAST_EVENT_ID
 from service.http.problems import Invalid
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
 from worker.gpt.config import Config
 from worker.layout.encode import COLUMNS, safetensors
-from worker.layout.geometry import Geometry, Plan
+from worker.layout.geometry import Geometry
 from worker.layout.gltf import INSTANCE_BYTES, glb
 from worker.store.safetensors import MEDIA_TYPE
 
@@ -53,7 +53,7 @@ def create(wanted: dict[str, Any]) -> Response:
     Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
     whether or not there are weights for it.
     """
-    state = desk().ask("layout", canonical(wanted), desk().settings.layout_timeout, caller=caller())
+    state = desk().ask("layout", canonical.layout(wanted), desk().settings.layout_timeout, caller=caller())
     return answer(state, "layout", _represent, created=True)
 
 
@@ -86,14 +86,7 @@ class Layout(MethodView):
         return _file(state, query, chosen)
 
 
-@blueprint.get("/<layout_id>/events")
-@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
-@blueprint.response(200, description="Events, to its end")
-@blueprint.alt_response(204, description="You know its end already", success=True)
-@blueprint.alt_response(404, schema=ProblemSchema)
-@blueprint.alt_response(406, schema=ProblemSchema)
-@blueprint.alt_response(422, schema=ProblemSchema)
-@blueprint.alt_response(429, schema=ProblemSchema)
+@events.route(blueprint, "/<layout_id>/events")
 def watch(layout_id: str) -> Response:
     """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
 
@@ -101,16 +94,6 @@ def watch(layout_id: str) -> Response:
     after the one that it names.
     """
     return events.stream("layout", _find(layout_id))
-
-
-def canonical(wanted: dict[str, Any]) -> dict[str, Any]:
-    """What of a request decides the layout."""
-    config = models.sizes(wanted["model"], desk().settings.models_dir)
-    tokens = wanted["tokens"] or config.n_positions
-    if tokens > config.n_positions:
-        raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
-    plan = Plan(config, tokens, wanted["batch"], wanted["style"])
-    return {"config": config.to_mapping(), "tokens": plan.tokens, "batch": plan.batch, "style": plan.style}
 
 
 def _find(layout_id: str) -> State:

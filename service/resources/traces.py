@@ -9,6 +9,7 @@ from flask import Response
 from flask.views import MethodView
 from werkzeug.exceptions import Conflict, NotFound
 
+import service.asking.canonical as canonical
 import service.http.events as events
 import service.reading.tensors as tensors
 import worker.gpt.architecture as architecture
@@ -18,17 +19,13 @@ from service.asking.queue import State, desk
 from service.http.answers import answer, immutable, json, summary, waited
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import admit, caller
-from service.http.events import LAST_EVENT_ID
-from service.http.problems import Invalid
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
 from service.reading.encode import BINARY
 from service.reading.smaller import Smaller
-from worker.gpt.arena import captured
 from worker.gpt.models import Model
-from worker.gpt.sampling import Sampling, positions
-from worker.gpt.tokens import TextError, Vocabulary
+from worker.gpt.tokens import Vocabulary
 from worker.store.arrays import Stored
 
 #: The example that others read: nano-gpt sorts six letters.
@@ -53,7 +50,7 @@ class Traces(MethodView):
         Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
         The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
         """
-        model, asked = canonical(wanted)
+        model, asked = canonical.trace(wanted)
         timeout = seconds_allowed(model.config, asked, desk().settings)
         seconds = seconds_likely(model.config, asked, desk().settings)
         state = desk().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal", caller())
@@ -105,14 +102,7 @@ class Trace(MethodView):
             raise _unknown(trace_id)
 
 
-@blueprint.get("/<trace_id>/events")
-@blueprint.doc(parameters=[LAST_EVENT_ID], **events.DESCRIBED)
-@blueprint.response(200, description="Events, to its end")
-@blueprint.alt_response(204, description="You know its end already", success=True)
-@blueprint.alt_response(404, schema=ProblemSchema)
-@blueprint.alt_response(406, schema=ProblemSchema)
-@blueprint.alt_response(422, schema=ProblemSchema)
-@blueprint.alt_response(429, schema=ProblemSchema)
+@events.route(blueprint, "/<trace_id>/events")
 def watch(trace_id: str) -> Response:
     """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
 
@@ -168,77 +158,6 @@ class Tensor(MethodView):
         smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
         told = tensors.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
         return immutable(told, state, *identity)
-
-
-def canonical(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
-    """The model, and what of a request decides the trace."""
-    seed = wanted["weights"]["synthetic"] if "weights" in wanted else None
-    model = models.resolve(wanted["model"], desk().settings.models_dir, synthetic_seed=seed)
-    asked = model.canonical() | {
-        "tokens": _tokens(model, wanted),
-        "generate": wanted["generate"],
-        "capture": [architecture.value_name(pattern) for pattern in wanted["capture"]],
-        "dtype": wanted["dtype"],
-    }
-    _check_length(model, asked)
-    _check_capture(model, asked)
-    return model, asked
-
-
-def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
-    bounds = desk().settings
-    if "text" in wanted:
-        nbytes = len(wanted["text"].encode())
-        if nbytes > bounds.max_prompt_bytes:
-            most = f"at most {bounds.max_prompt_bytes:,} are read here (MAX_PROMPT_BYTES)"
-            raise Invalid({"text": [f"It has {nbytes:,} bytes, and {most}."]})
-        try:
-            found = model.vocabulary.encode(wanted["text"])
-        except TextError as error:
-            raise Invalid({"text": [str(error)]}) from None
-    else:
-        found = wanted["tokens"]
-    field = "text" if "text" in wanted else "tokens"
-    if not found:
-        raise Invalid({field: ["It is empty: a model needs at least one token."]})
-    if len(found) > bounds.max_prompt_tokens:
-        most = f"at most {bounds.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
-        raise Invalid({field: [f"It has {len(found):,} tokens, and {most}."]})
-    outside = next((token for token in found if token >= model.config.vocab_size), None)
-    if outside is not None:
-        raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {model.config.vocab_size - 1}."]})
-    return found
-
-
-def _check_length(model: Model, asked: dict[str, Any]) -> None:
-    prompt, sampling = len(asked["tokens"]), _sampling(asked)
-    length, most = positions(prompt, sampling), model.config.n_positions
-    if prompt > most:
-        raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
-    if length > most:
-        room = most - prompt + 1
-        raise Invalid(
-            {
-                "generate.max_new_tokens": [
-                    f"{prompt:,} tokens and {sampling.max_new_tokens:,} new ones, of which the last is not fed, "
-                    f"take {length:,} positions: this model has {most:,}, so at most {room:,} new ones."
-                ]
-            }
-        )
-
-
-def _check_capture(model: Model, asked: dict[str, Any]) -> None:
-    if asked["capture"] == ["*"]:
-        return
-    names = [name for name, _ in architecture.expand(architecture.VALUES, model.config.n_layer)]
-    for pattern in asked["capture"]:
-        if not any(captured(names, [pattern])):
-            some = ", ".join([*names[:5], *names[-2:]])
-            raise Invalid({"capture": [f"{pattern!r} matches no tensor: the names are {some} and so on."]})
-
-
-def _sampling(asked: dict[str, Any]) -> Sampling:
-    return Sampling(**(asked["generate"] or {}))
 
 
 def _find(trace_id: str) -> State:

@@ -223,7 +223,7 @@ def test_a_job_is_done_when_it_says_so(store: Store, monkeypatch: pytest.MonkeyP
     publish: Callable[..., str] = events.publish
 
     def watched(queue: Redis, id: str, event: str, **data: Any) -> str:
-        told.append((event, pieces.is_done(store.cache, id)))
+        told.append((event, id in pieces.which_done(store.cache, [id])))
         return publish(queue, id, event, **data)
 
     monkeypatch.setattr(events, "publish", watched)
@@ -277,7 +277,7 @@ def test_what_the_cache_lost_in_part_is_made_again(store: Store) -> None:
     id, _ = store.run("layout", LAYOUT)
     store.cache.unlink(f"result:{id}:0")
     jobs.run(id)
-    assert pieces.is_done(store.cache, id)
+    assert pieces.which_done(store.cache, [id])
 
 
 def test_weights_that_are_not_here_any_more_fail_the_job_and_leave_nothing(store: Store) -> None:
@@ -335,7 +335,8 @@ class Shared:
     def run(self) -> list[bool]:
         """Run the job; which of them are done then."""
         jobs.run_together("j", self.ids)
-        return [pieces.is_done(self.store.cache, id) for id in self.ids]
+        done = pieces.which_done(self.store.cache, self.ids)
+        return [id in done for id in self.ids]
 
     @property
     def failures(self) -> dict[int, str]:

@@ -229,15 +229,6 @@ def _parts(id: str, start: int, into: memoryview) -> Iterator[bulk.Wanted]:
         yield bulk.Wanted(_piece_key(id, low // PIECE), low % PIECE, into[low - start : high - start])
 
 
-def is_done(cache: Redis, id: str) -> bool:
-    """Whether a result is there, whole."""
-    try:
-        manifest(cache, id)
-    except Missing:
-        return False
-    return True
-
-
 def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:
     """Those of many results that are there, whole; of their manifests only the ends are read."""
     found: set[str] = set()

@@ -48,4 +48,4 @@ def test_a_trace_is_done_soon_and_once_whoever_of_its_processes_is_killed_and_wh
     assert max(took) < TAKEOVER, took
     for id in ids:
         assert told(stack, id) == ["queued", "started", "queued", "started", "done"]
-        assert pieces.is_done(cache, id)
+        assert pieces.which_done(cache, [id])

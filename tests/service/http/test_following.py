@@ -63,16 +63,17 @@ def test_a_job_takes_the_request_with_it(
 def lines_of_a_worker(servers: Servers, path: Path, ids: set[str]) -> list[dict[str, Any]]:
     """The lines of a worker, which works until these requests are done."""
     environment, found = servers.environment | {"LOG_FORMAT": "json"}, list[dict[str, Any]]()
-    with (
-        path.open("wb") as file,
-        subprocess.Popen([sys.executable, "-m", "worker"], env=environment, stderr=file) as it,
-    ):
-        deadline = time.monotonic() + 60
-        while not ids <= {line.get("id") for line in found}:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-            found = [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        it.kill()
+    command = [sys.executable, "-m", "worker"]
+    with path.open("wb") as file, subprocess.Popen(command, env=environment, stderr=file) as it:
+        try:
+            deadline = time.monotonic() + 60
+            while not ids <= {line.get("id") for line in found}:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+                written = path.read_bytes().splitlines(keepends=True)
+                found = [json.loads(line) for line in written if line.endswith(b"\n")]
+        finally:
+            it.kill()
     return found
 
 

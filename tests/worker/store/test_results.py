@@ -111,5 +111,5 @@ def test_an_archived_result_is_recovered_though_the_cache_is_full(
 
 def test_a_cached_result_is_that_of_the_cache_alone(kept: Results) -> None:
     write(kept, "small", SMALL)
-    assert pieces.is_done(kept.cache, "small")
+    assert pieces.which_done(kept.cache, ["small"])
     assert "archived" not in kept.manifest("small")

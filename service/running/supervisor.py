@@ -1,4 +1,4 @@
-"""`cutaway up`: both Redis servers, the workers and the API in one terminal, started together and stopped together.
+"""The life of what `cutaway up` runs: both Redis servers, the workers and the API, stopped together.
 
 One thread and one selector: what the children print, their deaths and our own signals all arrive on pipes.
 """
@@ -6,95 +6,19 @@ One thread and one selector: what the children print, their deaths and our own s
 import os
 import selectors
 import signal
-import socket
 import subprocess  # nosec B404
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import orjson
-
-import worker.logs as logs
-from service.running import redis_server
-from service.running.redis_server import RedisServerError, Role, RunningRedis
+from service.running.redis_server import RunningRedis
+from service.running.terminal import Terminal, greet
 from worker.process import die_with_parent
 
 PATIENCE = 120  # seconds a running job has to finish when we are asked to stop; nobody may be there to ask twice
 TICK = 0.1  # seconds between two looks at what sends us no signal: the API's health, a restart that is due
 RESTART_AFTER = 1.0
 SAME_SIGNAL = 0.5  # timeout(1), terminals and task runners send one wish twice, to us and to our group
-COLOURS = (36, 35, 33, 34, 32)
-EVERYWHERE = {"", "0.0.0.0", "::", "127.0.0.1", "::1"}  # noqa: S104 - not bound, only shown as localhost  # nosec B104
-EXAMPLE = """'{"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}'"""
-
-
-class CannotStart(Exception):
-    """Something that `up` needs is missing or taken; the message is one line for the user."""
-
-
-def up(host: str, port: int, workers: int = 1, cache_memory: str = "2gb") -> int:
-    """Run everything until a signal or the death of a part that the rest cannot do without; return the exit code."""
-    _check_port(host, port)
-    with ExitStack() as stack:
-        signals = stack.enter_context(_signals_as_bytes())
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="cutaway-")))
-        servers: list[RunningRedis] = []
-        environment = {**os.environ, "HOST": host, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
-        roles: tuple[Role, Role] = ("queue", "cache")
-        for role in roles:
-            variable = f"{role.upper()}_URL"
-            if environment.get(variable):
-                _check_redis(variable, environment[variable])
-            else:
-                servers.append(stack.enter_context(redis_server.start(role, folder, cache_memory)))
-                environment[variable] = servers[-1].url
-        names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
-        commands = {name: [sys.executable, "-m", "worker"] for name in names}
-        commands["api"] = [sys.executable, "-m", "service", "api"]
-        return Supervisor(host, port, commands, environment, servers, signals).run()
-
-
-def _check_port(host: str, port: int) -> None:
-    try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does it
-            probe.bind(address)
-    except OSError as error:
-        raise CannotStart(f"{host}:{port}: {error.strerror} (PORT=… chooses another)") from None
-
-
-def _check_redis(variable: str, url: str) -> None:
-    try:
-        redis_server.check(url)
-    except RedisServerError as error:
-        raise CannotStart(f"{variable} is set, but no Redis answers there: {error}") from None
-
-
-@contextmanager
-def _signals_as_bytes() -> Iterator[int]:
-    """A pipe that gets the number of each signal as one byte, so that signals wait their turn like everything else."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    taken = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants us to outlive the terminal
-        taken.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in taken}
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(reader)
-        os.close(writer)
 
 
 @dataclass
@@ -116,8 +40,9 @@ class Supervisor:
         environment: dict[str, str],
         servers: Sequence[RunningRedis],
         signals: int,
+        terminal: Terminal,
     ) -> None:
-        self.host, self.port = host, port
+        self.host, self.port, self.terminal = host, port, terminal
         self.commands = commands
         self.environment = environment
         self.servers = list(servers)
@@ -129,10 +54,6 @@ class Supervisor:
         self.stopped_at = 0.0
         self.exit_code = 0
         self.selector = selectors.DefaultSelector()
-        self.coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        self.colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(["cutaway", *commands])}
-        self.width = max(map(len, self.colours))
-        self.form = logs.chosen(environment)[0]
 
     def run(self) -> int:
         self.selector.register(self.signals, selectors.EVENT_READ, None)
@@ -148,13 +69,13 @@ class Supervisor:
                         self._forward(key.data)
                 if not self.stopping:
                     self._restart_the_due()
-                    self._announce()
+                    self.announced = self.announced or greet(self.host, self.port, self.terminal)
                 elif time.monotonic() - self.stopped_at > PATIENCE:
                     self._stop_at_once(f"not stopped after {PATIENCE} s")
         finally:
             self._kill()
             self.selector.close()
-        self._say("stopped")
+        self.terminal.say("stopped")
         return self.exit_code
 
     def _start(self, name: str) -> None:
@@ -200,7 +121,7 @@ class Supervisor:
                 self._stop(f"{died}, stopping everything")
             else:
                 self.due[child.name] = time.monotonic() + RESTART_AFTER
-                self._say(f"{died}, starting another")
+                self.terminal.say(f"{died}, starting another")
 
     def _restart_the_due(self) -> None:
         for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
@@ -209,13 +130,13 @@ class Supervisor:
 
     def _stop(self, why: str) -> None:
         self.stopping, self.stopped_at = True, time.monotonic()
-        self._say(why)
+        self.terminal.say(why)
         for child in self.children:
             child.process.terminate()
 
     def _stop_at_once(self, why: str) -> None:
         self.exit_code = 1
-        self._say(why)
+        self.terminal.say(why)
         self._kill()
 
     def _kill(self) -> None:
@@ -226,26 +147,6 @@ class Supervisor:
             child.process.wait()
             self._drain(child)
         self.children.clear()
-
-    def _announce(self) -> None:
-        """Say what to try, once the API answers."""
-        if self.announced:
-            return
-        connection = HTTPConnection(self.host, self.port, timeout=0.5)
-        try:
-            connection.request("GET", "/healthz")
-            self.announced = connection.getresponse().status == 200
-        except (OSError, HTTPException):
-            pass
-        finally:
-            connection.close()
-        if self.announced:
-            name = "localhost" if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
-            at = f"{name}:{self.port}"
-            if self.form == "json":
-                return self._say(f"ready at http://{at}")
-            self._say(f"ready at http://{at} (Ctrl-C stops it); try:")
-            self._print(f"\n  curl -s {at}/v1/traces -H 'Prefer: wait=10' --json {EXAMPLE}\n".encode())
 
     def _forward(self, child: Child) -> bool:
         """Print the lines that a child has finished; False when there is nothing more to read for now."""
@@ -261,42 +162,12 @@ class Supervisor:
             os.close(child.output)
             child.output = -1
         for line in lines:
-            self._print(self._line(child.name, line))
+            self.terminal.tell(child.name, line)
         return bool(data)
 
     def _drain(self, child: Child) -> None:
         while self._forward(child):
             pass
-
-    def _say(self, line: str) -> None:
-        self._print(self._line("supervisor" if self.form == "json" else "cutaway", line.encode()))
-
-    def _line(self, part: str, line: bytes) -> bytes:
-        """A line of a part: with its name before it; as JSON, where that is wanted and it is none yet."""
-        if self.form == "text":
-            return self._prefix(part) + line
-        if line.startswith(b'{"time":'):
-            return line
-        told = {
-            "time": logs.moment(time.time()),
-            "level": "info",
-            "part": part,
-            "message": line.decode(errors="replace"),
-        }
-        return orjson.dumps(told)
-
-    def _prefix(self, name: str) -> bytes:
-        prefix = f"{name:<{self.width}} | "
-        return (f"\033[{self.colours[name]}m{prefix}\033[0m" if self.coloured else prefix).encode()
-
-    def _print(self, line: bytes) -> None:
-        """Bytes as they are: what the children print need not be text in the terminal's encoding."""
-        try:
-            sys.stdout.buffer.write(line + b"\n")
-            sys.stdout.buffer.flush()
-        except OSError:  # the terminal is closed, or the reader of our pipe is gone: nobody is left to work for
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _how(code: int) -> str:

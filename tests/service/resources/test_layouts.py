@@ -344,11 +344,11 @@ def test_a_layout_that_nobody_asked_for_is_unknown(client: FlaskClient, sorted_l
             assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_FOUND, "application/problem+json")
 
 
-@pytest.mark.parametrize("lost", ["result:{id}", "result:{id}:0"])
+@pytest.mark.parametrize(("lost", "tokens"), [("result:{id}", 7), ("result:{id}:0", 8)])  # each a layout of its own
 def test_a_layout_that_the_cache_lost_is_made_again(
-    client: FlaskClient, servers: Servers, request_body: Body, lost: str
+    client: FlaskClient, servers: Servers, request_body: Body, lost: str, tokens: int
 ) -> None:
-    layout = done(client, model=request_body["model"], tokens=7)
+    layout = done(client, model=request_body["model"], tokens=tokens)
     cache: Redis = connect(servers.cache_url)
     assert cache.delete(lost.format(id=layout["id"])) == 1
     again = client.get(url(layout)).get_json()

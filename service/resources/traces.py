@@ -57,7 +57,7 @@ class Traces(MethodView):
         return answer(state, "trace", _represent, created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
-    @blueprint.example(query={"model": "nano-gpt", "limit": 10}, varies=["status", "queue_position"])
+    @blueprint.example(query={"model": "nano-gpt", "limit": 10}, varies=["status", "queue_position", "progress"])
     @blueprint.response(200, TracesSchema)
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List traces, newest first, a page at a time.

@@ -16,7 +16,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
 HEARTBEAT = 1  # seconds between two signs of life, and two looks for those of others
-SILENCE = 6  # seconds without one after which a worker counts as dead
+SILENCE = 5  # seconds without one after which a worker counts as dead
 LOST = "The worker that computed it died each time it was tried."
 _ON_THE_WAY = 2.0  # seconds, more than a job ever takes from the queue to its execution
 

@@ -24,7 +24,7 @@ UNTIED = Config(**(SMALL.to_mapping() | {"tie_word_embeddings": False, "d_head":
 def values(config: Config, seed: int = 0) -> Tensors:
     """Random tensors, float32, of all that a file of this model holds: a tied head is not in it."""
     random = np.random.default_rng(seed)
-    shapes = catalogue(config)
+    shapes = dict(catalogue(config))
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
     return {name: random.normal(size=shape).astype(np.float32) / 2 for name, shape in shapes.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from math import isfinite, prod
 from typing import Any
 
@@ -79,10 +79,10 @@ def answer(
     return _encoded(media_type, name, _content(view, by, query, known, smaller))
 
 
-def find(tensors: dict[str, Any], name: str, what: str) -> Any:
+def find(tensors: Mapping[str, Any], name: str, what: str) -> Any:
     """A tensor of a catalogue by name. 404 that says what there is."""
     if name not in tensors:
-        some = ", ".join(list(tensors)[:4])
+        some = ", ".join(islice(tensors, 4))
         raise NotFound(f"There is no tensor {name!r} in {what}: it has {len(tensors)}, such as {some}.")
     return tensors[name]
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from math import prod, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
 import worker.gpt.architecture as architecture
+from worker.gpt.architecture import LAYER
 from worker.gpt.config import Config
 
 try:
@@ -29,6 +31,7 @@ SYNTHETIC_VERSION = 1
 _GAMMA = 0x9E3779B97F4A7C15  # the odd increment of SplitMix64, 2⁶⁴ divided by the golden ratio
 _RUN = 1 << 14  # words made at a time
 _TILE = 1 << 20  # values of a tile
+_FEW = 64  # values in a row that are made one by one as fast as together
 
 
 class Weights(ABC):
@@ -53,10 +56,34 @@ class Weights(ABC):
         yield slice(0, len(whole)), whole
 
 
-def catalogue(config: Config) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight by name, the (perhaps tied) head included."""
-    sizes = architecture.sizes(config)
-    return {name: t.shape(sizes) for name, t in architecture.expand(architecture.WEIGHTS, config.n_layer)}
+class Catalogue(Mapping[str, tuple[int, ...]]):
+    """The shape of every weight by name, the (perhaps tied) head included.
+
+    Shapes are worked out as they are asked for: one of ten thousand layers costs no more than one of two.
+    """
+
+    _kinds: ClassVar = {tensor.name: tensor for tensor in architecture.WEIGHTS}
+    _numbered = re.compile(r"(?<=^h\.)(0|[1-9]\d{0,8})(?=\.)", re.ASCII)
+
+    def __init__(self, config: Config) -> None:
+        self._n_layer, self._sizes = config.n_layer, architecture.sizes(config)
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        layer = self._numbered.search(name)
+        if LAYER in name or (layer and int(layer[0]) >= self._n_layer):
+            raise KeyError(name)
+        return self._kinds[self._numbered.sub(LAYER, name)].shape(self._sizes)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in architecture.expand(architecture.WEIGHTS, self._n_layer))
+
+    def __len__(self) -> int:
+        return sum(self._n_layer if kind.scope == "layer" else 1 for kind in self._kinds.values())
+
+
+def catalogue(config: Config) -> Catalogue:
+    """The shape of every weight of a model of these sizes, by name."""
+    return Catalogue(config)
 
 
 class FileWeights(Weights, Mapping[str, NDArray[Any]]):
@@ -101,8 +128,13 @@ class SyntheticWeights(Weights):
         if len(key) <= 1 and isinstance(first, slice) and first.step in (None, 1):
             rows, pitch = range(*first.indices(shape[0])), prod(shape[1:])
             return self._run(name, rows.start * pitch, len(rows) * pitch).reshape(len(rows), *shape[1:])
-        index = np.zeros((), dtype=np.uint64)
         axes = [*key, *(slice(None),) * (len(shape) - len(key))]
+        last = axes[-1]
+        if len(shape) == 2 and isinstance(first, slice) and isinstance(last, slice):
+            rows, columns = (range(*axis.indices(size)) for axis, size in zip((first, last), shape, strict=True))
+            if columns.step == 1 and len(columns) >= _FEW:
+                return self._rows(name, rows, columns)
+        index = np.zeros((), dtype=np.uint64)
         for size, axis in zip(shape, axes, strict=True):
             positions = np.arange(*axis.indices(size)) if isinstance(axis, slice) else np.array(range(size)[axis])
             index = np.add.outer(index * np.uint64(size), positions.astype(np.uint64))
@@ -113,11 +145,7 @@ class SyntheticWeights(Weights):
         if isinstance(index, slice):
             return self.read(name, (index,))
         width = self._shapes[self._source(name)][1]
-        table = np.empty((index.size, width), dtype=np.float32)
-        base, scale = self.stream(name)
-        for row, out in zip(index.ravel().tolist(), table, strict=True):
-            self._fill(out, base, scale, row * width)
-        return table.reshape(*index.shape, width)
+        return self._rows(name, index.ravel().tolist(), range(width)).reshape(*index.shape, width)
 
     def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
         count, width = self._shapes[self._source(name)]
@@ -135,6 +163,15 @@ class SyntheticWeights(Weights):
         name = self._source(name)
         digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
         return int.from_bytes(digest[:8], "little"), self._deviation(name) * sqrt(12) / 2**16
+
+    def _rows(self, name: str, rows: Sequence[int], columns: range) -> NDArray[np.float32]:
+        """Of some rows of a matrix, columns that follow each other."""
+        table = np.empty((len(rows), len(columns)), dtype=np.float32)
+        base, scale = self.stream(name)
+        width = self._shapes[self._source(name)][1]
+        for row, out in zip(rows, table, strict=True):
+            self._fill(out, base, scale, row * width + columns.start)
+        return table
 
     def _run(self, name: str, first: int, count: int) -> NDArray[np.float32]:
         """Values that follow each other: `count` of them from `first` on."""

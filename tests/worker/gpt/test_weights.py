@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import worker.gpt.architecture as architecture
 from worker.gpt.config import PRESETS, Config
 from worker.gpt.weights import NANO_PATH, HeldWeights, Key, SyntheticWeights, catalogue, nano, nano_digest
 
@@ -137,6 +138,26 @@ def test_every_tensor_has_its_shape_and_is_float32(config: Config) -> None:
     for name, shape in catalogue(config).items():
         assert weights[name].shape == shape, name
         assert weights[name].dtype == np.float32, name
+
+
+def test_the_catalogue_has_every_name_that_it_lists_and_no_other() -> None:
+    sizes = architecture.sizes(UNTIED)
+    listed = {name: t.shape(sizes) for name, t in architecture.expand(architecture.WEIGHTS, UNTIED.n_layer)}
+    assert dict(catalogue(UNTIED)) == listed
+    assert len(catalogue(UNTIED)) == len(listed)
+    for name in ("h.2.ln_1.bias", "h.01.ln_1.bias", "h.-1.ln_1.bias", "h.{layer}.ln_1.bias", "h.ln_1.bias", "wte", ""):
+        assert name not in catalogue(UNTIED)
+    for name in (f"h.{'9' * 5000}.ln_1.bias", "h.\u0661.ln_1.bias", "h.0.h.0.ln_1.bias", "h.0.wte.weight"):
+        assert name not in catalogue(UNTIED)
+
+
+def test_a_value_beyond_the_reach_of_32_bits_is_the_one_at_its_index() -> None:
+    config = Config(n_layer=10_000, n_head=1_000, n_embd=1_000_000, n_inner=10_000_000)
+    name = "h.9999.mlp.c_fc.weight"
+    weights, at = SyntheticWeights(config, 5), 999_999 * 10_000_000 + 9_999_990
+    wanted = [splitmix(5, name, at + n, DEVIATION) for n in range(10)]
+    np.testing.assert_allclose(weights.read(name, (999_999, slice(-10, None))), wanted, rtol=1e-6)
+    np.testing.assert_allclose(weights.read(name, (slice(999_999, None),))[0, -10:], wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

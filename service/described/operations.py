@@ -23,7 +23,8 @@ _TITLES = {
     "422": "A value is not allowed; `errors` says which and what is",
 }
 _PARAMETERS = {
-    "model_id": "The id of a model, as GET /v1/models lists them",
+    "model_id": "The id of a model, as GET /v1/models lists them, or a configuration: `n_layer=3,n_head=3,n_embd=48`; "
+    "what is left out is GPT-2's",
     "name": "The name of a tensor, as the list of tensors has it",
 }
 

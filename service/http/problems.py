@@ -83,7 +83,7 @@ def wrong_with(error: Invalid | ConfigError | UnknownModelError | CheckpointErro
         return error.errors
     if isinstance(error, ConfigError):
         beside = ("tokens", "batch", "style")
-        return {k if k in beside else f"model.{k}": v for k, v in error.errors.items()}
+        return {k if k in beside else f"model.{k}" if k else "model": v for k, v in error.errors.items()}
     return {"model": [str(error)]}
 
 

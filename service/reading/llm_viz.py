@@ -86,10 +86,10 @@ def _base64(chunks: Chunks) -> Chunks:
 # -------------------------------------------------------------------------------------------------------- models
 
 
-def config(model: str | None, sizes: Config, **more: int) -> dict[str, Any]:
+def config(model: str, sizes: Config, **more: int) -> dict[str, Any]:
     """minGPT's configuration of a model: its dropouts are the defaults there, and play no part in an inference."""
     return {
-        "model_type": "gpt-nano" if model == "nano-gpt" else model or "gpt",
+        "model_type": "gpt-nano" if model == "nano-gpt" else "gpt" if "=" in model else model,
         "n_layer": sizes.n_layer,
         "n_head": sizes.n_head,
         "n_embd": sizes.n_embd,

@@ -17,6 +17,7 @@ from service.asking.queue import desk
 from service.http.answers import JSON, immutable, octets, revalidated
 from service.http.blueprint import PREFER, Blueprint
 from service.http.problems import Invalid
+from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.reading.llm_viz import Tensor
 from worker.gpt.config import Config
@@ -47,17 +48,18 @@ _FILE = {
 
 
 @blueprint.get("/models/<model_id>/llm-viz")
+@blueprint.arguments(WeightsQuery, location="query")
 @blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, _FILE)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
-def model(model_id: str) -> Response:
+def model(query: dict[str, Any], model_id: str) -> Response:
     """Read a model as the LLM Visualization page does: its weights under minGPT's names, linear ones (out, in).
 
     The page itself accepts the shape of nano-gpt alone. Values are base64 of little-endian float32.
     """
-    found = models.find(model_id, desk().settings.models_dir)
+    found = models.resolve(model_id, desk().settings.models_dir, synthetic_seed=query.get("synthetic"))
     response = _file("model", found.id, found.config, llm_viz.of_model(found.config, found.weights()))
     return revalidated(response, found.digest, str(found.config), "llm-viz")
 
@@ -85,7 +87,7 @@ def trace(trace_id: str) -> Response:
     return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
 
 
-def _file(what: str, model_id: str | None, sizes: Config, tensors: Iterable[Tensor], **more: Any) -> Response:
+def _file(what: str, model_id: str, sizes: Config, tensors: Iterable[Tensor], **more: Any) -> Response:
     unlike = llm_viz.inexpressible(sizes)
     if unlike:
         raise Invalid({what: [f"This format has no words for its sizes: {unlike}."]})

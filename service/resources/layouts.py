@@ -105,8 +105,8 @@ def _find(layout_id: str) -> State:
 
 def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
     asked = state.request
-    same = models.preset_of(Config.from_mapping(asked["config"]))
-    body = {"model": same, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
+    model = models.id_of(Config.from_mapping(asked["config"]))
+    body = {"model": model, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
     if state.status != "done":
         return body
     geometry = _geometry(state)

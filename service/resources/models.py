@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from flask import Response
@@ -17,22 +18,27 @@ import worker.gpt.counts as counts
 import worker.gpt.models as models
 import worker.gpt.weights as weights
 from service.asking.queue import desk
-from service.http.answers import revalidated
+from service.http.answers import json, revalidated
 from service.http.blueprint import Blueprint, also
-from service.http.schemas.models import ModelSchema, ModelsSchema
+from service.http.problems import Invalid
+from service.http.schemas.models import ModelSchema, ModelsSchema, WeightQuery, WeightsQuery
 from service.http.schemas.problems import ProblemSchema
-from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
+from service.http.schemas.tensors import TensorsSchema, TensorValuesSchema
 from service.reading.encode import BINARY
+from service.reading.slices import View, parse_slice
 from worker.gpt.checkpoints import CheckpointError
 from worker.gpt.models import Model, UnknownModelError
 from worker.gpt.weights import Weights
 from worker.store.arrays import Axes
 
+#: Of a weight, so that none of a size that nobody has keeps a thread for hours: more than any preset's has.
+MAX_CELLS = 1 << 30
+
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """A model with an id as the API tells it. Raises CheckpointError."""
+    """A model as the API tells it. Raises CheckpointError."""
     preset, vocabulary = model.preset, model.vocabulary
     told: dict[str, Any] = {"kind": vocabulary.kind, "size": vocabulary.size}
     if vocabulary.kind == "letters":
@@ -44,9 +50,16 @@ def describe(model: Model) -> dict[str, Any]:
         "note": preset.note if preset else "",
         "config": model.config.to_mapping(),
         "parameters": counts.parameters(model.config),
-        "weights": {"source": model.source, "digest": model.digest, "note": model.note},
+        "weights": weights_of(model),
         "vocabulary": told,
     }
+
+
+def weights_of(model: Model) -> dict[str, Any]:
+    """Which weights a model has and where they are read. Raises CheckpointError."""
+    seed = f"?synthetic={model.seed}" if model.source == "synthetic" else ""
+    link = None if model.lost else f"/v1/models/{quote(model.id, safe=',=')}/tensors{seed}"
+    return {"source": model.source, "digest": model.digest, "note": model.note, "tensors": link}
 
 
 @blueprint.get("")
@@ -68,42 +81,41 @@ def index() -> dict[str, Any]:
 
 
 @blueprint.get("/<model_id>")
+@blueprint.arguments(WeightsQuery, location="query")
 @blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, ModelSchema)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
-def get(model_id: str) -> dict[str, Any]:
+def get(query: dict[str, Any], model_id: str) -> dict[str, Any]:
     """One model: its sizes, its parameters by part, where its weights come from.
 
     Sizes have the names of Hugging Face's GPT2Config. Models with equal `digest` and sizes have equal weights.
+    Any configuration is a model, too, by its sizes: /v1/models/n_layer=3,n_head=3,n_embd=48.
     """
-    return describe(models.find(model_id, _models_dir()))
+    return describe(_find(model_id, query))
 
 
 @blueprint.get("/<model_id>/tensors")
+@blueprint.arguments(WeightsQuery, location="query")
 @blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, TensorsSchema)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
-def list_tensors(model_id: str) -> dict[str, Any]:
+def list_tensors(query: dict[str, Any], model_id: str) -> Response:
     """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out).
 
     The names are those of GPT2Model, without the `transformer.` that language models put before them.
     """
-    catalogue = weights.catalogue(models.find(model_id, _models_dir()).config)
-    return {
-        "tensors": [
-            {"name": name, "shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}
-            for name, shape in catalogue.items()
-        ]
-    }
+    catalogue = weights.catalogue(_find(model_id, query).config)
+    told = ((name, {"shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}) for name, shape in catalogue.items())
+    return json({"tensors": [{"name": name} | facts for name, facts in told]})  # of ten thousand layers, perhaps
 
 
 @blueprint.route("/<model_id>/tensors/<name>")
 class Weight(MethodView):
     """One weight."""
 
-    @blueprint.arguments(TensorQuery, location="query")
+    @blueprint.arguments(WeightQuery, location="query")
     @blueprint.example(path={"model_id": "gpt3-175b", "name": "h.95.mlp.c_fc.weight"}, query={"slice": "12287,49148:"})
     @blueprint.doc(**also(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
@@ -115,10 +127,17 @@ class Weight(MethodView):
 
         Only what the slice takes is made or read: a row of a matrix of GPT-3 costs no more than one of a small model.
         """
-        model = models.find(model_id, _models_dir())
-        shape = tensors.find(weights.catalogue(model.config), name, model_id)
+        model = _find(model_id, query)
+        source = _Source(model.weights(), name, tensors.find(weights.catalogue(model.config), name, model.id))
+        cells = prod(View(source, parse_slice(query["slice"], source.shape)).shape)
+        if cells > MAX_CELLS:
+            raise Invalid({"slice": [f"It has {cells:,} values, and at most {MAX_CELLS:,} are read at once: fewer."]})
         identity = (model.digest, str(model.config), name, str(query))
-        return revalidated(tensors.answer(name, _Source(model.weights(), name, shape), query, *identity), *identity)
+        return revalidated(tensors.answer(name, source, query, *identity), *identity)
+
+
+def _find(model_id: str, query: dict[str, Any]) -> Model:
+    return models.resolve(model_id, _models_dir(), synthetic_seed=query.get("synthetic"))
 
 
 def _models_dir() -> str:

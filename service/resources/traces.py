@@ -24,6 +24,7 @@ from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValue
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
 from service.reading.encode import BINARY
 from service.reading.smaller import Smaller
+from service.resources.models import weights_of
 from worker.gpt.models import Model
 from worker.gpt.tokens import Vocabulary
 from worker.store.arrays import Stored
@@ -64,10 +65,13 @@ class Traces(MethodView):
 
         `next_cursor` leads to the next page and is null on the last; it stays right while traces are added.
         """
+        model = query.get("model")
+        if model and "=" in model:  # sizes may be written in any order
+            model = models.resolve(model, desk().settings.models_dir).id
 
         def wanted(state: State) -> bool:
             fits = query.get("status") in (None, state.status)
-            return fits and query.get("model") in (None, recalled(state).id)
+            return fits and model in (None, recalled(state).id)
 
         found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
         return {
@@ -191,13 +195,12 @@ def recalled(state: State) -> Model:
 
 def _represent(state: State) -> dict[str, Any]:
     model, asked = recalled(state), state.request
-    config, weights = model.config.to_mapping(), {"source": model.source, "digest": model.digest, "note": model.note}
     vocabulary = model.vocabulary
     told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]
     body: dict[str, Any] = {
         "model": model.id,
-        "config": config,
-        "weights": weights,
+        "config": model.config.to_mapping(),
+        "weights": weights_of(model),
         "tokens": asked["tokens"],
         "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in told],
     }

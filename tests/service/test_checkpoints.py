@@ -106,7 +106,7 @@ def test_a_trace_of_a_broken_checkpoint_is_refused_with_the_reason(client: Flask
 def test_what_is_no_folders_name_is_no_model(client: FlaskClient, id: str) -> None:
     answer = ask(client, model=id)
     assert answer.status_code == HTTPStatus.NOT_FOUND
-    assert answer.get_json()["detail"].endswith("gpt3-175b, broken, mine.")
+    assert answer.get_json()["detail"].split(", and any")[0].endswith("gpt3-175b, broken, mine")
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2fmine", "mine%00", "%ff", "a" * 5000])
@@ -210,9 +210,10 @@ def test_a_checkpoint_that_changes_is_another_trace_and_the_old_one_stays(
     assert new["id"] != old["id"]
     assert new["weights"]["digest"] != old["weights"]["digest"]
     read = done(computing.get(f"/v1/traces/{old['id']}"))
-    assert read["weights"] == old["weights"] | {"note": "These weights are not here any more."}
+    assert read["weights"] == old["weights"] | {"note": "These weights are not here any more.", "tensors": None}
     assert read["tensors"] == old["tensors"]
-    assert [one["model"] for one in computing.get("/v1/traces").get_json()["traces"]] == ["mine", None]
+    listed = [one["model"] for one in computing.get("/v1/traces").get_json()["traces"]]
+    assert listed == ["mine", SMALL.to_text()]  # of what is lost, only the sizes are known
 
 
 def test_a_checkpoint_that_changed_before_its_turn_fails_the_trace_with_the_reason(

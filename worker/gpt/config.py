@@ -1,4 +1,4 @@
-"""Configurations of GPTs: every published preset, any other size, and how many parameters each has.
+"""Configurations of GPTs: every published preset, and any other size, as a mapping or in a line of text.
 
 Names are those of Hugging Face's `GPT2Config`. `d_head` stands apart from `n_embd / n_head` because a
 configuration may break the equality.
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
+
+import orjson
 
 ACTIVATION_FUNCTIONS = ("gelu_new", "gelu", "relu", "silu")
 
@@ -29,7 +31,9 @@ MAX_BATCH = 64
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be: `errors` says for each field what is wrong and what is allowed."""
+    """A configuration that cannot be: `errors` says for each field what is wrong and what is allowed; the field "" is
+    all of it.
+    """
 
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
         self.errors = dict(errors)
@@ -105,6 +109,37 @@ class Config:
     def to_mapping(self) -> dict[str, Any]:
         """Every field by name, defaults resolved: equal configurations give equal mappings."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_text(cls, text: str) -> Config:
+        """The same of a line, `n_layer=3,n_head=3,n_embd=48`, in any order: values as in JSON, but for quotes."""
+        values: dict[str, Any] = {}
+        for pair in text.split(","):
+            name, equals, value = pair.partition("=")
+            if not equals:
+                raise ConfigError({"": [f"{pair!r} is no name=value, of which commas make a list: {_IN_TEXT}."]})
+            if name in values:
+                raise ConfigError({name: ["It is there more than once, and may be once."]})
+            values[name] = _value(value)
+        return cls.from_mapping(values)
+
+    def to_text(self) -> str:
+        """The line that `from_text` reads as this configuration: its sizes, and what else is not GPT-2's."""
+        usual = {field.name: field.default for field in fields(self)}
+        usual |= {"d_head": self.n_embd / self.n_head, "n_inner": 4 * self.n_embd}
+        told = {k: v for k, v in self.to_mapping().items() if k in ("n_layer", "n_head", "n_embd") or v != usual[k]}
+        return ",".join(f"{k}={v if isinstance(v, str) else orjson.dumps(v).decode()}" for k, v in told.items())
+
+
+_IN_TEXT = "as in n_layer=3,n_head=3,n_embd=48"
+
+
+def _value(text: str) -> Any:
+    """A value as JSON has it, or else the text itself."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 @dataclass(frozen=True)

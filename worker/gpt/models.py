@@ -25,7 +25,10 @@ class UnknownModelError(LookupError):
     """No model of this id; says which there are."""
 
     def __init__(self, id: str, known: list[str]) -> None:
-        super().__init__(f"There is no model {id!r}: the models are {', '.join(known)}.")
+        super().__init__(
+            f"There is no model {id!r}: the models are {', '.join(known)}, and any configuration, "
+            "as in n_layer=3,n_head=3,n_embd=48."
+        )
 
 
 class LostWeightsError(ValueError):
@@ -40,12 +43,12 @@ class LostWeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Model:
-    """What a request names. `id` is None for a configuration that is neither a preset's nor a checkpoint's.
+    """What a request names. The `id` of a configuration that is neither a preset's nor a checkpoint's is its text.
 
     `lost` is the digest of weights that are not here any more, of which no more than that is known.
     """
 
-    id: str | None
+    id: str
     config: Config
     source: Source
     seed: int = 0
@@ -55,7 +58,7 @@ class Model:
 
     @property
     def preset(self) -> Preset | None:
-        return PRESETS.get(self.id) if self.id else None
+        return PRESETS.get(self.id)
 
     @property
     def digest(self) -> str:
@@ -107,7 +110,7 @@ def ids(models_dir: str = "") -> list[str]:
 
 
 def find(id: str, models_dir: str = "") -> Model:
-    """The model of an id. A preset's weights come from the checkpoint of its id and sizes, where there is one.
+    """The model of an id of `ids`. A preset's weights come from the checkpoint of its id and sizes, where there is one.
 
     Raises UnknownModelError, and CheckpointError where the folder of that id cannot be used.
     """
@@ -131,6 +134,11 @@ def preset_of(config: Config) -> str | None:
     return next((preset.id for preset in PRESETS.values() if preset.config == config), None)
 
 
+def id_of(config: Config) -> str:
+    """The id of a model of these sizes that has no other: the preset's, or the sizes in a line."""
+    return preset_of(config) or config.to_text()
+
+
 def sizes(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
     """The configuration that a request means by an id or a (partial) configuration, whatever the weights.
 
@@ -140,23 +148,26 @@ def sizes(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
         return Config.from_mapping(spec)
     if spec in PRESETS:
         return PRESETS[spec].config
-    if spec not in checkpoints.names(models_dir):
-        raise UnknownModelError(spec, ids(models_dir))
-    return checkpoints.sizes(spec, models_dir)
+    if spec in checkpoints.names(models_dir):
+        return checkpoints.sizes(spec, models_dir)
+    if "=" in spec:
+        return Config.from_text(spec)
+    raise UnknownModelError(spec, ids(models_dir))
 
 
 def resolve(spec: str | Mapping[str, Any], models_dir: str = "", *, synthetic_seed: int | None = None) -> Model:
-    """The model that a request means by an id or a (partial) configuration; a preset's own sizes mean the preset.
+    """The model that a request means by an id or a (partial) configuration, as a mapping or in a line of text; a
+    preset's own sizes mean the preset.
 
     `synthetic_seed` asks for synthetic weights in any case. Raises UnknownModelError, ConfigError and CheckpointError.
     """
-    if isinstance(spec, str) and synthetic_seed is None:
+    if isinstance(spec, str) and synthetic_seed is None and spec in ids(models_dir):
         return find(spec, models_dir)
     config = sizes(spec, models_dir)
     same = preset_of(config)
     if same and synthetic_seed is None:
         return find(same, models_dir)
-    return Model(same, config, "synthetic", synthetic_seed or 0)
+    return Model(id_of(config), config, "synthetic", synthetic_seed or 0)
 
 
 def from_canonical(request: Mapping[str, Any], models_dir: str = "") -> Model:
@@ -164,7 +175,7 @@ def from_canonical(request: Mapping[str, Any], models_dir: str = "") -> Model:
     config, digest = Config.from_mapping(request["config"]), request["weights"]
     same = preset_of(config)
     if digest.startswith(_SYNTHETIC):
-        return Model(same, config, "synthetic", int(digest.removeprefix(_SYNTHETIC)))
+        return Model(id_of(config), config, "synthetic", int(digest.removeprefix(_SYNTHETIC)))
     if same == _NANO and digest == weights.nano_digest():
         return find(_NANO)
     for found in _checkpoints_of(config, models_dir):
@@ -181,7 +192,7 @@ def recall(request: Mapping[str, Any], models_dir: str = "") -> Model:
     except LostWeightsError:
         config, digest = Config.from_mapping(request["config"]), request["weights"]
         source: Source = "synthetic" if digest.startswith("synthetic-") else "checkpoint"
-        return Model(preset_of(config), config, source, lost=digest)
+        return Model(id_of(config), config, source, lost=digest)
 
 
 def _checkpoints_of(config: Config, models_dir: str) -> Iterator[Checkpoint]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from service.http.schemas.fields import whole
+from service.http.schemas.fields import Digits, whole
+from service.http.schemas.tensors import TensorQuery
 from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS
 
 
@@ -56,6 +57,27 @@ class WeightsSchema(Schema):
     source = fields.String(required=True, validate=validate.OneOf(["trained", "checkpoint", "synthetic"]))
     digest = fields.String(required=True)
     note = fields.String(required=True)
+    tensors = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "where they are read; null where they are not here any more",
+            "example": "/v1/models/n_layer=3,n_head=3,n_embd=48/tensors?synthetic=7",
+        },
+    )
+
+
+class WeightsQuery(Schema):
+    """Which weights of a model, where it is not its own."""
+
+    synthetic = Digits(
+        validate=validate.Range(0, 2**63 - 1),
+        metadata={"description": "synthetic weights from this seed, as `weights` asks for in POST /v1/traces"},
+    )
+
+
+class WeightQuery(WeightsQuery, TensorQuery):
+    """What of a weight."""
 
 
 class VocabularySchema(Schema):

@@ -27,7 +27,10 @@ class SummarySchema(Schema):
 
     id = fields.String(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATUSES))
-    model = fields.String(required=True, allow_none=True, metadata={"description": "null for a size of one's own"})
+    model = fields.String(
+        required=True,
+        metadata={"description": "its id; of sizes of one's own, those in a line: `n_layer=3,n_head=3,…`"},
+    )
     created_at = moment(required=True)
     started_at = moment(required=True, allow_none=True)
     finished_at = moment(required=True, allow_none=True)

@@ -95,7 +95,7 @@ class TracesSchema(Schema):
 
 
 class TracesQuery(PageQuery):
-    model = fields.String(metadata={"description": "only those of the model with this id"})
+    model = fields.String(metadata={"description": "only those of the model with this id, or of these sizes"})
     status = fields.String(
         validate=validate.OneOf(STATUSES), metadata={"description": "only those that stand like this now"}
     )

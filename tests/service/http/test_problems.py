@@ -136,10 +136,13 @@ def test_every_bad_field_is_named_at_once(client: FlaskClient) -> None:
     assert set(told["errors"]) == {"model", "text", "dtype", "generate.max_new_tokens", "generate.seed"}
 
 
+HINT = ", and any configuration, as in n_layer=3,n_head=3,n_embd=48."
+
+
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])
 def test_an_unknown_model_is_404_telling_which_there_are(client: FlaskClient, path: str) -> None:
     told = problem(post(client, {"model": "gpt5"} | ({"text": "A"} if "traces" in path else {}), path), HTTPStatus(404))
-    assert told["detail"] == f"There is no model 'gpt5': the models are {', '.join(PRESETS)}."
+    assert told["detail"] == f"There is no model 'gpt5': the models are {', '.join(PRESETS)}" + HINT
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -212,3 +214,45 @@ def test_equal_configurations_have_equal_mappings() -> None:
 
 def test_a_whole_epsilon_and_a_fractional_one_have_the_same_type() -> None:
     assert type(Config(layer_norm_epsilon=0.5).to_mapping()["layer_norm_epsilon"]) is float
+
+
+# -------------------------------------------------------------------------------------------------- lines of text
+
+
+@given(configs())
+def test_a_configuration_survives_its_line_in_any_order(config: Config) -> None:
+    pairs = config.to_text().split(",")
+    assert Config.from_text(",".join(pairs)) == Config.from_text(",".join(pairs[::-1])) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (Config(), "n_layer=12,n_head=12,n_embd=768"),
+        (
+            PRESETS["nano-gpt"].config,
+            "n_layer=3,n_head=3,n_embd=48,n_positions=11,vocab_size=3,tie_word_embeddings=false",
+        ),
+        (Config(n_head=5, n_embd=11, d_head=2), "n_layer=12,n_head=5,n_embd=11,d_head=2"),
+        (
+            Config(layer_norm_epsilon=1e-6, activation_function="relu", n_inner=7),
+            "n_layer=12,n_head=12,n_embd=768,n_inner=7,layer_norm_epsilon=1e-6,activation_function=relu",
+        ),
+    ],
+)
+def test_a_line_tells_the_sizes_and_what_else_is_not_gpt2s(config: Config, text: str) -> None:
+    assert config.to_text() == text
+    assert Config.from_text(text) == config
+
+
+@given(st.dictionaries(st.sampled_from([*Config().to_mapping()]), st.one_of(st.integers(), st.booleans(), st.none())))
+def test_a_line_means_and_is_refused_what_its_mapping_is(values: dict[str, Any]) -> None:
+    def read(make: Callable[[], Config]) -> Config | dict[str, list[str]]:
+        try:
+            return make()
+        except ConfigError as error:
+            return error.errors
+
+    text = ",".join(f"{name}={json.dumps(value)}" for name, value in (values or {"n_layer": 12}).items())
+    big = any(type(value) is int and abs(value) >= 2**63 for value in values.values())  # JSON's readers differ
+    assert big or read(lambda: Config.from_text(text)) == read(lambda: Config.from_mapping(values))

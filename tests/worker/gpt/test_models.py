@@ -35,10 +35,18 @@ def test_what_a_partial_configuration_leaves_out_is_gpt2s(sizes: dict[str, Any],
     assert resolve(sizes) == find(id)
 
 
-def test_sizes_of_ones_own_have_no_id_and_synthetic_weights() -> None:
+def test_sizes_of_ones_own_are_their_id_and_have_synthetic_weights() -> None:
     model = resolve(OWN)
-    assert (model.id, model.preset, model.source, model.seed) == (None, None, "synthetic", 0)
+    assert model.id == "n_layer=2,n_head=3,n_embd=24,d_head=5,vocab_size=17"
+    assert (model.preset, model.source, model.seed) == (None, "synthetic", 0)
     assert model.config == Config.from_mapping(OWN)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize("spec", [*PRESETS, OWN], ids=[*PRESETS, "own"])
+def test_a_models_id_and_its_sizes_in_a_line_mean_the_same_model(spec: Any, seed: int | None) -> None:
+    model = resolve(spec, synthetic_seed=seed)
+    assert resolve(model.id, synthetic_seed=seed) == resolve(model.config.to_text(), synthetic_seed=seed) == model
 
 
 def test_a_bad_configuration_is_refused() -> None:

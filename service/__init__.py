@@ -33,6 +33,7 @@ import service.resources.models as models
 import service.resources.trace_file as trace_file
 import service.resources.traces as traces
 import service.resources.viewer as viewer
+import service.resources.weights_file as weights_file
 from service.asking.probe import Probe
 from service.asking.queue import Desk
 from service.http.events import Streams
@@ -100,6 +101,7 @@ def create_app(given: Settings | None = None) -> Flask:
     api.spec.components.schema("Values", component=VALUES)
     for resource in (
         models,
+        weights_file,
         layouts,
         traces,
         trace_file,

@@ -1,0 +1,128 @@
+"""A model's weights, or some of them, as one safetensors file: what is read of it is made or read, and no more."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import prod
+from typing import Any
+
+from flask import Response
+from flask.views import MethodView
+from marshmallow import Schema, fields, validate
+
+import worker.gpt.models as models
+import worker.gpt.weights as weights
+import worker.store.safetensors as safetensors
+from service.asking.queue import desk
+from service.http.answers import ranged, representation, revalidated
+from service.http.blueprint import BYTES, RANGE, Blueprint
+from service.http.problems import Invalid
+from service.http.schemas.problems import ProblemSchema
+from service.reading.encode import SAFETENSORS
+from worker.gpt.arena import captured
+from worker.gpt.weights import Weights
+
+_PATTERNS = 100  # of names, in all
+_AT_ONCE = 1 << 20  # bytes, about
+
+blueprint = Blueprint("weights files", __name__, url_prefix="/v1/models", description="A model's weights as one file")
+
+
+class WeightsFileQuery(Schema):
+    tensors = fields.List(
+        fields.String(validate=validate.Length(1, 2000)),
+        validate=validate.Length(max=_PATTERNS),
+        metadata={
+            "description": "shell-style patterns of names, one a query or with commas between them; all by default",
+            "example": ["h.0.attn.*", "ln_f.*"],
+        },
+    )
+
+
+@blueprint.route("/<model_id>/safetensors")
+class WeightsFile(MethodView):
+    """A model's weights as a file."""
+
+    @blueprint.arguments(WeightsFileQuery, location="query")
+    @blueprint.example(path={"model_id": "nano-gpt"}, query={"tensors": ["h.0.ln_1.*"]})
+    @blueprint.doc(parameters=[RANGE])
+    @blueprint.response(200, BYTES, content_type=SAFETENSORS)
+    @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
+    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(404, schema=ProblemSchema)
+    @blueprint.alt_response(406, schema=ProblemSchema)
+    @blueprint.alt_response(416, schema=ProblemSchema)
+    @blueprint.alt_response(422, schema=ProblemSchema)
+    def get(self, query: dict[str, Any], model_id: str) -> Response:
+        """Read a model's weights, or those that match a pattern, as one safetensors file; or a range of its bytes.
+
+        They are float32 and have the names that the list of them tells. A file is at most MAX_EXPORT_BYTES long: of a
+        larger model, ask for some of its weights. A range costs no more than what lies in it.
+        """
+        representation(SAFETENSORS)
+        settings = desk().settings
+        model = models.find(model_id, settings.models_dir)
+        shapes = _chosen(weights.catalogue(model.config), query.get("tensors", []), model_id)
+        file = File.of(model.weights(), shapes, {"model": model_id, "weights": model.digest})
+        if file.length > settings.max_export_bytes:
+            most = f"{file.length:,} bytes are too many for one file: at most {settings.max_export_bytes:,}"
+            raise Invalid({"tensors": [f"{most}. Ask for some of the weights by their names."]})
+        response = revalidated(Response(content_type=SAFETENSORS), model.digest, file.digest)
+        response.headers.set("Content-Disposition", "attachment", filename=f"{model_id}.safetensors")
+        return ranged(response, file.length, file.read)
+
+
+@dataclass(frozen=True)
+class File:
+    """The file of weights of these shapes, in their order."""
+
+    weights: Weights
+    shapes: dict[str, tuple[int, ...]]
+    head: bytes
+
+    @classmethod
+    def of(cls, source: Weights, shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> File:
+        entries = {name: ("<f4", shape) for name, shape in shapes.items()}
+        return cls(source, shapes, safetensors.header(entries, {"format": "pt"} | metadata))
+
+    @property
+    def length(self) -> int:
+        return len(self.head) + sum(4 * prod(shape) for shape in self.shapes.values())
+
+    @property
+    def digest(self) -> str:
+        """What tells files of the same weights from each other."""
+        return hashlib.sha256(self.head).hexdigest()
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes from `start` to before `stop`."""
+        yield self.head[start:stop]
+        ends = accumulate((4 * prod(shape) for shape in self.shapes.values()), initial=len(self.head))
+        for name, (begin, end) in zip(self.shapes, pairwise(ends), strict=True):
+            first, last = max(start, begin), min(stop, end)
+            if first < last:
+                yield from self._tensor(name, first - begin, last - begin)
+
+    def _tensor(self, name: str, start: int, stop: int) -> Iterator[bytes]:
+        """Bytes of one tensor, some whole rows of it at a time."""
+        row = 4 * prod(self.shapes[name][1:])
+        rows = max(_AT_ONCE // row, 1)
+        for first in range(start // row, -(-stop // row), rows):
+            last = min(first + rows, -(-stop // row))
+            part = self.weights.read(name, (slice(first, last),)).astype("<f4", copy=False).tobytes()
+            yield part[max(start - first * row, 0) : stop - first * row]
+
+
+def _chosen(shapes: dict[str, tuple[int, ...]], patterns: list[str], model_id: str) -> dict[str, tuple[int, ...]]:
+    """The weights that a pattern matches, in their order. Raises Invalid (422)."""
+    given = [pattern.strip() for text in patterns for pattern in text.split(",")] or ["*"]
+    if len(given) > _PATTERNS:
+        raise Invalid({"tensors": [f"{len(given):,} patterns are too many: at most {_PATTERNS} are read."]})
+    for pattern in given:
+        if not any(captured(shapes, [pattern])):
+            some = ", ".join([*list(shapes)[:5], "…", *list(shapes)[-2:]])
+            raise Invalid({"tensors": [f"{pattern!r} matches no weight of {model_id}: it has {len(shapes)}, {some}."]})
+    return {name: shapes[name] for name in captured(shapes, given)}

@@ -1,0 +1,83 @@
+"""A model's weights as one safetensors file: whole, in ranges, and some of them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load
+
+URL = "/v1/models/nano-gpt/safetensors"
+OCTETS = {"Accept": "application/octet-stream"}
+
+
+@pytest.fixture(scope="session")
+def file(client: FlaskClient) -> bytes:
+    content: bytes = client.get(URL).data
+    return content
+
+
+def test_it_holds_every_weight_as_it_is_read_alone(client: FlaskClient, file: bytes) -> None:
+    read = load(file)
+    listed = client.get("/v1/models/nano-gpt/tensors").json
+    assert listed is not None
+    assert {name: list(values.shape) for name, values in read.items()} == {
+        one["name"]: one["shape"] for one in listed["tensors"]
+    }
+    for name, values in read.items():
+        assert values.tobytes() == client.get(f"/v1/models/nano-gpt/tensors/{name}", headers=OCTETS).data
+
+
+@given(start=st.integers(0, 350_000), length=st.integers(1, 100_000))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_range_is_those_bytes_of_the_file(client: FlaskClient, file: bytes, start: int, length: int) -> None:
+    answer = client.get(URL, headers={"Range": f"bytes={start}-{start + length - 1}"})
+    if start < len(file):
+        assert (answer.status_code, answer.data) == (HTTPStatus.PARTIAL_CONTENT, file[start : start + length])
+    else:
+        assert answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        ("ln_f.*", ["ln_f.weight", "ln_f.bias"]),
+        ("lm_head.weight, wte.weight", ["wte.weight", "lm_head.weight"]),
+        ("h.2.ln_?.bias", ["h.2.ln_1.bias", "h.2.ln_2.bias"]),
+    ],
+)
+def test_a_pattern_chooses_weights(client: FlaskClient, patterns: str, names: list[str]) -> None:
+    assert {*load(client.get(URL, query_string={"tensors": patterns}).data)} == {*names}
+
+
+def test_a_part_of_the_largest_model_is_read_as_it_is_alone(client: FlaskClient) -> None:
+    url = "/v1/models/gpt3-175b"
+    head = client.get(f"{url}/safetensors?tensors=h.95.mlp.c_fc.bias,ln_f.*")
+    assert (
+        load(head.data)["h.95.mlp.c_fc.bias"].tobytes()
+        == client.get(f"{url}/tensors/h.95.mlp.c_fc.bias", headers=OCTETS).data
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "told"),
+    [
+        (f"{URL}?tensors=h.9.*", HTTPStatus.UNPROCESSABLE_ENTITY, "'h.9.*' matches no weight of nano-gpt"),
+        (f"{URL}?tensors={',' * 100}", HTTPStatus.UNPROCESSABLE_ENTITY, "101 patterns are too many"),
+        ("/v1/models/gpt3-175b/safetensors", HTTPStatus.UNPROCESSABLE_ENTITY, "too many for one file: at most"),
+        ("/v1/models/gpt9/safetensors", HTTPStatus.NOT_FOUND, "gpt9"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(client: FlaskClient, url: str, status: HTTPStatus, told: str) -> None:
+    answer = client.get(url)
+    assert answer.status_code == status
+    assert told in answer.text
+
+
+def test_who_has_it_is_not_sent_it_again(client: FlaskClient) -> None:
+    tag = client.get(URL).headers["ETag"]
+    assert client.get(URL, headers={"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
+    assert client.get(f"{URL}?tensors=wte.*", headers={"If-None-Match": tag}).status_code == HTTPStatus.OK

@@ -18,12 +18,15 @@ import { Store } from "./state/store";
 import { Director } from "./tour/director";
 import { watchKeys } from "./tour/keys";
 
-function start(): void {
+const HEADSTART = 150; // milliseconds that the service's first answer has before the graphics keep the page busy
+
+async function start(): Promise<void> {
   const store = new Store(initial(fromHash(location.hash)));
   const client = new Client("", (trouble) => store.dispatch({ type: "trouble", trouble }));
   client.received = (bytes) => store.dispatch({ type: "traffic", traffic: { bytes: store.state.traffic.bytes + bytes } });
   const service = new Service(client);
-  new Session(service, store).start(); // asks while the graphics get ready
+  new Session(service, store).start();
+  await headstart(store); // so that it asks for the picture, too, while the graphics get ready
   const picture = document.getElementById("picture") as HTMLCanvasElement;
   const stage = new Stage(picture, store);
   const detail = new Detail(stage, store, service);
@@ -44,6 +47,14 @@ function start(): void {
   Object.assign(window, { cutaway: app }); // for the console, and for tests
 }
 
+/** Until the trace is known, but not for long. */
+function headstart(store: Store): Promise<void> {
+  return new Promise((resolve) => {
+    store.subscribe(({ run }) => run.trace, (trace) => trace && resolve());
+    setTimeout(resolve, HEADSTART);
+  });
+}
+
 /** The address always tells what is seen; an address that is typed or gone back to is followed. */
 function keepAddress(store: Store): void {
   let timer = 0;
@@ -55,4 +66,4 @@ function keepAddress(store: Store): void {
   addEventListener("hashchange", () => store.dispatch({ type: "view", change: fromHash(location.hash) }));
 }
 
-start();
+void start();

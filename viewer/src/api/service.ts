@@ -77,8 +77,9 @@ export class Service {
     return this.#buffer(link, { accept: "model/gltf-binary", wait: 30 });
   }
 
-  async traceFile(id: string, signal?: AbortSignal): Promise<File> {
-    return parse(await this.#buffer(`/v1/traces/${id}/safetensors`, { accept: "application/x-safetensors", signal }));
+  /** All that there is under a trace's or a model's path, in one file. */
+  async file(of: string, signal?: AbortSignal): Promise<File> {
+    return parse(await this.#buffer(`${of}/safetensors`, { accept: "application/x-safetensors", signal }));
   }
 
   /** A tensor, or a slice of it, by its bytes; `of` is a trace's or a model's path. */

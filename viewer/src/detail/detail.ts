@@ -12,6 +12,7 @@ import { Sources, type Grid } from "./sources";
 import { seen } from "./visible";
 
 const REST = 120; // milliseconds without a frame
+const FIRST = 1000; // milliseconds that a picture waits for its values at most, when it is the first
 const MOST_BLOCKS = 500;
 const AT_ONCE = 6; // as many as a browser opens connections
 
@@ -44,10 +45,13 @@ export class Detail {
     this.#queue = new Queue(AT_ONCE, (running, waiting) => {
       const names = [...new Set(running.map((key) => key.split("|")[1]))];
       store.dispatch({ type: "traffic", traffic: { running: names, waiting } });
+      if (!running.length && !waiting && stage.models.shown.length) stage.begin();
     });
     stage.onFrame(() => this.#later(REST));
-    store.subscribe(({ figures }) => figures, () => {
+    store.subscribe(({ figures }) => figures, (figures) => {
+      figures.forEach((figure) => this.#sources.ahead(figure));
       this.#forget();
+      if (stage.models.shown.length && !stage.frames) window.setTimeout(() => stage.begin(), FIRST);
       this.#later(0);
     });
   }

@@ -1,4 +1,4 @@
-/** Reads a block's values: from a small trace's file, from small tensors that are kept whole, or by slices. */
+/** Reads a block's values: from the file of a small trace or model, from small tensors that are kept whole, or by slices. */
 
 import type { Config, Service, Values } from "../api/service";
 import { decode } from "../api/numbers";
@@ -24,6 +24,13 @@ export class Sources {
 
   constructor(private readonly service: Service) {}
 
+  /** Asks for the files of a small model and trace at once: the first of its values are read in no time then. */
+  ahead({ trace, source, layout }: Figure): void {
+    const small = parameters(layout.config) <= SMALL_MODEL;
+    if (small && source) void this.#file(source).catch(() => {});
+    if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
+  }
+
   async read(figure: Figure, row: number, source: string, choice: Choice, signal: AbortSignal): Promise<Grid> {
     const place = figure.layout.place(row)!;
     const cells = figure.layout.cellsOf(row);
@@ -36,16 +43,20 @@ export class Sources {
   async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
     const { trace } = figure;
     const fact = trace?.tensors?.[name];
-    if (fact && sum(trace.tensors!) <= SMALL_FILE) return this.#fromFile(trace.id, name);
-    const small = fact ? fact.shape.reduce((a, b) => a * b, 1) <= SMALL_TENSOR : parameters(figure.layout.config) <= SMALL_MODEL;
-    if (!small) return null;
+    const small = fact ? sum(trace.tensors!) <= SMALL_FILE : parameters(figure.layout.config) <= SMALL_MODEL;
+    if (small) return this.#fromFile(source, name);
+    if (!fact || fact.shape.reduce((a, b) => a * b, 1) > SMALL_TENSOR) return null;
     return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
   }
 
-  async #fromFile(trace: string, name: string): Promise<Values> {
-    const file = await keep(this.#files, trace, 4, () => this.service.traceFile(trace));
+  async #fromFile(source: string, name: string): Promise<Values> {
+    const file = await this.#file(source);
     const { dtype, shape } = file.entries.get(name)!;
     return { values: decode(file.bytes(name).slice().buffer, dtype), shape, factors: [] };
+  }
+
+  #file(source: string): Promise<File> {
+    return keep(this.#files, source, 8, () => this.service.file(source));
   }
 
   async #slice(source: string, { name, index }: Place, { part, factor }: Choice, signal: AbortSignal): Promise<Grid> {

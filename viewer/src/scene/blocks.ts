@@ -167,6 +167,12 @@ export class Blocks {
   }
 }
 
+/** What a small model is drawn with, so that its programs are ready when it comes: they are kept by their text. */
+export function warmUp(uniforms: Uniforms): Group {
+  const { cells, depth } = materials({ ...uniforms, uBlocks: { value: null } });
+  return new Group().add(...[cells, depth].map((material) => new Mesh(new BufferGeometry(), material)));
+}
+
 function materials(uniforms: Uniforms): Record<Style | "depth", RawShaderMaterial> {
   const make = (vertexShader: string, fragmentShader: string, FACES: number, colorWrite = true): RawShaderMaterial =>
     new RawShaderMaterial({ vertexShader, fragmentShader, defines: { FACES }, glslVersion: GLSL3, uniforms, side: DoubleSide, colorWrite });

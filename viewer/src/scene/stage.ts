@@ -1,6 +1,6 @@
 /** The picture: draws a frame when something has changed, and none while nothing has. */
 
-import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector2, Vector3, WebGLRenderer } from "three";
+import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
 
 import type { Box } from "../layout/layout";
 import type { Store } from "../state/store";
@@ -8,7 +8,7 @@ import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
 import { FIELD_OF_VIEW, basis, dot, eye, type Basis } from "./framing";
 import { Heap } from "./heap";
-import type { Slab, Uniforms } from "./blocks";
+import { warmUp, type Slab, type Uniforms } from "./blocks";
 import { Models, type Shown } from "./models";
 import { PALETTES, raw } from "./palette";
 import type { Point } from "./pose";
@@ -38,6 +38,7 @@ export class Stage {
   #uniforms: Uniforms;
   #stood: (Basis & { camera: Camera; from: Point }) | null = null;
   #asked = 0;
+  #waits = true; // for the first picture to be worth drawing
   #after = new Set<() => void>();
 
   constructor(
@@ -61,6 +62,7 @@ export class Stage {
       uReveal: { value: 1 },
     };
     this.models = new Models(this.#scene, this.#uniforms, store);
+    this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first answers are on their way
     this.#lens.matrixAutoUpdate = true;
     store.subscribe(({ view }) => view.colour, () => this.#recolour());
     store.subscribe(({ highlight }) => highlight?.blocks, () => this.#highlight());
@@ -75,8 +77,16 @@ export class Stage {
     this.#resize();
   }
 
+  /** The first picture is there as far as it is worth waiting for; until then, drawing would only keep its values waiting. */
+  begin(): void {
+    if (!this.#waits) return;
+    this.#waits = false;
+    this.invalidate();
+  }
+
   /** A frame is to be drawn. */
   invalidate(): void {
+    if (this.#waits) return;
     this.#asked ||= requestAnimationFrame(() => {
       this.#asked = 0;
       if (this.thrift.busy) return this.invalidate();
@@ -138,8 +148,7 @@ export class Stage {
     const { width, height } = this.store.state.viewport;
     const size = (to: number): void => {
       this.ratio = to;
-      this.#renderer.setPixelRatio(to);
-      this.#renderer.setSize(width, height, false);
+      this.#renderer.setDrawingBufferSize(width, height, to);
       this.draw();
     };
     const usual = this.ratio;
@@ -203,11 +212,10 @@ export class Stage {
   #resize(): void {
     const { clientWidth: width, clientHeight: height } = this.canvas.parentElement!;
     if (!width || !height) return;
-    const size = this.#renderer.getSize(new Vector2());
-    if (size.x === width && size.y === height) return;
+    const { viewport } = this.store.state;
+    if (viewport.width === width && viewport.height === height) return;
     this.ratio = Math.min(devicePixelRatio, 2);
-    this.#renderer.setPixelRatio(this.ratio);
-    this.#renderer.setSize(width, height, false);
+    this.#renderer.setDrawingBufferSize(width, height, this.ratio);
     this.store.dispatch({ type: "viewport", width, height });
     this.invalidate();
   }

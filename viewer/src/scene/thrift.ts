@@ -29,6 +29,7 @@ export class Thrift {
     if (state === this.gl.TIMEOUT_EXPIRED) return true;
     this.gl.deleteSync(this.#fence);
     this.#fence = null;
+    if (!this.frameTime) performance.mark("first picture"); // for who measures
     this.frameTime = performance.now() - this.#began;
     if (this.frameTime > AIM) this.#share = Math.max(LEAST, this.#drawn * Math.max(0.1, AIM / this.frameTime));
     else if (this.#drawn < 1) this.#share = Math.min(1, this.#drawn * Math.min(1.3, AIM / this.frameTime));

@@ -1,19 +1,17 @@
 /** Loads a model: its trace, its layout, and under which path its weights are. */
 
-import type { Service, Model, ModelRef, Trace, LayoutFacts } from "../api/service";
+import type { Config, Service, Model, ModelRef, Trace } from "../api/service";
 import { Layout } from "../layout/layout";
 import type { Figure } from "../state/state";
 
-/** The layout behind a link, where it is done or as soon as it is. */
-export async function loadLayout(service: Service, facts: LayoutFacts, signal?: AbortSignal): Promise<Layout> {
-  const link = `/v1/layouts/${facts.id}`;
-  const { n_layer, n_head } = facts.config;
+/** The layout behind a link, of a model of these sizes, where it is done or as soon as it is. */
+async function loadLayout(service: Service, link: string, { n_layer, n_head }: Config, signal?: AbortSignal): Promise<Layout> {
   const ends = n_layer > 1 ? [0, n_layer - 1] : [0];
   const [file, ...described] = await Promise.all([
     service.layoutColumns(link, signal),
     ...ends.map((layer) => service.layoutTensors(link, layer, Math.min(n_head, 2), signal)),
   ]);
-  return Layout.read({ ...described[0], ...facts }, file, described);
+  return Layout.read(described[0], file, described);
 }
 
 /** Layouts are kept: the same blocks, whatever their values. */
@@ -23,12 +21,17 @@ export class Layouts {
   constructor(private readonly service: Service) {}
 
   async of(ref: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<Layout> {
-    const facts = await this.service.askLayout(ref, tokens, signal);
-    const kept = this.#kept.get(facts.id);
+    const { id, config } = await this.service.askLayout(ref, tokens, signal);
+    return this.at(`/v1/layouts/${id}`, config, signal);
+  }
+
+  /** The layout that a finished trace links to. */
+  at(link: string, config: Config, signal?: AbortSignal): Promise<Layout> {
+    const kept = this.#kept.get(link);
     if (kept) return kept;
-    const loading = loadLayout(this.service, facts, signal);
-    this.#kept.set(facts.id, loading);
-    loading.catch(() => this.#kept.delete(facts.id));
+    const loading = loadLayout(this.service, link, config, signal);
+    this.#kept.set(link, loading);
+    loading.catch(() => this.#kept.delete(link));
     if (this.#kept.size > 8) this.#kept.delete(this.#kept.keys().next().value!);
     return loading;
   }

@@ -20,7 +20,7 @@ describe("the words of the tour", () => {
 
   it("tell of every step, and of nothing else", () => {
     for (const { id } of STEPS) for (const part of ["title", "text"]) expect(en).toHaveProperty([`${id}.${part}`]);
-    const parts = ["title", "text", "values", "synthetic"];
+    const parts = ["own", "empty", "title", "text", "values", "synthetic"];
     for (const key of Object.keys(en)) expect(STEPS.some(({ id }) => parts.some((part) => key === `${id}.${part}`)), key).toBe(true);
   });
 

@@ -34,7 +34,7 @@ export const tour: Panel = {
 
 function said(id: string, { figures: [figure] }: State): HTMLElement[] {
   const told = facts(figure);
-  const notes = [say(id, "values", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
+  const notes = [say(id, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
   const formula = fill(stepOf(id)!.formula, told);
   return [
     el("div", {}, el("h2", {}, say(id, "title", told)), el("p", {}, say(id, "text", told))),

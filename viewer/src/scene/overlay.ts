@@ -13,6 +13,8 @@ import type { Stage } from "./stage";
 
 const FONT = "system-ui, sans-serif";
 const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8", arrow: "#ffd166" };
+const NAMED = 34; // pixels of a block that has its name beside it
+const SPOKEN = 8; // and of one that is spoken of
 const MOST_ARROWS = 48;
 
 interface Rect {
@@ -56,14 +58,17 @@ export class Overlay {
   // ------------------------------------------------------------------------------------------------ names
 
   #names(): void {
+    const light = this.#light();
     for (const shown of this.stage.models.shown) {
       this.#title(shown);
+      if (light) this.#blockNames(shown, light.map((id) => shown.figure.layout.row(id)), SPOKEN);
       for (const slab of shown.blocks.slabs) {
         const depth = shown.depths.get(slab);
         if (!depth?.inView) continue;
         const { span, box } = slab;
         if (span.layer >= 0) this.#at(shown, [box.max[0], box.min[1], box.max[2]], t("layer", { n: span.layer }), INK.layer, 12, 60, [box.max[1] - box.min[1]]);
-        if (shown.layoutCell * this.stage.pixelsAt(Math.max(depth.min, this.stage.camera.distance / 10)) > 0.8) this.#blockNames(shown, span.start, span.end);
+        const cell = shown.layoutCell * this.stage.pixelsAt(Math.max(depth.min, this.stage.camera.distance / 10));
+        if (!light && cell > 0.8) this.#blockNames(shown, Array.from({ length: span.end - span.start }, (_, n) => span.start + n), NAMED);
       }
     }
   }
@@ -75,12 +80,12 @@ export class Overlay {
     this.#text([min[0], max[1], max[2]], figure.model?.name ?? refText(figure.ref), INK.title, 15, 600);
   }
 
-  #blockNames(shown: Shown, start: number, end: number): void {
+  /** Of blocks that are at least so many pixels high, and half as wide. */
+  #blockNames(shown: Shown, rows: readonly (number | null)[], least: number): void {
     const { layout } = shown.figure;
-    const light = this.#light();
-    for (let row = start; row < end; row++) {
+    for (const row of rows) {
+      if (row === null) continue;
       const kind = layout.kindAt(row);
-      if (light && !light.has(layout.id(row))) continue;
       if (kind.minor || !kind.name) continue;
       const { min, max } = layout.box(row);
       const side = shown.layoutCell / 2;
@@ -88,14 +93,14 @@ export class Overlay {
       const inside: Point = [across ? max[0] - side : min[0] + side, min[1] + side, max[2]];
       const at: Point = [across ? max[0] : min[0], min[1], max[2]];
       const name = blockName(kind);
-      this.#at(shown, at, name, INK.name, 11, 34, [max[1] - min[1], max[0] - min[0]], () => this.#open(shown, row, inside));
+      this.#at(shown, at, name, INK.name, 11, least, [max[1] - min[1], max[0] - min[0]], () => this.#open(shown, row, inside));
     }
   }
 
   /** The blocks that do not step back; null: none does. */
-  #light(): ReadonlySet<string> | null {
+  #light(): string[] | null {
     const { highlight } = this.store.state;
-    return highlight?.dim ? new Set([...highlight.blocks, ...(highlight.lit ?? [])]) : null;
+    return highlight?.dim ? [...highlight.blocks, ...(highlight.lit ?? [])] : null;
   }
 
   /** Whether nothing is in front of this place of a block. */

@@ -86,8 +86,8 @@ export class Director {
   }
 
   #look({ step, fills, lit }: Scene): void {
-    const { layout } = this.store.state.figures[0];
-    const box = sight(layout, [...fills, ...lit], this.#chosen()?.cell);
+    const { layout, trace } = this.store.state.figures[0];
+    const box = sight(layout, [...fills, ...lit], this.#chosen()?.cell, trace !== null);
     if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
     this.#aimed = this.store.state.view.camera;

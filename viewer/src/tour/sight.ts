@@ -1,17 +1,23 @@
-/** What of a step's blocks is looked at: all of them where they are small, else the beginning of what is computed and what is near. */
+/**
+ * What of a step's blocks is looked at: all of them where they are small, else what is computed and what is near, of
+ * cells with values so few that they can be told apart.
+ */
 
 import { unite, type Box, type Layout } from "../layout/layout";
 
 const CELLS = 200; // a side, up to which all of a block is seen
 const AROUND = 0.25; // of so many, which are seen around what is computed
 
-/** In the layout's coordinates; null where there is none of these blocks. The first block counts most; `at` is a cell of it. */
-export function sight(layout: Layout, blocks: readonly string[], at: readonly number[] | null = null): Box | null {
+/**
+ * In the layout's coordinates; null where there is none of these blocks. The first block counts most: its beginning, or
+ * what is around its cell `at`; all of it where there are no `values` to be seen in it.
+ */
+export function sight(layout: Layout, blocks: readonly string[], at: readonly number[] | null = null, values = true): Box | null {
   const [first, ...others] = blocks.map((id) => layout.row(id)).filter((row) => row !== null);
   if (first === undefined) return null;
   if ([first, ...others].every((row) => Math.max(...layout.cellsOf(row)) <= CELLS)) return layout.around(blocks);
-  const reach = CELLS * (layout.facts.cell ?? 1.5);
   const { min, max } = layout.box(first);
+  const reach = values ? CELLS * (layout.facts.cell ?? 1.5) : Math.max(...max.map((high, axis) => high - min[axis]));
   const from = min.map((low, axis) => low + ((max[axis] - low) * (at?.[axis] ?? 0)) / layout.cellsOf(first)[axis] - (at ? reach / 8 : 0));
   const main = common({ min, max }, { min: from as Box["min"], max: from.map((low) => low + (at ? reach / 4 : reach)) as Box["max"] })!;
   const around: Box = { min: main.min.map((low) => low - AROUND * reach) as Box["min"], max: main.max.map((high) => high + AROUND * reach) as Box["max"] };

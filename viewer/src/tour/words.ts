@@ -4,7 +4,6 @@ import en from "../../locales/tour.en.json";
 import zhHant from "../../locales/tour.zh-Hant.json";
 import type { Config } from "../api/service";
 import { number, used, type Language } from "../i18n/text";
-import { refText } from "../state/address";
 import type { Figure } from "../state/state";
 
 export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": zhHant };
@@ -15,7 +14,7 @@ export type Facts = Record<string, string>;
 export function facts({ ref, model, layout, trace }: Figure): Facts {
   const { config } = layout;
   const told: Facts = {
-    model: model?.name ?? refText(ref),
+    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"]),
     parameters: number(model?.parameters.total ?? parameters(config)),
     layers: number(config.n_layer),
     heads: number(config.n_head),
@@ -39,7 +38,7 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
 }
 
 /** A text of a step; null where there is none, or where it speaks of what is not known. */
-export function say(step: string, part: "title" | "text" | "values" | "synthetic", told: Facts, language = used()): string | null {
+export function say(step: string, part: "title" | "text" | "values" | "empty" | "synthetic", told: Facts, language = used()): string | null {
   const text = WORDS[language][`${step}.${part}`] ?? en[`${step}.${part}` as keyof typeof en];
   return text === undefined ? null : fill(text, told);
 }

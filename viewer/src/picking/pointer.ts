@@ -26,7 +26,8 @@ export function watchPointer(stage: Stage, store: Store): void {
   });
   canvas.addEventListener("pointerleave", () => ask(null));
   canvas.addEventListener("pointerdown", (event) => {
-    pressed = event.button === 0 ? { x: event.offsetX, y: event.offsetY } : null;
+    const tap = event.button === 0 && event.isPrimary; // a second finger ends what might have been one
+    pressed = tap ? { x: event.offsetX, y: event.offsetY } : null;
   });
   canvas.addEventListener("pointerup", (event) => {
     const moved = pressed && Math.hypot(event.offsetX - pressed.x, event.offsetY - pressed.y);

@@ -122,20 +122,26 @@ export class Rig {
     this.#down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
   }
 
-  /** One finger or the left button pans; the right button, Shift or Ctrl turns; two fingers zoom and turn. */
+  /** The left button pans; the right button, Shift or Ctrl turns, and so does one finger; two zoom, pan and twist. */
   #drag(event: PointerEvent): void {
     const last = this.#down.get(event.pointerId);
     if (!last) return;
     const [dx, dy] = [event.offsetX - last.x, event.offsetY - last.y];
     const other = [...this.#down].find(([id]) => id !== event.pointerId)?.[1];
-    if (other) {
-      const apart = (at: Touch): number => Math.hypot(at.x - other.x, at.y - other.y) || 1;
-      const now = { x: event.offsetX, y: event.offsetY };
-      this.zoom(apart(last) / apart(now), (now.x + other.x) / 2, (now.y + other.y) / 2);
-      this.orbit(dx / 2, dy / 2);
-    } else if (event.buttons & 2 || event.shiftKey || event.ctrlKey) this.orbit(dx, dy);
+    if (other) this.#pinch(last, { x: event.offsetX, y: event.offsetY }, other);
+    else if (event.pointerType === "touch" || event.buttons & 2 || event.shiftKey || event.ctrlKey) this.orbit(dx, dy);
     else if (dx || dy) this.pan(dx, dy);
     this.#down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+  }
+
+  /** What is under one of two fingers goes with it, while the other stays. */
+  #pinch(from: Touch, to: Touch, other: Touch): void {
+    const apart = (at: Touch): number => Math.hypot(at.x - other.x, at.y - other.y) || 1;
+    const angle = (at: Touch): number => Math.atan2(at.y - other.y, at.x - other.x);
+    this.zoom(apart(from) / apart(to), (to.x + other.x) / 2, (to.y + other.y) / 2);
+    this.pan((to.x - from.x) / 2, (to.y - from.y) / 2);
+    const turn = angle(to) - angle(from);
+    this.orbit(-Math.atan2(Math.sin(turn), Math.cos(turn)) / SPEED.orbit, 0);
   }
 
   #wheel(event: WheelEvent): void {

@@ -1,12 +1,14 @@
-/** Search by name, over all blocks of the model: what is typed narrows the list, Enter flies there. */
+/** Search by name, over all blocks of every model that stands there: what is typed narrows the list, Enter flies there. */
 
 import { blockName } from "../i18n/names";
 import { number, t } from "../i18n/text";
-import { find, type Found } from "../reading/search";
+import { find, type Found, type Hit } from "../reading/search";
 import { flyTo } from "../scene/fly";
+import { refText } from "../state/address";
+import type { Bar, Figure } from "../state/state";
 import { onKey } from "./keys";
 import { button, dialog, el, icon } from "./dom";
-import type { App, Panel } from "./panel";
+import type { Panel } from "./panel";
 
 const LENS = "M10 4a6 6 0 1 0 0 12a6 6 0 0 0 0-12M14.5 14.5L20 20";
 
@@ -30,7 +32,7 @@ export const search: Panel = {
     const home = button("⌂", () => store.dispatch({ type: "camera", to: null }), { title: t("all"), "aria-label": t("all"), class: "quiet" });
     root.append(open, home, pane);
 
-    let found: Found = { rows: [], total: 0 };
+    let found: Found = { hits: [], total: 0 };
     let at = 0;
     const show = (): void => {
       if (!store.state.figures.length || pane.open) return;
@@ -39,49 +41,57 @@ export const search: Panel = {
       look();
     };
     const look = (): void => {
-      const layout = store.state.figures[0]?.layout;
-      found = layout ? find(layout, box.value, blockName) : found;
+      const { figures } = store.state;
+      found = find(figures.map((figure) => ({ layout: figure.layout, name: nameOf(figure) })), box.value, blockName);
       at = 0;
-      list.replaceChildren(...found.rows.map((row, n) => option(app, row, n, () => go(n))));
+      list.replaceChildren(...found.hits.map((hit, n) => option(figures, hit, n, () => go(n))));
       mark();
+      const [all, shown] = [figures.reduce((sum, { layout }) => sum + layout.count, 0), found.hits.length];
       said.textContent = !box.value.trim()
-        ? t("search.all", { n: number(layout?.count ?? 0) })
-        : found.total > found.rows.length ? t("search.some", { n: number(found.total), shown: found.rows.length }) : t("search.found", { n: number(found.total) });
+        ? t("search.all", { n: number(all) })
+        : found.total > shown ? t("search.some", { n: number(found.total), shown }) : t("search.found", { n: number(found.total) });
     };
     const mark = (): void => {
       [...list.children].forEach((item, n) => item.setAttribute("aria-selected", String(n === at)));
       list.children[at]?.scrollIntoView({ block: "nearest" });
-      if (found.rows.length) box.setAttribute("aria-activedescendant", `found-${at}`);
+      if (found.hits.length) box.setAttribute("aria-activedescendant", `found-${at}`);
       else box.removeAttribute("aria-activedescendant");
     };
     const press = (event: KeyboardEvent): void => {
       const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key];
       if (event.key === "Enter") go(at);
-      else if (by && found.rows.length) {
-        at = Math.abs(by) === 1 ? (at + by + found.rows.length) % found.rows.length : Math.max(0, Math.min(at + by, found.rows.length - 1));
+      else if (by && found.hits.length) {
+        at = Math.abs(by) === 1 ? (at + by + found.hits.length) % found.hits.length : Math.max(0, Math.min(at + by, found.hits.length - 1));
         mark();
       } else return;
       event.preventDefault();
     };
     const go = (n: number): void => {
-      const row = found.rows[n];
-      const layout = store.state.figures[0]?.layout;
-      if (row === undefined || !layout) return;
+      const hit = found.hits[n];
+      const layout = hit && store.state.figures[hit.figure]?.layout;
+      if (!layout) return;
       pane.close();
-      const id = layout.id(row);
-      store.dispatch({ type: "highlight", highlight: { blocks: [id], cells: [], dim: true, reveal: 1 } });
-      flyTo(app, [id]);
+      const id = layout.id(hit.row);
+      const main = hit.figure === 0; // of others, it is framed alone: light falls on the main one only
+      const [width, height] = layout.cellsOf(hit.row);
+      const frame: Bar = { figure: hit.figure, block: id, cell: [0, 0, 0], to: [width - 1, height - 1, 0] };
+      store.dispatch({ type: "highlight", highlight: { blocks: main ? [id] : [], cells: main ? [] : [frame], dim: main, reveal: 1 } });
+      flyTo(app, [id], undefined, hit.figure);
       app.stage.canvas.focus({ preventScroll: true });
     };
     onKey(store, "/", show);
   },
 };
 
-function option({ store }: App, row: number, n: number, choose: () => void): HTMLElement {
-  const { layout } = store.state.figures[0];
+function nameOf({ model, ref }: Figure): string {
+  return model?.name ?? refText(ref);
+}
+
+function option(figures: readonly Figure[], { figure, row }: Hit, n: number, choose: () => void): HTMLElement {
+  const { layout } = figures[figure];
   const kind = layout.kindAt(row);
   const [layer, head] = [layout.layer[row], layout.head[row]];
-  const place = [layer >= 0 && t("layer", { n: layer }), head >= 0 && t("head.n", { n: head })].filter(Boolean).join(" · ");
+  const place = [figures.length > 1 && nameOf(figures[figure]), layer >= 0 && t("layer", { n: layer }), head >= 0 && t("head.n", { n: head })].filter(Boolean).join(" · ");
   return el("li", { role: "option", id: `found-${n}`, onclick: choose },
     el("span", { class: `swatch ${kind.role}`, "aria-hidden": "true" }),
     el("b", {}, blockName(kind)), el("span", {}, place), el("code", {}, layout.id(row)));

@@ -8,9 +8,20 @@ export interface Query {
   head: number | null;
 }
 
-/** Rows of a layout, the best first, and how many there are of them. */
+/** A model that is searched; its name tells its blocks from those of the others. */
+export interface Searched {
+  layout: Layout;
+  name: string;
+}
+
+export interface Hit {
+  figure: number;
+  row: number;
+}
+
+/** Blocks, the best first, and how many there are of them. */
 export interface Found {
-  rows: number[];
+  hits: Hit[];
   total: number;
 }
 
@@ -41,23 +52,43 @@ function idWord(word: string, query: Query): string {
     .replace(/heads\.(\d+)/, (_, head: string) => ((query.head = Number(head)), "heads.{head}"));
 }
 
-/** Blocks that match every word and number; at most `most` rows, those of the kinds that fit best first. */
-export function find(layout: Layout, text: string, nameOf: (kind: Kind) => string, most = 60): Found {
-  const query = parse(text);
-  if (!text.trim()) return { rows: [], total: 0 };
-  const ranks = layout.kinds.map((kind) => rank(kind, nameOf(kind), query));
-  const byRank = new Map<number, number[]>();
+/** Blocks that match every word and number, of all models that stand there; at most `most`, those of the kinds that fit
+ * best first. Where there are several models, a word may be of a model's name. */
+export function find(models: readonly Searched[], text: string, nameOf: (kind: Kind) => string, most = 60): Found {
+  if (!text.trim()) return { hits: [], total: 0 };
+  const each = Math.ceil(most / Math.max(models.length, 1)); // none crowds out the others
+  const byRank = new Map<number, Hit[]>();
   let total = 0;
+  models.forEach(({ layout, name }, figure) => {
+    const query = parse(models.length > 1 ? without(text, name) : text);
+    for (const [rank, { rows, count }] of ranked(layout, query, nameOf, each)) {
+      total += count;
+      byRank.set(rank, [...(byRank.get(rank) ?? []), ...rows.map((row) => ({ figure, row }))]);
+    }
+  });
+  const best = [...byRank].sort(([a], [b]) => a - b).flatMap(([, hits]) => hits);
+  return { hits: best.slice(0, most), total };
+}
+
+/** What is asked for of a model, without what only says which it is. */
+function without(text: string, name: string): string {
+  const own = name.toLowerCase().split(/\s+/);
+  return text.split(/\s+/).filter((word) => !own.includes(word.toLowerCase())).join(" ");
+}
+
+/** Blocks of one model by how well their kind fits: the first `most` of each, and how many there are. */
+function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, most: number): Map<number, { rows: number[]; count: number }> {
+  const ranks = layout.kinds.map((kind) => rank(kind, nameOf(kind), query));
+  const byRank = new Map<number, { rows: number[]; count: number }>();
   for (let row = 0; row < layout.count; row++) {
     const of = ranks[layout.kind[row]];
     if (of === null || (query.layer !== null && layout.layer[row] !== query.layer) || (query.head !== null && layout.head[row] !== query.head)) continue;
-    total++;
-    const rows = byRank.get(of);
-    if (!rows) byRank.set(of, [row]);
-    else if (rows.length < most) rows.push(row);
+    const known = byRank.get(of) ?? { rows: [], count: 0 };
+    byRank.set(of, known);
+    known.count++;
+    if (known.rows.length < most) known.rows.push(row);
   }
-  const best = [...byRank].sort(([a], [b]) => a - b).flatMap(([, rows]) => rows);
-  return { rows: best.slice(0, most), total };
+  return byRank;
 }
 
 /** 0 for what is meant, more for what only contains the words; null where one of them is not in it. */

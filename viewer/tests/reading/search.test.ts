@@ -1,11 +1,12 @@
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 
 import { blockName } from "../../src/i18n/names";
 import { find, parse } from "../../src/reading/search";
 import { layoutOf } from "../layouts";
 
 const layout = layoutOf(12, 4);
-const ids = (text: string, most?: number): string[] => find(layout, text, blockName, most).rows.map((row) => layout.id(row));
+const models = [{ layout, name: "nano-gpt" }];
+const ids = (text: string, most?: number): string[] => find(models, text, blockName, most).hits.map(({ row }) => layout.id(row));
 
 test.each([
   ["q layer 3 head 1"],
@@ -25,7 +26,7 @@ test("every block is found by its own id, and first", () => {
 });
 
 test("a word more never finds more", () => {
-  const total = (text: string): number => find(layout, text, blockName).total;
+  const total = (text: string): number => find(models, text, blockName).total;
   for (const text of ["q", "weights", "mlp", "blocks"]) for (const more of ["layer 2", "weight", "zzz"]) expect(total(`${text} ${more}`)).toBeLessThanOrEqual(total(text));
 });
 
@@ -35,9 +36,31 @@ test("what is named so comes before what only contains it, and what matters befo
 });
 
 test("the total counts what the list has no room for", () => {
-  expect(find(layout, "q head 1", blockName, 5)).toMatchObject({ total: 36, rows: { length: 5 } });
+  expect(find(models, "q head 1", blockName, 5)).toMatchObject({ total: 36, hits: { length: 5 } });
 });
 
 test("nothing is found for nothing, and for what is not there", () => {
-  for (const text of ["", "   ", "qqq", "layer 12", "q head 4", "wte layer 0"]) expect(find(layout, text, blockName)).toEqual({ rows: [], total: 0 });
+  for (const text of ["", "   ", "qqq", "layer 12", "q head 4", "wte layer 0"]) expect(find(models, text, blockName)).toEqual({ hits: [], total: 0 });
+});
+
+describe("of several models", () => {
+  const two = [...models, { layout: layoutOf(2, 2), name: "GPT-2 XL" }];
+  const found = (text: string, most?: number): string[] => find(two, text, blockName, most).hits.map(({ figure, row }) => `${figure} ${two[figure].layout.id(row)}`);
+
+  test("blocks of each are found, those of the first before the others", () => {
+    expect(found("logits")).toEqual(["0 logits", "1 logits"]);
+    expect(found("blocks.1.attn.heads.1.q").slice(0, 2)).toEqual(["0 blocks.1.attn.heads.1.q", "1 blocks.1.attn.heads.1.q"]);
+    expect(found("layer 7 mlp weights")).toEqual(["0 blocks.7.mlp.in_weight"]);
+  });
+
+  test("a word of its name asks for one of them", () => {
+    expect(found("gpt-2 logits")).toEqual(["1 logits"]);
+    expect(found("logits nano-gpt")).toEqual(["0 logits"]);
+    expect(find(two, "gpt-2 xl", blockName).total).toBe(two[1].layout.count);
+  });
+
+  test("none crowds out the others", () => {
+    expect(new Set(found("q", 4).map((id) => id[0]))).toEqual(new Set(["0", "1"]));
+    expect(find(two, "q", blockName, 4).total).toBe(find([two[0]], "q", blockName).total + find([two[1]], "q", blockName).total);
+  });
 });

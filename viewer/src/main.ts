@@ -6,6 +6,7 @@ import { Detail } from "./detail/detail";
 import { tellPage, tellTitle } from "./i18n/page";
 import { preferred, use } from "./i18n/text";
 import { mountPanels } from "./panels/registry";
+import { watchArrows } from "./picking/beside";
 import { watchPointer } from "./picking/pointer";
 import { Overlay } from "./scene/overlay";
 import { Rig } from "./scene/rig";
@@ -33,6 +34,7 @@ async function start(): Promise<void> {
   new Rig(stage, store);
   new Overlay(document.getElementById("overlay") as HTMLCanvasElement, stage, store);
   watchPointer(stage, store);
+  watchArrows(stage, store);
   new Director(store, service, stage);
   watchKeys(store);
   explainCells(store, service, stage, detail);

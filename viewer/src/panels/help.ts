@@ -11,6 +11,7 @@ import type { App, Panel } from "./panel";
 
 const KEYS: [Key, string[]][] = [
   ["keys.pan", ["←", "→", "↑", "↓"]],
+  ["keys.cell", ["←", "→", "↑", "↓"]],
   ["keys.orbit", ["Shift", "←", "→", "↑", "↓"]],
   ["keys.zoom", ["+", "−"]],
   ["keys.home", ["Home"]],

@@ -14,6 +14,7 @@ export type Action =
   | { type: "hover"; at: CellAt | null }
   | { type: "pin"; at: CellAt } // speak of this cell alone
   | { type: "follow"; at: CellAt } // go on to an operand; `back` returns
+  | { type: "move"; at: CellAt } // to a cell beside it
   | { type: "back" }
   | { type: "clear" }
   | { type: "told"; told: Told | null }
@@ -44,6 +45,8 @@ export function reduce(state: State, action: Action): State {
       return viewed({ pinned: [action.at] });
     case "follow":
       return viewed({ pinned: [...view.pinned, action.at] });
+    case "move":
+      return viewed({ pinned: [...view.pinned.slice(0, -1), action.at] });
     case "back":
       return viewed({ pinned: view.pinned.slice(0, -1) });
     case "clear":

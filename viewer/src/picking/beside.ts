@@ -1,0 +1,74 @@
+/** From a cell to those beside it, as they are seen: the arrow keys, while a cell is pinned. */
+
+import type { Shown } from "../scene/models";
+import type { Stage } from "../scene/stage";
+import type { Store } from "../state/store";
+import type { CellAt } from "../state/view";
+
+export interface Place {
+  x: number; // to the right on the screen
+  y: number; // downwards
+}
+
+type Cell = CellAt["cell"];
+
+const ARROWS: Record<string, Place> = {
+  ArrowLeft: { x: -1, y: 0 }, ArrowRight: { x: 1, y: 0 }, ArrowUp: { x: 0, y: -1 }, ArrowDown: { x: 0, y: 1 },
+};
+const EDGE = 20; // pixels from the window's edge at which the camera follows
+const OWN_KEYS = "input, textarea, select, dialog"; // what uses the arrows itself
+
+/** The cell beside one that is seen nearest to a direction; the same at the block's edge. `seen` says where a cell is. */
+export function beside(cell: Cell, cells: readonly number[], arrow: Place, seen: (cell: Cell) => Place): Cell {
+  const from = seen(cell);
+  let [best, found] = [0, cell];
+  for (const [di, dj] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    const to: Cell = [cell[0] + di, cell[1] + dj, cell[2]];
+    const { x, y } = seen(to);
+    const [dx, dy] = [x - from.x, y - from.y];
+    const along = (dx * arrow.x + dy * arrow.y) / (Math.hypot(dx, dy) || 1);
+    if (along > best + 1e-9) [best, found] = [along, to];
+  }
+  const within = found[0] >= 0 && found[1] >= 0 && found[0] < cells[0] && found[1] < cells[1];
+  return within ? found : cell;
+}
+
+export function watchArrows(stage: Stage, store: Store): void {
+  document.addEventListener("keydown", (event) => {
+    const arrow = ARROWS[event.key];
+    const at = store.state.view.pinned.at(-1);
+    if (!arrow || !at || event.defaultPrevented || taken(event, store, stage)) return;
+    const shown = stage.models.shown[at.figure];
+    const row = shown?.figure.layout.row(at.block) ?? null;
+    if (row === null) return;
+    event.preventDefault();
+    const place = (cell: Cell): Place => stage.project(middle(shown, row, cell));
+    const cell = beside(at.cell, shown.figure.layout.cellsOf(row), arrow, place);
+    if (cell === at.cell) return;
+    store.dispatch({ type: "move", at: { ...at, cell } });
+    if (!inWindow(place(cell), store)) follow(stage, store, middle(shown, row, at.cell), middle(shown, row, cell));
+  });
+}
+
+/** Whether the key is for something else: for what has the focus, or for the tour. */
+function taken({ target, altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent, { state }: Store, { canvas }: Stage): boolean {
+  if (altKey || ctrlKey || metaKey || shiftKey || (state.view.tour !== null && target !== canvas)) return true;
+  return target instanceof Element && target.closest(OWN_KEYS) !== null;
+}
+
+/** Where the middle of a cell is in the scene, whether or not there is such a cell. */
+function middle({ figure, pose, layoutCell: side }: Shown, row: number, [i, j]: Cell): [number, number, number] {
+  const { min, max } = figure.layout.box(row);
+  return pose.point([min[0] + (i + 0.5) * side, min[1] + (j + 0.5) * side, max[2]]);
+}
+
+function inWindow({ x, y }: Place, { state }: Store): boolean {
+  const { width, height } = state.viewport;
+  return x > EDGE && y > EDGE && x < width - EDGE && y < height - EDGE;
+}
+
+/** The camera goes as far as the cell did, so that it stays where it was seen. */
+function follow({ camera }: Stage, store: Store, from: readonly number[], to: readonly number[]): void {
+  const target = camera.target.map((x, axis) => x + to[axis] - from[axis]) as [number, number, number];
+  store.dispatch({ type: "camera", to: { ...camera, target } });
+}

@@ -10,6 +10,7 @@ export type Model = Schemas["Model"];
 export type Trace = Schemas["Trace"];
 export type LayoutFacts = Schemas["Layout"];
 export type Explanation = Schemas["Explanation"];
+export type Formula = Schemas["Formula"];
 export type Lens = Schemas["Lens"];
 export type ModelRef = string | Record<string, unknown>;
 

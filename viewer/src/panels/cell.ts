@@ -1,8 +1,10 @@
-/** The cell in question: its value, how it was computed, and the cells that it was computed from, to be followed. */
+/** The cell in question: its value, how it is computed, and the cells that it was computed from, to be followed. */
 
 import { blockName as nameOf } from "../i18n/names";
-import { cellValue, number, t } from "../i18n/text";
-import type { State, Told } from "../state/state";
+import { cellValue, maybe, number, t } from "../i18n/text";
+import { locate } from "../layout/place";
+import { inWords } from "../reading/formula";
+import { sourceOf, type Figure, type State, type Told } from "../state/state";
 import type { Readable } from "../state/store";
 import type { CellAt } from "../state/view";
 import { button, el } from "./dom";
@@ -32,16 +34,48 @@ function parts(told: Told, store: Readable): (HTMLElement | string)[] {
   if (pinned > 1) head.append(button(t("back"), () => store.dispatch({ type: "back" })));
   if (pinned) head.append(button("×", () => store.dispatch({ type: "clear" }), { "aria-label": t("close"), class: "quiet" }));
   const place = el("code", { class: "place" }, `${told.at.block} [${told.at.cell.join(", ")}]`);
-  const value = el("output", { class: "value" }, told.value === undefined ? "…" : cellValue(told.value));
   const { explanation, message } = told;
+  const text = told.value !== undefined ? cellValue(told.value) : canBeKnown(state, told.at) ? "…" : "";
   return [
     head,
     place,
-    value,
+    ...(text ? [el("output", { class: "value" }, text)] : []),
+    ...whatItIs(state, told).map((line) => el("p", { class: "formula" }, line)),
     ...(message ? [el("p", { class: "wrong" }, message)] : []),
     ...(explanation ? [el("p", { class: "formula" }, explanation.formula.text)] : []),
     ...(explanation && pinned ? operands(told, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
+    ...(pinned ? [el("small", { class: "hint-keys" }, t("cell.keys"))] : []),
   ];
+}
+
+/** Of a cell that nobody computed: where a weight comes from, or how such cells are computed. */
+function whatItIs({ figures }: State, { at, explanation, formula }: Told): string[] {
+  const figure = figures[at.figure];
+  const row = figure?.layout.row(at.block) ?? null;
+  if (row === null || explanation || figure.trace) return [];
+  const { layout, model } = figure;
+  const place = layout.place(row);
+  if (layout.kindAt(row).role === "weight" && place) {
+    const of = `${place.name}[${locate(place.index, at.cell).join(", ")}]`;
+    return [t("cell.weight", { of }), maybe(`weights.${model?.weights.source ?? "synthetic"}`, "")];
+  }
+  const words = formula && inWords(formula, (block) => nameFrom(figures[at.figure], block, layout.layer[row]));
+  return [...(words ? [words] : []), t("cell.unrun")];
+}
+
+/** What a block is called; one of another layer by that as well. */
+function nameFrom({ layout }: Figure, block: string, layer: number): string {
+  const row = layout.row(block);
+  if (row === null) return block;
+  const [name, own] = [nameOf(layout.kindAt(row)), layout.layer[row]];
+  return own === layer || own < 0 || layer < 0 ? name : `${name}, ${t("layer", { n: own })}`;
+}
+
+/** Whether the service has a value for it. */
+function canBeKnown({ figures }: State, { figure, block }: CellAt): boolean {
+  const of = figures[figure];
+  const row = of?.layout.row(block) ?? null;
+  return row === null || of.trace !== null || sourceOf(of, row) !== null;
 }
 
 function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {

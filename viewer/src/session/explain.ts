@@ -1,11 +1,11 @@
-/** Tells what is known of the cell in question: its value, and how it was computed. */
+/** Tells what is known of the cell in question: its value, and how it was or would be computed. */
 
 import { isAbort, Refused } from "../api/client";
-import type { Service } from "../api/service";
+import type { Formula, Service } from "../api/service";
 import type { Detail } from "../detail/detail";
 import { locate } from "../layout/place";
 import type { Stage } from "../scene/stage";
-import { current, sourceOf, type Told } from "../state/state";
+import { current, sourceOf, type Figure, type Told } from "../state/state";
 import type { Store } from "../state/store";
 import type { CellAt } from "../state/view";
 
@@ -27,7 +27,7 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
     const shown = stage.models.shown[at.figure];
     const row = shown?.figure.layout.row(at.block) ?? null;
     const value = row === null ? undefined : detail.value(shown, row, at.cell);
-    const told: Told = { at, value, explanation: null, message: null };
+    const told: Told = { at, value, explanation: null, formula: null, message: null };
     store.dispatch({ type: "told", told });
     timer = window.setTimeout(() => void ask(told, signal), PAUSE);
   };
@@ -49,10 +49,16 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
       return { explanation, value: explanation.value };
     }
     const row = of?.layout.row(block) ?? null;
-    const place = row === null ? null : of.layout.place(row);
-    const source = place && sourceOf(of, row!);
-    if (!place || !source) return {};
+    if (row === null) return {};
+    const [place, source] = [of.layout.place(row), sourceOf(of, row)];
+    if (!place || !source) return { formula: await formulaOf(of, row, block, signal) };
     return { value: await service.value(source, place.name, locate(place.index, cell).join(), signal) };
+  };
+
+  const formulaOf = async ({ layout }: Figure, row: number, block: string, signal: AbortSignal): Promise<Formula | null> => {
+    const layer = layout.layer[row] >= 0 ? layout.layer[row] : row < layout.spans[0].end ? 0 : layout.config.n_layer - 1;
+    const { blocks } = await service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, Math.max(layout.head[row], 0), signal);
+    return blocks?.find(({ id }) => id === block)?.formula ?? null;
   };
 
   store.subscribe(current, look);

@@ -38,8 +38,7 @@ export class Layouts {
 }
 
 export function figure(ref: ModelRef, layout: Layout, trace: Trace | null, models: Model[]): Figure {
-  const id = typeof ref === "string" ? ref : layout.facts.model;
+  const id = typeof ref === "string" ? ref : layout.facts.model!; // sizes of one's own are an id, too
   const model = models.find((known) => known.id === id) ?? null;
-  const source = id === null ? null : `/v1/models/${id}`;
-  return { ref, model, layout, trace, source };
+  return { ref, model, layout, trace, source: `/v1/models/${id}` };
 }

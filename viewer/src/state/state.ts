@@ -2,7 +2,7 @@
 
 import type { Trouble } from "../api/client";
 import type { Progress } from "../api/events";
-import type { Explanation, Model, ModelRef, Trace } from "../api/service";
+import type { Explanation, Formula, Model, ModelRef, Trace } from "../api/service";
 import type { Layout } from "../layout/layout";
 import { STOPPED, type Player } from "../tour/player";
 import type { CellAt, View } from "./view";
@@ -13,7 +13,7 @@ export interface Figure {
   model: Model | null; // null for a size of one's own
   layout: Layout;
   trace: Trace | null; // finished; null where there are no values
-  source: string | null; // the path under which its weights can be read
+  source: string; // the path under which its weights can be read
 }
 
 export interface Run {
@@ -43,6 +43,7 @@ export interface Told {
   at: CellAt;
   value: number | null | undefined; // null: −∞; undefined: not known yet
   explanation: Explanation | null;
+  formula: Formula | null; // how such cells are computed, where this one is not
   message: string | null; // why there is no explanation
 }
 

@@ -1,0 +1,103 @@
+"""Models that have no name, models that were not run, and several beside each other: what of them can be read."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from tests.viewer.conftest import Visit
+
+pytestmark = pytest.mark.viewer
+
+Open = Callable[..., Visit]
+SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 40, "n_positions": 16}
+TYPED = ",".join(f"{name}:{size}" for name, size in SIZES.items())
+ID = ",".join(f"{name}={size}" for name, size in SIZES.items())
+WEIGHT = "blocks.1.mlp.in_weight"
+
+
+def api(visit: Visit, path: str) -> Any:
+    with urllib.request.urlopen(visit.address + path, timeout=60) as answer:  # noqa: S310 - our own server
+        return json.load(answer)
+
+
+def told(visit: Visit) -> str:
+    """What the card says of the cell in question."""
+    return " ".join(visit.page.locator(".card p").all_text_contents())
+
+
+@pytest.mark.parametrize("how", [{"traced": "0"}, {"ids": "1,2,3", "max_new_tokens": "1"}], ids=["not run", "run"])
+def test_weights_of_typed_sizes_are_drawn_and_told_as_the_api_gives_them(visit: Open, how: dict[str, str]) -> None:
+    page = visit("/#" + urlencode({"model": TYPED} | how))
+    blue = page.picture()[..., 2] - page.picture()[..., 0]
+    assert np.count_nonzero(blue > 20) > 1_000
+    page.look_at(WEIGHT)
+    page.page.mouse.move(*page.place(WEIGHT, (7, 21)))
+    value = api(page, f"/v1/models/{ID}/tensors/h.1.mlp.c_fc.weight?slice=21,7")["data"]
+    expect(page.page.locator(".card .place")).to_have_text(f"{WEIGHT} [7, 21, 0]")
+    expect(page.page.locator(".card .formula").first).to_contain_text("h.1.mlp.c_fc.weight[21, 7]")
+    shown = page.page.locator(".card .value").text_content() or ""
+    assert float(shown.replace("−", "-")) == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("language", "words", "none"),
+    [
+        ("en", "The sum of 16 products of “Queries” and “Keys”, divided by √16", "no value until the model is run"),
+        ("zh-Hant", "「查詢向量」與「鍵向量」的 16 個乘積之和", "執行模型後才有數值"),
+    ],
+)
+def test_a_cell_that_nobody_computed_tells_how_it_would_be(visit: Open, language: str, words: str, none: str) -> None:
+    block = "blocks.1.attn.heads.1.scores"
+    page = visit("/#" + urlencode({"model": TYPED, "traced": "0", "lang": language, "cell": f"0,{block},2,3,0"}))
+    expect(page.page.locator(".card .formula").first).to_contain_text(words)
+    assert none in told(page)
+    expect(page.page.locator(".card .value")).to_have_count(0)
+
+
+def test_blocks_of_every_model_that_stands_there_are_found(visit: Open) -> None:
+    page = visit("/#" + urlencode({"beside": TYPED}))
+    page.page.wait_for_function("() => cutaway.stage.models.shown.length === 2")
+    page.page.keyboard.press("/")
+    page.page.get_by_role("combobox", name="Search").fill("mlp weights layer 1")
+    options = page.page.locator(".results").get_by_role("option")
+    expect(options.filter(has_text=WEIGHT)).to_have_count(2)
+    options.filter(has_text=WEIGHT).last.click()
+    page.settle()
+    other = "cutaway.stage.models.shown[1]"
+    box = page.page.evaluate(f"{other}.pose.box({other}.figure.layout.around(['{WEIGHT}']))")
+    target = page.state("stage.camera.target")
+    assert all(box["min"][axis] < target[axis] < box["max"][axis] for axis in (0, 1))
+
+
+def test_arrow_keys_go_from_a_pinned_cell_to_those_beside_it_and_else_move_the_picture(visit: Open) -> None:
+    page = visit()
+    page.look_at("ln_final.out")
+    page.page.mouse.click(*page.place("ln_final.out", (4, 20)))
+    camera = page.state("store.state.view.camera")
+    expect(page.page.locator(".card")).to_contain_text("The arrow keys go to the cells beside it")
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        x, y = page.place("ln_final.out", tuple(page.state("store.state.view.pinned")[0]["cell"][:2]))
+        page.page.keyboard.press(key)
+        to_x, to_y = page.place("ln_final.out", tuple(page.state("store.state.view.pinned")[0]["cell"][:2]))
+        dx, dy = {"Right": (1, 0), "Left": (-1, 0), "Down": (0, 1), "Up": (0, -1)}[key.removeprefix("Arrow")]
+        assert (np.sign(round(to_x - x)), np.sign(round(to_y - y))) == (dx, dy)
+    [pinned] = page.state("store.state.view.pinned")
+    assert pinned["cell"] != [4, 20, 0]
+    assert page.state("store.state.view.camera") == camera
+    place = f"ln_final.out [{', '.join(map(str, pinned['cell']))}]"
+    expect(page.page.locator(".card .place")).to_have_text(place)
+    expect(page.page.locator(".card .formula")).to_contain_text(f"out[{pinned['cell'][0]}, {pinned['cell'][1]}]")
+    page.page.keyboard.press("Escape")
+    page.page.keyboard.press("ArrowRight")
+    page.settle()
+    assert page.state("store.state.view.camera") != camera
+    page.page.keyboard.press("?")
+    expect(page.page.get_by_role("dialog")).to_contain_text("to the cells beside it")

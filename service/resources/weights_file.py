@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Response
 from flask.views import MethodView
-from marshmallow import Schema, fields, validate
+from marshmallow import fields, validate
 
 import worker.gpt.models as models
 import worker.gpt.weights as weights
@@ -20,6 +20,7 @@ from service.asking.queue import desk
 from service.http.answers import ranged, representation, revalidated
 from service.http.blueprint import BYTES, RANGE, Blueprint
 from service.http.problems import Invalid
+from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.reading.encode import SAFETENSORS
 from worker.gpt.arena import captured
@@ -31,7 +32,7 @@ _AT_ONCE = 1 << 20  # bytes, about
 blueprint = Blueprint("weights files", __name__, url_prefix="/v1/models", description="A model's weights as one file")
 
 
-class WeightsFileQuery(Schema):
+class WeightsFileQuery(WeightsQuery):
     tensors = fields.List(
         fields.String(validate=validate.Length(1, 2000)),
         validate=validate.Length(max=_PATTERNS),
@@ -64,14 +65,14 @@ class WeightsFile(MethodView):
         """
         representation(SAFETENSORS)
         settings = desk().settings
-        model = models.find(model_id, settings.models_dir)
-        shapes = _chosen(weights.catalogue(model.config), query.get("tensors", []), model_id)
-        file = File.of(model.weights(), shapes, {"model": model_id, "weights": model.digest})
+        model = models.resolve(model_id, settings.models_dir, synthetic_seed=query.get("synthetic"))
+        shapes = _chosen(dict(weights.catalogue(model.config)), query.get("tensors", []), model.id)
+        file = File.of(model.weights(), shapes, {"model": model.id, "weights": model.digest})
         if file.length > settings.max_export_bytes:
             most = f"{file.length:,} bytes are too many for one file: at most {settings.max_export_bytes:,}"
             raise Invalid({"tensors": [f"{most}. Ask for some of the weights by their names."]})
         response = revalidated(Response(content_type=SAFETENSORS), model.digest, file.digest)
-        response.headers.set("Content-Disposition", "attachment", filename=f"{model_id}.safetensors")
+        response.headers.set("Content-Disposition", "attachment", filename=f"{model.id}.safetensors")
         return ranged(response, file.length, file.read)
 
 

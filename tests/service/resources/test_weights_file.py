@@ -81,3 +81,13 @@ def test_who_has_it_is_not_sent_it_again(client: FlaskClient) -> None:
     tag = client.get(URL).headers["ETag"]
     assert client.get(URL, headers={"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
     assert client.get(f"{URL}?tensors=wte.*", headers={"If-None-Match": tag}).status_code == HTTPStatus.OK
+
+
+def test_sizes_and_a_seed_choose_the_weights_as_they_do_for_one(client: FlaskClient) -> None:
+    own = "/v1/models/n_layer=1,n_head=2,n_embd=8,vocab_size=17,n_positions=9"
+    read = load(client.get(f"{own}/safetensors?tensors=h.0.attn.*&synthetic=7").data)
+    assert len(read) == 4
+    for name, values in read.items():
+        alone = client.get(f"{own}/tensors/{name}?synthetic=7", headers=OCTETS).data
+        assert values.tobytes() == alone
+        assert (alone == client.get(f"{own}/tensors/{name}", headers=OCTETS).data) == name.endswith("bias")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 import service.resources.viewer as viewer
 from tests.browser import CHROMIUM
@@ -26,8 +27,11 @@ OPTIONS = [
     "--disable-dev-shm-usage",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
+    # Smooth edges take software half of a frame's time: they are for pictures that people look at.
+    *([] if "RECORD_SCREENSHOTS" in os.environ else ["--webgl-antialiasing-mode=none"]),
 ]
 PATIENCE = 60_000  # milliseconds: the machine may be busy with other tests
+QUIET = 250  # milliseconds, more than the page itself waits for before it does what was put off
 expect.set_options(timeout=PATIENCE)
 
 
@@ -49,20 +53,18 @@ class Visit:
         """Wait until everything that is in view is there and drawn."""
         self.page.evaluate("delete window.lastSeen")  # what was still before says nothing about now
         self.page.wait_for_function(
-            """() => {
-                const { store, stage } = window.cutaway ?? {};
+            """quiet => {
+                const { store, stage, detail } = window.cutaway ?? {};
                 if (!store || !store.state.figures.length) return false;
-                const { run, traffic, view } = store.state;
+                const { run, view } = store.state;
                 const computes = ["asking", "queued", "running"].includes(run.status) && !view.step;
-                const fetches = traffic.waiting || traffic.running.length;
                 const moves = view.camera && view.camera !== stage.camera; // in flight, or by hand just now
                 const now = performance.now();
-                const at = [stage.frames, traffic.bytes, traffic.waiting, traffic.running.length].join();
-                if (window.lastSeen?.at !== at) window.lastSeen = { at, since: now };
-                const still = Math.max(600, 4 * stage.thrift.frameTime); // what was left out comes after 3
-                if (computes || fetches || moves || stage.thrift.busy) return false;
-                return now - window.lastSeen.since > still;
+                if (computes || moves || !stage.still || !detail.still) return void delete window.lastSeen;
+                if (window.lastSeen?.frames !== stage.frames) window.lastSeen = { frames: stage.frames, since: now };
+                return now - window.lastSeen.since > quiet;
             }""",
+            arg=QUIET,
             timeout=PATIENCE,
         )
 
@@ -123,15 +125,23 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+@pytest.fixture(scope="session")
+def contexts(browser: Browser) -> dict[str, BrowserContext]:
+    """By their options: what a page of the same kind has loaded and compiled before is there already."""
+    return {}
+
+
 @pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
+def visit(browser: Browser, contexts: dict[str, BrowserContext], address: str) -> Iterator[Callable[..., Visit]]:
     """Opens pages; afterwards none may have complained, or asked anybody but the service."""
     visits: list[Visit] = []
 
     def start(path: str = "/", width: int = 1280, height: int = 800, **options: Any) -> Visit:
         usual = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", "locale": "en-GB"}
-        context = browser.new_context(**(usual | options))
-        made = Visit(context.new_page(), address)
+        wanted = usual | options
+        if str(wanted) not in contexts:
+            contexts[str(wanted)] = browser.new_context(**wanted)
+        made = Visit(contexts[str(wanted)].new_page(), address)
         made.page.set_default_timeout(PATIENCE)
         made.page.on("console", lambda message: made.console.append(message.text))
         made.page.on("pageerror", lambda error: made.console.append(str(error)))
@@ -141,7 +151,8 @@ def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
 
     yield start
     for made in visits:
-        made.page.context.close()
+        made.page.evaluate("localStorage.clear()")  # the next one is here for the first time
+        made.page.close()
     for made in visits:
         assert made.console == []
         assert [url for url in made.asked if not re.match(re.escape(address) + "/|data:|blob:", url)] == []

@@ -14,6 +14,10 @@ export class Queue {
     private readonly changed: (running: string[], waiting: number) => void = () => {},
   ) {}
 
+  get idle(): boolean {
+    return !this.#running.size && !this.#waiting.length;
+  }
+
   /** These jobs and no others, the most urgent first; those that run already go on. */
   want(jobs: Job[]): void {
     const wanted = new Set(jobs.map((job) => job.key));

@@ -56,6 +56,11 @@ export class Detail {
     });
   }
 
+  /** Whether all that is wanted in this view is there. */
+  get still(): boolean {
+    return !this.#timer && this.#queue.idle;
+  }
+
   /** In how many places cells have values. */
   get count(): number {
     return this.#kept.size;
@@ -85,6 +90,7 @@ export class Detail {
   }
 
   #look(): void {
+    this.#timer = 0;
     this.#round++;
     const jobs: Job[] = [];
     for (const { shown, row, visible, pixelsPerCell } of seen(this.stage, this.store.state.viewport).slice(0, MOST_BLOCKS))

@@ -77,7 +77,9 @@ export class Overlay {
     const { figure } = shown;
     if (this.stage.models.shown.length < 2) return;
     const { min, max } = shown.pose.box(figure.layout.bounds);
-    this.#text([min[0], max[1], max[2]], figure.model?.name ?? refText(figure.ref), INK.title, 15, 600);
+    const name = figure.model?.name ?? refText(figure.ref);
+    const lifts = [0, 1, 2, 3]; // lines that it stands higher, where the name of the model beside it reaches over
+    lifts.some((lift) => this.#text([min[0], max[1], max[2]], name, INK.title, 15, 600, undefined, lift));
   }
 
   /** Of blocks that are at least so many pixels high, and half as wide. */
@@ -118,19 +120,22 @@ export class Overlay {
     this.#text(at, text, ink, size, 500, open);
   }
 
-  #text(point: Point, text: string, ink: string, size: number, weight: number, open = () => true): void {
-    const { x, y, depth } = this.stage.project(point);
+  /** Tells whether there was room for it. */
+  #text(point: Point, text: string, ink: string, size: number, weight: number, open = () => true, lift = 0): boolean {
+    const { x, y: foot, depth } = this.stage.project(point);
     const { width, height } = this.store.state.viewport;
-    if (depth <= 0 || x < -80 || y < 0 || x > width || y > height + 20) return;
+    const y = foot - lift * (size + 6);
+    if (depth <= 0 || x < -80 || y < 0 || x > width || y > height + 20) return false;
     this.#pen.font = `${weight} ${size}px ${FONT}`;
     const rect = { x: x - 2, y: y - size - 6, w: this.#pen.measureText(text).width + 6, h: size + 5 };
-    if (this.#taken.some((other) => overlap(rect, other)) || !open()) return;
+    if (this.#taken.some((other) => overlap(rect, other)) || !open()) return false;
     this.#taken.push(rect);
     this.#pen.lineWidth = 3;
     this.#pen.strokeStyle = "#0b0e14cc";
     this.#pen.strokeText(text, x, y - 5);
     this.#pen.fillStyle = ink;
     this.#pen.fillText(text, x, y - 5);
+    return true;
   }
 
   // -------------------------------------------------------------------------------------- cells and arrows

@@ -95,6 +95,11 @@ export class Stage {
     });
   }
 
+  /** Whether all is drawn, and nothing waits for it. */
+  get still(): boolean {
+    return !this.#waits && !this.#asked && !this.thrift.busy && !this.thrift.owes;
+  }
+
   /** What else is drawn with each frame, after it. */
   onFrame(listener: () => void): void {
     this.#after.add(listener);

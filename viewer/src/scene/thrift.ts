@@ -36,6 +36,11 @@ export class Thrift {
     return false;
   }
 
+  /** Whether what the last frame left out is still to be drawn. */
+  get owes(): boolean {
+    return this.#drawn < 1;
+  }
+
   /** The share of small blocks to draw in a frame that begins now. */
   begin(): number {
     clearTimeout(this.#timer);

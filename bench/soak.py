@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -27,6 +28,8 @@ from worker.store.connection import connect
 
 _UNFINISHED = ("queued", "running")
 _RESTARTED_AFTER = 1.0  # seconds, as containers are
+_READERS = 16  # that look at once whether all has ended
+_KEPT = 8 << 20  # bytes of kept answers in a process of the API: so few that they are full before memory is looked at
 _GROWTH, _SLACK = 1.25, 16e6  # how much more memory the last third may take than the first, and bytes on top
 
 
@@ -185,6 +188,7 @@ def _running() -> Iterator[tuple[Stack, Workers, dict[str, psutil.Process]]]:
         queue = stack.enter_context(redis_server.start("queue", folder))
         cache = stack.enter_context(redis_server.start("cache", folder, "256mb"))
         own = {"QUEUE_URL": queue.url, "CACHE_URL": cache.url, "PORT": str(free_port()), "MODELS_DIR": ""}
+        own |= {"MAX_KEPT_BYTES": str(_KEPT)}
         environment = os.environ | own | {"OPENBLAS_NUM_THREADS": "1"}
         api = stack.enter_context(process(["service", "api"], environment))
         workers = Workers(environment)
@@ -199,16 +203,20 @@ def _running() -> Iterator[tuple[Stack, Workers, dict[str, psutil.Process]]]:
         yield found, workers, {name: psutil.Process(pid) for name, pid in processes.items()}
 
 
-def _ended(stack: Stack, seen: Seen, patience: float = 120.0) -> dict[str, dict[str, int]]:
-    """How everything ended that was accepted, once it has."""
-    connection, deadline = stack.connect(), time.monotonic() + patience
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for kind, paths in seen.accepted.items():
-        for path in paths:
-            while (status := _status(connection, path)) in _UNFINISHED and time.monotonic() < deadline:
-                time.sleep(0.05)
-            found[kind][status] += 1
-    return {kind: dict(counts) for kind, counts in found.items()}
+def _ended(stack: Stack, seen: Seen, patience: float = 60.0) -> dict[str, dict[str, int]]:
+    """How everything ended that was accepted, once it has. What the cache has evicted by then is computed again, as it
+    is read: each has its own time.
+    """
+
+    def ended(path: str) -> str:
+        connection, deadline = stack.connect(), time.monotonic() + patience
+        while (status := _status(connection, path)) in _UNFINISHED and time.monotonic() < deadline:
+            time.sleep(0.05)
+        connection.close()
+        return status
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return {kind: dict(Counter(pool.map(ended, paths))) for kind, paths in seen.accepted.items()}
 
 
 def _status(connection: HTTPConnection, path: str) -> str:

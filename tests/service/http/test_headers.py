@@ -96,7 +96,8 @@ HOSTILE = ['a"b', "a\\b", "a;b", "a%0d%0aSet-Cookie:%20x=1", "%0a", "%00", "☃"
 @pytest.mark.parametrize("path", ["/v1/traces/{}", "/v1/traces/{}/safetensors", "/v1/models/{}", "/v1/batches/{}"])
 def test_no_text_of_a_client_becomes_a_header_line(app: Flask, path: str, text: str) -> None:
     answer = app.test_client().get(path.format(text))
-    assert answer.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)  # sizes of a model have an =
+    sizes = "=" in text and path == "/v1/models/{}"  # as in n_layer=2
+    assert answer.status_code == (HTTPStatus.UNPROCESSABLE_ENTITY if sizes else HTTPStatus.NOT_FOUND)
     assert "Set-Cookie" not in answer.headers
     assert not any(character in value for _, value in answer.headers for character in "\r\n\0")
 

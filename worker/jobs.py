@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from redis import Redis
 from redis.exceptions import RedisError
+from rq import get_current_job
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 import worker.gpt.counts as counts
@@ -44,7 +45,9 @@ def run(id: str) -> None:
     """Compute the request `id`: the entry point of a job of its own. What is done or cancelled is left alone."""
     settings = Settings.from_environment()
     record = requests.get(connect(settings.queue_url), id)
-    if record is not None and not record.cancelled and not results(settings).which_done([id]):
+    if record is None or record.cancelled:
+        _leave_nothing(id)
+    elif not results(settings).which_done([id]):
         _compute(id, record, settings, set())
 
 
@@ -77,6 +80,13 @@ def run_together(job: str, ids: list[str]) -> None:
             shared.fail(queue, job, id, told, started_at)
             events.publish(queue, id, "failed", reason=told)
             log.warning("%s failed: %s", id[:12], told, extra={"fields": {"id": id}})
+
+
+def _leave_nothing(id: str) -> None:
+    """Have RQ forget this job: who cancelled the request came as a worker took it, and couldn't remove it any more."""
+    job = get_current_job()
+    if job is not None and job.id == id:
+        job.result_ttl = 0
 
 
 def reason(exception: str) -> str:

@@ -10,7 +10,7 @@ from rq.exceptions import InvalidJobOperation
 from rq.job import Job, JobStatus
 
 TRIES = 3  # times that a job is tried when its process gets killed
-_STOPPING = 2.0  # seconds that a worker has to stop a job; one that died will not
+_STOPPING = 2.0  # seconds that a worker has to end a job; one that died will not
 
 #: A job from one queue to the end of another, unless a worker has just taken it.
 _MOVE = """
@@ -35,11 +35,16 @@ def reason(job: Job) -> str:
     return (result and result.exc_string) or "It ended without a word."
 
 
+def take_out(job: Job) -> bool:
+    """Take a job out of its queue; False where it is not there: a worker has taken it, or it has ended."""
+    return bool(Queue(job.origin, connection=job.connection).remove(job))
+
+
 def ends(job: Job) -> bool:
-    """Whether a job that is ending ends soon: its worker may be dead."""
+    """Whether a job that a worker has taken ends soon: the worker may be dead."""
     deadline = time.monotonic() + _STOPPING
     with suppress(InvalidJobOperation):  # there is no such job any more
-        while job.get_status() == JobStatus.STARTED:
+        while job.get_status() in (JobStatus.QUEUED, JobStatus.STARTED):
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.005)
@@ -47,8 +52,9 @@ def ends(job: Job) -> bool:
 
 
 def delete(job: Job) -> None:
-    """Delete a job once RQ has put it away: a result is there a moment before, and RQ would write the job again."""
-    ends(job)
+    """Delete a job that waits, or else once RQ has put it away, which would write of the job again."""
+    if not take_out(job):
+        ends(job)
     with suppress(InvalidJobOperation):  # somebody else has deleted it
         for _ in range(TRIES - 1):
             with suppress(ValueError):  # RQ lists its executions, and fails where one has gone when it looks

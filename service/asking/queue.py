@@ -45,7 +45,6 @@ _STATUS: dict[JobStatus, Status] = {
     JobStatus.STARTED: "running",
     JobStatus.FAILED: "failed",
     JobStatus.STOPPED: "cancelled",
-    JobStatus.CANCELED: "cancelled",
 }
 
 
@@ -293,15 +292,14 @@ class Desk:
         job = self._job(id)
         if job is None:
             return
-        if job.get_status(refresh=False) == JobStatus.STARTED:
-            with suppress(InvalidJobOperation):  # it ended meanwhile
-                send_stop_job_command(self.queue, id, serializer="json")
-            if jobs.ends(job):  # asked for again, it must not be taken for the job that ends
-                return  # its worker has stopped it, and removed what it had written
-            self.results.drop_unfinished(id)  # its worker died, and it with it
-        else:
+        if jobs.take_out(job):
             self.results.drop_unfinished(id)  # where it was tried before, by a worker that died
-            job.cancel()
+            job.delete()
+            return
+        with suppress(InvalidJobOperation):  # it ended meanwhile
+            send_stop_job_command(self.queue, id, serializer="json")
+        if not jobs.ends(job):  # asked for again, it must not be taken for the job that ends
+            self.results.drop_unfinished(id)  # its worker died, and it with it
 
     def _delete_job(self, id: str) -> None:
         job = self._job(id)

@@ -25,7 +25,7 @@ def standing(queue: Redis, kept: Results, ids: Sequence[str]) -> dict[str, str |
     found: dict[str, str | None] = dict.fromkeys(ids) | dict.fromkeys(done, "done")
     for id, record in records.items():
         status, noted = jobs[record.job or id], notes.get(record.job or "")
-        if record.cancelled or status in (JobStatus.STOPPED, JobStatus.CANCELED):
+        if record.cancelled or status == JobStatus.STOPPED:
             found[id] = "cancelled"
         elif status == JobStatus.FAILED or (noted and id in noted.failures):
             found[id] = "failed"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rq import Queue
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from rq import Queue, SimpleWorker
 from rq.job import Job
 
 import service.asking.jobs as jobs
@@ -17,3 +20,18 @@ def test_a_job_that_two_delete_is_deleted(idle_servers: Servers) -> None:
     jobs.delete(job)
     jobs.delete(same)
     assert not Job.exists("two", connection=redis)
+
+
+def test_a_job_that_a_worker_has_just_taken_is_deleted_once_it_has_ended(idle_servers: Servers) -> None:
+    redis = connect(idle_servers.queue_url)
+    queue = Queue("cutaway-small-normal", connection=redis, serializer="json")
+    job = queue.enqueue("time.time", job_id="taken", result_ttl=60)
+    redis.lrem(queue.key, 1, job.id)  # as a worker does before it says that it has
+    with ThreadPoolExecutor() as threads:
+        deleted = threads.submit(jobs.delete, Job.fetch("taken", connection=redis, serializer="json"))
+        time.sleep(0.1)
+        assert not deleted.done()
+        SimpleWorker([queue], connection=redis, serializer="json").execute_job(job, queue)
+        deleted.result()
+    assert [key for key in redis.scan_iter("rq:*taken*") if redis.ttl(key) == -1] == []
+    assert not Job.exists("taken", connection=redis)

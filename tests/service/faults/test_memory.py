@@ -20,10 +20,9 @@ def api(stack: Stack) -> Iterator[Api]:
 
 
 def kept(redis: Redis, ids: list[str]) -> list[str]:
-    """The keys that name any of these, but for what RQ has of a job that was stopped: that is gone in two minutes."""
+    """The keys that name any of these."""
     names = [key.decode() for key in redis.scan_iter("*")]
-    passing = [name for name in names if name.startswith("rq:execution") and 0 <= redis.ttl(name) <= 120]
-    return [name for name in names if name not in passing and any(id in name for id in ids)]
+    return [name for name in names if any(id in name for id in ids)]
 
 
 def most(worker: psutil.Process) -> int:

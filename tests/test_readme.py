@@ -14,12 +14,11 @@ from tests.conftest import Servers, running_api, running_worker
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = re.compile(r"^```sh\n(?P<command>[^`]*?)```\n(?:\n```\n(?P<printed>[^`]*?)```\n)?", re.MULTILINE)
-ELSEWHERE = ("make ", "docker ", "cutaway fetch")  # what starts everything, and what asks the internet
+#: What starts everything, asks the internet, or tells how far the machine has come in five seconds.
+ELSEWHERE = ("make ", "docker ", "cutaway fetch", "progress")
 VARIES = [
     ("id: [0-9]+-[0-9]+", "id: AT"),
     ('"request_id":"[0-9a-f]{32}"', '"request_id":"ID"'),
-    ("'done': [0-9]+,", "'done': N,"),
-    ("'seconds_left': [0-9.]+", "'seconds_left': S"),
 ]
 
 
@@ -45,7 +44,6 @@ def test_the_readme_shows_what_its_commands_print(idle_servers: Servers, tmp_pat
         script = "echo \f\n".join(command for command, _ in shown).replace("localhost:8000", address)
         script = re.sub(r"\.venv/bin/cutaway (\w+)", rf"{sys.executable} -m service \1 --url {address}", script)
         script = script.replace("examples/client.py", f"{ROOT}/examples/client.py {address}")
-        script += f'curl -s -X DELETE "{address}/v1/traces/$GPT3"'  # it would go on for a minute
         done = subprocess.run(
             ["/bin/bash", "-c", script],
             env=idle_servers.environment | {"PYTHONPATH": str(ROOT)},

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 from flask import Flask
 from flask.json.provider import JSONProvider
-from flask_compress import Compress
 from flask_cors import CORS
 from flask_smorest import Api
 
 import service.described.examples as examples
 import service.described.openapi as openapi
 import service.http.callers as callers
+import service.http.compression as compression
 import service.http.following as following
 import service.http.headers as headers
 import service.http.kept as kept
@@ -48,12 +48,6 @@ EXPOSED += [following.REQUEST_ID]
 EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
 
 
-#: What of the documentation is worth compressing.
-TEXTS = ["text/html", "text/css", "text/javascript", "image/svg+xml"]
-#: The endpoints whose streams are texts.
-STREAMED = ["exports.model", "exports.trace", "docs_files.static", "viewer.asset"]
-
-
 class Json(JSONProvider):
     """JSON as RFC 8259 has it: no NaN, no duplicates of our own making."""
 
@@ -70,14 +64,8 @@ def create_app(given: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.json = Json(app)
     app.url_map.strict_slashes = False
-    app.config |= {
+    app.config |= compression.SETTINGS | {
         "MAX_CONTENT_LENGTH": settings.max_body_bytes,
-        "COMPRESS_MIMETYPES": [*TEXTS, "application/json", "application/problem+json", "application/yaml"],
-        "COMPRESS_ALGORITHM": ["br", "gzip"],
-        "COMPRESS_BR_LEVEL": 1,
-        "COMPRESS_LEVEL": 1,
-        "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
-        "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": STREAMED,
         "API_TITLE": "Cutaway",
         "API_VERSION": version("cutaway"),
         "OPENAPI_VERSION": "3.1.0",
@@ -94,7 +82,7 @@ def create_app(given: Settings | None = None) -> Flask:
     callers.register(app, settings, app.extensions["desk"].queue)  # first: nothing is told before somebody is let in
     kept.register(app, settings.max_kept_bytes)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
-    Compress(app)
+    compression.Compression(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)
     api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)

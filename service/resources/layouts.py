@@ -18,7 +18,7 @@ import worker.gpt.models as models
 import worker.layout.describe as describe
 import worker.store.runs as runs
 from service.asking.queue import State, desk
-from service.http.answers import JSON, answer, immutable, octets, representation
+from service.http.answers import JSON, answer, immutable, representation
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import admit, caller
 from service.http.problems import Invalid
@@ -28,10 +28,9 @@ from worker.gpt.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
 from worker.layout.gltf import INSTANCE_BYTES, glb
-from worker.store.safetensors import MEDIA_TYPE
+from worker.layout.gltf import MEDIA_TYPE as GLB
+from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 
-SAFETENSORS = MEDIA_TYPE
-GLB = "model/gltf-binary"
 MAX_JSON_BLOCKS = 20_000
 MAX_FILE_BYTES = 512 << 20  # of a layout in a file; what is larger comes by layers
 _MAX_LINKS = 10_000
@@ -137,7 +136,7 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
     if nbytes > MAX_FILE_BYTES:
         raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_FILE_BYTES:,}: fewer."]})
     chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
-    response = octets(map(bytes, chunks), sum(map(len, chunks)), media_type)
+    response = Response(b"".join(chunks), content_type=media_type)
     return immutable(response, state, request.query_string.decode())
 
 

@@ -18,6 +18,7 @@ from worker.gpt.architecture import Role
 from worker.layout.encode import ROLES, columns, described
 from worker.layout.geometry import Geometry
 
+MEDIA_TYPE = "model/gltf-binary"
 INSTANCING = "EXT_mesh_gpu_instancing"
 INSTANCE_BYTES = 48  # of a block, at most: three vectors and three numbers of four bytes
 COLORS: dict[Role, tuple[float, float, float]] = {

@@ -38,6 +38,8 @@ def test_weights_of_typed_sizes_are_drawn_and_told_as_the_api_gives_them(visit: 
     page = visit("/#" + urlencode({"model": TYPED} | how))
     blue = page.picture()[..., 2] - page.picture()[..., 0]
     assert np.count_nonzero(blue > 20) > 1_000
+    total = api(page, f"/v1/models/{ID}")["parameters"]["total"]
+    expect(page.page.locator("#bar .size")).to_have_text(f"{total:,} parameters")
     page.look_at(WEIGHT)
     page.page.mouse.move(*page.place(WEIGHT, (7, 21)))
     value = api(page, f"/v1/models/{ID}/tensors/h.1.mlp.c_fc.weight?slice=21,7")["data"]

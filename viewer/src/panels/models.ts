@@ -1,6 +1,7 @@
 /** Which model is shown. */
 
 import { t, number } from "../i18n/text";
+import { partsOf, totalOf } from "../reading/parameters";
 import { refText } from "../state/address";
 import { NANO, type View } from "../state/view";
 import type { Model } from "../api/service";
@@ -26,8 +27,8 @@ export const models: Panel = {
       const list = select(options, chosen, (id) => store.dispatch({ type: "show", change: opening(known.find((m) => m.id === id)!) }));
       list.setAttribute("aria-label", t("model"));
       picker.replaceChildren(list);
-      const parameters = figures[0]?.model?.parameters.total;
-      size.textContent = parameters ? t("parameters", { n: number(parameters) }) : "";
+      const [figure] = figures;
+      size.textContent = figure ? t("parameters", { n: number(totalOf(partsOf(figure.layout, figure.model))) }) : "";
     };
     store.subscribe((state) => state.models, show);
     store.subscribe((state) => state.figures[0], show);

@@ -143,7 +143,7 @@ def batch(file: Path, out: Path, url: str, layouts: str | None, api_key: str | N
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def openapi(path: Path | None) -> None:
     """Write the API's description as YAML to PATH, or to standard output."""
-    from service import openapi_yaml
+    from service.app import openapi_yaml
 
     text = openapi_yaml()
     if path is None:

@@ -24,7 +24,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
-from service import create_app
+from service.app import create_app
 from service.running import redis_server
 from service.settings import Settings
 from worker.store.connection import connect

@@ -71,7 +71,7 @@ def test_mathematics_and_geometry_know_no_redis(name: str) -> None:
 
 
 def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
-    source = "import service, sys; service.create_app(); print(*sys.modules)"
+    source = "import service.app, sys; service.app.create_app(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
     assert loaded - {"worker", "worker.explain", "worker.gpt", "worker.layout", "worker.store"} <= ALLOWED
@@ -79,5 +79,11 @@ def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
 
 
 def test_importing_it_connects_to_nothing() -> None:
-    source = "import socket; socket.socket.connect = None; import service, worker.jobs; service.create_app()"
+    source = "import socket; socket.socket.connect = None; import service.app, worker.jobs; service.app.create_app()"
+    subprocess.run([sys.executable, "-c", source], check=True)
+
+
+def test_the_commands_that_serve_nothing_load_no_web_framework() -> None:
+    commands = "service.running.up, service.commands.fetch, service.commands.collect"
+    source = f"import sys, service.__main__, {commands}; sys.exit(bool({{'flask', 'numpy'}} & {{*sys.modules}}))"
     subprocess.run([sys.executable, "-c", source], check=True)

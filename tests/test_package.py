@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DESCRIBES = "import service; print(service.__file__); print(service.openapi_yaml(), end='')"
+DESCRIBES = "import service.app as app; print(app.__file__); print(app.openapi_yaml(), end='')"
 
 
 def test_installed_by_itself_it_finds_all_that_it_reads(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from redis import Redis
 
 import service
 import worker as worker_package
-from service import create_app
+from service.app import create_app
 from tests.conftest import Servers, running_servers, running_worker
 from worker.store.connection import connect
 

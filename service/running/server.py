@@ -13,6 +13,7 @@ from gunicorn.app.base import BaseApplication
 import service.http.callers as callers
 import service.running.connections as connections
 import service.running.refusals as refusals
+from service.app import create_app
 from service.http.keys import Keys
 from service.resources.metrics import FOLDER
 from service.running.logger import Logger
@@ -62,8 +63,6 @@ class Server(BaseApplication):
         arbiter.log.info(said)
 
     def load(self) -> Callable[..., Any]:
-        from service import create_app
-
         return create_app()
 
 

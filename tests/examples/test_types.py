@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service import openapi_yaml
+from service.app import openapi_yaml
 
 CLIENT = Path(__file__).parents[2] / "examples" / "client.ts"
 #: Where `make types` puts the tools, then wherever else they are.

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from safetensors.numpy import save_file
 from werkzeug.test import TestResponse
 
-from service import create_app
+from service.app import create_app
 from service.settings import Settings
 from tests.checkpoints import SMALL, bfloat16, of_bfloat16, prefixed, values, write, write_config
 from tests.conftest import Servers, running_worker

@@ -23,7 +23,7 @@ from redis import Redis
 from rq import Worker
 
 import worker.store.events as events
-from service import create_app
+from service.app import create_app
 from service.running.redis_server import find_binary
 from service.settings import Settings
 from worker.store.connection import connect

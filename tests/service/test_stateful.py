@@ -10,7 +10,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from service import create_app
+from service.app import create_app
 from tests.conftest import running_servers, running_worker
 from tests.service.described.test_examples import DECLARED
 from tests.service.described.test_openapi import CHECKS, OPERATIONS

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from safetensors.numpy import load
 
 import worker.store.events as events
-from service import create_app
+from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Servers, running_servers, running_worker
 from tests.places import KEYS, Relay, running_bucket_server

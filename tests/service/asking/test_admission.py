@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import service.asking.admission as admission
-from service import create_app
+from service.app import create_app
 from tests.conftest import Body, Servers, running_api, running_worker
 from tests.service.http.test_callers import post
 from worker.store.connection import connect

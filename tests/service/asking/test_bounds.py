@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 import worker.gpt.models as models
 import worker.store.requests as requests
-from service import create_app
+from service.app import create_app
 from service.asking.bounds import lens_seconds, seconds_allowed
 from service.http.problems import Invalid
 from service.settings import Settings

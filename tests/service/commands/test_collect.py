@@ -23,8 +23,8 @@ from flask import Flask, Response, request
 from werkzeug.serving import make_server
 
 import worker.store.pieces as pieces
-from service import create_app
 from service.__main__ import main
+from service.app import create_app
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
 

@@ -630,5 +630,5 @@ def test_a_terminal_sees_a_bar(hub: StubHub, models: Path, variables: dict[str, 
 
 
 def test_the_service_starts_without_it() -> None:
-    source = "import service.__main__, sys; service.create_app(); sys.exit('service.commands.fetch' in sys.modules)"
+    source = "import service.app, sys; service.app.create_app(); sys.exit('service.commands.fetch' in sys.modules)"
     subprocess.run([sys.executable, "-c", source], check=True)

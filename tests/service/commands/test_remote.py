@@ -15,8 +15,8 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 import service.commands.remote as remote
-from service import create_app
 from service.__main__ import main
+from service.app import create_app
 from service.commands.remote import Refused, Remote
 from tests.conftest import Body, Servers
 

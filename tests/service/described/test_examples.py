@@ -18,7 +18,7 @@ import schemathesis
 from flask import Flask
 
 import service.described.openapi as openapi
-from service import create_app
+from service.app import create_app
 from service.described.examples import FILE, shortened
 from service.settings import Settings
 from tests.conftest import running_servers, running_worker

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service import create_app, openapi_yaml
+from service.app import create_app, openapi_yaml
 from tests.conftest import running_servers, running_worker
 from worker.store.connection import connect
 

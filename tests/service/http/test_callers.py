@@ -19,7 +19,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service import create_app
+from service.app import create_app
 from service.http.callers import OPEN
 from service.settings import Settings
 from tests.conftest import Servers, free_port, running_api

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 
 import service.http.events
 import worker.store.events as events
-from service import create_app
+from service.app import create_app
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
 

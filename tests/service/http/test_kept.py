@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from redis import Redis
 
 import service.http.kept as kept
-from service import create_app
+from service.app import create_app
 from service.http.kept import Kept
 from tests.conftest import Servers
 from worker.store.connection import connect

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 import service.asking.together as together
 import worker.store.events as events
-from service import create_app
+from service.app import create_app
 from service.asking.standing import UNFINISHED
 from service.asking.watched import Watched
 from service.resources.batches import MOST

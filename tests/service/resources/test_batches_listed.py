@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from service import create_app
+from service.app import create_app
 from tests.conftest import Servers
 from tests.service.resources.test_batches import ask, several
 

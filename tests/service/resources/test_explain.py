@@ -15,7 +15,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from service import create_app
+from service.app import create_app
 from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
 from tests.explanations import operands, recomputed, some_cells, told

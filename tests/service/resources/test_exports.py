@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
 import service.reading.llm_viz as llm_viz
-from service import create_app
+from service.app import create_app
 from tests import checkpoints
 from tests.conftest import Servers
 from tests.mingpt import forward

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import service.asking.probe as probe
-from service import create_app
+from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Servers, running_worker
 from tests.places import KEYS, running_bucket_server

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 import worker.store.tallies as tallies
-from service import create_app
+from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Servers, lane, running_worker
 from worker.jobs import TRIES

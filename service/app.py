@@ -1,0 +1,117 @@
+"""The application: all resources, and what goes round each request and answer."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from threading import Semaphore
+from typing import Any
+
+import orjson
+from flask import Flask
+from flask.json.provider import JSONProvider
+from flask_cors import CORS
+from flask_smorest import Api
+
+import service.described.examples as examples
+import service.described.openapi as openapi
+import service.http.callers as callers
+import service.http.compression as compression
+import service.http.following as following
+import service.http.headers as headers
+import service.http.kept as kept
+import service.http.problems as problems
+import service.reading.tensors as tensors
+import service.resources.batches as batches
+import service.resources.docs as docs
+import service.resources.explain as explain
+import service.resources.exports as exports
+import service.resources.health as health
+import service.resources.layouts as layouts
+import service.resources.lens as lens
+import service.resources.metrics as metrics
+import service.resources.models as models
+import service.resources.trace_file as trace_file
+import service.resources.traces as traces
+import service.resources.viewer as viewer
+import service.resources.weights_file as weights_file
+from service.asking.probe import Probe
+from service.asking.queue import Desk
+from service.http.events import Streams
+from service.http.schemas.models import PartialConfigSchema
+from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.tensors import VALUES
+from service.settings import Settings
+
+#: What scripts of other origins may read of an answer, besides what they always may.
+EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS, *callers.HEADERS]
+EXPOSED += [following.REQUEST_ID]
+EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
+
+
+class Json(JSONProvider):
+    """JSON as RFC 8259 has it: no NaN, no duplicates of our own making."""
+
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return orjson.loads(s)
+
+
+def create_app(given: Settings | None = None) -> Flask:
+    """The service; its settings come from the environment unless given. Connects to nothing before a request."""
+    settings = given or Settings.from_environment()
+    app = Flask(__name__, static_folder=None)
+    app.json = Json(app)
+    app.url_map.strict_slashes = False
+    app.config |= compression.SETTINGS | {
+        "MAX_CONTENT_LENGTH": settings.max_body_bytes,
+        "API_TITLE": "Cutaway",
+        "API_VERSION": version("cutaway"),
+        "OPENAPI_VERSION": "3.1.0",
+        "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
+    }
+    app.extensions["desk"] = Desk.impatient(settings)
+    archive = app.extensions["desk"].results.archive
+    app.extensions["probe"] = Probe(archive) if archive else None
+    app.extensions["waiters"] = Semaphore(settings.max_waits)
+    app.extensions["streams"] = Streams(settings.max_streams)
+    # From the outermost: what comes later sees a request later, and its answer sooner.
+    following.register(app)
+    metrics.register(app)
+    callers.register(app, settings, app.extensions["desk"].queue)  # first: nothing is told before somebody is let in
+    kept.register(app, settings.max_kept_bytes)
+    CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
+    compression.Compression(app)
+    api = Api(app)
+    api.spec.components.schema("Problem", schema=ProblemSchema)
+    api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
+    api.spec.components.schema("Values", component=VALUES)
+    for resource in (
+        models,
+        weights_file,
+        layouts,
+        traces,
+        trace_file,
+        batches,
+        explain,
+        lens,
+        exports,
+        health,
+        metrics,
+        openapi,
+        docs,
+    ):
+        api.register_blueprint(resource.blueprint)
+    app.register_blueprint(docs.assets)
+    app.register_blueprint(viewer.blueprint)
+    for name, scheme in callers.SCHEMES.items():
+        api.spec.components.security_scheme(name, scheme)
+    problems.register(app)
+    headers.register(app, settings)
+    return app
+
+
+def openapi_yaml() -> str:
+    """The OpenAPI description of the service as the code has it."""
+    return openapi.text(create_app(Settings()))

@@ -10,6 +10,9 @@ VIEWER := service/viewer/index.html
 NEEDED := Node.js 20.19 or later (https://nodejs.org)
 NODE := $(shell node -p 'const [major, minor] = process.versions.node.split("."); major * 100 + +minor >= 2019 || ""' 2>/dev/null)
 
+# What Python compiled once, each of our many processes finds: without it all of them compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run viewer no-node test test-viewer test-compose lint peer types bench soak examples screenshots openapi lock clean

@@ -67,7 +67,10 @@ def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: b
 )
 def api(host: str, port: int, processes: int, threads: int) -> None:
     """Run the API alone."""
-    from service.running.server import Server
+    from worker import process
+
+    with process.loading():
+        from service.running.server import Server
 
     try:
         server = Server(host, port, processes, threads)

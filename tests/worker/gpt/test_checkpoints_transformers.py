@@ -6,7 +6,7 @@ It takes `make peer`, which is too large for a lock: without it these tests are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,26 @@ def ours(folder: Path, made_of: Callable[[Weights], Engine] = engine) -> Arena:
     return arena
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Arrays]]:
+    """The folder of a case and what is computed there: once for all engines."""
+
+    @cache
+    def save(case: str) -> tuple[Path, Arrays]:
+        folder = tmp_path_factory.mktemp("models") / "tiny"
+        return folder, theirs(made(folder, *CASES[case]))
+
+    return save
+
+
 @pytest.mark.parametrize("made_of", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("case", CASES)
-def test_every_value_is_hugging_faces(tmp_path: Path, case: str, made_of: Callable[[Weights], Engine]) -> None:
-    said, dtype, how = CASES[case]
-    wanted = theirs(made(tmp_path / "tiny", said, dtype, how))
-    assert len([*(tmp_path / "tiny").glob("*.safetensors")]) > 1 or not how
-    found = ours(tmp_path / "tiny", made_of)
+def test_every_value_is_hugging_faces(
+    saved: Callable[[str], tuple[Path, Arrays]], case: str, made_of: Callable[[Weights], Engine]
+) -> None:
+    folder, wanted = saved(case)
+    assert len([*folder.glob("*.safetensors")]) > 1 or CASES[case][2] is not SHARDS
+    found = ours(folder, made_of)
     assert len(wanted) == 5 * SIZES["n_layer"] + 2
     for name, values in wanted.items():
         assert np.abs(values).max() > 0.01, name

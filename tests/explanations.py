@@ -22,7 +22,8 @@ ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
 
 def reached(rows: list[list[int]], *variables: int) -> Place:
     """Where the rows of an index lead."""
-    return tuple(int(np.dot(row[:-1], variables)) + row[-1] for row in rows)
+    given = (*variables, 1)
+    return tuple(sum(factor * value for factor, value in zip(row, given, strict=True)) for row in rows)
 
 
 def operands(block: Block, cell: Place, token: int) -> set[tuple[str, Place]]:

@@ -33,9 +33,9 @@ def ask(client: FlaskClient, **body: Any) -> TestResponse:
 def done(client: FlaskClient, **body: Any) -> Body:
     """A finished layout, as a GET answers it."""
     asked = ask(client, **body)
-    assert (asked.status_code, asked.get_json()["status"]) == (HTTPStatus.OK, "done"), asked.text
-    layout: Body = client.get(asked.headers["Location"]).get_json()
-    assert layout == asked.get_json()
+    layout: Body = asked.get_json()
+    assert (asked.status_code, layout["status"]) == (HTTPStatus.OK, "done"), asked.text
+    assert client.get(asked.headers["Location"]).data == asked.data
     return layout
 
 

@@ -15,8 +15,9 @@ from urllib.request import Request
 import pytest
 
 import service.commands.hub as hub_module
-from service.commands.fetch import _receive, make_plan
 from service.commands.hub import SMALL, FetchError, File, Hub, _Redirects
+from service.commands.plan import make_plan
+from service.commands.receive import receive
 
 COMMIT = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
 
@@ -45,7 +46,7 @@ class Harmful(Hub):
 def test_a_file_that_does_not_end_is_given_up_where_it_should_have_ended() -> None:
     hub, sink = Harmful(), io.BytesIO()
     with pytest.raises(FetchError, match=r"is not what https://hub\.example says it is"):
-        _receive(hub, COMMIT, File("model.safetensors", 2500, None), sink)
+        receive(hub, COMMIT, File("model.safetensors", 2500, None), sink)
     assert hub.given == 3000
     assert sink.getvalue() == b""
 

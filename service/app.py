@@ -34,8 +34,8 @@ import service.resources.trace_file as trace_file
 import service.resources.traces as traces
 import service.resources.viewer as viewer
 import service.resources.weights_file as weights_file
+from service.asking.desk import Desk
 from service.asking.probe import Probe
-from service.asking.queue import Desk
 from service.http.events import Streams
 from service.http.schemas.models import PartialConfigSchema
 from service.http.schemas.problems import ProblemSchema

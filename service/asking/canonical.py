@@ -9,7 +9,7 @@ from typing import Any
 
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.problems import Invalid
 from worker.gpt.arena import captured
 from worker.gpt.models import Model

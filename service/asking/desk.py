@@ -5,26 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, cast
 
 from flask import current_app
 from redis import Redis
-from rq import Queue, Retry
-from rq.command import send_stop_job_command
-from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 
 import service.asking.jobs as jobs
-import worker.logs as logs
 import worker.store.events as events
 import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
 from service.asking.admission import Admission
-from service.asking.jobs import TRIES
+from service.asking.queue import Jobs
 from service.asking.standing import UNFINISHED
 from service.settings import Settings
 from worker.store.connection import connect, connect_impatiently
@@ -70,7 +65,7 @@ class Desk:
         self.settings, self.queue = settings, queue
         self.results = results(settings, cache, _PATIENCE)
         self.admission = Admission(settings, queue, self.results)
-        self.jobs = {name: Queue(name, connection=queue, serializer="json") for name in queues.NAMES}
+        self.jobs = Jobs(settings, queue, self.results)
 
     @classmethod
     def impatient(cls, settings: Settings) -> Self:
@@ -101,13 +96,13 @@ class Desk:
         if state is not None and state.status in ("done", *UNFINISHED):
             if state.status in UNFINISHED:
                 requests.change(self.queue, [id], batch=None)  # whoever cancels a batch leaves this one alone
-            if state.status == "queued" and priority == "normal" and self.hasten(id):
+            if state.status == "queued" and priority == "normal" and self.jobs.hasten(id):
                 return self.find(kind, id) or state
             return state
         self.admission.admit(caller, [id])
         record = Record(kind, request, now(), timeout, queue=queues.choose(seconds, priority))
         requests.put_all(self.queue, {id: record}, self.settings.result_ttl)
-        self.enqueue(id, timeout, record.queue)
+        self.jobs.enqueue(id, timeout, record.queue)
         return State(id, "queued", request, record.created_at)
 
     def find(
@@ -130,7 +125,7 @@ class Desk:
         state = State(id, "queued", record.request, record.created_at)
         if record.cancelled:
             return _with(state, status="cancelled")
-        job = self._job(record.job or id)
+        job = self.jobs.get(record.job or id)
         status = job.get_status(refresh=False) if job else None
         if record.job is not None:
             state = self._noted(state, record.job)
@@ -142,7 +137,7 @@ class Desk:
                 if admit is not None:
                     admit(id)
                 requests.change(self.queue, [id], job=None)
-                self.enqueue(id, record.timeout, record.queue)
+                self.jobs.enqueue(id, record.timeout, record.queue)
             return found or (_with(state, status="queued") if recompute else None)
         told = _STATUS.get(cast(JobStatus, status), "queued")
         if record.job is not None and told == "running":
@@ -169,10 +164,10 @@ class Desk:
             record = requests.get(self.queue, id)
             requests.cancel(self.queue, id)
             if record is None or record.job is None:  # others need a job that they share: it passes this one over
-                self.stop(id)
+                self.jobs.stop(id)
             events.publish(self.queue, id, "cancelled")
         else:
-            self._delete_job(id)
+            self.jobs.delete(id)
             requests.forget(self.queue, id, kind)
             self.results.forget(id)
             events.forget(self.queue, id)
@@ -222,7 +217,7 @@ class Desk:
 
     def _under_way(self, state: State, job: Job, status: Status) -> State:
         if status == "queued":
-            return _with(state, status=status, queue_position=self._position(job))
+            return _with(state, status=status, queue_position=self.jobs.position(job))
         started = state.started_at
         if started is None and job.started_at is not None:
             started = job.started_at.isoformat().replace("+00:00", "Z")
@@ -231,80 +226,6 @@ class Desk:
         latest = events.latest(self.queue, state.id)
         progress = latest[2] if latest and latest[1] == "progress" else None
         return _with(state, status=status, started_at=started, progress=progress)
-
-    def _job(self, id: str) -> Job | None:
-        try:
-            return Job.fetch(id, connection=self.queue, serializer="json")
-        except NoSuchJobError:
-            return None
-
-    def _position(self, job: Job) -> int:
-        """How many jobs are taken before this one."""
-        pipeline = self.queue.pipeline(transaction=False)
-        pipeline.lpos(self.jobs[job.origin].key, job.id)
-        for name in queues.ahead(job.origin):
-            pipeline.llen(self.jobs[name].key)
-        place, *before = pipeline.execute()
-        return 0 if place is None else place + sum(before)  # one that is in no queue is just being taken
-
-    def hasten(self, id: str) -> bool:
-        """Have a request that waits with a low priority wait with the others; whether it did."""
-        record = requests.get(self.queue, id)
-        if record is None or queues.priority(record.queue) == "normal":
-            return False
-        queue = queues.with_priority(record.queue, "normal")
-        requests.change(self.queue, [id], job=None, queue=queue)  # a job that it shares passes it over from now on
-        if record.job is not None:
-            together = self._job(record.job)
-            self.enqueue(id, record.timeout, queue, together.meta if together else None)
-            return True
-        return jobs.move(id, self.jobs[record.queue], self.jobs[queue])
-
-    def enqueue(self, id: str, timeout: int, queue: str, carried: dict[str, str] | None = None) -> None:
-        """Have a request that is recorded computed by a job of its own.
-
-        `carried` tells of who asked first, as `logs.carried` has it: whoever asks now, where nothing is said.
-        """
-        events.publish(self.queue, id, "queued")  # first: it may start at once
-        for _ in range(2):
-            try:
-                self.jobs[queue].enqueue(
-                    requests.JOB,
-                    id,
-                    job_id=id,
-                    unique=True,
-                    job_timeout=timeout,
-                    result_ttl=self.settings.failure_ttl,
-                    failure_ttl=self.settings.failure_ttl,
-                    retry=Retry(max=TRIES - 1, enqueue_at_front=True),
-                    meta=carried or logs.carried(),
-                )
-                return
-            except DuplicateJobError:
-                job = self._job(id)
-                if job and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED):
-                    return  # somebody asked for the same at the same moment
-                if job:
-                    jobs.delete(job)  # RQ refuses a second job of an id, ended or not
-
-    def stop(self, id: str) -> None:
-        """Stop the job of its own that computes a request, and remove what it wrote."""
-        job = self._job(id)
-        if job is None:
-            return
-        if jobs.take_out(job):
-            self.results.drop_unfinished(id)  # where it was tried before, by a worker that died
-            job.delete()
-            return
-        with suppress(InvalidJobOperation):  # it ended meanwhile
-            send_stop_job_command(self.queue, id, serializer="json")
-        if not jobs.ends(job):  # asked for again, it must not be taken for the job that ends
-            self.results.drop_unfinished(id)  # its worker died, and it with it
-
-    def _delete_job(self, id: str) -> None:
-        job = self._job(id)
-        if job is not None:
-            jobs.delete(job)
 
 
 def desk() -> Desk:

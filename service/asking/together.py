@@ -17,8 +17,8 @@ import worker.store.events as events
 import worker.store.listing as listing
 import worker.store.queues as queues
 import worker.store.requests as requests
+from service.asking.desk import Desk, Status, now
 from service.asking.jobs import TRIES
-from service.asking.queue import Desk, Status, now
 from service.asking.standing import UNFINISHED, job_statuses, standing
 from worker.store.keys import request_id
 from worker.store.queues import Priority
@@ -74,7 +74,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted], caller: str = "") -> tuple[Batch, 
     requests.change(desk.queue, under_way, batch=None)
     for id in under_way:
         if unique[id].priority == "normal":
-            desk.hasten(id)
+            desk.jobs.hasten(id)
     records = {
         id: Record("trace", new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
         for group, job in jobs.items()
@@ -84,7 +84,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted], caller: str = "") -> tuple[Batch, 
     _put(desk, batch)
     for group, job in jobs.items():
         if job is None:
-            desk.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
+            desk.jobs.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
         else:
             _enqueue(desk, job, [*group], new)
     return batch, {id: "queued" if id in new else cast(Status, known[id]) for id in unique}
@@ -139,7 +139,7 @@ def cancel(desk: Desk, batch: Batch) -> bool:
     requests.change(desk.queue, list(own), cancelled=True)  # from now on none of them begins
     for id, status in job_statuses(desk.queue, [id for id, record in own.items() if record.job is None]).items():
         if status == JobStatus.STARTED:
-            desk.stop(id)
+            desk.jobs.stop(id)
     _publish(desk, list(own), "cancelled")
     return bool(unfinished)
 
@@ -184,7 +184,7 @@ def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> No
     """A job that they share. Each has its own time in it; the job's own ends one that hangs."""
     seconds = max(new[id].timeout for id in ids) + int(_TIMES * sum(new[id].seconds for id in ids))
     _publish(desk, ids, "queued")
-    desk.jobs[_queue(new[ids[0]])].enqueue(
+    desk.jobs.queues[_queue(new[ids[0]])].enqueue(
         requests.SHARED_JOB,
         job,
         ids,

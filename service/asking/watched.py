@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import service.asking.together as together
 import worker.store.events as events
-from service.asking.queue import Desk, Status
+from service.asking.desk import Desk, Status
 from service.asking.standing import UNFINISHED
 from service.asking.together import Batch
 from worker.store.events import ENDS, Event

@@ -12,7 +12,7 @@ import orjson
 from flask import Response, current_app, g, request
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
-from service.asking.queue import State, desk
+from service.asking.desk import State, desk
 from service.asking.standing import UNFINISHED
 from service.http.problems import not_acceptable
 from worker.store.keys import Kind

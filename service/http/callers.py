@@ -18,7 +18,7 @@ from werkzeug.exceptions import TooManyRequests, Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 import worker.logs as logs
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.keys import Keys
 from service.settings import Settings
 

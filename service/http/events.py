@@ -13,7 +13,7 @@ from flask import Response, current_app, request
 from werkzeug.exceptions import TooManyRequests
 
 import worker.store.events as events
-from service.asking.queue import Desk, State, desk
+from service.asking.desk import Desk, State, desk
 from service.asking.standing import UNFINISHED
 from service.http.answers import representation
 from service.http.blueprint import Blueprint

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from flask import Flask, Response, g, request
 
-from service.asking.queue import State, desk
+from service.asking.desk import State, desk
 from worker.store.runs import Missing
 
 Key = tuple[str | None, ...]

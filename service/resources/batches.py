@@ -17,7 +17,7 @@ import service.asking.together as together
 import service.http.events as events
 import service.http.strict as strict
 from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.queue import Status, desk
+from service.asking.desk import Status, desk
 from service.asking.together import Batch, Wanted
 from service.asking.watched import Watched
 from service.http.answers import json, representation

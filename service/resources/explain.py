@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import Conflict, NotFound
 
 import service.resources.traces as traces
-from service.asking.queue import State, desk
+from service.asking.desk import State, desk
 from service.http.answers import immutable, json
 from service.http.blueprint import PREFER, Blueprint
 from service.http.problems import Invalid

@@ -13,7 +13,7 @@ import service.reading.llm_viz as llm_viz
 import service.resources.traces as traces
 import worker.gpt.models as models
 import worker.store.runs as runs
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.answers import JSON, immutable, octets, revalidated
 from service.http.blueprint import PREFER, Blueprint
 from service.http.problems import Invalid

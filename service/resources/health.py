@@ -11,7 +11,7 @@ from marshmallow import Schema, fields
 from redis import Redis
 from rq import Queue, Worker
 
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.answers import json
 from service.http.blueprint import Blueprint
 from service.http.problems import problem

@@ -17,7 +17,7 @@ import service.http.events as events
 import worker.gpt.models as models
 import worker.layout.describe as describe
 import worker.store.runs as runs
-from service.asking.queue import State, desk
+from service.asking.desk import State, desk
 from service.http.answers import JSON, answer, immutable, representation
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import admit, caller

@@ -16,7 +16,7 @@ from werkzeug.exceptions import NotFound
 import service.resources.traces as traces
 import worker.store.runs as runs
 from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
-from service.asking.queue import State, desk
+from service.asking.desk import State, desk
 from service.http.answers import answer
 from service.http.blueprint import PREFER, Blueprint
 from service.http.callers import admit, caller, count

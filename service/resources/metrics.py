@@ -18,7 +18,7 @@ from rq import Queue
 from rq.registry import StartedJobRegistry
 
 import worker.store.tallies as tallies
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.blueprint import Blueprint
 from service.resources.health import PATIENCE, workers
 from service.settings import Settings

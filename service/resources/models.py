@@ -17,7 +17,7 @@ import service.reading.tensors as tensors
 import worker.gpt.counts as counts
 import worker.gpt.models as models
 import worker.gpt.weights as weights
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.answers import json, revalidated
 from service.http.blueprint import Blueprint, also
 from service.http.problems import Invalid

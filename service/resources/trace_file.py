@@ -17,7 +17,7 @@ from orjson import dumps
 import service.resources.traces as traces
 import worker.gpt.architecture as architecture
 import worker.store.safetensors as safetensors
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.answers import immutable, ranged, representation
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
 from service.http.problems import Invalid

@@ -15,7 +15,7 @@ import service.reading.tensors as tensors
 import worker.gpt.architecture as architecture
 import worker.gpt.models as models
 from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.queue import State, desk
+from service.asking.desk import State, desk
 from service.http.answers import answer, immutable, json, summary, waited
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.callers import admit, caller

@@ -16,7 +16,7 @@ from marshmallow import fields, validate
 import worker.gpt.models as models
 import worker.gpt.weights as weights
 import worker.store.safetensors as safetensors
-from service.asking.queue import desk
+from service.asking.desk import desk
 from service.http.answers import ranged, representation, revalidated
 from service.http.blueprint import BYTES, RANGE, Blueprint
 from service.http.problems import Invalid

@@ -200,7 +200,7 @@ def test_a_header_as_long_as_is_read_changes_nothing(
 def test_a_page_looks_at_only_so_many_and_the_next_goes_on(
     idle_client: FlaskClient, request_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.asking.queue._A_PAGE", 2)
+    monkeypatch.setattr("service.asking.desk._A_PAGE", 2)
     nano = json.loads(NANO + "}")
     for body in (nano, *(request_body | {"tokens": [n]} for n in range(4))):
         assert idle_client.post("/v1/traces", json=body).status_code == HTTPStatus.ACCEPTED

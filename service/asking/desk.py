@@ -157,16 +157,18 @@ class Desk:
 
     def cancel(self, kind: Kind, id: str) -> bool:
         """Stop what is queued or running, forget what has ended; False when nobody asked for it."""
-        state = self.find(kind, id)
-        if state is None:
+        if not _ID.fullmatch(id):
             return False
-        if state.status in UNFINISHED:
-            record = requests.get(self.queue, id)
+        state = self.find(kind, id, recompute=False) or self._manifest(kind, id, recover=True)
+        record = requests.get(self.queue, id)
+        if state is None and (record is None or record.kind != kind):
+            return False
+        if state is not None and state.status in UNFINISHED:
             requests.cancel(self.queue, id)
             if record is None or record.job is None:  # others need a job that they share: it passes this one over
                 self.jobs.stop(id)
             events.publish(self.queue, id, "cancelled")
-        else:
+        else:  # of what the cache lost nothing is computed again to be forgotten
             self.jobs.delete(id)
             requests.forget(self.queue, id, kind)
             self.results.forget(id)

@@ -462,4 +462,5 @@ def test_a_lost_result_is_forgotten_too(client: FlaskClient, servers: Servers, r
     id = ask_and_wait(client, request_body)["id"]
     lose_the_manifest(connect(servers.cache_url), id)
     assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
-    assert get(client, id).status_code == HTTPStatus.NOT_FOUND or status(client, id) == "cancelled"
+    assert get(client, id).status_code == HTTPStatus.NOT_FOUND
+    assert times_started(servers, id) == 0  # nor was it computed once more: nothing of it is left

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from flask import Response
 from flask.views import MethodView
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema
 from orjson import dumps
 
 import service.resources.traces as traces
@@ -20,26 +20,17 @@ import worker.store.safetensors as safetensors
 from service.asking.desk import desk
 from service.http.answers import immutable, ranged, representation
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
-from service.http.problems import Invalid
 from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.tensors import patterns
 from service.reading.encode import SAFETENSORS
-from worker.gpt.arena import captured
+from service.reading.patterns import chosen
 from worker.store.runs import Run
-
-_PATTERNS = 100  # of names, in all
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
 
 
 class FileQuery(Schema):
-    tensors = fields.List(
-        fields.String(validate=validate.Length(1, 2000)),
-        validate=validate.Length(max=_PATTERNS),
-        metadata={
-            "description": "shell-style patterns of names, one a query or with commas between them; all by default",
-            "example": ["blocks.0.*", "logits"],
-        },
-    )
+    tensors = patterns("blocks.0.*", "logits")
 
 
 @blueprint.route("/<trace_id>/safetensors")
@@ -110,28 +101,16 @@ class File:
                 yield from self.run.stream(low + first - begin, low + last - begin)
 
 
-def of(run: Run, held: dict[str, Any], patterns: list[str], metadata: dict[str, str]) -> File:
+def of(run: Run, held: dict[str, Any], asked: list[str], metadata: dict[str, str]) -> File:
     """The file of those tensors in the manifest's table `held` that a pattern matches. Raises Invalid (422).
 
     They stand in order of computation, but that wide elements come first: all are aligned.
     """
-    found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in _chosen(held, patterns)}
+    names = chosen(held, asked, "tensor of this trace", architecture.value_name)
+    found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in names}
     entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
     places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)
     return File(run, safetensors.header(entries, metadata), _joined(places))
-
-
-def _chosen(held: dict[str, Any], patterns: list[str]) -> list[str]:
-    given = [pattern.strip() for text in patterns for pattern in text.split(",")] or ["*"]
-    if len(given) > _PATTERNS:
-        raise Invalid({"tensors": [f"{len(given):,} patterns are too many: at most {_PATTERNS} are read."]})
-    ours = [architecture.value_name(pattern) for pattern in given]
-    for pattern, told in zip(ours, given, strict=True):
-        if not any(captured(held, [pattern])):
-            names = [*held]
-            some = ", ".join(names if len(names) < 8 else [*names[:5], "…", *names[-2:]])
-            raise Invalid({"tensors": [f"{told!r} matches no tensor of this trace: it has {len(names)}, {some}."]})
-    return [*captured(held, ours)]
 
 
 def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from flask import Response
 from flask.views import MethodView
-from marshmallow import fields, validate
 
 import worker.gpt.models as models
 import worker.gpt.weights as weights
@@ -22,25 +21,18 @@ from service.http.blueprint import BYTES, RANGE, Blueprint
 from service.http.problems import Invalid
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
+from service.http.schemas.tensors import patterns
 from service.reading.encode import SAFETENSORS
-from worker.gpt.arena import captured
+from service.reading.patterns import chosen
 from worker.gpt.weights import Weights
 
-_PATTERNS = 100  # of names, in all
 _AT_ONCE = 1 << 20  # bytes, about
 
 blueprint = Blueprint("weights files", __name__, url_prefix="/v1/models", description="A model's weights as one file")
 
 
 class WeightsFileQuery(WeightsQuery):
-    tensors = fields.List(
-        fields.String(validate=validate.Length(1, 2000)),
-        validate=validate.Length(max=_PATTERNS),
-        metadata={
-            "description": "shell-style patterns of names, one a query or with commas between them; all by default",
-            "example": ["h.0.attn.*", "ln_f.*"],
-        },
-    )
+    tensors = patterns("h.0.attn.*", "ln_f.*")
 
 
 @blueprint.route("/<model_id>/safetensors")
@@ -66,7 +58,8 @@ class WeightsFile(MethodView):
         representation(SAFETENSORS)
         settings = desk().settings
         model = models.resolve(model_id, settings.models_dir, synthetic_seed=query.get("synthetic"))
-        shapes = _chosen(dict(weights.catalogue(model.config)), query.get("tensors", []), model.id)
+        known = dict(weights.catalogue(model.config))
+        shapes = {name: known[name] for name in chosen(known, query.get("tensors", []), f"weight of {model.id}")}
         file = File.of(model.weights(), shapes, {"model": model.id, "weights": model.digest})
         if file.length > settings.max_export_bytes:
             most = f"{file.length:,} bytes are too many for one file: at most {settings.max_export_bytes:,}"
@@ -115,15 +108,3 @@ class File:
             last = min(first + rows, -(-stop // row))
             part = self.weights.read(name, (slice(first, last),)).astype("<f4", copy=False).tobytes()
             yield part[max(start - first * row, 0) : stop - first * row]
-
-
-def _chosen(shapes: dict[str, tuple[int, ...]], patterns: list[str], model_id: str) -> dict[str, tuple[int, ...]]:
-    """The weights that a pattern matches, in their order. Raises Invalid (422)."""
-    given = [pattern.strip() for text in patterns for pattern in text.split(",")] or ["*"]
-    if len(given) > _PATTERNS:
-        raise Invalid({"tensors": [f"{len(given):,} patterns are too many: at most {_PATTERNS} are read."]})
-    for pattern in given:
-        if not any(captured(shapes, [pattern])):
-            some = ", ".join([*list(shapes)[:5], "…", *list(shapes)[-2:]])
-            raise Invalid({"tensors": [f"{pattern!r} matches no weight of {model_id}: it has {len(shapes)}, {some}."]})
-    return {name: shapes[name] for name in captured(shapes, given)}

@@ -8,6 +8,7 @@ from marshmallow import Schema, fields, validate
 
 from service.http.schemas.fields import Digits
 from service.reading.encode import DTYPES
+from service.reading.patterns import PATTERNS
 from service.reading.reduce import HOW
 
 
@@ -77,4 +78,16 @@ class TensorQuery(Schema):
         load_default="mean",
         validate=validate.OneOf(HOW),
         metadata={"description": "what of a tile of cells is kept, where it is shrunk"},
+    )
+
+
+def patterns(*example: str) -> fields.List[Any]:
+    """Which of many tensors are asked for, by their names."""
+    return fields.List(
+        fields.String(validate=validate.Length(1, 2000)),
+        validate=validate.Length(max=PATTERNS),
+        metadata={
+            "description": "shell-style patterns of names, one a query or with commas between them; all by default",
+            "example": list(example),
+        },
     )

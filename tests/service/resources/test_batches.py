@@ -1,4 +1,4 @@
-"""Batches over HTTP: checked whole, computed in shared jobs, watched, cancelled; each trace stays one of its own."""
+"""Batches over HTTP: each member a trace of its own, and its events."""
 
 from __future__ import annotations
 
@@ -177,74 +177,6 @@ def test_a_batch_of_as_many_as_may_be_is_asked_for_and_read(idle_client: FlaskCl
     assert time.monotonic() - began < 3
 
 
-# ----------------------------------------------------------------------------------------------------- refusing
-
-
-def test_all_bad_lines_are_named_and_nothing_is_queued(
-    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
-) -> None:
-    bad = [
-        request_body | {"tokens": [0, -1]},
-        request_body | {"tokens": [20]},
-        request_body | {"model": "gpt9"},
-        request_body | {"model": {"n_head": 5, "n_embd": 8}},
-        request_body | {"generate": {"max_new_tokens": 0}},
-        7,
-        {"tokens": [1]},
-    ]
-    errors = refused(idle_client.post("/v1/batches", json={"requests": [request_body, *bad, request_body]}))
-    assert sorted(errors) == [
-        "requests.1.tokens.1",
-        "requests.2.tokens",
-        "requests.3.model",
-        "requests.4.model.n_head",
-        "requests.5.generate.max_new_tokens",
-        "requests.6",
-        "requests.7.model",
-    ]
-    assert errors["requests.2.tokens"] == ["20 is no token: this model's go from 0 to 19."]
-    assert connect(idle_servers.queue_url).keys("request:*") == []
-
-
-def test_of_many_bad_lines_some_are_named_and_the_others_counted(idle_client: FlaskClient) -> None:
-    errors = refused(idle_client.post("/v1/batches", json={"requests": [{"model": "gpt9", "tokens": [1]}] * 5000}))
-    assert len(errors) == 101
-    assert errors["requests"] == ["4,900 more are wrong."]
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "requests"),
-        ({"requests": []}, "requests"),
-        ({"requests": {}}, "requests"),
-        ({"requests": [{}] * 10_001}, "requests"),
-        ({"requests": [1], "more": 2}, "more"),
-    ],
-)
-def test_what_is_no_batch_is_refused(idle_client: FlaskClient, body: Body, field: str) -> None:
-    assert list(refused(idle_client.post("/v1/batches", json=body))) == [field]
-
-
-def test_lines_that_are_no_json_are_named(idle_client: FlaskClient, request_body: Body) -> None:
-    text = "\n".join([json.dumps(request_body), "{", "", "nope"])
-    errors = refused(idle_client.post("/v1/batches", data=text, content_type=NDJSON))
-    assert list(errors) == ["requests.1", "requests.2"]
-    assert list(refused(idle_client.post("/v1/batches", data="\n", content_type=NDJSON))) == ["requests"]
-
-
-def test_another_content_type_is_told_which_are_read(idle_client: FlaskClient) -> None:
-    answer = idle_client.post("/v1/batches", data="{}", content_type="text/plain")
-    assert answer.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    assert "application/x-ndjson" in answer.get_json()["detail"]
-
-
-@pytest.mark.parametrize("path", ["", "/events"])
-def test_a_batch_that_nobody_asked_for_is_unknown(idle_client: FlaskClient, path: str) -> None:
-    assert idle_client.get(f"/v1/batches/{'0' * 32}{path}").status_code == HTTPStatus.NOT_FOUND
-    assert idle_client.delete(f"/v1/batches/{'0' * 32}").status_code == HTTPStatus.NOT_FOUND
-
-
 # ------------------------------------------------------------------------------------------------------ members
 
 
@@ -337,51 +269,6 @@ def test_one_whose_process_is_killed_each_time_fails_and_the_others_are_done(
     assert failed["error"]["detail"] == (
         "The process that computed it was killed each time it was tried, perhaps for want of memory."
     )
-
-
-# -------------------------------------------------------------------------------------------------- cancelling
-
-
-def test_cancelling_a_batch_leaves_what_others_asked_for_and_what_is_done(
-    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
-) -> None:
-    wanted = several(request_body, 5)
-    with running_worker(idle_servers):
-        done = idle_client.post("/v1/traces", json=wanted[0], headers={"Prefer": "wait=30"})
-        assert done.status_code == HTTPStatus.OK
-    idle_client.post("/v1/traces", json=wanted[1])  # before
-    batch = ask(idle_client, wanted)
-    idle_client.post("/v1/traces", json=wanted[2])  # after
-    other = ask(idle_client, wanted[3:4])
-    assert idle_client.delete(f"/v1/batches/{batch['id']}").status_code == HTTPStatus.NO_CONTENT
-    left = ["done", "queued", "queued", "queued", "cancelled"]
-    assert statuses(get(idle_client, batch["id"])) == left
-    assert statuses(get(idle_client, other["id"])) == ["queued"]
-    told = parse(idle_client.get(f"/v1/traces/{batch['traces'][4]['id']}/events").text)
-    assert told[-1].name == "cancelled"
-    with running_worker(idle_servers):
-        assert statuses(ended(idle_client, batch["id"])) == ["done"] * 4 + ["cancelled"]
-    assert times_started(idle_servers, batch["traces"][4]["id"]) == 0
-
-
-def test_cancelling_a_batch_stops_what_runs(
-    client: FlaskClient, servers: Servers, long_request_body: Body, request_body: Body
-) -> None:
-    batch = ask(client, [long_request_body | {"tokens": [n]} for n in range(3)])
-    eventually(lambda: get(client, batch["id"])["running"])
-    began = time.monotonic()
-    client.delete(f"/v1/batches/{batch['id']}")
-    assert statuses(get(client, batch["id"])) == ["cancelled"] * 3
-    assert client.post("/v1/traces", json=request_body, headers={"Prefer": "wait=30"}).get_json()["status"] == "done"
-    assert time.monotonic() - began < 8
-    assert connect(servers.cache_url).keys(f"result:{batch['traces'][0]['id']}*") == []
-
-
-def test_a_batch_that_has_ended_is_forgotten_and_its_traces_stay(client: FlaskClient, request_body: Body) -> None:
-    batch = ended(client, ask(client, several(request_body, 2))["id"])
-    assert client.delete(f"/v1/batches/{batch['id']}").status_code == HTTPStatus.NO_CONTENT
-    assert client.get(f"/v1/batches/{batch['id']}").status_code == HTTPStatus.NOT_FOUND
-    assert client.get(f"/v1/traces/{batch['traces'][0]['id']}").get_json()["status"] == "done"
 
 
 # ----------------------------------------------------------------------------------------------------- watching

@@ -56,12 +56,12 @@ describe("the steps of the tour", () => {
   const own = (id: string): string => id.replace(/^blocks\.\d+\./, "").replace(/^attn\.heads\.\d+\./, "").replace(/^(ln1|ln2|ln_final)\./, "ln.");
 
   it.each(STEPS.map((step) => [step.id, step] as const))("%s names blocks that there are", (_, { fills, from }) => {
-    for (const id of [...fills, ...from].flatMap((pattern) => named(pattern, { n_head: 3 }))) expect(names).toHaveProperty([`block.${own(id)}`]);
+    for (const id of [...fills, ...from].flatMap((pattern) => named(pattern, { n_layer: 5, n_head: 3 }))) expect(names).toHaveProperty([`block.${own(id)}`]);
   });
 
   it("mean the head in front, or all of them", () => {
-    expect(named("blocks.{layer}.attn.heads.{head}.q", { n_head: 12 })).toEqual(["blocks.0.attn.heads.11.q"]);
-    expect(named("blocks.{layer}.attn.heads.*.z", { n_head: 2 })).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
+    expect(named("blocks.{layer}.attn.heads.{head}.q", { n_layer: 4, n_head: 12 })).toEqual(["blocks.0.attn.heads.11.q"]);
+    expect(named("blocks.{layer}.attn.heads.*.z", { n_layer: 4, n_head: 2 })).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
   });
 
   it("stand in a link by their names; what is no step is none", () => {

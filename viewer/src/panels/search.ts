@@ -5,7 +5,7 @@ import { number, t } from "../i18n/text";
 import { find, type Found, type Hit } from "../reading/search";
 import { flyTo } from "../scene/fly";
 import { refText } from "../state/address";
-import type { Bar, Figure } from "../state/state";
+import type { Figure } from "../state/state";
 import { onKey } from "./keys";
 import { button, dialog, el, icon } from "./dom";
 import type { Panel } from "./panel";
@@ -72,10 +72,7 @@ export const search: Panel = {
       if (!layout) return;
       pane.close();
       const id = layout.id(hit.row);
-      const main = hit.figure === 0; // of others, it is framed alone: light falls on the main one only
-      const [width, height] = layout.cellsOf(hit.row);
-      const frame: Bar = { figure: hit.figure, block: id, cell: [0, 0, 0], to: [width - 1, height - 1, 0] };
-      store.dispatch({ type: "highlight", highlight: { blocks: main ? [id] : [], cells: main ? [] : [frame], dim: main, reveal: 1 } });
+      store.dispatch({ type: "highlight", highlight: { figure: hit.figure, blocks: [id], cells: [], dim: true, reveal: 1 } });
       flyTo(app, [id], undefined, hit.figure);
       app.stage.canvas.focus({ preventScroll: true });
     };

@@ -4,7 +4,7 @@ import type { Scene } from "three";
 
 import type { Box } from "../layout/layout";
 import { unite } from "../layout/layout";
-import type { Figure, State } from "../state/state";
+import type { Figure, Highlight, State } from "../state/state";
 import type { Store } from "../state/store";
 import type { Flow } from "../state/view";
 import { Blocks, type Slab, type Uniforms } from "./blocks";
@@ -54,11 +54,13 @@ export class Models {
     return boxes.length ? unite(boxes) : null;
   }
 
-  /** Those that are spoken of, and others that do not step back with the rest. */
-  emphasise(ids: readonly string[], lit: readonly string[]): void {
-    const [main] = this.shown;
-    const rows = (of: readonly string[]): number[] => of.map((id) => main.figure.layout.row(id)).filter((row) => row !== null);
-    main?.blocks.emphasise(rows(ids), rows(lit));
+  /** Those of one model that are spoken of, and others of it that do not step back with the rest. */
+  emphasise(highlight: Highlight | null): void {
+    const { figure: chosen = 0, blocks: spoken = [], lit = [] } = highlight ?? {};
+    this.shown.forEach(({ figure: { layout }, blocks }, n) => {
+      const rows = (of: readonly string[]): number[] => (n === chosen ? of.map((id) => layout.row(id)).filter((row) => row !== null) : []);
+      blocks.emphasise(rows(spoken), rows(lit));
+    });
   }
 
   /** Which layers are in view, and how far away; over all of them, the nearest and the farthest. */
@@ -96,7 +98,7 @@ export class Models {
         blocks.dispose();
       }
     this.#arrange();
-    this.emphasise(this.store.state.highlight?.blocks ?? [], this.store.state.highlight?.lit ?? []);
+    this.emphasise(this.store.state.highlight);
   }
 
   #arrange(): void {

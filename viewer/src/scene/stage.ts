@@ -65,6 +65,7 @@ export class Stage {
     this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first answers are on their way
     this.#lens.matrixAutoUpdate = true;
     store.subscribe(({ view }) => view.colour, () => this.#recolour());
+    store.subscribe(({ highlight }) => highlight?.figure, () => this.#highlight());
     store.subscribe(({ highlight }) => highlight?.blocks, () => this.#highlight());
     store.subscribe(({ highlight }) => highlight?.lit, () => this.#highlight());
     store.subscribe(({ highlight }) => highlight?.dim ?? false, (dim) => this.#set("uDim", dim));
@@ -204,8 +205,7 @@ export class Stage {
   }
 
   #highlight(): void {
-    const { highlight } = this.store.state;
-    this.models.emphasise(highlight?.blocks ?? [], highlight?.lit ?? []);
+    this.models.emphasise(this.store.state.highlight);
     this.invalidate();
   }
 

@@ -31,7 +31,8 @@ export interface Bar extends CellAt {
 
 /** What a panel or the tour speaks of. */
 export interface Highlight {
-  blocks: readonly string[]; // of the main figure: framed, and filled as far as they are computed
+  figure?: number; // whose blocks they are; the main one's, if it is not said
+  blocks: readonly string[]; // framed, and filled as far as they are computed
   lit?: readonly string[]; // further ones that do not step back
   cells: Bar[];
   dim: boolean; // whether all else steps back

@@ -87,7 +87,8 @@ export class Director {
 
   #look({ step, fills, lit }: Scene): void {
     const { layout, trace } = this.store.state.figures[0];
-    const box = sight(layout, [...fills, ...lit], this.#chosen()?.cell, trace !== null);
+    const told = step.at === "chosen" ? this.#chosen()?.cell : null;
+    const box = sight(layout, [...fills, ...lit], told, trace !== null);
     if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
     this.#aimed = this.store.state.view.camera;
@@ -122,9 +123,9 @@ export class Director {
 
   /** The cell that is computed now, and what from; the chosen one, where one is chosen. */
   #cells(share: number): Bar[] {
-    const { fills, formula } = this.#scene!;
+    const { step, fills, formula } = this.#scene!;
     const { layout, trace } = this.store.state.figures[0];
-    const chosen = this.#chosen();
+    const chosen = step.id === "choose" && this.#chosen();
     if (chosen) return [chosen];
     const row = fills.length ? layout.row(fills[0]) : null;
     if (row === null || share <= 0 || share >= 1) return NONE;
@@ -136,10 +137,10 @@ export class Director {
     return [{ figure: 0, block: fills[0], cell }, ...from];
   }
 
-  /** The cell of the token that was chosen, at the step that tells of it. */
+  /** The probability of the token that was chosen first. */
   #chosen(): CellAt | null {
     const [chosen] = this.store.state.figures[0].trace?.generated ?? [];
-    return chosen && this.#scene?.step.id === "choose" ? { figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] } : null;
+    return chosen ? { figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] } : null;
   }
 
   #lightAt = { layer: -1, ids: [] as string[] };

@@ -8,7 +8,8 @@ export interface Side {
   elevation: number;
 }
 
-/** Blocks are named as in a layout, with {layer} for the first layer and {head} for the head in front; `*` is every head. */
+/** Blocks are named as in a layout, with {layer} for the first layer, {last} for the last one and {head} for the head in
+ * front; `*` is every head. */
 export interface Step {
   id: string; // of its words, and in a link
   seconds: number; // at the usual speed
@@ -16,6 +17,7 @@ export interface Step {
   fills: readonly string[]; // computed now, cell by cell; of the first one the cells are told
   from: readonly string[]; // what they are computed from
   side?: Side; // from which they are looked at
+  at?: "chosen"; // the cell of the first block that is looked at: that of the token that was chosen
   moves?: "layers" | "tokens"; // what goes on meanwhile: light from layer to layer, token after token
 }
 
@@ -23,7 +25,7 @@ const LAYER = "blocks.{layer}.";
 const HEAD = `${LAYER}attn.heads.{head}.`;
 const ALL_HEADS = `${LAYER}attn.heads.*.`;
 const FRONT = { azimuth: -0.1, elevation: 0.08 };
-const BEFORE = { azimuth: -0.5, elevation: 0.3 }; // so that what is behind is seen, too
+const BEFORE = { azimuth: -0.8, elevation: 0.25 }; // so that what is behind is seen, too
 const AFTER = { azimuth: 0.45, elevation: 0.25 }; // and so that it does not hide what comes of it
 
 export const STEPS: readonly Step[] = [
@@ -88,23 +90,25 @@ export const STEPS: readonly Step[] = [
     seconds: 10,
     formula: "y = (x − μ) / √(σ² + ε) · γ + β",
     fills: ["ln_final.out", "ln_final.mean", "ln_final.scale"],
-    from: ["ln_final.weight", "ln_final.bias"],
+    from: ["blocks.{last}.resid_post", "ln_final.weight", "ln_final.bias"],
     side: FRONT,
   },
   { id: "logits", seconds: 12, formula: "logits = W_lm·y", fills: ["logits"], from: ["ln_final.out", "lm_head"], side: FRONT },
-  { id: "probs", seconds: 12, formula: "p(v) = exp logits(v) / Σ exp logits", fills: ["probs", "logits_max", "logits_sum"], from: ["logits"], side: FRONT },
-  { id: "choose", seconds: 12, formula: "next = argmax p", fills: [], from: ["probs"], side: FRONT },
+  { id: "probs", seconds: 12, formula: "p(v) = exp logits(v) / Σ exp logits", fills: ["probs", "logits_max", "logits_sum"], from: ["logits"], side: FRONT, at: "chosen" },
+  { id: "choose", seconds: 12, formula: "next = argmax p", fills: [], from: ["probs"], side: FRONT, at: "chosen" },
   { id: "again", seconds: 14, formula: "tokens ← tokens + next", fills: [], from: [], moves: "tokens" },
 ];
 
 export const stepOf = (id: string | null): Step | null => STEPS.find((step) => step.id === id) ?? null;
 
+type Sizes = Pick<Config, "n_layer" | "n_head">;
+
 /** The ids that a pattern stands for: in the first layer, of the last head, which is the one in front. */
-export function named(pattern: string, { n_head }: Pick<Config, "n_head">): string[] {
-  const id = pattern.replace("{layer}", "0").replace("{head}", String(n_head - 1));
+export function named(pattern: string, { n_layer, n_head }: Sizes): string[] {
+  const id = pattern.replace("{layer}", "0").replace("{last}", String(n_layer - 1)).replace("{head}", String(n_head - 1));
   return id.includes("*") ? Array.from({ length: n_head }, (_, head) => id.replace("*", String(head))) : [id];
 }
 
-export function allNamed(patterns: readonly string[], config: Pick<Config, "n_head">): string[] {
+export function allNamed(patterns: readonly string[], config: Sizes): string[] {
   return patterns.flatMap((pattern) => named(pattern, config));
 }

@@ -1,0 +1,74 @@
+/** Where texts over the picture go, so that they are in the window and none covers another. Pure: in CSS pixels. */
+
+export interface Rect {
+  x: number;
+  y: number;
+  w: number;
+  h: number;
+}
+
+export interface Spot {
+  x: number;
+  y: number;
+}
+
+export interface Area {
+  width: number;
+  height: number;
+}
+
+const EDGE = 10; // pixels from the window's edge, of a name whose own place is outside
+
+/** What is taken of the window. */
+export class Room {
+  #taken: Rect[] = [];
+
+  clear(): void {
+    this.#taken = [];
+  }
+
+  free(rect: Rect): boolean {
+    return !this.#taken.some((other) => overlap(rect, other));
+  }
+
+  take(rect: Rect): void {
+    this.#taken.push(rect);
+  }
+}
+
+/** The room that a text takes which stands on `foot`. */
+export function standing(foot: Spot, text: Area): Rect {
+  return { x: foot.x - 2, y: foot.y - text.height - 6, w: text.width + 6, h: text.height + 5 };
+}
+
+/**
+ * Where the name of a block stands: on its upper left corner; where that is outside of the window, on what is inside of
+ * the block. `block`: the room that it takes. Null where nothing of it is in the window, or too little.
+ */
+export function nameSpot(corner: Spot, block: Rect, text: Area, { width, height }: Area): Spot | null {
+  const spot = { x: Math.max(corner.x, EDGE), y: Math.max(corner.y, EDGE + text.height + 6) };
+  const [right, foot] = [block.x + block.w, block.y + block.h];
+  if (spot.x > width || spot.y > height) return null;
+  if (spot.x !== corner.x && spot.x + text.width + EDGE > right) return null;
+  return spot.y !== corner.y && spot.y + EDGE > foot ? null : spot;
+}
+
+/** Where a text so wide stands that names a line: left of it; on it where it comes into the window. Null: it does not. */
+export function lineSpot(from: Spot, to: Spot, width: number): Spot | null {
+  const x = from.x - width - 5;
+  if (x >= EDGE) return { x, y: from.y };
+  if (to.x < EDGE + 3 * width) return null;
+  return { x: EDGE, y: from.y + ((EDGE - from.x) / (to.x - from.x)) * (to.y - from.y) };
+}
+
+/** The least rectangle with all of these points in it. */
+export function boundsOf(points: readonly Spot[]): Rect {
+  const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
+  const [x, y] = [Math.min(...xs), Math.min(...ys)];
+  return { x, y, w: Math.max(...xs) - x, h: Math.max(...ys) - y };
+}
+
+/** Whether a rectangle has anything in common with another. */
+export function overlap(a: Rect, b: Rect): boolean {
+  return a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+}

@@ -1,0 +1,142 @@
+/** The names of models, layers and blocks, on the picture. */
+
+import { blockName } from "../i18n/names";
+import { number, t } from "../i18n/text";
+import type { Box } from "../layout/layout";
+import { pick } from "../picking/pick";
+import { refText } from "../state/address";
+import type { Highlight } from "../state/state";
+import { boundsOf, nameSpot, standing, type Rect, type Spot } from "./labels";
+import type { Shown } from "./models";
+import type { Sheet } from "./overlay";
+import type { Point } from "./pose";
+
+export const FONT = "system-ui, sans-serif";
+export const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8" };
+const NAMED = 34; // pixels of a block that has its name beside it
+const SPOKEN = 8; // and of one that is spoken of
+const AROUND = 1.6; // distances of the camera, in which all is that is seen at the depth of what it looks at
+const LARGE = 0.12; // of the window: a block that takes so much of it has its name in the window wherever its corner is
+
+interface Name {
+  text: string;
+  more?: string; // beside it, in a fainter ink
+  ink: string;
+  size: number;
+  weight: number;
+}
+
+export function drawNames(sheet: Sheet): void {
+  const { stage, store } = sheet;
+  const { shown: models } = stage.models;
+  models.forEach((shown, figure) => {
+    const light = inLight(store.state.highlight, figure);
+    if (models.length > 1) title(sheet, shown);
+    if (light) blockNames(sheet, shown, light.map((id) => shown.figure.layout.row(id)).filter((row) => row !== null), true);
+    for (const slab of shown.blocks.slabs) {
+      const depth = shown.depths.get(slab);
+      if (!depth?.inView) continue;
+      if (slab.span.layer >= 0) layerName(sheet, shown, slab);
+      const cell = shown.layoutCell * stage.pixelsAt(Math.max(depth.min, stage.camera.distance / 10));
+      const { start, end } = slab.span;
+      if (!store.state.highlight?.dim && cell > 0.8) blockNames(sheet, shown, Array.from({ length: end - start }, (_, n) => start + n), false);
+    }
+  });
+}
+
+/** The blocks of a figure that do not step back; null: none does. */
+export function inLight(highlight: Highlight | null, figure: number): string[] | null {
+  return highlight?.dim && figure === (highlight.figure ?? 0) ? [...highlight.blocks, ...(highlight.lit ?? [])] : null;
+}
+
+/** Over its model; higher where the name of the model beside it reaches over. */
+function title(sheet: Sheet, { figure, pose }: Shown): void {
+  const { min, max } = pose.box(figure.layout.bounds);
+  const { x, y, depth } = sheet.stage.project([min[0], max[1], max[2]]);
+  const name: Name = { text: figure.model?.name ?? refText(figure.ref), ink: INK.title, size: 15, weight: 600 };
+  if (depth > 0) [0, 1, 2, 3].some((lift) => write(sheet, name, { x, y: y - lift * (name.size + 6) }));
+}
+
+function layerName(sheet: Sheet, { pose }: Shown, { span, box }: Shown["blocks"]["slabs"][number]): void {
+  const at = sheet.stage.project(pose.point([box.max[0], box.min[1], box.max[2]]));
+  const name: Name = { text: t("layer", { n: span.layer }), ink: INK.layer, size: 12, weight: 500 };
+  if (at.depth > 0 && (box.max[1] - box.min[1]) * sheet.stage.pixelsAt(at.depth) >= 60) write(sheet, name, at);
+}
+
+/** Of blocks that are large enough; of those in the `light` with their sizes, as matrices. */
+function blockNames(sheet: Sheet, shown: Shown, rows: readonly number[], light: boolean): void {
+  const { layout } = shown.figure;
+  for (const row of rows) {
+    const kind = layout.kindAt(row);
+    if (kind.minor || !kind.name) continue;
+    const [x, y] = layout.cellsOf(row).map((cells) => number(cells));
+    const more = !light ? "" : shown.pose.flow === "right" ? `${x} × ${y}` : `${y} × ${x}`; // lines by columns, as they are seen
+    blockLabel(sheet, shown, row, { text: blockName(kind), more, ink: INK.name, size: 11, weight: 500 }, light ? SPOKEN : NAMED);
+  }
+}
+
+/** On its upper left corner; of a large block whose corner is outside of the window, on what is seen of it. */
+function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: number): void {
+  const { stage, store } = sheet;
+  const { pose, layoutCell } = shown;
+  const { min, max } = aroundView(sheet, shown, shown.figure.layout.box(row));
+  const across = pose.flow === "right";
+  const corners = [[min[0], min[1]], [min[0], max[1]], [max[0], min[1]], [max[0], max[1]]].map(([x, y]) => stage.project(pose.point([x, y, max[2]])));
+  if (corners.some(({ depth }) => depth <= 0)) return;
+  const corner = corners[across ? 2 : 0];
+  const [unit, block] = [stage.pixelsAt(corner.depth), boundsOf(corners)];
+  const seen = nameSpot(corner, block, { width: measured(sheet, name), height: name.size }, store.state.viewport);
+  if (!seen) return;
+  const moved = seen.x !== corner.x || seen.y !== corner.y;
+  if (moved ? !name.more && !large(block, sheet) : (max[1] - min[1]) * unit < least || (max[0] - min[0]) * unit < least / 2) return;
+  const inside: Point = [across ? max[0] - layoutCell / 2 : min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
+  const isOpen = (): boolean => open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside)));
+  const lifts = name.more && !moved ? [0, 1, 2] : [0]; // blocks that are spoken of may stand closely one behind the other
+  lifts.some((lift) => write(sheet, name, { x: seen.x, y: seen.y - lift * (name.size + 5) }, isOpen));
+}
+
+/** What of a box is near what the camera looks at: the rest is outside of the window, and may be behind the camera. */
+export function aroundView({ stage: { camera } }: Sheet, { pose }: Shown, { min, max }: Box): Box {
+  const middle = pose.unpoint(camera.target);
+  const clip = (x: number, axis: number): number => Math.max(middle[axis] - AROUND * camera.distance, Math.min(x, middle[axis] + AROUND * camera.distance));
+  return { min: [clip(min[0], 0), clip(min[1], 1), min[2]], max: [clip(max[0], 0), clip(max[1], 1), max[2]] };
+}
+
+function large({ x, y, w, h }: Rect, { store }: Sheet): boolean {
+  const { width, height } = store.state.viewport;
+  const clip = (from: number, size: number, most: number): number => Math.max(0, Math.min(from + size, most) - Math.max(from, 0));
+  return clip(x, w, width) * clip(y, h, height) > LARGE * width * height;
+}
+
+/** Whether nothing is in front of a block at this place of the canvas. */
+function open({ stage }: Sheet, { figure: { layout } }: Shown, row: number, { x, y }: Spot): boolean {
+  const hit = pick(stage.models.shown, stage.ray(x, y));
+  return !hit || hit.block === layout.id(row);
+}
+
+function measured({ pen }: Sheet, { text, more, size, weight }: Name): number {
+  pen.font = `${weight} ${size}px ${FONT}`;
+  return pen.measureText(more ? `${text}  ${more}` : text).width;
+}
+
+/** Tells whether there was room for it. */
+function write(sheet: Sheet, name: Name, foot: Spot, isOpen = () => true): boolean {
+  const { pen, room, store } = sheet;
+  const { width, height } = store.state.viewport;
+  if (foot.x < -80 || foot.y < 0 || foot.x > width || foot.y > height + 20) return false;
+  const rect = standing(foot, { width: measured(sheet, name), height: name.size });
+  if (!room.free(rect) || !isOpen()) return false;
+  room.take(rect);
+  inked(pen, name.text, foot, name.ink);
+  if (name.more) inked(pen, name.more, { x: foot.x + pen.measureText(`${name.text}  `).width, y: foot.y }, INK.layer);
+  return true;
+}
+
+/** With a dark rim, so that it can be read on anything. */
+function inked(pen: CanvasRenderingContext2D, text: string, { x, y }: Spot, ink: string): void {
+  pen.lineWidth = 3;
+  pen.strokeStyle = "#0b0e14cc";
+  pen.strokeText(text, x, y - 5);
+  pen.fillStyle = ink;
+  pen.fillText(text, x, y - 5);
+}

@@ -88,7 +88,7 @@ def test_a_value_can_be_followed_back_to_its_token_and_forth_again(visit: Open) 
     page = visit()
     page.look_at("embedding")
     page.page.mouse.click(*page.place("embedding", (5, 7)))
-    page.page.locator(".operand", has_text="wte").first.click()
+    page.page.locator(".operand", has_text="Token embedding").first.click()
     page.page.locator(".card .place", has_text="wte").wait_for()
     assert page.state("store.state.view.pinned")[-1] == {"figure": 0, "block": "wte", "cell": [2, 7, 0]}
     page.page.get_by_role("button", name="Back", exact=True).click()

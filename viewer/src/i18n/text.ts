@@ -40,6 +40,11 @@ export function maybe(key: string, fallback: string): string {
   return key in en ? t(key as Key) : fallback;
 }
 
+/** How far something is: "2 of 12 layers". */
+export function progressText({ done, total, unit }: { done: number; total: number; unit: string }): string {
+  return t("done.of", { done: number(done), total: number(total), unit: maybe(`unit.${unit}`, unit) });
+}
+
 export function number(value: number, digits = 0): string {
   return value.toLocaleString(language, { maximumFractionDigits: digits });
 }

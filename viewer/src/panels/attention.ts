@@ -1,7 +1,8 @@
 /** The attention of each head: all heads of a layer small, one of them large with its tokens. */
 
 import { isAbort } from "../api/client";
-import { number, percent, t } from "../i18n/text";
+import { reason } from "../i18n/reason";
+import { number, percent, progressText, t } from "../i18n/text";
 import { cellOfPattern, readHead, readHeads, type Map2D } from "../reading/attention";
 import { askLens, rolloutOf, rolloutQuery } from "../reading/lens";
 import { fedOf, visible } from "../reading/tokens";
@@ -57,7 +58,7 @@ export const attention: Panel = {
         shown = await (layer === ROLLOUT ? rollout(app, figure, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
         draw(figure);
       } catch (error) {
-        if (!isAbort(error)) note.textContent = String((error as Error).message);
+        if (!isAbort(error)) note.textContent = reason(error);
       }
     };
     const draw = (figure: Figure): void => {
@@ -138,7 +139,7 @@ function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
 async function rollout({ service }: App, { trace }: Figure, tell: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
   const count = fedOf(trace!).length;
   tell(t("computing"));
-  const lens = await askLens(service, trace!, rolloutQuery(count), (progress) => tell(progress ? t("done.of", { done: progress.done, total: progress.total, unit: progress.unit }) : t("computing")), signal);
+  const lens = await askLens(service, trace!, rolloutQuery(count), (progress) => tell(progress ? progressText(progress) : t("computing")), signal);
   tell("");
   return { values: rolloutOf(lens, count), width: count, height: count, factors: [1, 1] };
 }

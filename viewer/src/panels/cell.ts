@@ -1,9 +1,10 @@
 /** The cell in question: its value, how it is computed, and the cells that it was computed from, to be followed. */
 
 import { blockName as nameOf } from "../i18n/names";
-import { cellValue, maybe, number, t } from "../i18n/text";
+import { cellValue, maybe, number, t, used } from "../i18n/text";
 import { locate } from "../layout/place";
-import { inWords } from "../reading/formula";
+import { inWords, translated } from "../reading/formula";
+import { fedOf, visible } from "../reading/tokens";
 import { sourceOf, type Figure, type State, type Told } from "../state/state";
 import type { Readable } from "../state/store";
 import type { CellAt } from "../state/view";
@@ -42,10 +43,22 @@ function parts(told: Told, store: Readable): (HTMLElement | string)[] {
     ...(text ? [el("output", { class: "value" }, text)] : []),
     ...whatItIs(state, told).map((line) => el("p", { class: "formula" }, line)),
     ...(message ? [el("p", { class: "wrong" }, message)] : []),
-    ...(explanation ? [el("p", { class: "formula" }, explanation.formula.text)] : []),
+    ...(explanation ? [el("p", { class: "formula" }, howItCame(state, told))] : []),
     ...(explanation && pinned ? operands(told, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
     ...(pinned ? [el("small", { class: "hint-keys" }, t("cell.keys"))] : []),
   ];
+}
+
+/** How a cell was computed, as the server tells it in English, or put into the reader's language. */
+function howItCame({ figures }: State, { at, explanation, formula }: Told): string {
+  const { text } = explanation!.formula;
+  if (used() === "en") return text;
+  const { layout, trace } = figures[at.figure];
+  const [i, j] = at.cell;
+  if (!formula) return translated(text, t("cell.weight.own"));
+  if (formula.mask === "causal" && i > j) return translated(text, t("how.masked", { i: number(i), j: number(j) }));
+  if (formula.op === "input") return translated(text, t("how.token", { token: t("quoted", { text: trace ? visible(fedOf(trace)[i]?.text ?? "") : "" }) }));
+  return translated(text, inWords(formula, (block) => nameFrom(figures[at.figure], block, layout.layer[layout.row(at.block) ?? 0])));
 }
 
 /** Of a cell that nobody computed: where a weight comes from, or how such cells are computed. */
@@ -79,12 +92,16 @@ function canBeKnown({ figures }: State, { figure, block }: CellAt): boolean {
 }
 
 function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
+  const { state } = store;
   const { operands: list, total } = explanation!;
   if (!list.length) return [];
+  const { layout } = state.figures[at.figure];
+  const own = layout.layer[layout.row(at.block) ?? 0];
   const rows = list.slice(0, 24).map(({ block, cell, value }) => {
     const to: CellAt = { figure: at.figure, block, cell: cell as CellAt["cell"] };
     const follow = button("", () => store.dispatch({ type: "follow", at: to }), { class: "operand" });
-    follow.append(el("span", {}, `${block} [${cell.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
+    follow.title = block;
+    follow.append(el("span", {}, `${nameFrom(state.figures[at.figure], block, own)} [${cell.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
     return el("li", {}, follow);
   });
   return [el("small", {}, t("operands", { n: number(total), shown: rows.length })), el("ul", { class: "operands" }, ...rows)];

@@ -1,6 +1,6 @@
 /** What goes in: letters, text or token ids, and how many tokens are to follow. */
 
-import { t } from "../i18n/text";
+import { progressText, t } from "../i18n/text";
 import type { Prompt } from "../state/view";
 import { button, el, field } from "./dom";
 import type { Panel } from "./panel";
@@ -49,7 +49,7 @@ export const input: Panel = {
       if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
       else bar.removeAttribute("value");
       said.classList.toggle("wrong", status === "failed");
-      said.textContent = message ?? (status === "queued" && position ? t("queued", { n: position }) : progress ? t("done.of", { done: progress.done, total: progress.total, unit: progress.unit }) : "");
+      said.textContent = message ?? (status === "queued" && position ? t("queued", { n: position }) : progress ? progressText(progress) : "");
     });
   },
 };

@@ -2,6 +2,7 @@
 
 import { isAbort } from "../api/client";
 import type { Lens } from "../api/service";
+import { reason } from "../i18n/reason";
 import { percent, t } from "../i18n/text";
 import { askLens, blockOf, windowOf } from "../reading/lens";
 import { fedOf, lastPosition, visible } from "../reading/tokens";
@@ -61,7 +62,7 @@ export const lens: Panel = {
         reading.textContent = t("lens.click");
       } catch (error) {
         if (isAbort(error) || signal.aborted) return;
-        note.textContent = String((error as Error).message);
+        note.textContent = reason(error);
       } finally {
         clearTimeout(soon);
         if (!signal.aborted) bar.hidden = true;

@@ -1,6 +1,6 @@
 /** That a model is on its way, and how far: until there is something to see. */
 
-import { number, t } from "../i18n/text";
+import { number, progressText, t } from "../i18n/text";
 import { refText } from "../state/address";
 import type { State } from "../state/state";
 import { NANO } from "../state/view";
@@ -45,6 +45,6 @@ function missing({ figures, view }: State): boolean {
 function told({ run, traffic }: State): string {
   if (run.status === "failed") return run.message ?? "";
   if (run.status === "queued" && run.position) return t("queued", { n: run.position });
-  if (run.progress) return t("done.of", { done: run.progress.done, total: run.progress.total, unit: run.progress.unit });
+  if (run.progress) return progressText(run.progress);
   return t("loading.bytes", { mb: number(traffic.bytes / 1e6, 1) });
 }

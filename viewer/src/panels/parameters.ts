@@ -28,7 +28,7 @@ function told(figure: Figure): HTMLElement[] {
     el("p", { class: "total" }, el("b", {}, compact(total)), el("span", {}, t("parameters", { n: number(total) }))),
     el("table", { class: "parts" }, el("tbody", {}, ...parts.map((part) => row(part, parts[0].share)))),
     facts(figure, total),
-    el("p", { class: "about" }, `${maybe(`weights.${weights?.source ?? "synthetic"}`, "")} ${figure.model?.note ?? ""}`),
+    el("p", { class: "about" }, `${maybe(`weights.${weights?.source ?? "synthetic"}`, "")} ${figure.model ? maybe(`note.${figure.model.id}`, figure.model.note ?? "") : ""}`),
   ];
 }
 

@@ -2,6 +2,7 @@
 
 import { isAbort } from "../api/client";
 import type { Trace } from "../api/service";
+import { reason } from "../i18n/reason";
 import { number, percent, t } from "../i18n/text";
 import { entropy, softmax, top, type Likely } from "../reading/distribution";
 import { askLens } from "../reading/lens";
@@ -69,7 +70,7 @@ export const sampling: Panel = {
         texts = await asked(app, trace, position, signal);
         draw();
       } catch (error) {
-        if (!isAbort(error)) note.textContent = String((error as Error).message);
+        if (!isAbort(error)) note.textContent = reason(error);
       }
     };
     const newest = (): void => {

@@ -1,5 +1,6 @@
 /** What is seen, to be taken away: a link to it, its picture, its shape in 3D, its values. */
 
+import { reason } from "../i18n/reason";
 import { t } from "../i18n/text";
 import { snapshot } from "../scene/snapshot";
 import { refText, toHash } from "../state/address";
@@ -50,7 +51,7 @@ async function shape(app: App): Promise<void> {
 /** Tells that a file is on its way, and what went wrong. */
 async function attempt(work: Promise<void>, said: HTMLElement): Promise<void> {
   said.textContent = t("share.making");
-  said.textContent = await work.then(() => "", (error: Error) => error.message);
+  said.textContent = await work.then(() => "", reason);
 }
 
 function save(blob: Blob, name: string): void {

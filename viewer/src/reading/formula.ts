@@ -15,10 +15,15 @@ export function inWords({ op, over, inputs, scale, function: activation }: Formu
       return t(left ? "how.dot.plus" : "how.dot", { n: terms, x, y, bias: left });
     }
     case "activation":
-      return t("how.activation", { x, name: activation ?? "" });
+      return t("how.activation", { x, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
     default:
       return KNOWN.has(op) ? t(`how.${op}` as Key, { n: each, x, y, z, weight, bias }) : "";
   }
+}
+
+/** What the server says of a cell, whose words are English, with a sentence in the reader's language for them. */
+export function translated(text: string, sentence: string): string {
+  return t("how.all", { sentence, equation: text.slice(text.lastIndexOf(": ") + 2) });
 }
 
 const KNOWN = new Set(["input", "embed", "mean", "norm_scale", "layer_norm", "max", "sum_exp", "softmax", "add"]);

@@ -1,18 +1,23 @@
 /** Tells what is known of the cell in question: its value, and how it was or would be computed. */
 
-import { isAbort, Refused } from "../api/client";
-import type { Formula, Service } from "../api/service";
+import { isAbort } from "../api/client";
+import type { Explanation, Service } from "../api/service";
 import type { Detail } from "../detail/detail";
+import { reason } from "../i18n/reason";
 import { locate } from "../layout/place";
 import type { Stage } from "../scene/stage";
 import { current, sourceOf, type Figure, type Told } from "../state/state";
 import type { Store } from "../state/store";
 import type { CellAt } from "../state/view";
+import { Formulas } from "./formulas";
+import { Kept } from "./kept";
 
 const OPERANDS = 64;
 const PAUSE = 60; // milliseconds that the pointer rests before the server is asked
+const KEPT = 500; // cells that are not asked for again
 
 export function explainCells(store: Store, service: Service, stage: Stage, detail: Detail): void {
+  const answers = new Answers(service);
   let running = new AbortController();
   let timer = 0;
 
@@ -29,38 +34,46 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
     const value = row === null ? undefined : detail.value(shown, row, at.cell);
     const told: Told = { at, value, explanation: null, formula: null, message: null };
     store.dispatch({ type: "told", told });
-    timer = window.setTimeout(() => void ask(told, signal), PAUSE);
+    timer = window.setTimeout(() => void ask(told, state.figures[at.figure], signal), PAUSE);
   };
 
-  const ask = async (told: Told, signal: AbortSignal): Promise<void> => {
+  const ask = async (told: Told, figure: Figure | undefined, signal: AbortSignal): Promise<void> => {
     try {
-      store.dispatch({ type: "told", told: { ...told, ...(await answer(told.at, signal)) } });
+      const answer = figure ? await answers.of(figure, told.at, signal) : {};
+      if (!signal.aborted) store.dispatch({ type: "told", told: { ...told, ...answer } });
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
-      const message = error instanceof Refused ? error.message : String(error);
-      store.dispatch({ type: "told", told: { ...told, message } });
+      store.dispatch({ type: "told", told: { ...told, message: reason(error) } });
     }
-  };
-
-  const answer = async ({ figure, block, cell }: CellAt, signal: AbortSignal): Promise<Partial<Told>> => {
-    const of = store.state.figures[figure];
-    if (of?.trace) {
-      const explanation = await service.explain(of.trace.id, block, cell, OPERANDS, signal);
-      return { explanation, value: explanation.value };
-    }
-    const row = of?.layout.row(block) ?? null;
-    if (row === null) return {};
-    const [place, source] = [of.layout.place(row), sourceOf(of, row)];
-    if (!place || !source) return { formula: await formulaOf(of, row, block, signal) };
-    return { value: await service.value(source, place.name, locate(place.index, cell).join(), signal) };
-  };
-
-  const formulaOf = async ({ layout }: Figure, row: number, block: string, signal: AbortSignal): Promise<Formula | null> => {
-    const layer = layout.layer[row] >= 0 ? layout.layer[row] : row < layout.spans[0].end ? 0 : layout.config.n_layer - 1;
-    const { blocks } = await service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, Math.max(layout.head[row], 0), signal);
-    return blocks?.find(({ id }) => id === block)?.formula ?? null;
   };
 
   store.subscribe(current, look);
   store.subscribe(({ figures }) => figures, look);
+}
+
+/** What the service knows of cells. */
+class Answers {
+  #formulas: Formulas;
+  #explanations = new Kept<Explanation>(KEPT);
+  #values = new Kept<number | null>(KEPT);
+
+  constructor(private readonly service: Service) {
+    this.#formulas = new Formulas(service);
+  }
+
+  async of(figure: Figure, { block, cell }: CellAt, signal: AbortSignal): Promise<Partial<Told>> {
+    const row = figure.layout.row(block);
+    if (figure.trace) {
+      const { id } = figure.trace;
+      const explain = (of: AbortSignal): Promise<Explanation> => this.service.explain(id, block, cell, OPERANDS, of);
+      const explained = this.#explanations.get(`${id} ${block} ${cell.join()}`, explain, signal);
+      const [explanation, formula] = await Promise.all([explained, row === null ? null : this.#formulas.of(figure.layout, row, signal)]);
+      return { explanation, formula, value: explanation.value };
+    }
+    if (row === null) return {};
+    const [place, source] = [figure.layout.place(row), sourceOf(figure, row)];
+    if (!place || !source) return { formula: await this.#formulas.of(figure.layout, row, signal) };
+    const slice = locate(place.index, cell).join();
+    return { value: await this.#values.get(`${source} ${place.name} ${slice}`, (of) => this.service.value(source, place.name, slice, of), signal) };
+  }
 }

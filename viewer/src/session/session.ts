@@ -2,6 +2,7 @@
 
 import { isAbort } from "../api/client";
 import type { Service, Trace, TraceRequest } from "../api/service";
+import { reason } from "../i18n/reason";
 import { IDLE, type Figure } from "../state/state";
 import type { Store } from "../state/store";
 import type { View } from "../state/view";
@@ -56,7 +57,7 @@ export class Session {
       else await this.#showMain(null, this.store.state.view.tokens, signal);
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
-      this.store.dispatch({ type: "run", run: { status: "failed", message: String((error as Error).message) } });
+      this.store.dispatch({ type: "run", run: { status: "failed", message: reason(error) } });
     }
   }
 
@@ -107,7 +108,7 @@ export class Session {
     if (signal.aborted) return;
     const others = loaded.flatMap((one): Figure[] => (one.status === "fulfilled" ? [one.value] : []));
     const refused = loaded.find((one) => one.status === "rejected");
-    if (refused) this.store.dispatch({ type: "run", run: { message: String((refused.reason as Error).message) } });
+    if (refused) this.store.dispatch({ type: "run", run: { message: reason(refused.reason) } });
     this.#show({ others });
   }
 }

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 
 import type { Formula } from "../../src/api/service";
-import { inWords } from "../../src/reading/formula";
+import { inWords, translated } from "../../src/reading/formula";
 import { use, type Language } from "../../src/i18n/text";
 
 const formula = (op: string, inputs: string[], more: Partial<Formula> = {}): Formula =>
@@ -21,7 +21,7 @@ const CASES: [string, Formula][] = [
   ["The sum of the exponentials of 11 values of “a”, each less “b”.", formula("sum_exp", ["a", "b"], { over: 11 })],
   ["Softmax: the exponential of “a” less “b”, divided by “c”.", formula("softmax", ["a", "b", "c"])],
   ["The sum of “a” and “b”.", formula("add", ["a", "b"])],
-  ["The function gelu_new of “a”.", formula("activation", ["a"], { function: "gelu_new" })],
+  ["The function GELU of “a”.", formula("activation", ["a"], { function: "gelu_new" })],
 ];
 
 const inLanguage = (language: Language): void => {
@@ -45,4 +45,9 @@ describe.each(["en", "zh-Hant"] as const)("in %s", (language) => {
 
 test("what it does not know it does not tell", () => {
   expect(inWords(formula("convolve", ["a"]), (block) => block)).toBe("");
+});
+
+test("the server's words give way to the reader's; the equation stays", () => {
+  const text = "Softmax: the exponential of scores, as a share of all: p[2] = exp(s[2]) / t = 0.5";
+  expect(translated(text, "In other words.")).toBe("In other words. p[2] = exp(s[2]) / t = 0.5");
 });

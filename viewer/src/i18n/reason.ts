@@ -1,0 +1,10 @@
+/** Why something failed: in the server's own words, which are English, after what it means in the reader's language. */
+
+import { Refused } from "../api/client";
+import { maybe, t, used } from "./text";
+
+export function reason(error: unknown): string {
+  const said = error instanceof Error ? error.message : String(error);
+  if (used() === "en") return said;
+  return t("refused", { why: error instanceof Refused ? maybe(`refused.${error.status}`, t("refused.any")) : t("refused.any"), said });
+}

@@ -1,0 +1,61 @@
+import { describe, expect, it } from "vitest";
+
+import { unite, type Box, type Layout } from "../../src/layout/layout";
+import { sight } from "../../src/tour/sight";
+
+const CELL = 1.5;
+
+/** Blocks that stand there, so many cells wide and high. */
+function layoutOf(blocks: Record<string, { at: [number, number, number]; cells: [number, number] }>): Layout {
+  const ids = Object.keys(blocks);
+  const cellsOf = (row: number): number[] => [...blocks[ids[row]].cells, 1];
+  const box = (row: number): Box => {
+    const { at } = blocks[ids[row]];
+    return { min: at, max: at.map((low, axis) => low + CELL * cellsOf(row)[axis]) as Box["max"] };
+  };
+  const row = (id: string): number | null => (id in blocks ? ids.indexOf(id) : null);
+  return { facts: { cell: CELL }, row, cellsOf, box, around: (of: string[]) => unite(of.map((id) => box(row(id)!))) } as unknown as Layout;
+}
+
+const size = ({ min, max }: Box): number[] => max.map((high, axis) => high - min[axis]);
+const holds = (outer: Box, inner: Box): boolean => inner.min.every((low, axis) => outer.min[axis] <= low && inner.max[axis] <= outer.max[axis]);
+
+describe("what is looked at", () => {
+  it("is all of small blocks that stand together", () => {
+    const layout = layoutOf({ a: { at: [0, 0, 0], cells: [11, 48] }, b: { at: [0, 90, 0], cells: [11, 48] } });
+    expect(sight(layout, ["a", "b"])).toEqual(layout.around(["a", "b"]));
+  });
+
+  it.each([[true, 300], [false, 40]])("of a column of a thousand tokens is its beginning, so near that they can be seen (values: %s)", (values, most) => {
+    const seen = sight(layoutOf({ tokens: { at: [0, 0, 0], cells: [2048, 1] } }), ["tokens"], null, values)!;
+    expect(seen.min).toEqual([0, 0, 0]);
+    expect(size(seen)[0]).toBeLessThan(most * CELL);
+    expect(size(seen)[0]).toBeGreaterThan(10 * CELL);
+  });
+
+  it("of a long strip of values fills the window better than all of it", () => {
+    const [high, wide] = size(sight(layoutOf({ strip: { at: [0, 0, 0], cells: [10, 768] } }), ["strip"])!);
+    expect(wide / high).toBeLessThanOrEqual(10);
+  });
+
+  it("is all of a large block without values, with what it is made of where that is near", () => {
+    const layout = layoutOf({ y: { at: [0, 27e3, 0], cells: [2048, 12288] }, x: { at: [4e3, 1e3, 0], cells: [2048, 12288] }, far: { at: [0, 9e5, 0], cells: [2048, 12288] } });
+    const seen = sight(layout, ["y", "x", "far"], null, false)!;
+    expect(holds(seen, layout.around(["x", "y"])!)).toBe(true);
+    expect(seen.max[1]).toBeLessThan(9e5);
+  });
+
+  it("does not step back for the heads that stand one behind the other", () => {
+    const heads = Object.fromEntries(Array.from({ length: 96 }, (_, n) => [`z${n}`, { at: [0, -3e3, 4700 * (n - 48)] as [number, number, number], cells: [2048, 128] as [number, number] }]));
+    const layout = layoutOf({ out: { at: [0, 0, 0], cells: [2048, 12288] }, ...heads });
+    expect(size(sight(layout, ["out", ...Object.keys(heads)], null, false)!)[2]).toBeLessThan(2.5 * 12288 * CELL);
+  });
+
+  it("is around a cell that is spoken of", () => {
+    const seen = sight(layoutOf({ probs: { at: [0, 0, 0], cells: [10, 50257] } }), ["probs"], [6, 31000, 0])!;
+    expect((seen.min[1] + seen.max[1]) / 2).toBeCloseTo(31000.5 * CELL);
+    expect(size(seen)[1]).toBeLessThan(100 * CELL);
+  });
+
+  it("is nothing where there are none of these blocks", () => expect(sight(layoutOf({}), ["a"])).toBeNull());
+});

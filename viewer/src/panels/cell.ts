@@ -3,7 +3,7 @@
 import { blockName as nameOf } from "../i18n/names";
 import { cellValue, maybe, number, t, used } from "../i18n/text";
 import { locate } from "../layout/place";
-import { inWords, translated } from "../reading/formula";
+import { inWords, partsOf } from "../reading/formula";
 import { fedOf, visible } from "../reading/tokens";
 import { sourceOf, type Figure, type State, type Told } from "../state/state";
 import type { Readable } from "../state/store";
@@ -43,22 +43,27 @@ function parts(told: Told, store: Readable): (HTMLElement | string)[] {
     ...(text ? [el("output", { class: "value" }, text)] : []),
     ...whatItIs(state, told).map((line) => el("p", { class: "formula" }, line)),
     ...(message ? [el("p", { class: "wrong" }, message)] : []),
-    ...(explanation ? [el("p", { class: "formula" }, howItCame(state, told))] : []),
+    ...(explanation ? [howItCame(state, told)] : []),
     ...(explanation && pinned ? operands(told, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
     ...(pinned ? [el("small", { class: "hint-keys" }, t("cell.keys"))] : []),
   ];
 }
 
-/** How a cell was computed, as the server tells it in English, or put into the reader's language. */
-function howItCame({ figures }: State, { at, explanation, formula }: Told): string {
-  const { text } = explanation!.formula;
-  if (used() === "en") return text;
+/** How a cell was computed: in words, and below them the equation, each of its sides in a line. */
+function howItCame(state: State, told: Told): HTMLElement {
+  const { sentence, sides } = partsOf(told.explanation!.formula.text);
+  const words = used() === "en" ? sentence : inOtherWords(state, told);
+  return el("p", { class: "formula" }, `${words} `, ...sides.map((side) => el("span", { class: "side" }, `${side} `)));
+}
+
+/** The sentence that the server has in English. */
+function inOtherWords({ figures }: State, { at, formula }: Told): string {
   const { layout, trace } = figures[at.figure];
   const [i, j] = at.cell;
-  if (!formula) return translated(text, t("cell.weight.own"));
-  if (formula.mask === "causal" && i > j) return translated(text, t("how.masked", { i: number(i), j: number(j) }));
-  if (formula.op === "input") return translated(text, t("how.token", { token: t("quoted", { text: trace ? visible(fedOf(trace)[i]?.text ?? "") : "" }) }));
-  return translated(text, inWords(formula, (block) => nameFrom(figures[at.figure], block, layout.layer[layout.row(at.block) ?? 0])));
+  if (!formula) return t("cell.weight.own");
+  if (formula.mask === "causal" && i > j) return t("how.masked", { i: number(i), j: number(j) });
+  if (formula.op === "input") return t("how.token", { token: t("quoted", { text: trace ? visible(fedOf(trace)[i]?.text ?? "") : "" }) });
+  return inWords(formula, (block) => nameFrom(figures[at.figure], block, layout.layer[layout.row(at.block) ?? 0]));
 }
 
 /** Of a cell that nobody computed: where a weight comes from, or how such cells are computed. */

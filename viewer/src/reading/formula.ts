@@ -21,9 +21,22 @@ export function inWords({ op, over, inputs, scale, function: activation }: Formu
   }
 }
 
-/** What the server says of a cell, whose words are English, with a sentence in the reader's language for them. */
-export function translated(text: string, sentence: string): string {
-  return t("how.all", { sentence, equation: text.slice(text.lastIndexOf(": ") + 2) });
+/** What the server says of a cell: a sentence, which is English, and the sides of an equation, which are in no language. */
+export function partsOf(text: string): { sentence: string; sides: string[] } {
+  const at = text.lastIndexOf(": ");
+  return { sentence: text.slice(0, at + 1), sides: sidesOf(text.slice(at + 2)) };
+}
+
+/** "a = b(s = 0…3) = c" as "a", "= b(s = 0…3)", "= c". */
+function sidesOf(equation: string): string[] {
+  const sides = [""];
+  let depth = 0;
+  for (const sign of equation) {
+    depth += sign === "(" || sign === "[" ? 1 : sign === ")" || sign === "]" ? -1 : 0;
+    if (sign === "=" && depth === 0) sides.push("");
+    sides[sides.length - 1] += sign;
+  }
+  return sides.map((side) => side.trim());
 }
 
 const KNOWN = new Set(["input", "embed", "mean", "norm_scale", "layer_norm", "max", "sum_exp", "softmax", "add"]);

@@ -24,9 +24,9 @@ export class Formulas {
   }
 }
 
-/** As it is so many layers later, in another head. */
+/** As it is so many layers later, and in another head if it is of one. */
 function moved(formula: Formula, layers: number, head: number): Formula {
   const there = (id: string): string =>
-    id.replace(/^blocks\.(\d+)/, (_, layer: string) => `blocks.${Number(layer) + layers}`).replace(/heads\.\d+/, `heads.${head}`);
+    id.replace(/^blocks\.(\d+)/, (_, layer: string) => `blocks.${Number(layer) + layers}`).replace(/heads\.\d+/, `heads.${Math.max(head, 0)}`);
   return { ...formula, inputs: formula.inputs.map((input) => ({ ...input, block: there(input.block) })) };
 }

@@ -1,7 +1,7 @@
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, it, test } from "vitest";
 
 import type { Formula } from "../../src/api/service";
-import { inWords, translated } from "../../src/reading/formula";
+import { inWords, partsOf } from "../../src/reading/formula";
 import { use, type Language } from "../../src/i18n/text";
 
 const formula = (op: string, inputs: string[], more: Partial<Formula> = {}): Formula =>
@@ -47,7 +47,17 @@ test("what it does not know it does not tell", () => {
   expect(inWords(formula("convolve", ["a"]), (block) => block)).toBe("");
 });
 
-test("the server's words give way to the reader's; the equation stays", () => {
-  const text = "Softmax: the exponential of scores, as a share of all: p[2] = exp(s[2]) / t = 0.5";
-  expect(translated(text, "In other words.")).toBe("In other words. p[2] = exp(s[2]) / t = 0.5");
+describe("what the server says of a cell", () => {
+  it("is a sentence, and the sides of an equation", () => {
+    expect(partsOf("The mean of the 48 channels of x: mean[1] = (Σ(s = 0…47) x[1, s]) / 48 = 0.5")).toEqual({
+      sentence: "The mean of the 48 channels of x:",
+      sides: ["mean[1]", "= (Σ(s = 0…47) x[1, s]) / 48", "= 0.5"],
+    });
+  });
+
+  it("may have a colon in its words", () => {
+    const { sentence, sides } = partsOf("Softmax: the exponential of scores, as a share of all: p[2] = exp(s[2]) / t = 0.5");
+    expect(sentence).toBe("Softmax: the exponential of scores, as a share of all:");
+    expect(sides).toEqual(["p[2]", "= exp(s[2]) / t", "= 0.5"]);
+  });
 });

@@ -6,13 +6,13 @@ import { layoutOf } from "../layouts";
 
 const LAYERS = 6;
 const signal = new AbortController().signal;
-const made = (block: string): Formula => ({ op: "add", over: null, inputs: [{ block, index: [] }] }) as unknown as Formula;
+const made = (...blocks: string[]): Formula => ({ op: "add", over: null, inputs: blocks.map((block) => ({ block, index: [] })) }) as unknown as Formula;
 
 /** As the service tells it: the blocks of a layer, with those before the first and after the last. */
 function told(layer: number): LayoutFacts {
   const from = layer === 0 ? "embedding" : `blocks.${layer - 1}.resid_post`;
   const blocks = [
-    { id: `blocks.${layer}.resid_post`, formula: made(from) },
+    { id: `blocks.${layer}.resid_post`, formula: made(from, `blocks.${layer}.attn.heads.0.z`) },
     { id: `blocks.${layer}.attn.heads.0.q`, formula: made(`blocks.${layer}.attn.heads.0.q_weight`) },
     { id: `blocks.${layer}.mlp.in_weight`, formula: null },
     ...(layer === 0 ? [{ id: "embedding", formula: made("wte") }] : []),
@@ -45,6 +45,11 @@ describe("how cells are computed", () => {
     expect(await of("embedding")).toBe("wte");
     expect(await of("logits")).toBe(`blocks.${LAYERS - 1}.resid_post`);
     expect(asked).toEqual([0, LAYERS - 1]);
+  });
+
+  it("reads the first head where the block is of none itself", async () => {
+    const formula = await formulas.of(layout, layout.row("blocks.4.resid_post")!, signal);
+    expect(formula?.inputs[1].block).toBe("blocks.4.attn.heads.0.z");
   });
 
   it("is not told of weights, which nobody computes", async () => {

@@ -46,10 +46,11 @@ export function standing(foot: Spot, text: Area): Rect {
  * the block. `block`: the room that it takes. Null where nothing of it is in the window, or too little.
  */
 export function nameSpot(corner: Spot, block: Rect, text: Area, { width, height }: Area): Spot | null {
-  const spot = { x: Math.max(corner.x, EDGE), y: Math.max(corner.y, EDGE + text.height + 6) };
   const [right, foot] = [block.x + block.w, block.y + block.h];
-  if (spot.x > width || spot.y > height) return null;
-  if (spot.x !== corner.x && spot.x + text.width + EDGE > right) return null;
+  if (corner.x > width || corner.y > height) return null;
+  const within = Math.min(corner.x, width - text.width - EDGE / 2); // all of it can be read
+  const spot = { x: Math.max(within, EDGE), y: Math.max(corner.y, EDGE + text.height + 6) };
+  if (spot.x > corner.x && spot.x + text.width + EDGE > right) return null;
   return spot.y !== corner.y && spot.y + EDGE > foot ? null : spot;
 }
 

@@ -13,7 +13,7 @@ import type { Point } from "./pose";
 
 export const FONT = "system-ui, sans-serif";
 export const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8" };
-const NAMED = 34; // pixels of a block that has its name beside it
+const NAMED = 34; // pixels of a block that has its name beside it; half as many in the other direction
 const SPOKEN = 8; // and of one that is spoken of
 const AROUND = 1.6; // distances of the camera, in which all is that is seen at the depth of what it looks at
 const LARGE = 0.12; // of the window: a block that takes so much of it has its name in the window wherever its corner is
@@ -87,8 +87,10 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
   const [unit, block] = [stage.pixelsAt(corner.depth), boundsOf(corners)];
   const seen = nameSpot(corner, block, { width: measured(sheet, name), height: name.size }, store.state.viewport);
   if (!seen) return;
-  const moved = seen.x !== corner.x || seen.y !== corner.y;
-  if (moved ? !name.more && !large(block, sheet) : (max[1] - min[1]) * unit < least || (max[0] - min[0]) * unit < least / 2) return;
+  const moved = seen.x > corner.x || seen.y > corner.y;
+  const sizes = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
+  if (name.more) sizes.sort((a, b) => b - a); // a line that is spoken of has its name, too
+  if (moved ? !name.more && !large(block, sheet) : sizes[0] < least || sizes[1] < least / 2) return;
   const inside: Point = [across ? max[0] - layoutCell / 2 : min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
   const isOpen = (): boolean => open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside)));
   const lifts = name.more && !moved ? [0, 1, 2] : [0]; // blocks that are spoken of may stand closely one behind the other

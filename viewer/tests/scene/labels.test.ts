@@ -11,6 +11,10 @@ describe("the name of a block", () => {
     expect(nameSpot({ x: 300, y: 200 }, block(300, 200, 50, 50), TEXT, WINDOW)).toEqual({ x: 300, y: 200 });
   });
 
+  it("is all in the window where its corner is, if need be left of it", () => {
+    expect(nameSpot({ x: 790, y: 200 }, block(790, 200, 50, 50), TEXT, WINDOW)!.x + TEXT.width).toBeLessThanOrEqual(WINDOW.width);
+  });
+
   it.each([
     ["left of the window", block(-500, 200, 900, 80)],
     ["above it", block(300, -900, 60, 2000)],

@@ -4,7 +4,7 @@ import { cellValue, number, t, used } from "../i18n/text";
 import type { State } from "../state/state";
 import type { Command } from "../tour/player";
 import { STEPS, stepOf } from "../tour/steps";
-import { facts, fill, say } from "../tour/words";
+import { facts, fill, say, sizeNote } from "../tour/words";
 import { button, el, select } from "./dom";
 import type { App, Panel } from "./panel";
 
@@ -34,7 +34,7 @@ export const tour: Panel = {
 
 function said(id: string, { figures: [figure] }: State): HTMLElement[] {
   const told = facts(figure);
-  const notes = [say(id, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
+  const notes = [sizeNote(stepOf(id)!, figure), say(id, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
   const formula = fill(stepOf(id)!.formula, told);
   return [
     el("div", {}, el("h2", {}, say(id, "title", told)), el("p", {}, say(id, "text", told))),

@@ -3,8 +3,10 @@
 import en from "../../locales/tour.en.json";
 import zhHant from "../../locales/tour.zh-Hant.json";
 import type { Config } from "../api/service";
-import { number, used, type Language } from "../i18n/text";
+import { blockName } from "../i18n/names";
+import { compact, number, t, used, type Language } from "../i18n/text";
 import type { Figure } from "../state/state";
+import { allNamed, type Step } from "./steps";
 
 export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": zhHant };
 
@@ -41,6 +43,18 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
 export function say(step: string, part: "title" | "text" | "values" | "empty" | "synthetic", told: Facts, language = used()): string | null {
   const text = WORDS[language][`${step}.${part}`] ?? en[`${step}.${part}` as keyof typeof en];
   return text === undefined ? null : fill(text, told);
+}
+
+/** How many numbers a step computes: in the first of its blocks, and in all that are like it. */
+export function sizeNote({ fills }: Step, { layout }: Figure): string | null {
+  const [id] = allNamed(fills, layout.config);
+  const row = id === undefined ? null : layout.row(id);
+  if (row === null) return null;
+  const kind = layout.kindAt(row);
+  const { n_layer: layers, n_head: heads } = layout.config;
+  const cells = layout.cellsOf(row).reduce((all, cells) => all * cells, 1);
+  const total = cells * { model: 1, layer: layers, head: layers * heads }[kind.scope];
+  return t(`tour.size.${kind.scope}`, { block: blockName(kind), n: number(cells), layers: number(layers), heads: number(heads), total: compact(total) });
 }
 
 /** Puts facts into {places}; null where one is missing. */

@@ -16,12 +16,14 @@ export const EMPHASIS = { none: 0, lit: 1, spoken: 2 };
 export class Records {
   readonly texture: DataTexture;
   #floats: Float32Array<ArrayBuffer>;
+  #sent = false; // all of it, once
 
   constructor(blocks: number) {
     const rows = Math.max(1, Math.ceil(blocks / BLOCKS_A_ROW));
     this.#floats = new Float32Array(ROW * rows);
     this.texture = new DataTexture(this.#floats, ROW / 4, rows, RGBAFormat, FloatType);
     this.texture.needsUpdate = true;
+    this.texture.onUpdate = () => (this.#sent = true);
   }
 
   /** Before the first frame: nothing is sent yet. */
@@ -31,7 +33,7 @@ export class Records {
 
   put(block: number, at: number, values: ArrayLike<number>): void {
     this.fill(block, at, values);
-    this.texture.addUpdateRange(block * FLOATS, FLOATS);
+    if (this.#sent) this.texture.addUpdateRange(block * FLOATS, FLOATS); // else nothing but these parts would be sent
     this.texture.needsUpdate = true;
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import urllib.request
@@ -82,6 +83,14 @@ def test_the_cell_under_the_pointer_has_the_value_and_the_words_that_the_api_giv
     shown = page.page.locator(".card .value").text_content() or ""
     assert float(shown.replace("−", "-")) == pytest.approx(told["value"], rel=1e-5)
     assert f"{block} [{cell[0]}, {cell[1]}, 0]" in (page.page.locator(".card .place").text_content() or "")
+
+
+def test_in_chinese_the_words_of_a_formula_are_chinese_and_its_equation_stays(visit: Open) -> None:
+    page = visit("/#" + urlencode({"lang": "zh-Hant", "cell": f"0,{SCORES},1,2,0"}))
+    formula = page.page.locator(".card .formula")
+    expect(formula).to_contain_text("「查詢向量」與「鍵向量」的 16 個乘積之和")
+    expect(formula).to_contain_text("= (Σ(s = 0…15) q[2, s] · k[1, s]) / √16")
+    assert not re.search("[A-Za-z]{3}", formula.evaluate("told => told.firstChild.textContent"))
 
 
 def test_a_value_can_be_followed_back_to_its_token_and_forth_again(visit: Open) -> None:

@@ -77,6 +77,25 @@ def test_blocks_of_every_model_that_stands_there_are_found(visit: Open) -> None:
     box = page.page.evaluate(f"{other}.pose.box({other}.figure.layout.around(['{WEIGHT}']))")
     target = page.state("stage.camera.target")
     assert all(box["min"][axis] < target[axis] < box["max"][axis] for axis in (0, 1))
+    light = page.picture().max(axis=2)
+    corners = page.page.evaluate(
+        "({ min, max }) => [min, max].map((corner) => cutaway.stage.project(corner)).map(({ x, y }) => [x, y])", box
+    )
+    (left, right), (top, foot) = (sorted(round(at[axis]) for at in corners) for axis in (0, 1))
+    within = np.zeros(light.shape, bool)
+    within[max(top, 0) : foot, max(left, 0) : right] = True
+    assert light[within].mean() > 3 * light[~within].mean()  # of the one that was found
+
+
+def test_how_cells_are_computed_is_asked_for_once_of_all_layers_and_heads(visit: Open) -> None:
+    page = visit("/#" + urlencode({"model": TYPED.replace("n_layer:2", "n_layer:3"), "traced": "0"}))
+    for layer, head in ((1, 0), (1, 1), (2, 1)):
+        for cell in ((2, 3), (4, 5)):
+            block = f"blocks.{layer}.attn.heads.{head}.scores"
+            page.do(type="pin", at={"figure": 0, "block": block, "cell": [*cell, 0]})
+            expect(page.page.locator(".card .place")).to_have_text(f"{block} [{cell[0]}, {cell[1]}, 0]")
+            expect(page.page.locator(".card .formula").first).to_contain_text("products of “Queries” and “Keys”")
+    assert len([url for url in page.asked if "formula" in url]) == 1
 
 
 def test_arrow_keys_go_from_a_pinned_cell_to_those_beside_it_and_else_move_the_picture(visit: Open) -> None:

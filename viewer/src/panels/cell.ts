@@ -93,7 +93,7 @@ function nameFrom({ layout }: Figure, block: string, layer: number): string {
 function canBeKnown({ figures }: State, { figure, block }: CellAt): boolean {
   const of = figures[figure];
   const row = of?.layout.row(block) ?? null;
-  return row === null || of.trace !== null || sourceOf(of, row) !== null;
+  return row !== null && (of.trace !== null || sourceOf(of, row) !== null);
 }
 
 function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {

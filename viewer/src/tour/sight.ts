@@ -7,6 +7,7 @@ import { unite, type Box, type Layout } from "../layout/layout";
 
 const CELLS = 200; // a side, up to which all of a block is seen
 const SPREAD = 450; // cells from end to end, up to which all of such blocks are
+const STRAY = 10; // times as far apart as the first one is large, at most
 const SLIM = { values: 6, none: 16 }; // times as long as it is wide may be what is seen of a block, so that it fills the window
 const LEAST = { values: 48, none: 24 }; // cells that are seen of a block's length in any case
 const NEAR = 3.5; // times as far as is seen of the block: what is all within that is seen, too
@@ -23,9 +24,10 @@ export function sight(layout: Layout, blocks: readonly string[], at: readonly nu
   const cell = layout.facts.cell ?? 1.5;
   const all = layout.around(blocks)!;
   const small = [first, ...others].every((row) => longest(layout.cellsOf(row)) <= CELLS);
-  if (small && longest(sizes(all)) <= SPREAD * cell) return all;
+  const spread = longest(sizes(all));
+  if (small && spread <= SPREAD * cell && spread <= STRAY * longest(sizes(layout.box(first)))) return all;
   const main = at ? aroundCell(layout.box(first), at, cell) : beginning(layout.box(first), reachOf(layout.cellsOf(first), values) * cell);
-  const reach = Math.max(longest(sizes(main)), 16 * cell);
+  const reach = Math.max(longest(sizes(main)), 12 * cell);
   const beside = grown(main, BESIDE * reach);
   const near = grown(main, NEAR * reach);
   if (!values) [near.min[2], near.max[2]] = [beside.min[2], beside.max[2]]; // a hundred heads stand one behind the other

@@ -26,6 +26,11 @@ describe("what is looked at", () => {
     expect(sight(layout, ["a", "b"])).toEqual(layout.around(["a", "b"]));
   });
 
+  it("is a small block alone where what it is made of is so far away that it could not be told what is in it", () => {
+    const layout = layoutOf({ scores: { at: [0, 0, 0], cells: [10, 10] }, q: { at: [0, -170, 150], cells: [10, 64] } });
+    expect(sight(layout, ["scores", "q"])).toEqual(layout.around(["scores"]));
+  });
+
   it.each([[true, 300], [false, 40]])("of a column of a thousand tokens is its beginning, so near that they can be seen (values: %s)", (values, most) => {
     const seen = sight(layoutOf({ tokens: { at: [0, 0, 0], cells: [2048, 1] } }), ["tokens"], null, values)!;
     expect(seen.min).toEqual([0, 0, 0]);

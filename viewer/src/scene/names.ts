@@ -85,14 +85,16 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
   if (corners.some(({ depth }) => depth <= 0)) return;
   const corner = corners[across ? 2 : 0];
   const [unit, block] = [stage.pixelsAt(corner.depth), boundsOf(corners)];
+  const sizes = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
+  if (Math.max(...sizes) < least) return; // most are: nothing else is worked out for them
   const seen = nameSpot(corner, block, { width: measured(sheet, name), height: name.size }, store.state.viewport);
   if (!seen) return;
   const moved = seen.x > corner.x || seen.y > corner.y;
-  const sizes = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
   if (name.more) sizes.sort((a, b) => b - a); // a line that is spoken of has its name, too
   if (moved ? !name.more && !large(block, sheet) : sizes[0] < least || sizes[1] < least / 2) return;
   const inside: Point = [across ? max[0] - layoutCell / 2 : min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
-  const isOpen = (): boolean => open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside)));
+  let known: boolean | null = null; // looked for once, whatever the line
+  const isOpen = (): boolean => (known ??= open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside))));
   const lifts = name.more && !moved ? [0, 1, 2] : [0]; // blocks that are spoken of may stand closely one behind the other
   lifts.some((lift) => write(sheet, name, { x: seen.x, y: seen.y - lift * (name.size + 5) }, isOpen));
 }

@@ -5,6 +5,8 @@ import { DataTexture, FloatType, RGBAFormat } from "three";
 /** Values in a row of the texture: four in each texel, as three.js wants it for updating parts. */
 export const ROW = 4096;
 
+const ROWS = { first: 64, most: 1024 }; // as many as nano-gpt takes, and 16 MB
+
 /** Hands out runs of a line of texels, the first that is long enough. */
 export class Runs {
   #free: { start: number; end: number }[];
@@ -39,16 +41,17 @@ export class Heap {
   #runs: Runs;
   #texels: Float32Array<ArrayBuffer>;
 
-  constructor(rows = 1024) {
-    this.#texels = new Float32Array(ROW * rows);
+  constructor() {
+    this.#texels = new Float32Array(ROW * ROWS.first);
     this.#runs = new Runs(this.#texels.length);
-    this.texture = new DataTexture(this.#texels, ROW / 4, rows, RGBAFormat, FloatType);
+    this.texture = new DataTexture(this.#texels, ROW / 4, ROWS.first, RGBAFormat, FloatType);
     this.texture.needsUpdate = true;
   }
 
   /** Keeps values; tells where, or null where there is no room. */
   put(values: Float32Array): number | null {
-    const start = this.#runs.take(values.length);
+    let start = this.#runs.take(values.length);
+    while (start === null && this.#grow()) start = this.#runs.take(values.length);
     if (start === null) return null;
     this.#texels.set(values, start);
     for (let at = start - (start % ROW); at < start + values.length; at += ROW) this.texture.addUpdateRange(at, ROW);
@@ -62,5 +65,20 @@ export class Heap {
 
   get(n: number): number {
     return this.#texels[n];
+  }
+
+  /** Twice the room, while there may be more. */
+  #grow(): boolean {
+    const before = this.#texels;
+    const rows = (2 * before.length) / ROW;
+    if (rows > ROWS.most) return false;
+    this.#texels = new Float32Array(ROW * rows);
+    this.#texels.set(before);
+    this.#runs.give(before.length, before.length);
+    this.texture.dispose(); // its size is fixed once it was used
+    this.texture.clearUpdateRanges();
+    this.texture.image = { data: this.#texels, width: ROW / 4, height: rows };
+    this.texture.needsUpdate = true;
+    return true;
   }
 }

@@ -49,11 +49,13 @@ export class Client {
   }
 
   async bytes(answer: Response): Promise<ArrayBuffer> {
-    const parts: Uint8Array<ArrayBuffer>[] = [];
+    const parts: Uint8Array[] = [];
+    let length = 0;
     for (const reader = answer.body!.getReader(); ; ) {
       const { done, value } = await reader.read();
-      if (done) return new Blob(parts).arrayBuffer();
+      if (done) return joined(parts, length).buffer;
       parts.push(value);
+      length += value.byteLength;
       this.received(value.byteLength);
     }
   }
@@ -101,6 +103,16 @@ export class Client {
     else this.#troubles.delete(token);
     if (trouble || known) this.report(this.#troubles.values().next().value ?? null);
   }
+}
+
+function joined(parts: Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.byteLength;
+  }
+  return all;
 }
 
 /** Seconds before the next attempt: what the server asks for, or twice as long each time. */

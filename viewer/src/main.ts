@@ -3,8 +3,10 @@
 import { Client } from "./api/client";
 import { Service } from "./api/service";
 import { Detail } from "./detail/detail";
+import { Sources } from "./detail/sources";
 import { tellPage, tellTitle } from "./i18n/page";
 import { preferred, use } from "./i18n/text";
+import { openWith, underWay } from "./opening";
 import { mountPanels } from "./panels/registry";
 import { watchArrows } from "./picking/beside";
 import { watchPointer } from "./picking/pointer";
@@ -15,22 +17,20 @@ import { explainCells } from "./session/explain";
 import { Session } from "./session/session";
 import { fromHash, toHash } from "./state/address";
 import { initial } from "./state/state";
+import { soon } from "./state/soon";
 import { Store } from "./state/store";
 import { Director } from "./tour/director";
 import { watchKeys } from "./tour/keys";
 
-const HEADSTART = 150; // milliseconds that the service's first answer has before the graphics keep the page busy
-
 async function start(): Promise<void> {
   const store = new Store(initial(fromHash(location.hash)));
   const client = new Client("", (trouble) => store.dispatch({ type: "trouble", trouble }));
-  client.received = (bytes) => store.dispatch({ type: "traffic", traffic: { bytes: store.state.traffic.bytes + bytes } });
+  countBytes(client, store);
   const service = new Service(client);
+  const sources = new Sources(service, store);
   new Session(service, store).start();
-  await headstart(store); // so that it asks for the picture, too, while the graphics get ready
-  const picture = document.getElementById("picture") as HTMLCanvasElement;
-  const stage = new Stage(picture, store);
-  const detail = new Detail(stage, store, service);
+  const stage = new Stage(document.getElementById("picture") as HTMLCanvasElement, store);
+  const detail = new Detail(stage, store, sources);
   new Rig(stage, store);
   new Overlay(document.getElementById("overlay") as HTMLCanvasElement, stage, store);
   watchPointer(stage, store);
@@ -44,17 +44,23 @@ async function start(): Promise<void> {
     tellPage(store);
     mountPanels(app);
   });
-  store.subscribe(({ figures }) => figures[0], tellTitle);
   keepAddress(store);
   Object.assign(window, { cutaway: app }); // for the console, and for tests
+  openWith(stage.first, store);
+  await underWay(store);
+  stage.start();
+  await stage.first;
+  performance.mark("first picture"); // for who measures
+  store.subscribe(({ figures }) => figures[0], tellTitle);
 }
 
-/** Until the trace is known, but not for long. */
-function headstart(store: Store): Promise<void> {
-  return new Promise((resolve) => {
-    store.subscribe(({ run }) => run.trace, (trace) => trace && resolve());
-    setTimeout(resolve, HEADSTART);
-  });
+function countBytes(client: Client, store: Store): void {
+  let bytes = 0;
+  const tell = soon(() => store.dispatch({ type: "traffic", traffic: { bytes } }));
+  client.received = (more) => {
+    bytes += more;
+    tell();
+  };
 }
 
 /** The address always tells what is seen; an address that is typed or gone back to is followed. */

@@ -1,14 +1,14 @@
 /** Level of detail: when the camera rests, fetches what is in view as finely as it is seen, and forgets what is not. */
 
 import { Queue, type Job } from "../api/queue";
-import type { Service } from "../api/service";
 import type { Patch } from "../scene/blocks";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 import { sourceOf } from "../state/state";
+import { soon } from "../state/soon";
 import type { Store } from "../state/store";
 import { choose, scaleOf, suffices, type Choice } from "./choose";
-import { Sources, type Grid } from "./sources";
+import type { Sources, Grid } from "./sources";
 import { seen } from "./visible";
 
 const REST = 120; // milliseconds without a frame
@@ -29,7 +29,6 @@ interface Kept {
 
 export class Detail {
   readonly #queue: Queue;
-  readonly #sources: Sources;
   #kept = new Map<string, Kept>();
   #refused = new Set<string>(); // reads that are not worth another attempt
   #scales = new Map<string, { source: string; factor: number; scale: number }>();
@@ -39,17 +38,20 @@ export class Detail {
   constructor(
     private readonly stage: Stage,
     private readonly store: Store,
-    service: Service,
+    private readonly sources: Sources,
   ) {
-    this.#sources = new Sources(service);
+    let traffic: { running: string[]; waiting: number };
+    const tell = soon(() => {
+      const { running, waiting } = traffic;
+      store.dispatch({ type: "traffic", traffic: { running: [...new Set(running.map((key) => key.split("|")[1]))], waiting } });
+    });
     this.#queue = new Queue(AT_ONCE, (running, waiting) => {
-      const names = [...new Set(running.map((key) => key.split("|")[1]))];
-      store.dispatch({ type: "traffic", traffic: { running: names, waiting } });
+      traffic = { running, waiting };
+      tell();
       if (!running.length && !waiting && stage.models.shown.length) stage.begin();
     });
     stage.onFrame(() => this.#later(REST));
-    store.subscribe(({ figures }) => figures, (figures) => {
-      figures.forEach((figure) => this.#sources.ahead(figure));
+    store.subscribe(({ figures }) => figures, () => {
       this.#forget();
       if (stage.models.shown.length && !stage.frames) window.setTimeout(() => stage.begin(), FIRST);
       this.#later(0);
@@ -119,7 +121,7 @@ export class Detail {
     return {
       key: job,
       run: async (signal) => {
-        const grid = await this.#sources.read(figure, row, source, choice, signal).catch((error: unknown) => {
+        const grid = await this.sources.read(figure, row, source, choice, signal).catch((error: unknown) => {
           if (!signal.aborted) this.#refused.add(job);
           throw error;
         });

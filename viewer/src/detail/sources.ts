@@ -1,10 +1,11 @@
 /** Reads a block's values: from the file of a small trace or model, from small tensors that are kept whole, or by slices. */
 
-import type { Config, Service, Values } from "../api/service";
+import type { Config, Service, Trace, Values } from "../api/service";
 import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
 import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
 import type { Figure } from "../state/state";
+import type { Readable } from "../state/store";
 import { count, type Choice } from "./choose";
 
 const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
@@ -22,12 +23,19 @@ export class Sources {
   #files = new Map<string, Promise<File>>();
   #tensors = new Map<string, Promise<Values>>();
 
-  constructor(private readonly service: Service) {}
+  constructor(
+    private readonly service: Service,
+    store: Readable,
+  ) {
+    store.subscribe(({ run }) => run.trace, (trace) => trace && this.#ahead(`/v1/models/${trace.model}`, trace.config, trace));
+    store.subscribe(({ figures }) => figures, (figures) => {
+      for (const { source, layout, trace } of figures) this.#ahead(source, layout.config, trace);
+    });
+  }
 
   /** Asks for the files of a small model and trace at once: the first of its values are read in no time then. */
-  ahead({ trace, source, layout }: Figure): void {
-    const small = parameters(layout.config) <= SMALL_MODEL;
-    if (small && source) void this.#file(source).catch(() => {});
+  #ahead(source: string, config: Config, trace: Trace | null): void {
+    if (parameters(config) <= SMALL_MODEL) void this.#file(source).catch(() => {});
     if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
   }
 

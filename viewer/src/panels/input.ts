@@ -33,7 +33,7 @@ export const input: Panel = {
     };
     const cancel = async (): Promise<void> => {
       const { trace } = store.state.run;
-      if (trace) await service.cancelTrace(trace);
+      if (trace) await service.cancelTrace(trace.id);
     };
     store.subscribe(({ view }) => view.prompt, (prompt) => {
       ids.checked = "tokens" in prompt;

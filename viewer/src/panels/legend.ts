@@ -14,13 +14,15 @@ export const legend: Panel = {
   place: "over",
   title: "legend",
   mount(root, app) {
-    const { store } = app;
+    const { store, stage } = app;
     const show = (): void => {
       const { state } = store;
       root.hidden = !state.figures.length;
+      if (!stage.frames) return; // there is nothing yet that it could explain
       root.replaceChildren(...(["weight", "value"] as const).map((kind) => scale(kind, state, app)));
     };
     for (const select of [({ view }: State) => view.colour, (state: State) => state.told, ({ traffic }: State) => traffic.bytes, (state: State) => state.figures]) store.subscribe<unknown>(select, show);
+    void stage.first.then(show);
   },
 };
 

@@ -30,6 +30,7 @@ export interface Fineness {
   tiny: number;
   small: number;
   share: number;
+  sparing: boolean; // whether to find out first which cells are hidden: not in the first frame, which has to wait for each program
 }
 
 /** One layer. Its blocks come by size, so that those too small to be seen are the last. */
@@ -78,10 +79,10 @@ export class Slab {
   }
 
   /** Draws those blocks whose fronts are not too small to be seen, and of the small ones only a share. */
-  dress(style: Style, material: RawShaderMaterial, { tiny, small, share }: Fineness): void {
+  dress(style: Style, material: RawShaderMaterial, { tiny, small, share, sparing }: Fineness): void {
     this.mesh.visible = true;
     this.mesh.material = material;
-    this.depth.visible = style === "cells";
+    this.depth.visible = style === "cells" && sparing;
     let count = this.#areas.length;
     if (style !== "cells") {
       const large = firstBelow(this.#areas, small);
@@ -167,10 +168,10 @@ export class Blocks {
   }
 }
 
-/** What a small model is drawn with, so that its programs are ready when it comes: they are kept by their text. */
+/** What a small model is drawn with, so that its program is ready when it comes: it is kept by its text. */
 export function warmUp(uniforms: Uniforms): Group {
-  const { cells, depth } = materials({ ...uniforms, uBlocks: { value: null } });
-  return new Group().add(...[cells, depth].map((material) => new Mesh(new BufferGeometry(), material)));
+  const { cells } = materials({ ...uniforms, uBlocks: { value: null } });
+  return new Group().add(new Mesh(new BufferGeometry(), cells));
 }
 
 function materials(uniforms: Uniforms): Record<Style | "depth", RawShaderMaterial> {

@@ -25,14 +25,26 @@ const CELLS_ABOVE = 4; // pixels that a cell covers, above which cells have bord
 const TINY = 0.02; // square pixels of a front, under which a block far away is left out
 const SMALL = 25; // and under which it may be, where drawing is slow
 
+/**
+ * WebGL 2 as every device has it: to ask for an extension takes a wait for the graphics process. Only that for drawing
+ * into textures of floats seems to be there: three.js wants it for any such texture, but here they are only read.
+ */
+function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext {
+  const context = canvas.getContext("webgl2", { antialias: true, powerPreference: "high-performance" });
+  if (!context) throw new Error("there is no WebGL 2 here");
+  return Object.assign(context, { getExtension: (name: string) => (name === "EXT_color_buffer_float" ? {} : null) });
+}
+
 export class Stage {
   readonly heap = new Heap();
   readonly models: Models;
-  readonly thrift: Thrift;
+  readonly first: Promise<void>; // is fulfilled when the first frame is on the screen
   camera: Camera = { target: [0, 0, 0], distance: 1, azimuth: 0, elevation: 0 };
   frames = 0; // drawn so far
   ratio = Math.min(devicePixelRatio, 2); // pixels for each CSS pixel
-  #renderer: WebGLRenderer;
+  #renderer!: WebGLRenderer; // from the start
+  #thrift: Thrift | null = null; // from the start
+  #seen!: () => void;
   #scene = new Scene();
   #lens = new PerspectiveCamera();
   #uniforms: Uniforms;
@@ -45,10 +57,7 @@ export class Stage {
     readonly canvas: HTMLCanvasElement,
     private readonly store: Store,
   ) {
-    this.#renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: false, powerPreference: "high-performance" });
-    this.thrift = new Thrift(this.#renderer.getContext() as WebGL2RenderingContext, () => this.invalidate());
-    this.#renderer.outputColorSpace = LinearSRGBColorSpace; // colours go to the screen as they are
-    this.#renderer.setClearColor(raw(BACKGROUND));
+    this.first = new Promise((resolve) => (this.#seen = resolve));
     this.#uniforms = {
       uHeap: { value: this.heap.texture },
       uHues: { value: [] },
@@ -62,7 +71,6 @@ export class Stage {
       uReveal: { value: 1 },
     };
     this.models = new Models(this.#scene, this.#uniforms, store);
-    this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first answers are on their way
     this.#lens.matrixAutoUpdate = true;
     store.subscribe(({ view }) => view.colour, () => this.#recolour());
     store.subscribe(({ highlight }) => highlight?.figure, () => this.#highlight());
@@ -78,30 +86,48 @@ export class Stage {
     this.#resize();
   }
 
+  /** Gets the graphics ready, which keeps the page busy. */
+  start(): void {
+    const { width, height } = this.store.state.viewport;
+    Object.assign(this.canvas, { width: width * this.ratio, height: height * this.ratio });
+    this.#renderer = new WebGLRenderer({ canvas: this.canvas, context: contextOf(this.canvas) });
+    this.#renderer.debug.checkShaderErrors = import.meta.env.DEV; // it takes waits for the graphics process
+    this.#renderer.outputColorSpace = LinearSRGBColorSpace; // colours go to the screen as they are
+    this.#renderer.setClearColor(raw(BACKGROUND));
+    this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first answers are on their way
+    this.#thrift = new Thrift(this.#renderer.getContext() as WebGL2RenderingContext, () => this.invalidate(), () => this.#seen());
+    if (!this.#waits) this.#frame();
+  }
+
   /** The first picture is there as far as it is worth waiting for; until then, drawing would only keep its values waiting. */
   begin(): void {
     if (!this.#waits) return;
     this.#waits = false;
-    this.invalidate();
+    this.#frame();
   }
 
   /** A frame is to be drawn. */
   invalidate(): void {
-    if (this.#waits) return;
+    if (this.#waits || !this.#thrift) return;
     this.#asked ||= requestAnimationFrame(() => {
       this.#asked = 0;
-      if (this.thrift.busy) return this.invalidate();
-      this.draw(this.thrift.begin());
-      this.thrift.end();
+      this.#frame();
     });
+  }
+
+  #frame(): void {
+    if (!this.#thrift) return;
+    if (this.#thrift.busy) return this.invalidate();
+    this.draw(this.#thrift.begin());
+    this.#thrift.end();
   }
 
   /** Whether all is drawn, and nothing waits for it. */
   get still(): boolean {
-    return !this.#waits && !this.#asked && !this.thrift.busy && !this.thrift.owes;
+    return !this.#waits && !this.#asked && !!this.#thrift && !this.#thrift.busy && !this.#thrift.owes;
   }
 
-  /** What else is drawn with each frame, after it. */
+  /** What else is drawn with each frame, after it; the first time, once that is on the screen: nothing may keep it waiting. */
   onFrame(listener: () => void): void {
     this.#after.add(listener);
   }
@@ -112,6 +138,11 @@ export class Stage {
     for (const shown of this.models.shown) for (const slab of shown.blocks.slabs) this.#dress(shown, slab, share);
     this.#renderer.render(this.#scene, this.#lens);
     this.frames++;
+    if (this.frames > 1) this.#follow();
+    else void this.first.then(() => this.#follow());
+  }
+
+  #follow(): void {
     for (const listener of this.#after) listener();
   }
 
@@ -191,7 +222,7 @@ export class Stage {
     const unit = this.pixelsAt(Math.max(depth.min, this.#lens.near));
     const cell = shown.layoutCell * unit;
     const style = slab.patches > 0 || slab.spoken || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";
-    shown.blocks.dress(slab, style, { tiny: TINY / unit ** 2, small: SMALL / unit ** 2, share });
+    shown.blocks.dress(slab, style, { tiny: TINY / unit ** 2, small: SMALL / unit ** 2, share, sparing: this.frames > 0 });
   }
 
   #recolour(): void {
@@ -220,7 +251,7 @@ export class Stage {
     const { viewport } = this.store.state;
     if (viewport.width === width && viewport.height === height) return;
     this.ratio = Math.min(devicePixelRatio, 2);
-    this.#renderer.setDrawingBufferSize(width, height, this.ratio);
+    this.#renderer?.setDrawingBufferSize(width, height, this.ratio);
     this.store.dispatch({ type: "viewport", width, height });
     this.invalidate();
   }

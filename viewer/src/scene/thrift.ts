@@ -20,6 +20,7 @@ export class Thrift {
   constructor(
     private readonly gl: WebGL2RenderingContext,
     private readonly again: () => void,
+    private readonly first = (): void => {}, // is called when the first frame is on the screen
   ) {}
 
   /** Whether the graphics processor still draws the last frame. */
@@ -29,7 +30,7 @@ export class Thrift {
     if (state === this.gl.TIMEOUT_EXPIRED) return true;
     this.gl.deleteSync(this.#fence);
     this.#fence = null;
-    if (!this.frameTime) performance.mark("first picture"); // for who measures
+    if (!this.frameTime) this.first();
     this.frameTime = performance.now() - this.#began;
     if (this.frameTime > AIM) this.#share = Math.max(LEAST, this.#drawn * Math.max(0.1, AIM / this.frameTime));
     else if (this.#drawn < 1) this.#share = Math.min(1, this.#drawn * Math.min(1.3, AIM / this.frameTime));

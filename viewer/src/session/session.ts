@@ -66,7 +66,7 @@ export class Session {
     const request: TraceRequest = { model, ...prompt };
     if (generate.max_new_tokens > 0) request.generate = generate;
     const asked = await this.service.askTrace(request, WAIT, signal);
-    this.store.dispatch({ type: "run", run: { trace: asked.id } });
+    this.store.dispatch({ type: "run", run: { trace: asked } });
     const fed = asked.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
     const empty = asked.status === "done" ? null : this.#showMain(null, fed, signal); // its blocks, until there are values
     empty?.catch(() => {}); // they may have to wait for the same worker; what is wrong with them shows below

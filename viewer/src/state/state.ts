@@ -20,7 +20,7 @@ export interface Run {
   status: "idle" | "asking" | "queued" | "running" | "done" | "failed";
   progress: Progress | null;
   position: number | null; // in the queue
-  trace: string | null; // its id, once it is known
+  trace: Trace | null; // as it stood when it was asked for
   message: string | null; // what was refused or failed, in the server's words
 }
 

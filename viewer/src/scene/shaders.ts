@@ -106,12 +106,10 @@ float heap(int n) {
 
 float value(vec2 cell) {
   vec2 c = clamp(cell, vec2(0.0), vCells - 1.0);
-  if (vFine.x >= 0.0 && c.x >= vPart.x && c.y >= vPart.y && c.x < vPart.z && c.y < vPart.w) {
-    ivec2 t = ivec2((c - vPart.xy) / vFine.zw);
-    return heap(int(vFine.x) + t.y * int(vFine.y) + t.x);
-  }
-  ivec2 t = ivec2(c / vBase.zw);
-  return heap(int(vBase.x) + t.y * int(vBase.y) + t.x);
+  bool fine = vFine.x >= 0.0 && c.x >= vPart.x && c.y >= vPart.y && c.x < vPart.z && c.y < vPart.w;
+  vec4 from = fine ? vFine : vBase;
+  ivec2 t = ivec2((fine ? c - vPart.xy : c) / from.zw);
+  return heap(int(from.x) + t.y * int(from.y) + t.x);
 }
 
 vec3 tone(float v, int kind) {
@@ -129,14 +127,14 @@ void main() {
   vec3 seen;
   if (vBase.x < 0.0 && vFine.x < 0.0) {
     seen = mix(uGround[kind], uHues[2 * kind], vTone.x > 1.5 ? 0.45 : 0.3);
-  } else if (max(wide.x, wide.y) < 0.75) {
-    seen = tone(value(cell), kind);
-  } else { // several cells in a pixel: as many of them as is worth the time
+  } else { // where several cells are in a pixel, as many of them as is worth the time
+    int looks = max(wide.x, wide.y) < 0.75 ? 1 : 4;
     seen = vec3(0.0);
-    for (int n = 0; n < 4; n++) {
-      vec2 off = vec2(n == 0 || n == 3 ? -0.25 : 0.25, n < 2 ? -0.3 : 0.3);
-      seen += 0.25 * tone(value(floor(vCell + off * wide)), kind);
+    for (int n = 0; n < looks; n++) {
+      vec2 off = looks == 1 ? vec2(0.0) : vec2(n == 0 || n == 3 ? -0.25 : 0.25, n < 2 ? -0.3 : 0.3);
+      seen += tone(value(floor(vCell + off * wide)), kind);
     }
+    seen /= float(looks);
   }
   vec2 to = abs(fract(vCell - 0.5) - 0.5) / max(wide, vec2(1e-6)); // pixels to the next border of a cell
   float near = 1.0 - clamp(min(to.x, to.y) - 0.35, 0.0, 1.0);

@@ -30,7 +30,7 @@ const SMALL = 25; // and under which it may be, where drawing is slow
  * into textures of floats seems to be there: three.js wants it for any such texture, but here they are only read.
  */
 function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext {
-  const context = canvas.getContext("webgl2", { antialias: true, powerPreference: "high-performance" });
+  const context = canvas.getContext("webgl2", { alpha: false, antialias: true, powerPreference: "high-performance" });
   if (!context) throw new Error("there is no WebGL 2 here");
   return Object.assign(context, { getExtension: (name: string) => (name === "EXT_color_buffer_float" ? {} : null) });
 }

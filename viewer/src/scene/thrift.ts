@@ -3,7 +3,7 @@
  * of what is small if that took long; when the picture rests, all of it is drawn.
  */
 
-const AIM = 45; // milliseconds a frame
+const AIM = 40; // milliseconds a frame
 const REST = 200; // milliseconds without a frame
 const LEAST = 0.02;
 

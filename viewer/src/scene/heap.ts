@@ -1,6 +1,6 @@
 /** One texture that holds the values of everything near: each block's cells have a run of texels in it. */
 
-import { DataTexture, FloatType, RGBAFormat } from "three";
+import { Texels } from "./texels";
 
 /** Values in a row of the texture: four in each texel, as three.js wants it for updating parts. */
 export const ROW = 4096;
@@ -37,15 +37,12 @@ export class Runs {
 }
 
 export class Heap {
-  readonly texture: DataTexture;
-  #runs: Runs;
-  #texels: Float32Array<ArrayBuffer>;
+  #texels = new Texels(ROW, ROWS.first);
+  #runs = new Runs(ROW * ROWS.first);
+  #rows = ROWS.first;
 
-  constructor() {
-    this.#texels = new Float32Array(ROW * ROWS.first);
-    this.#runs = new Runs(this.#texels.length);
-    this.texture = new DataTexture(this.#texels, ROW / 4, ROWS.first, RGBAFormat, FloatType);
-    this.texture.needsUpdate = true;
+  get texture(): Texels["texture"] {
+    return this.#texels.texture;
   }
 
   /** Keeps values; tells where, or null where there is no room. */
@@ -53,9 +50,8 @@ export class Heap {
     let start = this.#runs.take(values.length);
     while (start === null && this.#grow()) start = this.#runs.take(values.length);
     if (start === null) return null;
-    this.#texels.set(values, start);
-    for (let at = start - (start % ROW); at < start + values.length; at += ROW) this.texture.addUpdateRange(at, ROW);
-    this.texture.needsUpdate = true;
+    this.#texels.floats.set(values, start);
+    for (let at = start - (start % ROW); at < start + values.length; at += ROW) this.#texels.changed(at, ROW);
     return start;
   }
 
@@ -64,21 +60,15 @@ export class Heap {
   }
 
   get(n: number): number {
-    return this.#texels[n];
+    return this.#texels.floats[n];
   }
 
   /** Twice the room, while there may be more. */
   #grow(): boolean {
-    const before = this.#texels;
-    const rows = (2 * before.length) / ROW;
-    if (rows > ROWS.most) return false;
-    this.#texels = new Float32Array(ROW * rows);
-    this.#texels.set(before);
-    this.#runs.give(before.length, before.length);
-    this.texture.dispose(); // its size is fixed once it was used
-    this.texture.clearUpdateRanges();
-    this.texture.image = { data: this.#texels, width: ROW / 4, height: rows };
-    this.texture.needsUpdate = true;
+    if (this.#rows >= ROWS.most) return false;
+    this.#runs.give(ROW * this.#rows, ROW * this.#rows);
+    this.#rows *= 2;
+    this.#texels.grow(this.#rows);
     return true;
   }
 }

@@ -1,8 +1,7 @@
 /** A texture that tells the graphics processor of each block of a model: place, size, cells, and where its values are. */
 
-import { DataTexture, FloatType, RGBAFormat } from "three";
-
 import { BLOCKS_A_ROW, RECORD } from "./shaders";
+import { Texels } from "./texels";
 
 const FLOATS = 4 * RECORD;
 const ROW = FLOATS * BLOCKS_A_ROW;
@@ -14,30 +13,27 @@ export const AT = { place: 0, role: 3, size: 4, emphasis: 7, cells: 8, axes: 10,
 export const EMPHASIS = { none: 0, lit: 1, spoken: 2 };
 
 export class Records {
-  readonly texture: DataTexture;
-  #floats: Float32Array<ArrayBuffer>;
-  #sent = false; // all of it, once
+  #texels: Texels;
 
   constructor(blocks: number) {
-    const rows = Math.max(1, Math.ceil(blocks / BLOCKS_A_ROW));
-    this.#floats = new Float32Array(ROW * rows);
-    this.texture = new DataTexture(this.#floats, ROW / 4, rows, RGBAFormat, FloatType);
-    this.texture.needsUpdate = true;
-    this.texture.onUpdate = () => (this.#sent = true);
+    this.#texels = new Texels(ROW, Math.max(1, Math.ceil(blocks / BLOCKS_A_ROW)));
+  }
+
+  get texture(): Texels["texture"] {
+    return this.#texels.texture;
   }
 
   /** Before the first frame: nothing is sent yet. */
   fill(block: number, at: number, values: ArrayLike<number>): void {
-    this.#floats.set(values, block * FLOATS + at);
+    this.#texels.floats.set(values, block * FLOATS + at);
   }
 
   put(block: number, at: number, values: ArrayLike<number>): void {
     this.fill(block, at, values);
-    if (this.#sent) this.texture.addUpdateRange(block * FLOATS, FLOATS); // else nothing but these parts would be sent
-    this.texture.needsUpdate = true;
+    this.#texels.changed(block * FLOATS, FLOATS);
   }
 
   get(block: number, at: number): number {
-    return this.#floats[block * FLOATS + at];
+    return this.#texels.floats[block * FLOATS + at];
   }
 }

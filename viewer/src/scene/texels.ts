@@ -1,0 +1,38 @@
+/** A texture of floats of which parts change: four in each texel. */
+
+import { DataTexture, FloatType, RGBAFormat } from "three";
+
+export class Texels {
+  readonly texture: DataTexture;
+  floats: Float32Array<ArrayBuffer>;
+  #sent = false; // three.js sends only the parts that it is told of, even when it sends the texture for the first time
+
+  /** `row`: floats in a row of the texture. */
+  constructor(
+    private readonly row: number,
+    rows: number,
+  ) {
+    this.floats = new Float32Array(row * rows);
+    this.texture = new DataTexture(this.floats, row / 4, rows, RGBAFormat, FloatType);
+    this.texture.onUpdate = () => (this.#sent = true);
+    this.texture.needsUpdate = true;
+  }
+
+  /** These floats, all in one row, were changed. */
+  changed(start: number, length: number): void {
+    if (this.#sent) this.texture.addUpdateRange(start, length);
+    this.texture.needsUpdate = true;
+  }
+
+  /** Makes it higher. */
+  grow(rows: number): void {
+    const before = this.floats;
+    this.floats = new Float32Array(this.row * rows);
+    this.floats.set(before);
+    this.texture.dispose(); // its size is fixed once it was used
+    this.texture.image = { data: this.floats, width: this.row / 4, height: rows };
+    this.texture.clearUpdateRanges();
+    this.texture.needsUpdate = true;
+    this.#sent = false;
+  }
+}

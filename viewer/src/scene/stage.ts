@@ -88,6 +88,7 @@ export class Stage {
 
   /** Gets the graphics ready, which keeps the page busy. */
   start(): void {
+    this.#resize();
     const { width, height } = this.store.state.viewport;
     Object.assign(this.canvas, { width: width * this.ratio, height: height * this.ratio });
     this.#renderer = new WebGLRenderer({ canvas: this.canvas, context: contextOf(this.canvas) });

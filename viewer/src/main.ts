@@ -46,9 +46,9 @@ async function start(): Promise<void> {
   });
   keepAddress(store);
   Object.assign(window, { cutaway: app }); // for the console, and for tests
-  openWith(stage.first, store);
   await underWay(store);
   stage.start();
+  openWith(stage.first, store);
   await stage.first;
   performance.mark("first picture"); // for who measures
   store.subscribe(({ figures }) => figures[0], tellTitle);
@@ -66,7 +66,10 @@ function countBytes(client: Client, store: Store): void {
 /** The address always tells what is seen; an address that is typed or gone back to is followed. */
 function keepAddress(store: Store): void {
   let timer = 0;
-  const write = (): void => history.replaceState(null, "", `#${toHash(store.state.view)}`);
+  const write = (): void => {
+    const hash = toHash(store.state.view);
+    if (hash !== location.hash.slice(1)) history.replaceState(null, "", `#${hash}`); // the browser draws its bar anew
+  };
   store.subscribe(({ view }) => view, () => {
     clearTimeout(timer);
     timer = window.setTimeout(write, 200);

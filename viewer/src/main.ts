@@ -6,7 +6,7 @@ import { Detail } from "./detail/detail";
 import { Sources } from "./detail/sources";
 import { tellPage, tellTitle } from "./i18n/page";
 import { preferred, use } from "./i18n/text";
-import { openWith, underWay } from "./opening";
+import { open, openWith, underWay } from "./opening";
 import { mountPanels } from "./panels/registry";
 import { watchArrows } from "./picking/beside";
 import { watchPointer } from "./picking/pointer";
@@ -47,7 +47,12 @@ async function start(): Promise<void> {
   keepAddress(store);
   Object.assign(window, { cutaway: app }); // for the console, and for tests
   await underWay(store);
-  stage.start();
+  try {
+    stage.start();
+  } catch (error) {
+    open(); // what can be had without WebGL
+    throw error;
+  }
   openWith(stage.first, store);
   await stage.first;
   performance.mark("first picture"); // for who measures

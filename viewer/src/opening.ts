@@ -21,9 +21,13 @@ export async function underWay(store: Store): Promise<void> {
   await Promise.all([loaded, known]);
 }
 
-/** Shows what is around the picture once that is there, or there is something to say before. */
+/** Shows what is around the picture. */
+export function open(): void {
+  document.body.classList.remove("opening");
+}
+
+/** The same once the picture is there, or there is something to say before. */
 export function openWith(picture: Promise<void>, store: Store): void {
-  const open = (): void => document.body.classList.remove("opening");
   void picture.then(open);
   store.subscribe(hasNews, (has) => has && open());
   setTimeout(() => store.state.run.trace || store.state.figures.length || open(), LONGEST.answer);

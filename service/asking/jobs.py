@@ -37,7 +37,7 @@ def reason(job: Job) -> str:
 
 def take_out(job: Job) -> bool:
     """Take a job out of its queue; False where it is not there: a worker has taken it, or it has ended."""
-    return bool(Queue(job.origin, connection=job.connection).remove(job))
+    return bool(Queue(job.origin, connection=job.connection, serializer="json").remove(job))
 
 
 def ends(job: Job) -> bool:

@@ -62,7 +62,7 @@ examples: $(DEV) ## Record the answers to the examples of openapi.yaml, then wri
 	@$(BIN)/cutaway openapi openapi.yaml
 
 screenshots: $(DEV) viewer ## Take the pictures of the viewer in docs/ (needs Chromium)
-	@RECORD_SCREENSHOTS=1 $(BIN)/pytest -qq -n0 tests/viewer/test_screenshots.py
+	@RECORD_SCREENSHOTS=1 $(BIN)/pytest -qq -n0 -m viewer tests/viewer/test_screenshots.py
 
 openapi: $(RUN) ## Write openapi.yaml
 	@$(BIN)/cutaway openapi openapi.yaml

@@ -6,7 +6,7 @@ from bench.soak import soak
 
 
 def test_everything_that_was_accepted_ends_while_workers_are_killed() -> None:
-    report = soak(requests=150, clients=6, kill_every=3.0, seconds=60.0)
+    report = soak(requests=200, clients=6, kill_every=1.0, seconds=60.0)
     print(report.table())  # shown where it fails
     assert report.problems == []
     assert report.killed > 0

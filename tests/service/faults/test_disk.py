@@ -66,6 +66,7 @@ def test_what_cannot_be_written_down_is_503_until_there_is_room(disk: Path, seco
                 assert api.ask("GET", "/healthz").status == 200
                 assert api.ask("GET", "/readyz").status == 503
             assert api.ended(running)["status"] == "done"
+            eventually(lambda: not refused(api.ask("POST", "/v1/traces", request_body)))  # Redis has noticed
             assert api.ended(api.trace(request_body))["status"] == "done"
             assert queue.info("persistence")["aof_last_write_status"] == "ok"
     finally:

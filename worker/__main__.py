@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -25,6 +24,7 @@ import worker.store.requests as requests
 import worker.store.shared as shared
 from worker.gpt.compiled import COMPILED
 from worker.lanes import InTurn, Lanes
+from worker.process import loading
 from worker.settings import Settings
 from worker.spare import Spare
 from worker.store.connection import connect
@@ -187,8 +187,8 @@ def main(lanes: list[str]) -> None:
     logging.getLogger("rq").setLevel(logging.WARNING)  # it has five lines to say of every job
     if not {*lanes} <= {*LANES}:
         sys.exit(f"{' '.join(lanes)}: what a worker can be told to work on is {' or '.join(LANES)}")
-    worker.jobs.warm_up(Settings.from_environment())
-    gc.freeze()  # what is shared with the jobs stays shared: a collection in one would copy all it looks at
+    with loading():  # what is shared with the jobs stays shared
+        worker.jobs.warm_up(Settings.from_environment())
     Lanes([lane for lane in LANES if not lanes or lane in lanes], _work).run()
     log.info("stopped")
 

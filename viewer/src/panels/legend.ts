@@ -17,8 +17,8 @@ export const legend: Panel = {
     const { store, stage } = app;
     const show = (): void => {
       const { state } = store;
-      root.hidden = !state.figures.length;
-      if (!stage.frames) return; // there is nothing yet that it could explain
+      root.hidden = !stage.frames || !state.figures.length; // there is nothing that it could explain
+      if (root.hidden) return;
       root.replaceChildren(...(["weight", "value"] as const).map((kind) => scale(kind, state, app)));
     };
     for (const select of [({ view }: State) => view.colour, (state: State) => state.told, ({ traffic }: State) => traffic.bytes, (state: State) => state.figures]) store.subscribe<unknown>(select, show);

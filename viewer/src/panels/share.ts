@@ -20,8 +20,9 @@ export const share: Panel = {
     const glb = button(t("share.glb"), () => void attempt(shape(app), said), { disabled: true });
     const values = el("a", { class: "button", download: "", hidden: true }, t("share.trace"));
     root.append(button(t("share.link"), () => void copy(app, said, link)), png, glb, values, said, link);
+    store.subscribe(({ figures, graphics }) => !figures.length || graphics !== null, (none) => (png.disabled = none));
     store.subscribe(({ figures }) => figures[0], (figure) => {
-      png.disabled = glb.disabled = !figure;
+      glb.disabled = !figure;
       values.hidden = !figure?.trace;
       if (figure?.trace) values.setAttribute("href", `/v1/traces/${figure.trace.id}/safetensors`);
     });

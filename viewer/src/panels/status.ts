@@ -1,4 +1,4 @@
-/** What is wrong with the server, as long as it is, and how soon it is asked again. */
+/** What is wrong with the server, as long as it is, and how soon it is asked again; or why there is no picture. */
 
 import { t } from "../i18n/text";
 import type { Trouble } from "../api/client";
@@ -10,17 +10,21 @@ export const status: Panel = {
   place: "over",
   title: "status",
   mount(root, { store }) {
-    const line = el("p", { role: "alert", class: "trouble", hidden: true });
-    root.append(line);
+    const [server, graphics] = [el("p", { role: "alert", class: "trouble", hidden: true }), el("p", { role: "alert", class: "trouble", hidden: true })];
+    root.append(server, graphics);
     let timer = 0;
     const show = (trouble: Trouble, left: number): void => {
-      line.textContent = t(`trouble.${trouble.kind}`, { seconds: Math.ceil(left) });
+      server.textContent = t(`trouble.${trouble.kind}`, { seconds: Math.ceil(left) });
       if (left > 1) timer = window.setTimeout(() => show(trouble, left - 1), 1000);
     };
     store.subscribe((state) => state.trouble, (trouble) => {
       clearTimeout(timer);
-      line.hidden = trouble === null;
+      server.hidden = trouble === null;
       if (trouble) show(trouble, trouble.retryIn);
+    });
+    store.subscribe((state) => state.graphics, (why) => {
+      graphics.hidden = why === null;
+      graphics.textContent = why && t(`graphics.${why}`);
     });
   },
 };

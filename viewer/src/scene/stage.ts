@@ -29,10 +29,9 @@ const SMALL = 25; // and under which it may be, where drawing is slow
  * WebGL 2 as every device has it: to ask for an extension takes a wait for the graphics process. Only that for drawing
  * into textures of floats seems to be there: three.js wants it for any such texture, but here they are only read.
  */
-function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext {
+function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext | null {
   const context = canvas.getContext("webgl2", { alpha: false, antialias: true, powerPreference: "high-performance" });
-  if (!context) throw new Error("there is no WebGL 2 here");
-  return Object.assign(context, { getExtension: (name: string) => (name === "EXT_color_buffer_float" ? {} : null) });
+  return context && Object.assign(context, { getExtension: (name: string) => (name === "EXT_color_buffer_float" ? {} : null) });
 }
 
 export class Stage {
@@ -91,13 +90,27 @@ export class Stage {
     this.#resize();
     const { width, height } = this.store.state.viewport;
     Object.assign(this.canvas, { width: width * this.ratio, height: height * this.ratio });
-    this.#renderer = new WebGLRenderer({ canvas: this.canvas, context: contextOf(this.canvas) });
+    const context = contextOf(this.canvas);
+    if (!context) return this.store.dispatch({ type: "graphics", graphics: "missing" });
+    this.#renderer = new WebGLRenderer({ canvas: this.canvas, context });
+    this.#watchLoss();
     this.#renderer.debug.checkShaderErrors = import.meta.env.DEV; // it takes waits for the graphics process
     this.#renderer.outputColorSpace = LinearSRGBColorSpace; // colours go to the screen as they are
     this.#renderer.setClearColor(raw(BACKGROUND));
     this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first answers are on their way
-    this.#thrift = new Thrift(this.#renderer.getContext() as WebGL2RenderingContext, () => this.invalidate(), () => this.#seen());
+    this.#thrift = new Thrift(context, () => this.invalidate(), () => this.#seen());
     if (!this.#waits) this.#frame();
+  }
+
+  /** Systems take the graphics from pages, most of all from those that nobody looks at, and give them back later. */
+  #watchLoss(): void {
+    const tell = (graphics: "lost" | null): void => this.store.dispatch({ type: "graphics", graphics });
+    this.canvas.addEventListener("webglcontextlost", () => tell("lost"));
+    this.canvas.addEventListener("webglcontextrestored", () => {
+      this.#renderer.setClearColor(raw(BACKGROUND)); // all else three.js keeps
+      tell(null);
+      this.invalidate();
+    });
   }
 
   /** The first picture is there as far as it is worth waiting for; until then, drawing would only keep its values waiting. */

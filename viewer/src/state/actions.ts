@@ -25,6 +25,7 @@ export type Action =
   | { type: "run"; run: Partial<Run> }
   | { type: "traffic"; traffic: Partial<Traffic> }
   | { type: "trouble"; trouble: Trouble | null }
+  | { type: "graphics"; graphics: State["graphics"] }
   | { type: "viewport"; width: number; height: number };
 
 export function reduce(state: State, action: Action): State {
@@ -69,6 +70,8 @@ export function reduce(state: State, action: Action): State {
       return { ...state, traffic: { ...state.traffic, ...action.traffic } };
     case "trouble":
       return { ...state, trouble: action.trouble };
+    case "graphics":
+      return { ...state, graphics: action.graphics };
     case "viewport":
       return { ...state, viewport: { width: action.width, height: action.height } };
   }

@@ -66,6 +66,7 @@ export interface State {
   player: Player; // of the tour, whose step is in the view
   traffic: Traffic;
   trouble: Trouble | null;
+  graphics: "missing" | "lost" | null; // why there is no picture: no WebGL 2 here, or for the moment
   viewport: { width: number; height: number };
 }
 
@@ -83,6 +84,7 @@ export function initial(view: View): State {
     player: STOPPED,
     traffic: { running: [], waiting: 0, bytes: 0 },
     trouble: null,
+    graphics: null,
     viewport: { width: 1, height: 1 },
   };
 }

@@ -17,7 +17,7 @@ import { parameters } from "./parameters";
 import { sampling } from "./sampling";
 import { search } from "./search";
 import type { App, Panel } from "./panel";
-import type { Store } from "../state/store";
+import type { Scope, Store } from "../state/store";
 import { share } from "./share";
 import { sizes } from "./sizes";
 import { skip } from "./skip";
@@ -34,33 +34,32 @@ export const panels: Panel[] = [
   status, loading, cell, legend, welcome, tour, attention, lens, sampling, parameters, colours,
 ];
 
-let mounted: { end(): void } | null = null;
+const ROOTS = { bar: "bar", side: "side", over: "over", foot: "foot", aid: "aids" } as const;
+const mounted = new Map<Panel["place"], Scope>();
 
-/** Puts the panels on the page; again whenever the language changes. */
-export function mountPanels(app: Omit<App, "store"> & { store: Store }): void {
-  mounted?.end();
+/** Puts the panels of a place on the page, instead of those that are there. */
+export function mountPanels(place: Panel["place"], app: Omit<App, "store"> & { store: Store }): void {
+  mounted.get(place)?.end();
+  const here = panels.filter((panel) => panel.place === place);
   const store = app.store.scope();
-  mounted = store;
-  const roots: Record<Panel["place"], HTMLElement> = {
-    bar: byId("bar"), side: byId("side"), over: byId("over"), foot: byId("foot"), aid: byId("aids"),
-  };
-  for (const root of Object.values(roots)) root.replaceChildren();
-  mountAids(panels.filter(({ place }) => place === "aid"), { ...app, store });
-  for (const panel of panels.filter(({ place }) => place !== "aid")) {
-    const inside = el("div", { class: `panel-body ${panel.id}` });
-    if (panel.place === "side") {
-      const section = el("details", { class: "panel", id: `panel-${panel.id}`, open: panel.open ?? true });
-      section.append(el("summary", {}, t(panel.title)), inside);
-      roots.side.append(section);
-    } else {
-      inside.setAttribute("role", "group");
-      inside.setAttribute("aria-label", t(panel.title));
-      roots[panel.place].append(inside);
-    }
-    panel.mount(inside, { ...app, store });
-  }
+  mounted.set(place, store);
+  const root = document.getElementById(ROOTS[place])!;
+  root.replaceChildren();
+  if (place === "aid") mountAids(here, { ...app, store });
+  else for (const panel of here) panel.mount(placeOf(panel, root), { ...app, store });
 }
 
-function byId(id: string): HTMLElement {
-  return document.getElementById(id)!;
+/** An element for it at the end of this one. */
+function placeOf(panel: Panel, root: HTMLElement): HTMLElement {
+  const inside = el("div", { class: `panel-body ${panel.id}` });
+  if (panel.place === "side") {
+    const section = el("details", { class: "panel", id: `panel-${panel.id}`, open: panel.open ?? true });
+    section.append(el("summary", {}, t(panel.title)), inside);
+    root.append(section);
+  } else {
+    inside.setAttribute("role", "group");
+    inside.setAttribute("aria-label", t(panel.title));
+    root.append(inside);
+  }
+  return inside;
 }

@@ -36,8 +36,7 @@ export class Director {
     private readonly stage: Stage,
   ) {
     this.#linked = store.state.view.camera !== null;
-    store.subscribe(({ view }) => view.tour, () => this.#enter());
-    store.subscribe(({ figures }) => figures[0]?.layout, () => this.#enter());
+    store.subscribe(({ view, figures }) => `${view.tour} in ${figures[0]?.layout.facts.id}`, () => this.#enter());
     store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
     store.subscribe(({ player }) => player.share, () => this.#show());
     store.subscribe(({ viewport }) => viewport, () => {

@@ -57,7 +57,7 @@ function along(sheet: Sheet, shown: Shown, row: number, axis: number, count: num
   if (layoutCell * stage.pixelsAt(stage.nearest(pose.box(box))) < LEAST) return;
   const { min, max } = aroundView(sheet, shown, box);
   const lines = (pose.flow === "right") === (axis === 0); // as they are seen: lines, or columns
-  const edges = pose.flow === "right" || lines ? [min, max] : [max, min];
+  const edges = lines ? [min, max] : [max, min];
   const end = (n: number, which: number, z: number): Spot & { depth: number } => {
     const at: Point = [0, 0, z];
     at[axis] = box.min[axis] + (n + 0.5) * layoutCell;

@@ -80,10 +80,9 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
   const { stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const { min, max } = aroundView(sheet, shown, shown.figure.layout.box(row));
-  const across = pose.flow === "right";
   const corners = [[min[0], min[1]], [min[0], max[1]], [max[0], min[1]], [max[0], max[1]]].map(([x, y]) => stage.project(pose.point([x, y, max[2]])));
   if (corners.some(({ depth }) => depth <= 0)) return;
-  const corner = corners[across ? 2 : 0];
+  const [corner] = corners;
   const [unit, block] = [stage.pixelsAt(corner.depth), boundsOf(corners)];
   const sizes = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
   if (Math.max(...sizes) < least) return; // most are: nothing else is worked out for them
@@ -92,7 +91,7 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
   const moved = seen.x > corner.x || seen.y > corner.y;
   if (name.more) sizes.sort((a, b) => b - a); // a line that is spoken of has its name, too
   if (moved ? !name.more && !large(block, sheet) : sizes[0] < least || sizes[1] < least / 2) return;
-  const inside: Point = [across ? max[0] - layoutCell / 2 : min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
+  const inside: Point = [min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
   let known: boolean | null = null; // looked for once, whatever the line
   const isOpen = (): boolean => (known ??= open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside))));
   const lifts = name.more && !moved ? [0, 1, 2] : [0]; // blocks that are spoken of may stand closely one behind the other

@@ -7,7 +7,7 @@ export type Point = [number, number, number];
 
 const GAP = 0.06; // between models that stand side by side, of the larger one
 
-/** Where a model stands: its axes are swapped or turned over as the computation flows, then it is moved. */
+/** Where a model stands: with positions from the left or, where the computation goes there, from above; then it is moved. */
 export class Pose {
   constructor(
     readonly flow: Flow,
@@ -16,7 +16,7 @@ export class Pose {
 
   /** Without the move. */
   turn([x, y, z]: readonly number[]): Point {
-    return this.flow === "right" ? [y, x, z] : [x, -y, z];
+    return this.flow === "right" ? [y, -x, z] : [x, -y, z];
   }
 
   point(of: readonly number[]): Point {
@@ -25,8 +25,8 @@ export class Pose {
   }
 
   /** The way back of `turn`. */
-  unturn(of: readonly number[]): Point {
-    return this.turn(of); // a swap and a mirror are their own inverses
+  unturn([x, y, z]: readonly number[]): Point {
+    return this.flow === "right" ? [-y, x, z] : [x, -y, z];
   }
 
   unpoint([x, y, z]: readonly number[]): Point {

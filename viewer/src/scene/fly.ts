@@ -24,8 +24,7 @@ export function flyTo({ store, stage }: Flyer, blocks: readonly string[], side?:
 /** The same for a box of the model, in its layout's coordinates. */
 export function flyToBox({ store, stage }: Flyer, box: Box, side?: Side, figure = 0): void {
   const { pose, layoutCell } = stage.models.shown[figure];
-  const { width, height } = store.state.viewport;
-  const seen = framing(pose.box(box), width / height, side ?? stage.camera);
+  const seen = framing(pose.box(box), store.state.viewport, side ?? stage.camera);
   const least = 24 * layoutCell; // so that a single cell does not fill the window
   store.dispatch({ type: "camera", to: { ...seen, distance: Math.max(seen.distance * 1.15, least) } });
 }

@@ -7,6 +7,7 @@ import type { Point } from "./pose";
 export const FIELD_OF_VIEW = (32 * Math.PI) / 180; // of the window's height
 const HOME = { azimuth: -0.22, elevation: 0.24 };
 const MARGIN = 1.08;
+const LEGEND = 72; // pixels that the legend takes at the bottom of the window
 
 export interface Basis {
   right: Point;
@@ -29,18 +30,25 @@ export function eye(camera: Camera): Point {
   return along(camera.target, basis(camera).back, camera.distance);
 }
 
-/** The camera, from that side, in whose window of this width by height a box is as large as it can be. */
-export function framing(box: Box, aspect: number, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
+interface Window {
+  width: number; // CSS pixels
+  height: number;
+}
+
+/** The camera, from that side, in whose window a box is as large as it can be above the legend. */
+export function framing(box: Box, window: Window, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
   const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => box.min.map((low, axis) => (n & (1 << axis) ? box.max[axis] : low)) as Point);
   const target = box.min.map((low, axis) => (low + box.max[axis]) / 2) as Point;
   const distance = Math.max(...box.max.map((high, axis) => high - box.min[axis])) * 2 || 1;
   let camera: Camera = { target, distance, azimuth: side.azimuth, elevation: side.elevation };
-  for (let n = 0; n < 12; n++) camera = fit(camera, corners, aspect);
+  for (let n = 0; n < 12; n++) camera = fit(camera, corners, window);
   return camera;
 }
 
 /** A step nearer to where these points fill the window: perspective makes what is nearer larger, so it takes some. */
-function fit(camera: Camera, points: Point[], aspect: number): Camera {
+function fit(camera: Camera, points: Point[], { width, height }: Window): Camera {
+  const aspect = width / height;
+  const below = Math.min(LEGEND / height, 0.25); // the share of the window that is left free
   const { right, up, back } = basis(camera);
   const slope = Math.tan(FIELD_OF_VIEW / 2);
   const from = eye(camera);
@@ -53,8 +61,8 @@ function fit(camera: Camera, points: Point[], aspect: number): Camera {
   const middle = (of: number[]): number => (Math.max(...of) + Math.min(...of)) / 2;
   const half = (of: number[]): number => (Math.max(...of) - Math.min(...of)) / 2;
   const unit = slope * camera.distance;
-  const target = along(along(camera.target, right, middle(xs) * unit * aspect), up, middle(ys) * unit);
-  return { ...camera, target, distance: camera.distance * Math.max(half(xs), half(ys), 1e-6) * MARGIN };
+  const target = along(along(camera.target, right, middle(xs) * unit * aspect), up, (middle(ys) - below) * unit);
+  return { ...camera, target, distance: camera.distance * Math.max(half(xs), half(ys) / (1 - below), 1e-6) * MARGIN };
 }
 
 /** Between two cameras, t from 0 to 1; distances by their logarithm, and out on the way when it is far. */

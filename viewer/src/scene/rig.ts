@@ -56,8 +56,7 @@ export class Rig {
     if (this.store.state.view.camera) return;
     const box = this.stage.models.bounds();
     if (!box) return;
-    const { width, height } = this.store.state.viewport;
-    const all = framing(box, width / height);
+    const all = framing(box, this.store.state.viewport);
     if (fly) this.#fly(all);
     else this.#put(all);
   }

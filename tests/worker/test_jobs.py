@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import redis.exceptions
-from numpy.typing import NDArray
 from redis import Redis
 from rq import Queue, SimpleWorker
 
@@ -20,73 +17,16 @@ import worker.jobs as jobs
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
-import worker.store.shared as shared
-from worker.compute import COMPUTE
+from tests.worker.conftest import AT, GREEDY, LAYOUT, OWN, Store, trace_request
 from worker.gpt.architecture import VALUES, expand, sizes
 from worker.gpt.arena import Arena, plan
 from worker.gpt.compiled import engine
-from worker.gpt.config import Config
 from worker.gpt.forward import forward
 from worker.gpt.models import resolve
 from worker.layout.geometry import Geometry
 from worker.layout.place import place
 from worker.settings import Settings
-from worker.store.connection import connect
 from worker.store.keys import Kind, request_id
-
-AT = "2026-01-02T03:04:05.678Z"
-GREEDY = {"max_new_tokens": 6, "temperature": 0.0, "top_k": None, "top_p": None, "seed": 0}
-OWN = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
-LAYOUT = {"config": OWN.to_mapping(), "tokens": 7, "batch": 3, "style": "columns"}
-
-
-def trace_request(spec: Any = "nano-gpt", **said: Any) -> dict[str, Any]:
-    usual = {"tokens": [2, 1, 0, 1, 1, 2], "generate": None, "capture": ["*"], "dtype": "float32"}
-    return resolve(spec).canonical() | usual | said
-
-
-class Store:
-    """Databases of these tests' own, and the requests in them."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.queue: Any = connect(settings.queue_url)
-        self.cache = connect(settings.cache_url)
-
-    def ask(self, kind: Kind, request: dict[str, Any]) -> str:
-        id = request_id(kind, request)
-        requests.put(self.queue, id, kind, request, AT, 30, 60)
-        return id
-
-    def run(self, kind: Kind, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        id = self.ask(kind, request)
-        jobs.run(id)
-        return id, pieces.manifest(self.cache, id)
-
-    def array(self, id: str, slot: dict[str, Any]) -> NDArray[Any]:
-        """What is stored where a slot of a manifest says."""
-        dtype = np.dtype(slot["dtype"])
-        start, size = slot["offset"], dtype.itemsize * int(np.prod(slot["shape"], dtype=int))
-        content = pieces.read(self.cache, id, start, start + size)
-        return np.frombuffer(content, dtype).reshape(slot["shape"])
-
-    def told(self, id: str, event: bytes) -> list[bytes]:
-        return [fields[b"data"] for _, fields in self.queue.xrange(f"events:{id}") if fields[b"event"] == event]
-
-    def events(self, id: str) -> list[str]:
-        return [fields[b"event"].decode() for _, fields in self.queue.xrange(f"events:{id}")]
-
-
-@pytest.fixture
-def store(servers: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Two empty databases, which jobs.run is told of by the environment."""
-    settings = Settings(queue_url=f"{servers.queue_url}?db=2", cache_url=f"{servers.cache_url}?db=2")
-    monkeypatch.setenv("QUEUE_URL", settings.queue_url)
-    monkeypatch.setenv("CACHE_URL", settings.cache_url)
-    store = Store(settings)
-    yield store
-    store.queue.flushdb()
-    store.cache.flushdb()
-
 
 # ------------------------------------------------------------------------------------------------------ traces
 
@@ -330,132 +270,3 @@ def test_what_a_killed_process_left_is_written_over(store: Store) -> None:
 def test_warming_up_writes_nothing(store: Store) -> None:
     jobs.warm_up(Settings.from_environment())
     assert store.queue.dbsize() == store.cache.dbsize() == 0
-
-
-# ------------------------------------------------------------------------------------------------- shared jobs
-
-
-class Shared:
-    """Small requests that share a job."""
-
-    def __init__(self, store: Store, wanted: list[dict[str, Any]], timeout: int = 30) -> None:
-        self.store = store
-        self.ids = [request_id("trace", request) for request in wanted]
-        records = {
-            id: requests.Record("trace", request, AT, timeout, job="j")
-            for id, request in zip(self.ids, wanted, strict=True)
-        }
-        requests.put_all(store.queue, records, 60)
-
-    def run(self) -> list[bool]:
-        """Run the job; which of them are done then."""
-        jobs.run_together("j", self.ids)
-        done = pieces.which_done(self.store.cache, self.ids)
-        return [id in done for id in self.ids]
-
-    @property
-    def failures(self) -> dict[int, str]:
-        """The reasons by the places of those that failed."""
-        found = shared.notes(self.store.queue, ["j"])["j"].failures
-        return {self.ids.index(id): failure.reason for id, failure in found.items()}
-
-
-def some_requests(count: int) -> list[dict[str, Any]]:
-    return [trace_request(tokens=[n % 3, 1]) for n in range(count)]
-
-
-def test_requests_that_share_a_job_have_the_results_and_the_events_of_jobs_of_their_own(store: Store) -> None:
-    wanted = some_requests(3)
-    found = Shared(store, wanted)
-    assert found.run() == [True] * 3
-    manifests = [pieces.manifest(store.cache, id) for id in found.ids]
-    assert [manifest["request"] for manifest in manifests] == wanted
-    assert [store.events(id) for id in found.ids] == [["started", "done"]] * 3
-    together = [
-        pieces.read(store.cache, id, 0, manifest["size"]) for id, manifest in zip(found.ids, manifests, strict=True)
-    ]
-    store.cache.flushdb()
-    for request, content in zip(wanted, together, strict=True):
-        id, manifest = store.run("trace", request)
-        assert pieces.read(store.cache, id, 0, manifest["size"]) == content
-
-
-def test_one_that_raises_fails_alone_and_is_not_tried_again(store: Store) -> None:
-    wanted = some_requests(3)
-    wanted[1] |= {"weights": "0" * 64}
-    found = Shared(store, wanted)
-    for _ in range(2):  # as when the process was killed later
-        assert found.run() == [True, False, True]
-    assert list(found.failures) == [1]
-    assert "are not here any more" in found.failures[1]
-    assert store.events(found.ids[1]) == ["started", "failed"]
-    assert store.told(found.ids[1], b"failed") == [json.dumps({"reason": found.failures[1]}).encode()]
-
-
-def test_one_that_hangs_is_ended_after_its_own_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    compute = COMPUTE["trace"]
-
-    def hangs(request: dict[str, Any], *rest: Any) -> Any:
-        if request["tokens"] == [1, 1]:
-            time.sleep(20)
-        return compute(request, *rest)
-
-    monkeypatch.setitem(COMPUTE, "trace", hangs)
-    found = Shared(store, some_requests(3), timeout=1)
-    before = time.monotonic()
-    assert found.run() == [True, False, True]
-    assert time.monotonic() - before < 10
-    assert found.failures == {1: "Task exceeded maximum timeout value (1 seconds)"}
-
-
-def test_one_that_is_cancelled_or_another_jobs_by_now_is_passed_over(store: Store) -> None:
-    found = Shared(store, some_requests(3))
-    requests.change(store.queue, found.ids[:1], cancelled=True)
-    requests.change(store.queue, found.ids[1:2], job=None)
-    assert found.run() == [False, False, True]
-    assert [store.events(id) for id in found.ids[:2]] == [[], []]
-
-
-def test_one_that_is_cancelled_while_it_is_computed_leaves_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, compute = Shared(store, some_requests(2)), COMPUTE["trace"]
-
-    def cancelled(*given: Any) -> Any:
-        requests.cancel(store.queue, found.ids[0])
-        return compute(*given)
-
-    monkeypatch.setitem(COMPUTE, "trace", cancelled)
-    assert found.run() == [False, True]
-    assert store.cache.keys(f"result:{found.ids[0]}*") == []
-    assert store.events(found.ids[0]) == ["started"]
-
-
-def test_one_whose_process_is_killed_each_time_is_given_up_and_the_others_are_not(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compute = COMPUTE["trace"]
-
-    def killed(request: dict[str, Any], *rest: Any) -> Any:
-        if request["tokens"] == [1, 1]:
-            raise KeyboardInterrupt
-        return compute(request, *rest)
-
-    monkeypatch.setitem(COMPUTE, "trace", killed)
-    found = Shared(store, some_requests(3))
-    for _ in range(jobs.TRIES):
-        with pytest.raises(KeyboardInterrupt):
-            found.run()
-    assert found.run() == [True, False, True]
-    assert found.failures == {1: jobs.KILLED}
-
-
-def test_when_the_store_is_away_no_request_is_blamed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> None:
-        raise redis.exceptions.ConnectionError
-
-    monkeypatch.setattr(pieces.Writer, "finish", away)
-    found = Shared(store, some_requests(2))
-    with pytest.raises(redis.exceptions.ConnectionError):
-        found.run()
-    assert found.failures == {}

@@ -66,6 +66,16 @@ def test_it_opens_with_every_cell_of_nano_gpt_filled(visit: Open) -> None:
     print(f"one triangle, without a request: after {triangle(page):.0f} ms")
 
 
+def test_a_page_of_which_a_part_did_not_come_loads_itself_again(visit: Open) -> None:
+    page = visit()
+    part = re.compile(r"/viewer/assets/app-[^/]+\.js")
+    page.page.route(part, lambda route: route.abort(), times=1)
+    page.page.reload()
+    page.settle()
+    assert sum(bool(part.search(url)) for url in page.asked) == 3  # when it was opened, refused, and again
+    page.console.clear()  # the browser itself notes the refusal
+
+
 def test_other_letters_make_another_picture_and_other_output(visit: Open) -> None:
     page = visit()
     before = page.picture()

@@ -30,23 +30,23 @@ export function eye(camera: Camera): Point {
   return along(camera.target, basis(camera).back, camera.distance);
 }
 
-interface Window {
+interface Viewport {
   width: number; // CSS pixels
   height: number;
 }
 
 /** The camera, from that side, in whose window a box is as large as it can be above the legend. */
-export function framing(box: Box, window: Window, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
+export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
   const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => box.min.map((low, axis) => (n & (1 << axis) ? box.max[axis] : low)) as Point);
   const target = box.min.map((low, axis) => (low + box.max[axis]) / 2) as Point;
   const distance = Math.max(...box.max.map((high, axis) => high - box.min[axis])) * 2 || 1;
   let camera: Camera = { target, distance, azimuth: side.azimuth, elevation: side.elevation };
-  for (let n = 0; n < 12; n++) camera = fit(camera, corners, window);
+  for (let n = 0; n < 12; n++) camera = fit(camera, corners, viewport);
   return camera;
 }
 
 /** A step nearer to where these points fill the window: perspective makes what is nearer larger, so it takes some. */
-function fit(camera: Camera, points: Point[], { width, height }: Window): Camera {
+function fit(camera: Camera, points: Point[], { width, height }: Viewport): Camera {
   const aspect = width / height;
   const below = Math.min(LEGEND / height, 0.25); // the share of the window that is left free
   const { right, up, back } = basis(camera);

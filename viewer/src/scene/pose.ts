@@ -7,7 +7,10 @@ export type Point = [number, number, number];
 
 const GAP = 0.06; // between models that stand side by side, of the larger one
 
-/** Where a model stands: with positions from the left or, where the computation goes there, from above; then it is moved. */
+/**
+ * Where a model stands: positions run from the left where the computation goes down, and from above where it goes to the
+ * right; then it is moved.
+ */
 export class Pose {
   constructor(
     readonly flow: Flow,

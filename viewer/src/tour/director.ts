@@ -36,6 +36,7 @@ export class Director {
     private readonly stage: Stage,
   ) {
     this.#linked = store.state.view.camera !== null;
+    // Once for both: each listener is called at once, and what a link said about the camera holds for the first time only.
     store.subscribe(({ view, figures }) => `${view.tour} in ${figures[0]?.layout.facts.id}`, () => this.#enter());
     store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
     store.subscribe(({ player }) => player.share, () => this.#show());

@@ -76,7 +76,7 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv $(VENV)
 
 # The project is built with the setuptools of the lock file: nothing that is installed escapes the hashes.
-$(RUN): requirements.lock pyproject.toml $(wildcard worker/gpt/kernels/*) | $(VENV)/pyvenv.cfg
+$(RUN): requirements.lock pyproject.toml $(wildcard worker/engine/kernels/*) | $(VENV)/pyvenv.cfg
 	@echo "Installing Cutaway into $(VENV); this takes a minute and is done once"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .

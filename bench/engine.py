@@ -17,13 +17,13 @@ from bench.figures import interleaved, seconds
 from bench.limits import Limits, measure
 from bench.peer import INSTALL, Peer, available
 from worker import compute
-from worker.gpt import models
-from worker.gpt.arena import Arena, plan
-from worker.gpt.compiled import engine
-from worker.gpt.forward import forward
-from worker.gpt.generate import generate
-from worker.gpt.sampling import Sampling, positions
+from worker.engine.compiled import engine
+from worker.families.forward import forward
+from worker.models import models
 from worker.settings import Settings
+from worker.trace.arena import Arena, plan
+from worker.trace.generate import generate
+from worker.trace.sampling import Sampling, positions
 
 GOALS = {8: 2.0, 64: 1.3, 256: 1.2, 1024: 1.4}  # by tokens: the peer's time over ours
 ROUNDS = {8: 40, 64: 25, 256: 12, 1024: 6}

@@ -6,8 +6,8 @@ import statistics
 import tracemalloc
 
 from bench.figures import seconds
-from worker.gpt import counts
-from worker.gpt.config import PRESETS, Config
+from worker.describe import counts
+from worker.families.config import PRESETS, Config
 from worker.layout.encode import safetensors
 from worker.layout.gltf import glb
 from worker.layout.place import place

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.figures import seconds
-from worker.gpt import counts
-from worker.gpt.config import Config
+from worker.describe import counts
+from worker.families.config import Config
 
 _TIMES = 8
 _ROWS = 1 << 14  # of a matrix of half a gigabyte, which no cache holds

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gpt import weights
-from worker.gpt.config import Config
+from worker.families.config import Config
+from worker.weights import weights
 
 INSTALL = "make peer"
 

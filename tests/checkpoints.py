@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from worker.gpt.checkpoints import Checkpoint, load
-from worker.gpt.config import Config
-from worker.gpt.weights import catalogue
+from worker.families.config import Config
+from worker.models.checkpoints import Checkpoint, load
+from worker.weights.weights import catalogue
 
 Tensors = dict[str, NDArray[Any]]
 #: No size equals another; an untied head and a width of the heads that GPT-2's format has no word for, on top.

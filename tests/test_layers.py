@@ -14,9 +14,12 @@ import service
 import worker
 
 ALLOWED = {
-    *(f"worker.gpt.{name}" for name in ("config", "architecture", "counts", "models", "tokens", "weights", "arena")),
-    *(f"worker.gpt.{name}" for name in ("sampling", "work", "checkpoints", "digests", "folder", "mapped", "_kernels")),
-    *(f"worker.gpt.{name}" for name in ("detail", "memory")),
+    *(f"worker.describe.{name}" for name in ("architecture", "counts")),
+    "worker.families.config",
+    *(f"worker.engine.{name}" for name in ("_kernels", "memory")),
+    *(f"worker.weights.{name}" for name in ("weights", "mapped", "digests", "folder")),
+    *(f"worker.models.{name}" for name in ("models", "checkpoints", "tokens")),
+    *(f"worker.trace.{name}" for name in ("arena", "sampling", "work", "detail")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
     *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "listing", "pieces", "requests")),
@@ -26,6 +29,11 @@ ALLOWED = {
     "worker.settings",
     "worker.process",
 }
+
+#: The rooms without Redis.
+PURE = tuple(
+    f"worker.{room}" for room in ("describe", "families", "engine", "weights", "models", "trace", "layout", "explain")
+)
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -63,9 +71,7 @@ def test_the_service_uses_of_the_worker_only_what_does_no_arithmetic(name: str) 
     assert strangers == set()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in modules("worker") if name.startswith(("worker.explain", "worker.gpt", "worker.layout"))]
-)
+@pytest.mark.parametrize("name", [name for name in modules("worker") if name.startswith(PURE)])
 def test_mathematics_and_geometry_know_no_redis(name: str) -> None:
     assert {top(imported) for imported in imports(modules("worker")[name])} & {"redis", "rq"} == set()
 
@@ -74,8 +80,8 @@ def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
     source = "import service.app, sys; service.app.create_app(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
-    assert loaded - {"worker", "worker.explain", "worker.gpt", "worker.layout", "worker.store"} <= ALLOWED
-    assert "worker.gpt.models" in loaded  # it was this package that was loaded
+    assert loaded - {"worker", "worker.store", *PURE} <= ALLOWED
+    assert "worker.models.models" in loaded  # it was this package that was loaded
 
 
 def test_importing_it_connects_to_nothing() -> None:

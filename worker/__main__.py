@@ -22,7 +22,7 @@ import worker.store.events as events
 import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
-from worker.gpt.compiled import COMPILED
+from worker.engine.compiled import COMPILED
 from worker.lanes import InTurn, Lanes
 from worker.process import loading
 from worker.settings import Settings

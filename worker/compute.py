@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import worker.gpt.models as models
-from worker.gpt.arena import Arena, plan
-from worker.gpt.compiled import engine
-from worker.gpt.config import Config
-from worker.gpt.engine import Engine
-from worker.gpt.generate import generate
-from worker.gpt.keep import Keeper, Sink, arrays
-from worker.gpt.lens import look_through
-from worker.gpt.models import Model
-from worker.gpt.sampling import Sampling, passes, positions
-from worker.gpt.work import Work
+import worker.models.models as models
+from worker.engine.compiled import engine
+from worker.engine.numpy_engine import Engine
+from worker.families.config import Config
 from worker.layout.place import place
+from worker.models.models import Model
 from worker.settings import Settings
 from worker.store.keys import Kind
 from worker.store.safetensors import Entries
+from worker.trace.arena import Arena, plan
+from worker.trace.generate import generate
+from worker.trace.keep import Keeper, Sink, arrays
+from worker.trace.lens import look_through
+from worker.trace.sampling import Sampling, passes, positions
+from worker.trace.work import Work
 
 Manifest = dict[str, Any]
 Open = Callable[[Entries], Sink]  # told which arrays come, in which order, gives what takes their bytes

@@ -14,14 +14,14 @@ from redis.exceptions import RedisError
 from rq import get_current_job
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
-import worker.gpt.counts as counts
-import worker.gpt.models as models
+import worker.describe.counts as counts
+import worker.models.models as models
 import worker.store.events as events
 import worker.store.requests as requests
 import worker.store.shared as shared
 import worker.store.tallies as tallies
 from worker.compute import COMPUTE, layout_request
-from worker.gpt.config import Config
+from worker.families.config import Config
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id

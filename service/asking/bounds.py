@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-import worker.gpt.architecture as architecture
+import worker.describe.architecture as architecture
 from service.http.problems import Invalid
 from service.settings import Settings
-from worker.gpt.arena import Size, captured, measure
-from worker.gpt.config import Config
-from worker.gpt.sampling import Sampling, passes, positions
-from worker.gpt.work import Work
+from worker.families.config import Config
+from worker.trace.arena import Size, captured, measure
+from worker.trace.sampling import Sampling, passes, positions
+from worker.trace.work import Work
 
 LENS_TOP = 20  # tokens that a lens keeps of each prediction
 _TIMES = 8  # a job may take so many times as long as on a slow machine that does nothing else

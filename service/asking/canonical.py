@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import worker.gpt.architecture as architecture
-import worker.gpt.models as models
+import worker.describe.architecture as architecture
+import worker.models.models as models
 from service.asking.desk import desk
 from service.http.problems import Invalid
-from worker.gpt.arena import captured
-from worker.gpt.models import Model
-from worker.gpt.sampling import Sampling, positions
-from worker.gpt.tokens import TextError
 from worker.layout.geometry import Plan
+from worker.models.models import Model
+from worker.models.tokens import TextError
+from worker.trace.arena import captured
+from worker.trace.sampling import Sampling, positions
 
 
 def trace(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:

@@ -20,9 +20,9 @@ from werkzeug.exceptions import (
 )
 
 import worker.logs as logs
-from worker.gpt.checkpoints import CheckpointError
-from worker.gpt.config import ConfigError
-from worker.gpt.models import UnknownModelError
+from worker.families.config import ConfigError
+from worker.models.checkpoints import CheckpointError
+from worker.models.models import UnknownModelError
 from worker.store.runs import Away, Missing
 
 log = logging.getLogger(__name__)

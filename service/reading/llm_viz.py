@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-import worker.gpt.weights as weights
-from worker.gpt.config import Config
-from worker.gpt.weights import Weights
+import worker.weights.weights as weights
+from worker.families.config import Config
+from worker.weights.weights import Weights
 
 CELLS = 3 << 20  # values that are held at a time
 

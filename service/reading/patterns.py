@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from service.http.problems import Invalid
-from worker.gpt.arena import captured
+from worker.trace.arena import captured
 
 PATTERNS = 100  # that are read, in all
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import worker.gpt.detail as detail
+import worker.trace.detail as detail
 from service.http.problems import Invalid
 from service.reading.slices import View
-from worker.gpt.detail import Starts, tiled
+from worker.trace.detail import Starts, tiled
 
 How = Literal["mean", "max", "min", "absmax"]
 HOW: tuple[How, ...] = ("mean", "max", "min", "absmax")

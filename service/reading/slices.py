@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.http.problems import Invalid
-from worker.gpt.weights import Key
 from worker.store.arrays import Axes
+from worker.weights.weights import Key
 
 Position = tuple[slice, ...]  # a part of a slice, axis by axis
 

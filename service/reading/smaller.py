@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import worker.gpt.detail as detail
+import worker.trace.detail as detail
 from service.reading.reduce import How, cells, shrink
 from service.reading.slices import View
 from worker.store.arrays import Stored

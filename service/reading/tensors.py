@@ -15,7 +15,7 @@ from werkzeug.exceptions import NotFound
 
 import service.reading.encode as encode
 import service.reading.reduce as reduce
-import worker.gpt.detail as detail
+import worker.trace.detail as detail
 from service.http.answers import JSON, has_already, json, octets, primed, representation
 from service.http.problems import not_acceptable
 from service.reading.encode import BINARY, Scale

@@ -29,9 +29,9 @@ from service.http.schemas.fields import moment
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import STATUSES, PageQuery
 from service.http.schemas.traces import TraceRequestSchema
-from worker.gpt.checkpoints import CheckpointError
-from worker.gpt.config import ConfigError
-from worker.gpt.models import UnknownModelError
+from worker.families.config import ConfigError
+from worker.models.checkpoints import CheckpointError
+from worker.models.models import UnknownModelError
 
 NDJSON = "application/x-ndjson"
 MOST = 10_000  # requests

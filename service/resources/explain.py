@@ -21,10 +21,10 @@ from service.http.schemas.problems import ProblemSchema
 from service.reading.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words
-from worker.gpt.models import LostWeightsError, Model
-from worker.gpt.sampling import Sampling, positions
-from worker.gpt.weights import Key, Weights
+from worker.models.models import LostWeightsError, Model
 from worker.store.arrays import Stored
+from worker.trace.sampling import Sampling, positions
+from worker.weights.weights import Key, Weights
 
 MAX_OPERANDS = 65_536
 _CELL = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", re.ASCII)

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Conflict
 
 import service.reading.llm_viz as llm_viz
 import service.resources.traces as traces
-import worker.gpt.models as models
+import worker.models.models as models
 import worker.store.runs as runs
 from service.asking.desk import desk
 from service.http.answers import JSON, immutable, octets, revalidated
@@ -20,7 +20,7 @@ from service.http.problems import Invalid
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.reading.llm_viz import Tensor
-from worker.gpt.config import Config
+from worker.families.config import Config
 
 blueprint = Blueprint("exports", __name__, url_prefix="/v1", description="In the formats of other programs")
 

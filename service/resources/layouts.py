@@ -14,8 +14,8 @@ from werkzeug.exceptions import NotFound
 
 import service.asking.canonical as canonical
 import service.http.events as events
-import worker.gpt.models as models
 import worker.layout.describe as describe
+import worker.models.models as models
 import worker.store.runs as runs
 from service.asking.desk import State, desk
 from service.http.answers import JSON, answer, immutable, representation
@@ -24,7 +24,7 @@ from service.http.callers import admit, caller
 from service.http.problems import Invalid
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
-from worker.gpt.config import Config
+from worker.families.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
 from worker.layout.gltf import INSTANCE_BYTES, glb

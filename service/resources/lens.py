@@ -25,8 +25,8 @@ from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
-from worker.gpt.models import Model
-from worker.gpt.tokens import Vocabulary
+from worker.models.models import Model
+from worker.models.tokens import Vocabulary
 from worker.store.keys import request_id
 
 MAX_NUMBERS = 131_072

@@ -14,9 +14,9 @@ from flask.views import MethodView
 from numpy.typing import NDArray
 
 import service.reading.tensors as tensors
-import worker.gpt.counts as counts
-import worker.gpt.models as models
-import worker.gpt.weights as weights
+import worker.describe.counts as counts
+import worker.models.models as models
+import worker.weights.weights as weights
 from service.asking.desk import desk
 from service.http.answers import json, revalidated
 from service.http.blueprint import Blueprint, also
@@ -26,10 +26,10 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorsSchema, TensorValuesSchema
 from service.reading.encode import BINARY
 from service.reading.slices import View, parse_slice
-from worker.gpt.checkpoints import CheckpointError
-from worker.gpt.models import Model, UnknownModelError
-from worker.gpt.weights import Weights
+from worker.models.checkpoints import CheckpointError
+from worker.models.models import Model, UnknownModelError
 from worker.store.arrays import Axes
+from worker.weights.weights import Weights
 
 #: Of a weight, so that none of a size that nobody has keeps a thread for hours: more than any preset's has.
 MAX_CELLS = 1 << 30

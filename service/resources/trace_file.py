@@ -15,7 +15,7 @@ from marshmallow import Schema
 from orjson import dumps
 
 import service.resources.traces as traces
-import worker.gpt.architecture as architecture
+import worker.describe.architecture as architecture
 import worker.store.safetensors as safetensors
 from service.asking.desk import desk
 from service.http.answers import immutable, ranged, representation

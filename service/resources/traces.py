@@ -12,8 +12,8 @@ from werkzeug.exceptions import Conflict, NotFound
 import service.asking.canonical as canonical
 import service.http.events as events
 import service.reading.tensors as tensors
-import worker.gpt.architecture as architecture
-import worker.gpt.models as models
+import worker.describe.architecture as architecture
+import worker.models.models as models
 from service.asking.bounds import seconds_allowed, seconds_likely
 from service.asking.desk import State, desk
 from service.http.answers import answer, immutable, json, summary, waited
@@ -25,8 +25,8 @@ from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQ
 from service.reading.encode import BINARY
 from service.reading.smaller import Smaller
 from service.resources.models import weights_of
-from worker.gpt.models import Model
-from worker.gpt.tokens import Vocabulary
+from worker.models.models import Model
+from worker.models.tokens import Vocabulary
 from worker.store.arrays import Stored
 
 #: The example that others read: nano-gpt sorts six letters.

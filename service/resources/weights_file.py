@@ -12,9 +12,9 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-import worker.gpt.models as models
-import worker.gpt.weights as weights
+import worker.models.models as models
 import worker.store.safetensors as safetensors
+import worker.weights.weights as weights
 from service.asking.desk import desk
 from service.http.answers import ranged, representation, revalidated
 from service.http.blueprint import BYTES, RANGE, Blueprint
@@ -24,7 +24,7 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
 from service.reading.encode import SAFETENSORS
 from service.reading.patterns import chosen
-from worker.gpt.weights import Weights
+from worker.weights.weights import Weights
 
 _AT_ONCE = 1 << 20  # bytes, about
 

@@ -19,11 +19,11 @@ from service.app import create_app
 from service.settings import Settings
 from tests.checkpoints import SMALL, bfloat16, of_bfloat16, prefixed, values, write, write_config
 from tests.conftest import Servers, running_worker
-from worker.gpt.arena import Arena, plan
-from worker.gpt.config import PRESETS, Config
-from worker.gpt.engine import Engine
-from worker.gpt.forward import forward
-from worker.gpt.weights import HeldWeights, SyntheticWeights
+from worker.engine.numpy_engine import Engine
+from worker.families.config import PRESETS, Config
+from worker.families.forward import forward
+from worker.trace.arena import Arena, plan
+from worker.weights.weights import HeldWeights, SyntheticWeights
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 import worker.jobs as jobs
 import worker.store.pieces as pieces
 import worker.store.requests as requests
-from worker.gpt.config import Config
-from worker.gpt.models import resolve
+from tests.worker.models_of_tests import folder, make_weights, models_dir, reads, run_model, temporary
+from worker.families.config import Config
+from worker.models.models import resolve
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import Kind, request_id
+
+__all__ = ["folder", "make_weights", "models_dir", "reads", "run_model", "temporary"]  # fixtures
 
 AT = "2026-01-02T03:04:05.678Z"
 GREEDY = {"max_new_tokens": 6, "temperature": 0.0, "top_k": None, "top_p": None, "seed": 0}

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 import worker.compute as compute
-from worker.gpt.arena import Plan, measure, plan
-from worker.gpt.compiled import engine
-from worker.gpt.config import Config
-from worker.gpt.engine import Engine
-from worker.gpt.models import resolve
-from worker.gpt.weights import SyntheticWeights, Weights
+from worker.engine.compiled import engine
+from worker.engine.numpy_engine import Engine
+from worker.families.config import Config
+from worker.models.models import resolve
 from worker.settings import Settings
+from worker.trace.arena import Plan, measure, plan
+from worker.weights.weights import SyntheticWeights, Weights
 
 ODD = {"n_layer": 3, "n_head": 3, "n_embd": 24, "d_head": 5, "n_inner": 40, "n_positions": 12, "vocab_size": 17}
 MODELS: dict[str, Any] = {

@@ -18,15 +18,15 @@ import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
 from tests.worker.conftest import AT, GREEDY, LAYOUT, OWN, Store, trace_request
-from worker.gpt.architecture import VALUES, expand, sizes
-from worker.gpt.arena import Arena, plan
-from worker.gpt.compiled import engine
-from worker.gpt.forward import forward
-from worker.gpt.models import resolve
+from worker.describe.architecture import VALUES, expand, sizes
+from worker.engine.compiled import engine
+from worker.families.forward import forward
 from worker.layout.geometry import Geometry
 from worker.layout.place import place
+from worker.models.models import resolve
 from worker.settings import Settings
 from worker.store.keys import Kind, request_id
+from worker.trace.arena import Arena, plan
 
 # ------------------------------------------------------------------------------------------------------ traces
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gpt.architecture import HEAD, LAYER, Formula, Input, Kind, Sizes, block_id, kinds_by_id, sizes
-from worker.gpt.config import Config
-from worker.gpt.weights import Key
+from worker.describe.architecture import HEAD, LAYER, Formula, Input, Kind, Sizes, block_id, kinds_by_id, sizes
+from worker.families.config import Config
+from worker.weights.weights import Key
 
 _ID = re.compile(
     r"blocks\.(?P<layer>0|[1-9]\d{0,8})\.(?:attn\.heads\.(?P<head>0|[1-9]\d{0,8})\.)?(?P<rest>.+)", re.ASCII

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from worker.describe.architecture import Formula, Input, Sizes
 from worker.explain.cell import Block, Cell, Terms
 from worker.explain.notation import LATEX, TEXT, Notation
-from worker.gpt.architecture import Formula, Input, Sizes
 
 _SHOWN = 3  # terms of a sum with their numbers
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from math import sqrt
 from typing import Any
 
-from worker.gpt.architecture import HEAD, LAYER, Formula, Index, Input, Kind, block_id
+from worker.describe.architecture import HEAD, LAYER, Formula, Index, Input, Kind, block_id
 from worker.layout.geometry import COLUMN, HEAD_ID, MERGED, Geometry
 
 FIELDS = (

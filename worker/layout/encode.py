@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from worker.gpt.architecture import Role
+from worker.describe.architecture import Role
 from worker.layout.geometry import COLUMN, MERGED, Geometry, Ints
 from worker.store.safetensors import Entries, header
 

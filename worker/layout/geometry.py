@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.gpt.architecture import EMBEDDING, HEADS, LAYER_NORM_1, LAYER_REST, UNEMBEDDING, Index, Kind, sizes
-from worker.gpt.config import MAX_BATCH, Config, ConfigError
+from worker.describe.architecture import EMBEDDING, HEADS, LAYER_NORM_1, LAYER_REST, UNEMBEDDING, Index, Kind, sizes
+from worker.families.config import MAX_BATCH, Config, ConfigError
 
 Style = Literal["columns", "llm-viz"]
 STYLES: tuple[Style, ...] = get_args(Style)

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from worker.gpt.architecture import Role
+from worker.describe.architecture import Role
 from worker.layout.encode import ROLES, columns, described
 from worker.layout.geometry import Geometry
 

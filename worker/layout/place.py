@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.gpt.architecture import Kind, Sizes
-from worker.gpt.config import Config
+from worker.describe.architecture import Kind, Sizes
+from worker.families.config import Config
 from worker.layout.geometry import CELL, COLUMN, Floats, Geometry, Plan, Style
 
 LEFT, MIDDLE, RIGHT = 0.0, 0.5, 1.0  # which of its points is at the x that a block is given

@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from worker.gpt.config import LIMITS
+from worker.families.config import LIMITS
 
 
 def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:

@@ -7,7 +7,7 @@ from marshmallow import Schema, fields, validate
 from service.http.schemas.fields import whole
 from service.http.schemas.models import ConfigSchema, ModelField
 from service.http.schemas.requests import SummarySchema
-from worker.gpt.config import LIMITS, MAX_BATCH
+from worker.families.config import LIMITS, MAX_BATCH
 
 STYLES = ["columns", "llm-viz"]
 

@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from service.http.schemas.fields import Digits, whole
 from service.http.schemas.tensors import TensorQuery
-from worker.gpt.config import ACTIVATION_FUNCTIONS, LIMITS
+from worker.families.config import ACTIVATION_FUNCTIONS, LIMITS
 
 
 class PartialConfigSchema(Schema):

@@ -10,7 +10,7 @@ from service.http.schemas.fields import Number, Tokens, whole
 from service.http.schemas.models import ConfigSchema, ModelField, WeightsSchema
 from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
 from service.http.schemas.tensors import TensorSchema
-from worker.gpt.config import LIMITS
+from worker.families.config import LIMITS
 from worker.store.queues import PRIORITIES
 
 

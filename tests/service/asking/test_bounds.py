@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import worker.gpt.models as models
+import worker.models.models as models
 import worker.store.requests as requests
 from service.app import create_app
 from service.asking.bounds import lens_seconds, seconds_allowed
@@ -19,11 +19,11 @@ from service.http.problems import Invalid
 from service.settings import Settings
 from tests.conftest import Servers
 from worker.compute import COMPUTE
-from worker.gpt.arena import plan
-from worker.gpt.config import PRESETS, Config
-from worker.gpt.sampling import Sampling
-from worker.gpt.work import Work
+from worker.families.config import PRESETS, Config
 from worker.store.connection import connect
+from worker.trace.arena import plan
+from worker.trace.sampling import Sampling
+from worker.trace.work import Work
 
 Body = dict[str, Any]
 SMALL: Body = {"n_layer": 4, "n_head": 2, "n_embd": 8, "n_positions": 512, "vocab_size": 20}

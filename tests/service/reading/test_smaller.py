@@ -13,9 +13,9 @@ from service.reading.reduce import HOW, shrink
 from service.reading.slices import View, parse_slice
 from service.reading.smaller import Smaller
 from tests.service.reading.test_slices import Held
-from worker.gpt.detail import Level
 from worker.store.arrays import Stored
 from worker.store.connection import connect
+from worker.trace.detail import Level
 
 ARRAY = np.random.default_rng(7).standard_normal((2, 3, 41, 1100), dtype=np.float32)
 BY = (2, 64)

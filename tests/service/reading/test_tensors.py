@@ -16,7 +16,7 @@ from safetensors.numpy import load
 from service.reading.reduce import shrink
 from service.reading.slices import View
 from tests.service.reading.test_slices import Held, Index, texts
-from worker.gpt.architecture import VALUES, expand
+from worker.describe.architecture import VALUES, expand
 
 Body = dict[str, Any]
 OCTETS = {"Accept": "application/octet-stream"}

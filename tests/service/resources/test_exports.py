@@ -20,8 +20,8 @@ from service.app import create_app
 from tests import checkpoints
 from tests.conftest import Servers
 from tests.mingpt import forward
-from worker.gpt.config import PRESETS, Config
-from worker.gpt.weights import SyntheticWeights, nano
+from worker.families.config import PRESETS, Config
+from worker.weights.weights import SyntheticWeights, nano
 
 Body = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]

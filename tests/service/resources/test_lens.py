@@ -17,8 +17,8 @@ from werkzeug.test import TestResponse
 from service.app import create_app
 from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
-from worker.gpt.lens import MOST
 from worker.store.connection import connect
+from worker.trace.lens import MOST
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}

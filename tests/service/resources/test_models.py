@@ -11,8 +11,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from safetensors.numpy import load_file
 
-from worker.gpt.config import PRESETS, Config
-from worker.gpt.weights import NANO_PATH, SyntheticWeights, catalogue, nano_digest
+from worker.families.config import PRESETS, Config
+from worker.weights.weights import NANO_PATH, SyntheticWeights, catalogue, nano_digest
 
 OCTETS = {"Accept": "application/octet-stream"}
 

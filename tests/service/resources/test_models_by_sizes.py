@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from tests.explanations import reached
-from worker.gpt.config import Config
-from worker.gpt.weights import SyntheticWeights, catalogue
+from worker.families.config import Config
+from worker.weights.weights import SyntheticWeights, catalogue
 
 Body = dict[str, Any]
 OWN = "n_layer=2,n_head=3,n_embd=24,vocab_size=17,n_positions=9"

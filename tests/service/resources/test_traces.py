@@ -14,9 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import worker.gpt.architecture as architecture
+import worker.describe.architecture as architecture
 from tests.conftest import Servers, running_worker
-from worker.gpt.config import PRESETS
+from worker.families.config import PRESETS
 from worker.store.connection import connect
 
 Body = dict[str, Any]

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from tests.explanations import operands, recomputed, some_cells, told
 from worker.explain.cell import Cell, CellError, Read, Sources, UnknownBlockError, find, look
-from worker.gpt.config import PRESETS, Config
-from worker.gpt.weights import SyntheticWeights
-from worker.gpt.weights import nano as trained
+from worker.families.config import PRESETS, Config
 from worker.layout.describe import blocks
 from worker.layout.place import place
+from worker.weights.weights import SyntheticWeights
+from worker.weights.weights import nano as trained
 
 NANO = PRESETS["nano-gpt"].config
 ODD: dict[str, Any] = {

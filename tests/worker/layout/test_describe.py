@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.gpt.architecture import VALUES, WEIGHTS, expand
-from worker.gpt.config import PRESETS, Config
+from worker.describe.architecture import VALUES, WEIGHTS, expand
+from worker.families.config import PRESETS, Config
 from worker.layout.describe import FIELDS, blocks, groups
 from worker.layout.encode import ROLES, columns
 from worker.layout.geometry import STYLES, Geometry, Style

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load
 
-from worker.gpt.config import Config
+from worker.families.config import Config
 from worker.layout.encode import COLUMNS, ROLES, columns, safetensors
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.place import place

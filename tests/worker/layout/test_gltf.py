@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.glb import Glb
-from worker.gpt.architecture import block_id
-from worker.gpt.config import PRESETS, Config
+from worker.describe.architecture import block_id
+from worker.families.config import PRESETS, Config
 from worker.layout.encode import columns
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.gltf import COLORS, INSTANCE_BYTES, INSTANCING, glb

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.gpt.config import PRESETS, Config, ConfigError
+from worker.families.config import PRESETS, Config, ConfigError
 from worker.layout.encode import columns
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.place import place

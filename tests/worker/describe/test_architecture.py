@@ -1,0 +1,256 @@
+"""Laws of the description: its formulas give the values of a finished trace, its blocks cover the tensors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.worker.describe.reader import Array, Block, Reader, all_blocks, grid
+from worker.describe.architecture import (
+    KINDS,
+    VALUES,
+    WEIGHTS,
+    Index,
+    block_id,
+    expand,
+    kinds_by_id,
+    value_name,
+)
+from worker.describe.counts import parameters
+from worker.families.config import PRESETS, Config
+from worker.weights.weights import nano as trained
+
+NANO = PRESETS["nano-gpt"].config
+DEEP = Config(n_layer=13, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
+UNTIED = Config(**(DEEP.to_mapping() | {"tie_word_embeddings": False, "activation_function": "gelu"}))
+
+
+def configs() -> st.SearchStrategy[Config]:
+    most = {"n_layer": 2, "n_head": 3, "n_embd": 5, "d_head": 3, "n_inner": 6, "n_positions": 4, "vocab_size": 5}
+    ranges: Any = {name: st.integers(1, n) for name, n in most.items()}
+    return st.builds(Config, tie_word_embeddings=st.booleans(), **ranges)
+
+
+def check_formula(read: Reader, block: Block, cell: list[Array]) -> None:
+    """The formula gives what the trace has: −inf in the same places, the rest to float32's rounding."""
+    wanted, found = read.formula(block, *cell), read.cells(block, *cell)
+    tensor = read.values[block.tensor]
+    largest = float(np.abs(tensor[np.isfinite(tensor)]).max())
+    np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=2e-6 * largest, err_msg=block.id)
+
+
+# ---------------------------------------------------------------------------------------------------- formulas
+
+
+@pytest.fixture(scope="module")
+def nano(run_model: Any) -> Reader:
+    weights = dict(trained())
+    tokens = [[2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]]
+    return Reader(NANO, 11, 1, {**weights, **run_model(NANO, weights, tokens)})
+
+
+@pytest.fixture(scope="module", params=[DEEP, UNTIED], ids=["tied", "untied"])
+def deep(request: pytest.FixtureRequest, make_weights: Any, run_model: Any) -> Reader:
+    weights = make_weights(request.param)
+    tokens = np.random.default_rng(1).integers(0, 17, (3, 7))
+    return Reader(request.param, 7, 3, {**weights, **run_model(request.param, weights, tokens)})
+
+
+def made(config: Config) -> list[str]:
+    """The blocks that a formula makes: what is neither a weight nor given."""
+    return [block.id for block in all_blocks(config) if block.kind.formula and block.kind.formula.op != "input"]
+
+
+@pytest.mark.parametrize("id", made(NANO))
+def test_formulas_give_every_cell_of_nano_gpt(nano: Reader, id: str) -> None:
+    block = nano.blocks[id]
+    check_formula(nano, block, grid(nano.shape(block)))
+
+
+def test_formulas_give_the_cells_of_a_deep_model_of_odd_sizes(deep: Reader) -> None:
+    random = np.random.default_rng(2)
+    for id in made(deep.config):
+        block = deep.blocks[id]
+        check_formula(deep, block, [random.integers(0, size, 30) for size in deep.shape(block)])
+
+
+def test_every_value_has_a_formula_and_no_weight_has() -> None:
+    assert [kind.id for kind in KINDS if (kind.formula is None) != (kind.role == "weight")] == []
+
+
+# ------------------------------------------------------------------------------------------------------ blocks
+
+
+def covered(config: Config, tokens: int, batch: int) -> dict[str, Array]:
+    """How often each element of each tensor is a cell of a block, by tensor name."""
+    read = Reader(config, tokens, batch)
+    tensors = dict(expand(WEIGHTS, config.n_layer)) | dict(expand(VALUES, config.n_layer))
+    times: dict[str, Array] = {}
+    for block in read.blocks.values():
+        count = times.setdefault(block.tensor, np.zeros(tensors[block.tensor].shape(read.sizes), int))
+        at = read.place(block, *grid(read.shape(block)))
+        assert all(axis.min() >= 0 for axis in at), block.id
+        np.add.at(count, tuple(at), 1)  # raises IndexError outside of the tensor
+    return times
+
+
+def check_coverage(config: Config, tokens: int, batch: int) -> None:
+    times = covered(config, tokens, batch)
+    position = times.pop("wpe.weight")
+    np.testing.assert_array_equal(position, np.arange(config.n_positions)[:, None] < tokens + 0 * position)
+    for name, count in times.items():
+        np.testing.assert_array_equal(count, 1, err_msg=name)
+
+
+def test_blocks_cover_the_tensors_of_nano_gpt_exactly_once() -> None:
+    check_coverage(NANO, 7, 2)
+
+
+@settings(max_examples=30)
+@given(configs(), st.data())
+def test_blocks_cover_the_tensors_of_any_model_exactly_once(config: Config, data: st.DataObject) -> None:
+    check_coverage(config, data.draw(st.integers(1, config.n_positions)), data.draw(st.integers(1, 3)))
+
+
+def test_tensors_without_a_block_are_those_that_repeat_another() -> None:
+    names = {name for table in (WEIGHTS, VALUES) for name, _ in expand(table, 3)}
+    repeats = {"embed", "pos_embed", "blocks.1.resid_pre", "blocks.2.resid_pre"}
+    assert names - {block.tensor for block in all_blocks(NANO)} == repeats
+
+
+def test_blocks_have_the_roles_of_their_tensors() -> None:
+    roles = {tensor.name: tensor.role for tensor in (*WEIGHTS, *VALUES)} | {"blocks.0.resid_pre": "activation"}
+    assert [kind.id for kind in KINDS if kind.tensor is None or roles[kind.tensor] != kind.role] == []
+
+
+@settings(max_examples=30)
+@given(configs())
+def test_block_ids_are_unique(config: Config) -> None:
+    times = Counter(block.id for block in all_blocks(config))
+    assert [id for id, n in times.items() if n > 1] == []
+
+
+def test_kinds_are_found_by_their_ids() -> None:
+    assert list(kinds_by_id().values()) == list(KINDS)
+
+
+@settings(max_examples=30)
+@given(configs())
+def test_formulas_read_blocks_that_exist(config: Config) -> None:
+    ids = [block.id for block in all_blocks(config)]
+    for block in all_blocks(config):
+        for source in block.kind.formula.inputs if block.kind.formula else ():
+            assert block_id(source.block, config.n_layer, block.layer, block.head) in ids
+
+
+def weight_cells(config: Config, tokens: int) -> int:
+    read = Reader(config, tokens)
+    return sum(int(np.prod(read.shape(b))) for b in read.blocks.values() if b.kind.role == "weight")
+
+
+@settings(max_examples=30)
+@given(configs(), st.data())
+def test_cells_of_weights_are_the_parameters(config: Config, data: st.DataObject) -> None:
+    tokens = data.draw(st.integers(1, config.n_positions))
+    total = parameters(config)["total"]
+    assert isinstance(total, int)
+    tied = config.vocab_size * config.n_embd if config.tie_word_embeddings else 0
+    unused = (config.n_positions - tokens) * config.n_embd
+    assert weight_cells(config, tokens) == total + tied - unused
+
+
+@pytest.mark.parametrize(
+    ("layer", "before"), [(0, "embedding"), (1, "blocks.0.resid_post"), (None, "blocks.2.resid_post")]
+)
+def test_the_residual_stream_comes_from_the_layer_before(layer: int | None, before: str) -> None:
+    assert block_id("{residual_in}", 3, layer) == before
+
+
+# --------------------------------------------------------------------------------------------------- the terms
+
+
+@pytest.mark.parametrize("text", ["i*j", "k s*s", "i j+2*i*k 0", "h*i*s"])
+def test_an_index_that_is_not_linear_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not linear in i, j, k, s"):
+        Index(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("k i h j", [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 2], [0, 1, 0, 0]]),
+        ("i j+h*A", [[1, 0, 0, 0], [0, 1, 0, 10]]),
+        ("j+2*HA+h*A", [[0, 1, 0, 40]]),
+        ("A*i+i+7", [[6, 0, 0, 7]]),
+        ("", []),
+    ],
+)
+def test_an_index_is_read_as_sums_of_products(text: str, rows: list[list[int]]) -> None:
+    assert Index(text).rows({"A": 5, "HA": 15}, head=2) == rows
+
+
+def test_the_summed_index_has_a_column_of_its_own_before_the_constant() -> None:
+    assert Index("s+h*A j 0").rows({"A": 5}, head=1, summed=True) == [[0, 0, 0, 1, 5], [0, 1, 0, 0, 0], [0] * 5]
+
+
+# ------------------------------------------------------------------------------------------------------- names
+
+
+def test_tensors_stand_in_order_of_computation() -> None:
+    names = [name for name, _ in expand(VALUES, 2)]
+    assert names[:4] == ["tokens", "embed", "pos_embed", "blocks.0.resid_pre"]
+    layer = [name.removeprefix("blocks.0.") for name in names if name.startswith("blocks.0.")]
+    assert names[3:-7] == [f"blocks.{n}.{name}" for n in (0, 1) for name in layer]
+    assert names[-7:] == [f"ln_final.{n}" for n in ("mean", "scale", "out")] + [
+        "logits", "logits_max", "logits_sum", "probs",
+    ]  # fmt: skip
+
+
+#: Every hook point of TransformerLens's HookedTransformer that a GPT-2 passes by default, beside ours.
+HOOKS = {
+    "hook_embed": "embed",
+    "hook_pos_embed": "pos_embed",
+    "blocks.{}.hook_resid_pre": "blocks.{}.resid_pre",
+    "blocks.{}.ln1.hook_scale": "blocks.{}.ln1.scale",
+    "blocks.{}.ln1.hook_normalized": "blocks.{}.ln1.out",
+    **{f"blocks.{{}}.attn.hook_{name}": f"blocks.{{}}.attn.{name}" for name in ("q", "k", "v", "pattern", "z")},
+    "blocks.{}.attn.hook_attn_scores": "blocks.{}.attn.scores",
+    "blocks.{}.hook_attn_out": "blocks.{}.attn_out",
+    "blocks.{}.hook_resid_mid": "blocks.{}.resid_mid",
+    "blocks.{}.ln2.hook_scale": "blocks.{}.ln2.scale",
+    "blocks.{}.ln2.hook_normalized": "blocks.{}.ln2.out",
+    "blocks.{}.mlp.hook_pre": "blocks.{}.mlp.pre",
+    "blocks.{}.mlp.hook_post": "blocks.{}.mlp.post",
+    "blocks.{}.hook_mlp_out": "blocks.{}.mlp_out",
+    "blocks.{}.hook_resid_post": "blocks.{}.resid_post",
+    "ln_final.hook_scale": "ln_final.scale",
+    "ln_final.hook_normalized": "ln_final.out",
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("layer", ["0", "11", "*", "[0-3]"])
+def test_names_of_transformer_lens_are_understood(hook: str, layer: str) -> None:
+    assert value_name(hook.format(layer)) == HOOKS[hook].format(layer)
+
+
+def test_the_names_of_transformer_lens_are_of_values_that_there_are() -> None:
+    names = {name for name, _ in expand(VALUES, 1)}
+    assert {ours.format(0) for ours in HOOKS.values()} <= names
+
+
+@pytest.mark.parametrize("name", [name for name, _ in expand(VALUES, 2)])
+def test_our_own_names_mean_themselves(name: str) -> None:
+    assert value_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"), [("*.hook_normalized", "*.out"), ("blocks.*.attn.hook_[qk]", "blocks.*.attn.[qk]")]
+)
+def test_patterns_of_their_names_are_understood(given: str, ours: str) -> None:
+    assert value_name(given) == ours

@@ -1,0 +1,193 @@
+"""The compiled engine against the NumPy one: the same values from the same weights, however they are held."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import worker.engine.compiled as compiled
+import worker.weights.weights
+from worker.engine.numpy_engine import Engine
+from worker.families.config import PRESETS, Config
+from worker.families.forward import forward
+from worker.trace.arena import Arena, plan
+from worker.weights.weights import HeldWeights, SyntheticWeights, Weights, nano
+
+kernels = pytest.importorskip("worker.engine._kernels", reason="no compiler built the kernels here")
+Array = NDArray[Any]
+
+
+def odd(**sizes: Any) -> Config:
+    """Sizes that are no multiples of what registers and tiles hold."""
+    usual = {
+        "n_layer": 2,
+        "n_head": 3,
+        "n_embd": 70,
+        "d_head": 37,
+        "n_inner": 301,
+        "n_positions": 300,
+        "vocab_size": 99,
+    }
+    return Config.from_mapping(usual | sizes)
+
+
+CONFIGS = {
+    "odd sizes, batch of 3": (odd(), 41, 3),
+    "untied": (odd(tie_word_embeddings=False), 13, 1),
+    "gelu": (odd(activation_function="gelu"), 5, 2),
+    "relu, long": (odd(activation_function="relu", n_layer=1), 270, 1),
+    "silu": (odd(activation_function="silu"), 12, 1),
+    "one of everything": (Config.from_mapping(dict.fromkeys(("n_layer", "n_head", "n_embd", "vocab_size"), 1)), 1, 2),
+    "deeper than a tile": (odd(n_layer=1, n_embd=600, n_inner=1030), 9, 1),
+}
+
+
+def filled(config: Config, engine: Engine, tokens: Array, rows: list[slice]) -> Arena:
+    arena = Arena(plan(config, tokens.shape[1], tokens.shape[0]))
+    arena.memory[:] = 0xFF  # not a number
+    arena["tokens"][...] = tokens
+    for part in rows:
+        forward(config, engine, arena, part)
+    return arena
+
+
+def assert_same(found: Arena, wanted: Arena) -> None:
+    for name, values in wanted.items():
+        finite = np.isfinite(values)
+        np.testing.assert_array_equal(np.isfinite(found[name]), finite, err_msg=name)
+        largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=5e-6 * max(largest, 1e-3), err_msg=name)
+
+
+def tokens_of(config: Config, length: int, batch: int) -> Array:
+    return np.random.default_rng(3).integers(0, config.vocab_size, (batch, length))
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["read", "kept"])
+@pytest.mark.parametrize("held", [False, True], ids=["drawn", "arrays"])
+@pytest.mark.parametrize("case", CONFIGS.values(), ids=CONFIGS)
+def test_it_computes_what_numpy_computes(case: tuple[Config, int, int], held: bool, keep: bool) -> None:
+    config, length, batch = case
+    weights: Weights = SyntheticWeights(config, 1)
+    arrays = HeldWeights(weights)
+    tokens, rows = tokens_of(config, length, batch), [slice(0, length)]
+    found = filled(config, compiled.CompiledEngine(arrays if held else weights, keep=keep), tokens, rows)
+    assert_same(found, filled(config, Engine(arrays), tokens, rows))
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["read", "kept"])
+@pytest.mark.parametrize("cuts", [[6, 7, 8, 9, 10, 11], [1, 5, 11], [3, 11]])
+def test_it_goes_on_where_it_stopped(cuts: list[int], keep: bool) -> None:
+    config = PRESETS["nano-gpt"].config
+    rows = [slice(start, stop) for start, stop in zip([0, *cuts], cuts, strict=False)]
+    tokens = tokens_of(config, 11, 1)
+    found = filled(config, compiled.CompiledEngine(nano(), keep=keep), tokens, rows)
+    assert_same(found, filled(config, Engine(nano()), tokens, [slice(0, 11)]))
+
+
+def test_matrices_may_come_in_tiles() -> None:
+    class Tiled(HeldWeights):
+        def tiles(self, name: str) -> Any:
+            whole = self[name]
+            for start in range(0, len(whole), 7):
+                yield slice(start, min(start + 7, len(whole))), whole[start : start + 7]
+
+    config = odd()
+    weights, tokens = SyntheticWeights(config, 1), tokens_of(config, 20, 2)
+    found = filled(config, compiled.CompiledEngine(Tiled(weights)), tokens, [slice(0, 20)])
+    assert_same(found, filled(config, Engine(HeldWeights(weights)), tokens, [slice(0, 20)]))
+
+
+def test_values_too_small_for_float32_are_0_and_large_ones_do_not_overflow() -> None:
+    x = np.array([[[0.0, -80.0, -200.0, -1e4, -np.inf]]], np.float32)
+    largest, total, out = np.empty((1, 1), np.float32), np.empty((1, 1), np.float32), np.empty_like(x)
+    engine = compiled.CompiledEngine(nano())
+    engine.softmax(x, largest, total, out)
+    np.testing.assert_allclose(out[0, 0], [1, 1.8048514e-35, 0, 0, 0], rtol=1e-5)
+    x = np.array([[[-1e6, -100.0, 100.0, 1e30]]], np.float32)
+    for function in ("gelu_new", "gelu", "silu", "relu"):
+        activated = np.empty_like(x)
+        engine.activate(function, x, activated)
+        np.testing.assert_allclose(activated[0, 0], [0, 0, 100, 1e30], rtol=1e-6, atol=1e-30, err_msg=function)
+
+
+@settings(max_examples=60)
+@given(first=st.integers(0, 40), count=st.integers(0, 300), seed=st.integers(0, 3))
+def test_it_draws_the_values_that_numpy_makes(first: int, count: int, seed: int) -> None:
+    weights = SyntheticWeights(odd(), seed)
+    compared = weights._run("wte.weight", first, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.weights.weights, "draw", None)
+        np.testing.assert_array_equal(weights._run("wte.weight", first, count), compared)
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    source = """if 1:
+        import os, sys
+        import numpy as np
+        from worker.engine import _kernels
+        big = np.empty(1 << 22, np.float32)
+        _kernels.draw(1, 0, 1.0, big)
+        wanted, pid = big.copy(), os.fork()
+        if pid == 0:
+            big[:] = 0
+            for _ in range(3):
+                _kernels.draw(1, 0, 1.0, big)
+            os._exit(0 if (big == wanted).all() else 1)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_the_number_of_threads_changes_no_value(threads: str) -> None:
+    source = """if 1:
+        import hashlib
+        from worker.trace.arena import Arena, plan
+        from worker.engine.compiled import CompiledEngine
+        from worker.families.config import Config
+        from worker.families.forward import forward
+        from worker.weights.weights import SyntheticWeights
+        config = Config(n_layer=2, n_head=4, n_embd=128, n_positions=64, vocab_size=500)
+        arena = Arena(plan(config, 50))
+        arena["tokens"][...] = range(50)
+        forward(config, CompiledEngine(SyntheticWeights(config, 0)), arena, slice(0, 50))
+        print(hashlib.sha256(arena.memory).hexdigest())
+    """
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": threads}
+    run = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True, env=environment)
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    again = subprocess.run([sys.executable, "-c", source], check=True, capture_output=True, text=True, env=alone)
+    assert run.stdout == again.stdout
+
+
+@pytest.mark.parametrize(
+    ("x", "error"),
+    [
+        (np.zeros((1, 2, 4)), TypeError),
+        (np.zeros((2, 4), np.float32), TypeError),
+        (np.zeros((1, 2, 8), np.float32)[..., ::2], TypeError),
+        (np.zeros((1, 3, 4), np.float32), ValueError),
+        (np.zeros((1, 2, 5), np.float32), ValueError),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(x: Array, error: type[Exception]) -> None:
+    out = np.zeros((1, 2, 4), np.float32)
+    with pytest.raises(error):
+        kernels.activate(0, x, out)
+    with pytest.raises(error):
+        kernels.linear(x, False, (None, out, 0, np.zeros((4, 4), np.float32), 0, 0, 0, 0.0))
+
+
+def test_numpy_takes_over_where_nothing_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "COMPILED", False)
+    assert type(compiled.engine(nano())) is type(compiled.engine(nano(), keep=True)) is Engine

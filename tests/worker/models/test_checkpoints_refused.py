@@ -1,0 +1,221 @@
+"""Checkpoints that cannot be used: each is refused with what is wrong, and nothing outside its folder is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.checkpoints import SMALL, Tensors, assert_holds, loaded, raw, values, write, write_config, write_shards
+from worker.families.config import Config
+from worker.models.checkpoints import CheckpointError, load, names
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as error:
+        loaded(folder)
+    assert str(error.value).startswith("The checkpoint in the folder 'mine' cannot be used: ")
+    assert str(folder.parent.parent) not in str(error.value)  # where it lies is nobody's business
+    return str(error.value).partition("used: ")[2]
+
+
+# ---------------------------------------------------------------------------------------------------- the folders
+
+
+def test_models_are_the_folders(models_dir: Path) -> None:
+    for name in ("b", "a", "with space", ".hidden", "not\nprintable"):
+        (models_dir / name).mkdir()
+    (models_dir / "a file").touch()
+    os.mkdir(bytes(models_dir) + b"/\xff")  # no name in UTF-8
+    assert names(str(models_dir)) == ["a", "b", "with space"]
+
+
+@pytest.mark.parametrize("there", ["", "nowhere", "file"])
+def test_no_folder_of_models_is_no_models(tmp_path: Path, there: str) -> None:
+    (tmp_path / "file").touch()
+    assert names(there and str(tmp_path / there)) == []
+
+
+def test_links_within_the_folder_of_models_are_followed(folder: Path) -> None:
+    """As in the hub's cache, where a folder has links to files named by their digests."""
+    stored = write(folder.parent / "blobs")
+    folder.mkdir()
+    for name in ("config.json", WEIGHTS):
+        (folder / name).symlink_to(Path("..") / "blobs" / name)
+    (folder.parent / "alias").symlink_to("mine")
+    assert_holds(loaded(folder), stored)
+    assert_holds(load("alias", str(folder.parent)), stored)
+
+
+def test_the_folder_of_models_may_be_a_link(folder: Path, tmp_path: Path) -> None:
+    stored = write(folder)
+    (tmp_path / "link").symlink_to(folder.parent)
+    assert_holds(load("mine", str(tmp_path / "link")), stored)
+
+
+@pytest.mark.parametrize("what", ["the folder", "config.json", WEIGHTS])
+def test_a_link_that_leads_out_is_refused(folder: Path, what: str) -> None:
+    secret = folder.parent.parent / "secret"
+    if what == "the folder":
+        folder.symlink_to(secret)
+    else:
+        write(folder)
+        (folder / what).unlink()
+        (folder / what).symlink_to(secret / what)
+    assert "is a link that leads out of the folder of models" in refused(folder)
+    assert "mine" in names(str(folder.parent))
+
+
+@pytest.mark.parametrize(
+    "path", ["../../secret/model.safetensors", "/etc/hostname", "../mine/../../secret/config.json"]
+)
+def test_an_index_that_leads_out_is_refused(folder: Path, path: str) -> None:
+    write_config(folder)
+    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(values(SMALL), path)}))
+    assert "leads out of the folder of models" in refused(folder)
+
+
+@pytest.mark.parametrize("id", ["../secret", "..", "mine/..", "/etc", ""])
+def test_only_names_of_folders_are_names(folder: Path, id: str) -> None:
+    write(folder)
+    assert id not in names(str(folder.parent))
+
+
+# -------------------------------------------------------------------------------------------------- what is wrong
+
+Break = Callable[[Path], object]
+
+
+def config(**said: Any) -> Break:
+    return lambda folder: write_config(folder, **said)
+
+
+def tensors(change: Callable[[Tensors], object], config: Config = SMALL) -> Break:
+    def apply(folder: Path) -> None:
+        changed = values(config)
+        change(changed)
+        write_config(folder, config)
+        raw(folder / WEIGHTS, changed)
+
+    return apply
+
+
+def text(name: str, content: str) -> Break:
+    return lambda folder: (folder / name).write_text(content)
+
+
+def shards(change: Callable[[Path], object], **index: Any) -> Break:
+    def apply(folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        write_shards(folder, values(SMALL))
+        if index:
+            (folder / INDEX).write_text(json.dumps(index))
+        change(folder)
+
+    return apply
+
+
+def pickled(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 1)
+
+
+def moved_shard(folder: Path) -> None:
+    save_file({"other": np.ones(1, np.float32)}, folder / "model-00002-of-00003.safetensors")
+
+
+BROKEN: dict[str, tuple[Break, str]] = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
+    "config no JSON": (text("config.json", "{"), "config.json is not JSON: "),
+    "config no object": (text("config.json", "[1]"), "config.json is no JSON object"),
+    "another architecture": (config(model_type="llama"), 'says model_type: "llama", and only "gpt2" is computed here'),
+    "scaled by layer": (
+        config(scale_attn_by_inverse_layer_idx=True),
+        "scale_attn_by_inverse_layer_idx: true, and only",
+    ),
+    "upcast": (config(reorder_and_upcast_attn=True), "reorder_and_upcast_attn: true, and only false"),
+    "not scaled": (config(scale_attn_weights=False), "scale_attn_weights: false, and only true"),
+    "cross attention": (config(add_cross_attention=True), "add_cross_attention: true, and only false"),
+    "an unknown function": (config(activation_function="mish"), "'mish' is not known: one of gelu_new, gelu, relu"),
+    "no function at all": (config(activation_function=["relu"]), "['relu'] is not known: one of gelu_new"),
+    "an impossible size": (config(n_head=7), "config.json: n_head: 7 heads do not divide the width n_embd = 24"),
+    "a size as text": (config(n_layer="2"), "config.json: n_layer: '2' is not allowed: a whole number from 1"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"it has neither {WEIGHTS} nor {INDEX}"),
+    "a pickle": (pickled, "it has pytorch_model.bin and no model.safetensors: a pickle can run code"),
+    "cut short": (cut, "model.safetensors is cut short: the tensor"),
+    "empty": (text(WEIGHTS, ""), "model.safetensors is cut short, or no safetensors file: it has 0 bytes"),
+    "a web page": (text(WEIGHTS, "<!DOCTYPE html>" * 9), "model.safetensors is cut short, or no safetensors file"),
+    "a tensor missing": (
+        tensors(lambda t: t.pop("h.1.ln_2.bias")),
+        "the tensor h.1.ln_2.bias is missing from model.safetensors",
+    ),
+    "tensors missing": (config(n_layer=3), "the tensor h.2.ln_1.weight and 11 more is missing from"),
+    "no head": (config(tie_word_embeddings=False), "the tensor lm_head.weight is missing from model.safetensors"),
+    "another shape": (
+        tensors(lambda t: t.update({"wpe.weight": np.ones((24, 9), np.float32)})),
+        "the tensor wpe.weight has the shape [24, 9], and config.json makes it [9, 24]",
+    ),
+    "another type": (
+        tensors(lambda t: t.update({"ln_f.bias": np.ones(24)})),
+        "model.safetensors: the tensor ln_f.bias is F64: F32, F16, BF16 are read",
+    ),
+    "tied, and not": (
+        tensors(lambda t: t.update({"lm_head.weight": t["wte.weight"] + 1})),
+        "config.json ties the head to wte.weight, and lm_head.weight is another matrix",
+    ),
+    "a shard missing": (
+        shards(lambda folder: (folder / "model-00002-of-00003.safetensors").unlink()),
+        "it has no model-00002-of-00003.safetensors",
+    ),
+    "a shard cut short": (
+        shards(lambda folder: os.truncate(folder / "model-00001-of-00003.safetensors", 99)),
+        "model-00001-of-00003.safetensors is cut short",
+    ),
+    "a shard without its tensors": (shards(moved_shard), f"has no tensor wpe.weight, although {INDEX} says so"),
+    "an index no JSON": (shards(text(INDEX, "nonsense")), f"{INDEX} is not JSON"),
+    "an index of nothing": (shards(lambda folder: None, weight_map={}), f"{INDEX} has no weight_map"),
+    "an index of numbers": (shards(lambda folder: None, weight_map={"wte.weight": 1}), f"{INDEX} has no weight_map"),
+    "an index to no name": (shards(lambda folder: None, weight_map={"wte.weight": "a\0b"}), "cannot be found"),
+    "an index to a long name": (shards(lambda folder: None, weight_map={"wte.weight": "a" * 5000}), "cannot be found"),
+    "an index to the folder": (shards(lambda folder: None, weight_map={"wte.weight": "."}), ". is no plain file"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_is_wrong_is_said(folder: Path, broken: str) -> None:
+    write(folder)
+    apply, said = BROKEN[broken]
+    apply(folder)
+    assert said in refused(folder)
+
+
+def test_a_file_that_is_none_is_not_waited_for(folder: Path) -> None:
+    write(folder)
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+    assert "config.json is no plain file" in refused(folder)
+
+
+@pytest.mark.parametrize("target", ["nowhere", "mine", "../models/a file"])
+def test_a_link_to_no_folder_is_refused(folder: Path, target: str) -> None:
+    (folder.parent / "a file").touch()
+    folder.symlink_to(target)
+    assert refused(folder)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may read everything")
+def test_a_file_that_may_not_be_read_is_refused(folder: Path) -> None:
+    write(folder)
+    (folder / WEIGHTS).chmod(0)
+    assert "it cannot be read (Permission denied)" in refused(folder)

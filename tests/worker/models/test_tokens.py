@@ -1,0 +1,119 @@
+"""Vocabularies: GPT-2's byte pairs to the last id, nano-gpt's letters, and models of which only ids are known."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import worker.models.tokens as tokens
+from worker.families.config import PRESETS, Config
+from worker.models.tokens import NANO_LETTERS, Gpt2, Ids, Letters, TextError
+
+GPT2 = Gpt2()
+
+
+def is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("Hello world", [15496, 995]),
+        ("Hello, world!", [15496, 11, 995, 0]),
+        (" gazed", [50255]),  # the last merge
+        ("", []),
+        ("!", [0]),
+        ("\n\n", [628]),
+    ],
+)
+def test_text_has_gpt2s_tokens(text: str, ids: list[int]) -> None:
+    assert GPT2.encode(text) == ids
+
+
+def test_a_special_token_in_a_text_is_plain_text() -> None:
+    ids = GPT2.encode("<|endoftext|>")
+    assert 50256 not in ids
+    assert b"".join(map(GPT2.piece, ids)) == b"<|endoftext|>"
+
+
+def test_the_last_id_is_the_end_of_text() -> None:
+    assert GPT2.piece(50256) == b"<|endoftext|>"
+
+
+@settings(max_examples=150)
+@given(st.text())
+def test_the_pieces_of_a_text_are_the_text(text: str) -> None:
+    assert b"".join(map(GPT2.piece, GPT2.encode(text))).decode() == text
+
+
+def test_every_id_has_bytes_of_its_own() -> None:
+    pieces = {GPT2.piece(id) for id in range(50257)}
+    assert len(pieces) == 50257
+    assert b"" not in pieces
+
+
+def test_the_first_256_ids_are_the_single_bytes() -> None:
+    assert {GPT2.piece(id) for id in range(256)} == {bytes([byte]) for byte in range(256)}
+
+
+def test_344_ids_are_not_valid_utf8_alone() -> None:
+    assert sum(not is_utf8(GPT2.piece(id)) for id in range(50257)) == 344
+
+
+def test_an_id_outside_of_the_vocabulary_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        GPT2.piece(50257)
+
+
+def test_a_vocabulary_that_is_not_gpt2s_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_ENCODER_SHA256", "0" * 64)
+    with pytest.raises(RuntimeError, match="not GPT-2's vocabulary"):
+        tokens._gpt2.__wrapped__()
+
+
+# ----------------------------------------------------------------------------------------- letters and mere ids
+
+
+def test_letters_are_counted_from_0() -> None:
+    assert NANO_LETTERS.encode("CBABBC") == [2, 1, 0, 1, 1, 2]
+
+
+@given(st.text("ABC"))
+def test_letters_come_back(text: str) -> None:
+    assert b"".join(map(NANO_LETTERS.piece, NANO_LETTERS.encode(text))).decode() == text
+
+
+@pytest.mark.parametrize("text", ["D", "AbC", "A B", "ABCÄ"])
+def test_another_letter_is_refused_and_the_letters_are_told(text: str) -> None:
+    wrong = next(letter for letter in text if letter not in "ABC")
+    with pytest.raises(TextError, match=f"^{wrong!r} is no letter of this model: only A, B, C are"):
+        NANO_LETTERS.encode(text)
+
+
+def test_ids_alone_have_no_text() -> None:
+    assert Ids(100).piece(7) == b""
+    with pytest.raises(TextError, match='send "tokens"'):
+        Ids(100).encode("text")
+
+
+@pytest.mark.parametrize(
+    ("config", "sorts", "kind", "size"),
+    [
+        (PRESETS["nano-gpt"].config, True, Letters, 3),
+        (PRESETS["gpt3-175b"].config, False, Gpt2, 50257),
+        (Config(n_layer=1), False, Gpt2, 50257),
+        (Config(vocab_size=50258), False, Ids, 50258),
+        (Config(vocab_size=3), False, Ids, 3),
+    ],
+    ids=["nano-gpt", "gpt3-175b", "GPT-2's size", "one more", "three"],
+)
+def test_a_vocabulary_follows_from_its_size(config: Config, sorts: bool, kind: type, size: int) -> None:
+    found = tokens.of(config, sorts=sorts)
+    assert type(found) is kind
+    assert found.size == size

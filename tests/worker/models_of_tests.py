@@ -1,0 +1,98 @@
+"""Models whose weights are random and nowhere trivial, and runs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import worker.weights.digests as digests
+from tests.checkpoints import write
+from worker.engine.numpy_engine import Engine
+from worker.families.config import Config
+from worker.families.forward import forward
+from worker.trace.arena import Arena, plan
+from worker.weights.weights import HeldWeights, catalogue
+
+Weights = dict[str, NDArray[Any]]
+
+
+def _make_weights(config: Config, seed: int = 0) -> Weights:
+    random = np.random.default_rng(seed)
+
+    def tensor(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        values = random.standard_normal(shape)
+        if len(shape) == 1:
+            values = 0.3 * values + (0.0 if name.endswith("bias") else 1.0)
+        elif name.startswith("h."):
+            values /= np.sqrt(shape[0])
+        return values.astype(np.float32)
+
+    made = {name: tensor(name, shape) for name, shape in catalogue(config).items()}
+    return made | ({"lm_head.weight": made["wte.weight"]} if config.tie_word_embeddings else {})
+
+
+def _run_model(
+    config: Config, weights: Weights, tokens: Any, rows: Sequence[slice] = (), precision: str = "float32"
+) -> Arena:
+    tokens = np.atleast_2d(tokens)
+    batch, length = tokens.shape
+    arena = Arena(plan(config, length, batch, precision=precision))
+    arena.memory[:] = 0xFF  # not a number, whatever the precision
+    arena["tokens"][...] = tokens
+    held = HeldWeights({name: weight.astype(precision) for name, weight in weights.items()})
+    for part in rows or [slice(0, length)]:
+        forward(config, Engine(held), arena, part)
+    return arena
+
+
+@pytest.fixture(scope="session")
+def make_weights() -> Callable[..., Weights]:
+    """(config, seed) -> float32 weights: biases are not 0, gains are not 1."""
+    return _make_weights
+
+
+@pytest.fixture(scope="session")
+def run_model() -> Callable[..., Arena]:
+    """(config, weights, tokens, rows, precision) -> the filled arena; what nobody filled is NaN."""
+    return _run_model
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    """A folder for models, with nothing in it and secrets beside it."""
+    (tmp_path / "models").mkdir()
+    write(tmp_path / "secret")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def folder(models_dir: Path) -> Path:
+    """Where the model `mine` goes."""
+    return models_dir / "mine"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go in this test."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read whole for their digest."""
+    found: list[Path] = []
+    compute = digests._computed
+
+    def watched(path: Path, as_of: digests.Stamp) -> str:
+        found.append(path)
+        return compute(path, as_of)
+
+    monkeypatch.setattr(digests, "_computed", watched)
+    return found

@@ -1,0 +1,133 @@
+"""What leaves an arena: the captured tensors' bytes in order, and what is told of each, however they are cut."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import worker.trace.keep as keep
+from worker.describe.architecture import VALUES, expand
+from worker.engine.numpy_engine import Engine
+from worker.families.config import Config
+from worker.families.forward import forward
+from worker.trace.arena import Arena, captured, plan
+from worker.trace.keep import Keeper
+from worker.weights.weights import HeldWeights
+
+SMALL = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
+NAMES = [name for name, _ in expand(VALUES, 2)]
+CAPTURES = [("*",), ("probs",), ("logits", "blocks.1.*"), ("blocks.*.attn.pattern",), ("*resid_p*",), ("nothing",)]
+
+
+def filled(*how: Any, **more: Any) -> Arena:
+    """An arena whose values are small and all different."""
+    arena, n = Arena(plan(SMALL, *how, **more)), 0
+    for values in arena.values():
+        values[...] = np.arange(n, n + values.size).reshape(values.shape) / (1 if values.dtype == np.int32 else 512)
+        n += values.size
+    return arena
+
+
+def kept(arena: Arena) -> tuple[bytes, dict[str, dict[str, Any]]]:
+    """All that an arena hands on at its end."""
+    content = bytearray()
+    keeper = Keeper(arena, content.extend)
+    keeper.keep_rest()
+    return bytes(content), keeper.described
+
+
+def stored(content: bytes, told: dict[str, Any]) -> NDArray[Any]:
+    return np.frombuffer(content, told["dtype"], int(np.prod(told["shape"])), told["offset"]).reshape(told["shape"])
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=str)
+def test_the_captured_tensors_leave_in_order_and_nothing_else(capture: tuple[str, ...]) -> None:
+    arena = filled(7, 3, capture)
+    content, told = kept(arena)
+    names = [*captured(NAMES, capture)]
+    assert content == b"".join(arena[name].tobytes() for name in names)
+    assert [*told] == names
+    assert len(content) == arena.plan.size.kept
+
+
+def test_bytes_are_little_endian() -> None:
+    arena = Arena(plan(SMALL, 1, 1, ("tokens", "logits_max")))
+    arena["tokens"][...], arena["logits_max"][...] = 258, 1.0
+    assert kept(arena)[0] == bytes.fromhex("02010000 0000803f")
+
+
+def test_float16_rounds_all_but_tokens_and_probabilities() -> None:
+    arena = filled(7, 3, dtype="float16")
+    content, told = kept(arena)
+    whole = {"tokens": "int32", "probs": "float32"}
+    assert {name: slot["dtype"] for name, slot in told.items()} == dict.fromkeys(NAMES, "float16") | whole
+    for name in NAMES:
+        np.testing.assert_array_equal(stored(content, told[name]), arena[name].astype(told[name]["dtype"]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_masked_scores_stay_masked_and_count_for_nothing(dtype: str) -> None:
+    arena = Arena(plan(SMALL, 7, 1, ("blocks.0.attn.scores",), dtype=dtype))
+    arena["blocks.0.attn.scores"][...] = np.where(np.tri(7, dtype=bool), 2.0, -np.inf)
+    content, told = kept(arena)
+    one = told["blocks.0.attn.scores"]
+    assert np.isneginf(stored(content, one)).sum() == 3 * 21
+    assert [one[key] for key in ("min", "max", "mean", "absmax")] == [2, 2, 2, 2]
+
+
+def test_zeros_are_no_negative_zeros() -> None:
+    arena = Arena(plan(SMALL, 2, 1, ("logits_max",)))
+    arena["logits_max"][...] = 0
+    assert str(kept(arena)[1]["logits_max"]["absmax"]) == "0.0"
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("at_once", [7, 100, 1000])
+def test_however_values_go_together_they_are_the_same(
+    capture: tuple[str, ...], dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = filled(7, 3, capture, dtype=dtype)
+    whole, told = kept(arena)
+    monkeypatch.setattr(keep, "_AT_ONCE", at_once)
+    parts: list[bytes] = []
+    keeper = Keeper(arena, lambda content: parts.append(bytes(content)))
+    keeper.keep_rest()
+    assert b"".join(parts) == whole
+    assert max(map(len, parts), default=0) <= 4 * at_once
+    for name, slot in keeper.described.items():
+        assert slot["mean"] == pytest.approx(told[name]["mean"], rel=1e-12)  # its sum is rounded in another order
+        assert slot | {"mean": 0} == told[name] | {"mean": 0}
+
+
+CONFIGS = {
+    "two layers": SMALL,
+    "one layer": Config(n_layer=1, n_head=1, n_embd=8, n_positions=9, vocab_size=17),
+    "five layers": Config(n_layer=5, n_head=2, n_embd=12, n_positions=9, vocab_size=5, tie_word_embeddings=False),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(("capture", "dtype"), [*product(CAPTURES, ["float32", "float16"])], ids=str)
+@pytest.mark.parametrize(("batch", "length"), [(1, 7), (1, 1), (3, 9)])
+def test_what_leaves_layer_by_layer_is_what_leaves_at_the_end(
+    config: str, capture: tuple[str, ...], dtype: str, batch: int, length: int, make_weights: Any
+) -> None:
+    model = CONFIGS[config]
+    engine = Engine(HeldWeights(make_weights(model)))
+    tokens = np.random.default_rng(5).integers(0, model.vocab_size, (batch, length))
+
+    def run(streamed: bool) -> tuple[bytes, dict[str, dict[str, Any]]]:
+        arena, content = Arena(plan(model, length, batch, capture, dtype=dtype, streamed=streamed)), bytearray()
+        arena.memory[:] = 0xFF  # not a number
+        arena["tokens"][...] = tokens
+        keeper = Keeper(arena, content.extend)
+        forward(model, engine, arena, slice(0, length), keeper.keep_section if streamed else lambda: None)
+        keeper.keep_rest()
+        return bytes(content), keeper.described
+
+    assert run(streamed=True) == run(streamed=False)

@@ -1,0 +1,143 @@
+"""Mapped files: the values are those that were written, and only what is read comes into memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from tests.checkpoints import bfloat16, of_bfloat16, raw
+from worker.weights.folder import FileError
+from worker.weights.mapped import MappedFile, MappedWeights, widened
+
+WIDE = np.random.default_rng(0).normal(size=(31, 7)).astype(np.float32)
+STORED: dict[str, NDArray[Any]] = {"F32": WIDE, "F16": WIDE.astype(np.float16), "BF16": bfloat16(WIDE)}
+#: What the stored values are as float32.
+MEANT = {"F32": WIDE, "F16": STORED["F16"].astype(np.float32), "BF16": of_bfloat16(STORED["BF16"])}
+
+dtypes = pytest.mark.parametrize("dtype", STORED)
+
+
+def weights(path: Path, stored: NDArray[Any], pad: int = 0) -> MappedWeights:
+    raw(path, {"other": stored[:1], "table": stored}, pad=pad)
+    return MappedWeights({"table": MappedFile(path).array("table")})
+
+
+@dtypes
+@pytest.mark.parametrize("pad", [0, 1, 2], ids=lambda pad: f"off by {pad}")
+def test_values_are_those_of_the_file_as_float32(tmp_path: Path, dtype: str, pad: int) -> None:
+    found = weights(tmp_path / "file", STORED[dtype], pad)
+    assert found["table"].flags.aligned
+    np.testing.assert_array_equal(found["table"], MEANT[dtype], strict=True)
+    for key in [(), (3,), (-1, 2), (slice(30, 2, -5), slice(None, None, 3)), (slice(4, 4),)]:
+        np.testing.assert_array_equal(found.read("table", key), MEANT[dtype][key], strict=True)
+    rows: list[Any] = [np.array([[3, 30], [3, 0]]), slice(2, 9)]
+    for index in rows:
+        np.testing.assert_array_equal(found.rows("table", index), MEANT[dtype][index], strict=True)
+
+
+@dtypes
+@pytest.mark.parametrize("values_a_tile", [1, 7, 20, 10_000])
+def test_tiles_are_the_whole_in_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, values_a_tile: int
+) -> None:
+    monkeypatch.setattr("worker.weights.mapped._TILE", values_a_tile)
+    tiles = [*weights(tmp_path / "file", STORED[dtype]).tiles("table")]
+    assert [row for rows, _ in tiles for row in range(31)[rows]] == [*range(31)]
+    np.testing.assert_array_equal(np.concatenate([tile for _, tile in tiles]), MEANT[dtype], strict=True)
+    if dtype == "F32":
+        assert len(tiles) == 1  # nothing is made: it may as well be all of it
+    else:
+        assert max(tile.size for _, tile in tiles) <= max(values_a_tile, 7)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
+def test_bfloat16_is_the_upper_half_of_a_float32(numbers: list[float]) -> None:
+    halves = bfloat16(np.array(numbers, np.float32))
+    np.testing.assert_array_equal(widened(halves).view(np.uint32), halves.astype(np.uint32) << 16)
+
+
+def test_what_the_safetensors_package_writes_is_read(tmp_path: Path) -> None:
+    save_file({"b": WIDE, "a": STORED["F16"]}, tmp_path / "file", {"format": "pt"})
+    file = MappedFile(tmp_path / "file")
+    np.testing.assert_array_equal(file.array("b"), WIDE)
+    np.testing.assert_array_equal(file.array("a"), STORED["F16"])
+
+
+@dtypes
+def test_a_row_of_a_large_file_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> None:
+    rows, width, itemsize = 200_000, 1024, STORED[dtype].itemsize
+    told = {"dtype": dtype, "shape": [rows, width], "data_offsets": [0, rows * width * itemsize]}
+    raw(tmp_path / "file", {}, table=told)
+    with (tmp_path / "file").open("ab") as file:  # zeros that no disk holds
+        file.truncate(file.tell() + rows * width * itemsize)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    tracemalloc.start()
+    try:
+        table = MappedWeights({"table": MappedFile(tmp_path / "file").array("table")})
+        assert table.read("table", (rows - 1,)).shape == (width,)
+        assert table.rows("table", np.array([[5, rows - 2]])).shape == (1, 2, width)
+        assert next(table.tiles("table"))[1].shape[1] == width
+        assert tracemalloc.get_traced_memory()[1] < 13e6  # a tile of 2²⁰ values, while it is made
+    finally:
+        tracemalloc.stop()
+    assert process.memory_info().rss - before < 60e6  # the table has 400 MB or more
+
+
+# -------------------------------------------------------------------------------------------------- what is wrong
+
+
+def refused(path: Path, name: str = "table") -> str:
+    with pytest.raises(FileError) as error:
+        MappedFile(path).array(name)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 40, -1])
+def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, size: int) -> None:
+    raw(tmp_path / "file", {"table": WIDE})
+    whole = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(whole[:size])
+    assert "is cut short" in refused(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (b"no JSON", "its header is no JSON object"),
+        (b"[]", "its header is no JSON object"),
+        (b"[" * 5000, "its header is no JSON object"),
+        (b"\xff\xfe", "its header is no JSON object"),
+        (b'{"table": 1}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": [1]}}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": "11", "data_offsets": [0, 4]}}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [0, true]}}', "nothing sound of the tensor table"),
+        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [0, 9]}}', "is cut short: the tensor table ends"),
+        (b'{"table": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "not those of its shape"),
+        (b'{"table": {"dtype": "F32", "shape": [4611686018427387905], "data_offsets": [0, 4]}}', "those of its shape"),
+        (b'{"table": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}', "is F64: F32, F16, BF16 are read"),
+        (b'{"table": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}}', "is I8: F32, F16, BF16 are read"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(tmp_path: Path, header: bytes, said: str) -> None:
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert said in refused(tmp_path / "file")
+
+
+def test_a_header_of_any_length_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff" * 8 + json.dumps({}).encode())
+    assert "is cut short" in refused(tmp_path / "file")

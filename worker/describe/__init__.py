@@ -1,0 +1,1 @@
+"""The grammar in which models are described; names no model."""

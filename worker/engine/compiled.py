@@ -1,0 +1,142 @@
+"""The engine over compiled kernels (kernels/), and which engine a process has: this one where they could be built.
+
+Products of few rows with large matrices, which is what a short trace consists of, run at the speed of memory
+instead of a quarter of it; synthetic weights are drawn inside the product and never stored.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import cast
+
+import numpy as np
+
+from worker.engine.memory import aligned
+from worker.engine.numpy_engine import Array, Engine
+from worker.weights.weights import HeldWeights, SyntheticWeights, Weights
+
+try:
+    import worker.engine._kernels as kernels
+except ImportError:  # no compiler when it was installed, or an old processor
+    COMPILED = False
+else:
+    COMPILED = True
+
+# What the kernels need to know of a matrix: kind, array, pitch, the stream's base, the first of its values, scale.
+_Source = tuple[int, Array | None, int, int, int, float]
+
+_ROWS, _TABLE, _PACKED, _DRAWN, _DRAWN_TABLE = range(5)  # kinds of weights, as kernels.c counts them
+_FUNCTIONS = {"gelu_new": 0, "gelu": 1, "relu": 2, "silu": 3}
+
+
+def engine(weights: Weights, *, keep: bool = False) -> Engine:
+    """The fastest engine that there is for float32 arrays.
+
+    `keep`: the weights fit into memory and will be used again, so it pays to arrange them for speed.
+    """
+    if COMPILED:
+        return CompiledEngine(weights, keep=keep)
+    return Engine(HeldWeights(weights) if keep else weights)
+
+
+class CompiledEngine(Engine):
+    """As Engine, for float32 alone, on all cores (OPENBLAS_NUM_THREADS limits them)."""
+
+    def __init__(self, weights: Weights, *, keep: bool = False) -> None:
+        super().__init__(weights)
+        self._keep = keep
+        self._vectors: dict[str, Array] = {}
+        self._packed: dict[tuple[str, int], Array] = {}
+        self._products: dict[str, list[tuple[Array, _Source]]] = {}
+
+    def linear(self, x: Array, name: str, *outs: Array) -> None:
+        if self._keep or isinstance(self.weights, SyntheticWeights):
+            products = self._products.get(name) or self._prepare(name, x.shape[-1], [out.shape[-1] for out in outs])
+            kernels.linear(
+                x, False, *[(bias, out, *source) for (bias, source), out in zip(products, outs, strict=True)]
+            )
+            return
+        bias, parts = self._vector(f"{name}.bias"), _parts([out.shape[-1] for out in outs])
+        for rows, tile in self.weights.tiles(f"{name}.weight"):
+            add = rows.start > 0
+            tiles = [
+                (None if add else bias[part], out, _ROWS, tile[:, part], 0, 0, 0, 0.0)
+                for part, out in zip(parts, outs, strict=True)
+            ]
+            kernels.linear(x[..., rows], add, *tiles)
+
+    def unembed(self, x: Array, name: str, out: Array) -> None:
+        if self._keep or isinstance(self.weights, SyntheticWeights):
+            kernels.linear(x, False, (None, out, *self._whole(name, slice(0, out.shape[-1]), x.shape[-1], table=True)))
+            return
+        for rows, tile in self.weights.tiles(name):
+            kernels.linear(x, False, (None, out[..., rows], _TABLE, tile, 0, 0, 0, 0.0))
+
+    def layer_norm(self, x: Array, name: str, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
+        weight, bias = self._vector(f"{name}.weight"), self._vector(f"{name}.bias")
+        kernels.layer_norm(x, weight, bias, epsilon, mean, scale, out)
+
+    def attention(
+        self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
+        z: Array,
+    ) -> None:  # fmt: skip
+        kernels.attention(rows.start, rows.stop, q, k, v, scores, largest, total, pattern, z)
+
+    def softmax(self, x: Array, largest: Array, total: Array, out: Array) -> None:
+        kernels.softmax(x, largest[..., None], total[..., None], out)
+
+    def activate(self, function: str, x: Array, out: Array) -> None:
+        kernels.activate(_FUNCTIONS[function], x, out)
+
+    def add(self, x: Array, y: Array, out: Array) -> None:
+        kernels.add(x, y, out)
+
+    def _vector(self, name: str) -> Array:
+        found = self._vectors.get(name)
+        if found is None:
+            found = self.weights[name]
+            if self._keep:
+                self._vectors[name] = found
+        return found
+
+    def _prepare(self, name: str, depth: int, widths: list[int]) -> list[tuple[Array, _Source]]:
+        """The biases and matrices of a linear layer's products."""
+        bias, weight = self._vector(f"{name}.bias"), f"{name}.weight"
+        products = [(bias[part], self._whole(weight, part, depth, table=False)) for part in _parts(widths)]
+        if self._keep:
+            self._products[name] = products
+        return products
+
+    def _whole(self, name: str, part: slice, depth: int, *, table: bool) -> _Source:
+        """A matrix [depth, part] (of a table, its transpose) that can be had at once: packed or drawn."""
+        if self._keep:
+            return _PACKED, self._pack(name, part, depth, table), 0, 0, 0, 0.0
+        return self._drawn(name, part, depth, table)
+
+    def _drawn(self, name: str, part: slice, depth: int, table: bool) -> _Source:
+        weights = cast(SyntheticWeights, self.weights)
+        base, scale = weights.stream(name)
+        if table:
+            return _DRAWN_TABLE, None, depth, base, depth * part.start, scale
+        return _DRAWN, None, weights.shape(name)[1], base, part.start, scale
+
+    def _pack(self, name: str, part: slice, depth: int, table: bool) -> Array:
+        """The matrix in the order in which products read it, made once."""
+        packed = self._packed.get((name, part.start))
+        if packed is None:
+            count = part.stop - part.start
+            packed = aligned(4 * -(-count // kernels.PANEL) * kernels.PANEL * depth).view(np.float32)
+            if isinstance(self.weights, SyntheticWeights):
+                source = self._drawn(name, part, depth, table)
+            else:
+                whole = np.ascontiguousarray(self.weights[name])
+                source = (_TABLE if table else _ROWS, whole if table else whole[:, part], 0, 0, 0, 0.0)
+            kernels.pack(*source, count, depth, packed)
+            self._packed[name, part.start] = packed
+        return packed
+
+
+def _parts(widths: list[int]) -> list[slice]:
+    """Where each of several outputs lies among a matrix's columns."""
+    ends = list(accumulate(widths))
+    return [slice(end - width, end) for width, end in zip(widths, ends, strict=True)]

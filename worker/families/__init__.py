@@ -1,0 +1,1 @@
+"""Models, one file each: configuration, description, forward pass, names of weights."""

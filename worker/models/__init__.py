@@ -1,0 +1,1 @@
+"""What a "model" in a request means: presets, checkpoints, vocabularies."""

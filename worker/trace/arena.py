@@ -1,0 +1,177 @@
+"""The memory of a trace: one planned block that every tensor is a view of, filled in place.
+
+A tensor has a place of its own in it, or shares one with those of its name in the other layers: in a window of one
+layer's size. Where a trace takes one pass (`streamed`), all of a layer's tensors lie in the window, and the captured
+ones have to leave before the next layer ends. Where it takes several, what is captured or read by later passes lies
+alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import cached_property, lru_cache
+from itertools import takewhile
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import worker.describe.architecture as architecture
+from worker.describe.architecture import VALUES, Tensor
+from worker.engine.memory import aligned
+from worker.families.config import Config
+
+_READ_LATER = ("blocks.{layer}.attn.k", "blocks.{layer}.attn.v")  # by the passes that follow
+_BEFORE = [tensor.name for tensor in takewhile(lambda tensor: tensor.scope == "model", VALUES)]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lies: `nbytes` from `offset`, little-endian, C order."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+
+    @cached_property
+    def nbytes(self) -> int:
+        return _nbytes(self.shape, self.dtype)
+
+
+class Size(NamedTuple):
+    """What a trace takes, in bytes: the result, and the memory in which it is computed."""
+
+    kept: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where each tensor lies: in memory (`slots`), and in the result if it is captured (`kept`), packed in order of
+    computation. `sections` are the captured names by when they are complete: as each layer ends, and at the end.
+    """
+
+    slots: Mapping[str, Slot]
+    kept: Mapping[str, Slot]
+    sections: tuple[tuple[str, ...], ...]
+    size: Size
+    streamed: bool
+
+
+def captured(names: Iterable[str], patterns: Iterable[str]) -> Iterator[str]:
+    """The names that one of the shell-style patterns matches, in their order."""
+    matches = re.compile("|".join(map(translate, patterns)) or "(?!)").match
+    return (name for name in names if matches(name))
+
+
+@lru_cache(maxsize=4)  # the same few plans are made again and again, and a deep model's is large
+def plan(
+    config: Config,
+    tokens: int,
+    batch: int = 1,
+    capture: tuple[str, ...] = ("*",),
+    precision: str = "float32",
+    dtype: str | None = None,
+    *,
+    streamed: bool = False,
+) -> Plan:
+    """Lay out a trace over `tokens` positions before anything runs; allocates nothing.
+
+    Values are computed in `precision`, and the captured ones stored in `dtype` (the same where it is None).
+    """
+    sizes, tensors = architecture.sizes(config, tokens, batch), dict(architecture.expand(VALUES, config.n_layer))
+    chosen = dict.fromkeys(captured(tensors, capture))
+    alone = [name for name, tensor in tensors.items() if _lies_alone(tensor, name in chosen, streamed)]
+    slots: dict[str, Slot] = {}
+    end = 0
+    for name in sorted(alone, key=lambda name: name not in chosen):  # those captured lie together: they leave together
+        slots[name] = Slot(tensors[name].shape(sizes), _computed(tensors[name], precision), end)
+        end += slots[name].nbytes
+    window: dict[str, Slot] = {}
+    for name, tensor in tensors.items():
+        if name not in slots:
+            if tensor.name not in window:
+                window[tensor.name] = Slot(tensor.shape(sizes), _computed(tensor, precision), end)
+                end += window[tensor.name].nbytes
+            slots[name] = window[tensor.name]
+    kept: dict[str, Slot] = {}
+    sections: list[list[str]] = [[] for _ in range(config.n_layer + 1)]
+    kept_bytes = 0
+    for name in chosen:
+        kept[name] = Slot(slots[name].shape, _stored(tensors[name], precision, dtype), kept_bytes)
+        kept_bytes += kept[name].nbytes
+        sections[_section(name, tensors[name], config.n_layer)].append(name)
+    return Plan(slots, kept, tuple(map(tuple, sections)), Size(kept_bytes, end), streamed)
+
+
+def measure(
+    config: Config,
+    tokens: int,
+    batch: int = 1,
+    capture: tuple[str, ...] = ("*",),
+    precision: str = "float32",
+    dtype: str | None = None,
+    *,
+    streamed: bool = False,
+) -> Size:
+    """The size of the plan with these arguments, found without making it."""
+    sizes, times = architecture.sizes(config, tokens, batch), _times_captured(config.n_layer, capture)
+    kept = memory = 0
+    for tensor in VALUES:
+        shape, count = tensor.shape(sizes), times[tensor.name]
+        copies = config.n_layer if tensor.scope == "layer" else 1
+        alone = count * _lies_alone(tensor, True, streamed) + (copies - count) * _lies_alone(tensor, False, streamed)
+        kept += count * _nbytes(shape, _stored(tensor, precision, dtype))
+        memory += (alone + (alone < copies)) * _nbytes(shape, _computed(tensor, precision))
+    return Size(kept, memory)
+
+
+class Arena(dict[str, NDArray[Any]]):
+    """A plan's memory: a mapping of tensor names to arrays, all views of `memory` (uint8 [plan.size.memory])."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.memory = aligned(plan.size.memory)
+        views: dict[int, NDArray[Any]] = {}  # by offset: the layers of a window share theirs
+        for name, slot in plan.slots.items():
+            view = views.get(slot.offset)
+            if view is None:
+                view = self.memory[slot.offset : slot.offset + slot.nbytes].view(slot.dtype).reshape(slot.shape)
+                views[slot.offset] = view
+            self[name] = view
+
+
+@lru_cache(maxsize=16)
+def _times_captured(n_layer: int, capture: tuple[str, ...]) -> Counter[str]:
+    """How many times a tensor of the table is captured, by its name there."""
+    tensors = dict(architecture.expand(VALUES, n_layer))
+    return Counter(tensors[name].name for name in captured(tensors, capture))
+
+
+def _lies_alone(tensor: Tensor, is_captured: bool, streamed: bool) -> bool:
+    return tensor.scope == "model" or (not streamed and (is_captured or tensor.name in _READ_LATER))
+
+
+def _computed(tensor: Tensor, precision: str) -> str:
+    return precision if tensor.dtype == "float32" else tensor.dtype
+
+
+def _stored(tensor: Tensor, precision: str, dtype: str | None) -> str:
+    """The vocabulary's softmax stays as it is: float16 would leave nearly all of it subnormal."""
+    computed = _computed(tensor, precision)
+    return computed if dtype is None or tensor.dtype != "float32" or tensor.name == "probs" else dtype
+
+
+def _section(name: str, tensor: Tensor, n_layer: int) -> int:
+    if tensor.scope == "layer":
+        return int(name.split(".")[1])
+    return 0 if tensor.name in _BEFORE else n_layer
+
+
+def _nbytes(shape: tuple[int, ...], dtype: str) -> int:
+    return prod(shape) * np.dtype(dtype).itemsize

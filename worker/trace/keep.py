@@ -1,0 +1,125 @@
+"""What leaves the arena: captured tensors, cast, described and handed on in order of computation, a bit at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from math import inf, nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.trace.arena import Arena, Plan, Slot
+from worker.trace.detail import Level, Statistics, has_level
+
+#: Takes the next bytes of a result, uint8 [n]; their memory is used again when it returns.
+Sink = Callable[[memoryview], None]
+Values = NDArray[Any]
+
+_AT_ONCE = 1 << 20  # values that are cast and described together: what bounds the memory for it
+
+
+class Keeper:
+    """Hands an arena's captured tensors to a sink; `described` says of each where it is and what values it has."""
+
+    def __init__(self, arena: Arena, sink: Sink) -> None:
+        self.arena, self.sink = arena, sink
+        self.described: dict[str, dict[str, Any]] = {}
+        self._sections = iter(arena.plan.sections)
+        self._levels: dict[str, Level] = {}  # of large tensors, to be handed on when all tensors are
+
+    def keep_section(self) -> None:
+        """Hand on what a layer that has ended leaves; what came before the first goes with it."""
+        self._keep(next(self._sections))
+
+    def keep_rest(self) -> None:
+        """Hand on all that is left, and the smaller versions of large tensors."""
+        self._keep(chain.from_iterable(self._sections))
+        end = self.arena.plan.size.kept
+        for name, level in self._levels.items():
+            content, gap = level.content(), -end % 4
+            self.sink(memoryview(bytes(gap) + content))
+            if level.is_finite():
+                self.described[name]["smaller"] = {"by": level.by, "offset": end + gap}
+            end += gap + len(content)
+
+    def _keep(self, names: Iterable[str]) -> None:
+        for run in _runs(self.arena.plan, names):
+            slots, kept = ([table[name] for name in run] for table in (self.arena.plan.slots, self.arena.plan.kept))
+            stop = slots[-1].offset + slots[-1].nbytes
+            flat = self.arena.memory[slots[0].offset : stop].view(slots[0].dtype)
+            starts = [(slot.offset - slots[0].offset) // flat.itemsize for slot in slots]
+            for n, found in enumerate(self._hand_on(flat, kept[0].dtype, starts, run)):
+                self.described[run[n]] = _description(kept[n], *found)
+
+    def _hand_on(self, flat: Values, dtype: str, starts: list[int], names: list[str]) -> list[Statistics]:
+        """Cast and hand on `flat` [n], in which the tensors `names` begin at `starts`; the statistics of each."""
+        level = self._level(names[0])
+        strips = level.strips(_AT_ONCE) if level else ((n, n + _AT_ONCE) for n in range(0, len(flat), _AT_ONCE))
+        parts = []
+        for start, stop in strips:  # more than one only where there is one tensor
+            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
+                part = flat[start:stop].astype(dtype, copy=False)
+            self.sink(part.view(np.uint8).data)
+            parts.append([level.add(part)] if level else _statistics(part, starts, names))
+        if len(parts) == 1:
+            return parts[0]
+        lows, highs, sums, counts = zip(*(part[0] for part in parts), strict=True)
+        return [(min(lows), max(highs), sum(sums), sum(counts))]
+
+    def _level(self, name: str) -> Level | None:
+        """The level of detail to be kept of a tensor, if it is large. What is masked has no sums: scores have none."""
+        shape = self.arena.plan.slots[name].shape
+        if _has_level(name, shape):
+            self._levels[name] = Level(shape)
+        return self._levels.get(name)
+
+
+def arrays(plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of all that a keeper hands on, in its order: tensors, and levels of those that have one."""
+    tensors = {name: (slot.dtype, slot.shape) for name, slot in plan.kept.items()}
+    levels = {f"{name} smaller": Level(shape).shape for name, (_, shape) in tensors.items() if _has_level(name, shape)}
+    gap = {"gap": ("uint8", (-plan.size.kept % 4,))} if levels and plan.size.kept % 4 else {}
+    return tensors | gap | {name: ("float32", shape) for name, shape in levels.items()}
+
+
+def _has_level(name: str, shape: tuple[int, ...]) -> bool:
+    return has_level(shape) and not name.endswith("attn.scores")
+
+
+def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:
+    """The names in groups that are neighbours in memory, of one type, and few enough values to go together."""
+    run: list[str] = []
+    for name in names:
+        if run:
+            first, last, here = (plan.slots[other] for other in (run[0], run[-1], name))
+            same = (first.dtype, plan.kept[run[0]].dtype) == (here.dtype, plan.kept[name].dtype)
+            size = here.offset + here.nbytes - first.offset
+            if not same or last.offset + last.nbytes != here.offset or size > _AT_ONCE * np.dtype(here.dtype).itemsize:
+                yield run
+                run = []
+        run.append(name)
+    if run:
+        yield run
+
+
+def _statistics(flat: Values, starts: list[int], names: list[str]) -> list[Statistics]:
+    """Of each tensor in `flat` [n]; masked cells of scores (−inf) are left out."""
+    lows, highs = np.minimum.reduceat(flat, starts).tolist(), np.maximum.reduceat(flat, starts).tolist()
+    sums, stops = np.add.reduceat(flat, starts, dtype=np.float64).tolist(), [*starts[1:], len(flat)]
+    found: list[Statistics] = []
+    for name, low, high, total, start, stop in zip(names, lows, highs, sums, starts, stops, strict=True):
+        if name.endswith("attn.scores"):
+            seen = flat[start:stop][np.isfinite(flat[start:stop])]
+            found.append((seen.min(initial=inf).item(), high, seen.sum(dtype=np.float64).item(), seen.size))
+        else:
+            found.append((low, high, total, stop - start))
+    return found
+
+
+def _description(slot: Slot, low: float, high: float, total: float, count: int) -> dict[str, Any]:
+    return {
+        "shape": slot.shape, "dtype": slot.dtype, "offset": slot.offset, "bytes": slot.nbytes,
+        "min": low, "max": high, "mean": total / count if count else nan, "absmax": max(high, -low),
+    }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Where numbers come from: synthetic weights, files and their digests."""

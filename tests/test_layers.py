@@ -13,6 +13,8 @@ import pytest
 import service
 import worker
 
+ROOT = Path(__file__).parents[1]
+
 ALLOWED = {
     *(f"worker.describe.{name}" for name in ("architecture", "counts")),
     "worker.families.config",
@@ -25,6 +27,7 @@ ALLOWED = {
     *(f"worker.store.{name}" for name in ("connection", "events", "keys", "listing", "pieces", "requests")),
     *(f"worker.store.{name}" for name in ("arrays", "bulk", "queues", "safetensors", "shared", "tallies")),
     *(f"worker.store.{name}" for name in ("archive", "results", "runs")),
+    *(f"worker.rq.{name}" for name in ("jobs", "monitoring", "queue", "removal")),
     "worker.logs",
     "worker.settings",
     "worker.process",
@@ -76,11 +79,18 @@ def test_mathematics_and_geometry_know_no_redis(name: str) -> None:
     assert {top(imported) for imported in imports(modules("worker")[name])} & {"redis", "rq"} == set()
 
 
+def test_rq_is_imported_by_the_package_that_owns_it_and_its_tests_alone() -> None:
+    folders = ("service", "worker", "tests", "bench", "tools")
+    files = [file.relative_to(ROOT) for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    using = {file.parent for file in files if "rq" in {top(imported) for imported in imports(ROOT / file)}}
+    assert using == {Path("worker/rq"), Path("tests/worker/rq")}
+
+
 def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
     source = "import service.app, sys; service.app.create_app(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
-    assert loaded - {"worker", "worker.store", *PURE} <= ALLOWED
+    assert loaded - {"worker", "worker.rq", "worker.store", *PURE} <= ALLOWED
     assert "worker.models.models" in loaded  # it was this package that was loaded
 
 

@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import get_current_job
-from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 import worker.describe.counts as counts
 import worker.models.models as models
+import worker.rq.failures as failures
+import worker.rq.running as running
 import worker.store.events as events
 import worker.store.requests as requests
 import worker.store.shared as shared
 import worker.store.tallies as tallies
 from worker.compute import COMPUTE, layout_request
 from worker.families.config import Config
+from worker.rq.jobs import TRIES
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
@@ -30,9 +31,6 @@ from worker.store.results import AlreadyThere, Results, results
 
 log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
-TRIES = 3  # times that a request is begun whose process gets killed
-KILLED = "The process that computed it was killed each time it was tried, perhaps for want of memory."
-AWAY = "The service's store was away each time that it was tried."
 _KILLED_AFTER = 120  # seconds over its time after which a job's process, whatever it does, is no more
 
 
@@ -46,7 +44,7 @@ def run(id: str) -> None:
     settings = Settings.from_environment()
     record = requests.get(connect(settings.queue_url), id)
     if record is None or record.cancelled:
-        _leave_nothing(id)
+        running.discard(id)  # it was cancelled as a worker took it, too late to remove it from its queue
     elif not results(settings).which_done([id]):
         _compute(id, record, settings, set())
 
@@ -70,29 +68,16 @@ def run_together(job: str, ids: list[str]) -> None:
             continue
         try:
             if times > TRIES:
-                raise RuntimeError(KILLED)
-            with UnixSignalDeathPenalty(record.timeout, JobTimeoutException):  # type: ignore[no-untyped-call]
+                raise RuntimeError(failures.KILLED)
+            with running.time_limit(record.timeout):
                 _compute(id, record, settings, placed)
         except RedisError:
             raise  # no fault of this one
         except Exception as error:
-            told = reason(traceback.format_exception_only(error)[-1])
+            told = failures.message(traceback.format_exception_only(error)[-1])
             shared.fail(queue, job, id, told, started_at)
             events.publish(queue, id, "failed", reason=told)
             log.warning("%s failed: %s", id[:12], told, extra={"fields": {"id": id}})
-
-
-def _leave_nothing(id: str) -> None:
-    """Have RQ forget this job: who cancelled the request came as a worker took it, and couldn't remove it any more."""
-    job = get_current_job()
-    if job is not None and job.id == id:
-        job.result_ttl = 0
-
-
-def reason(exception: str) -> str:
-    """What a client may know of a failure: the exception's last line, and no trace."""
-    last = exception.strip().rpartition("\n")[2]
-    return last.partition(": ")[2] or last or "It failed for no known reason."
 
 
 def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from rq import Queue
 from werkzeug.exceptions import TooManyRequests
 
-import worker.store.queues as queues
+import worker.rq.monitoring as monitoring
 from service.asking.standing import UNFINISHED, standing
 from service.settings import Settings
 from worker.store.results import Results
@@ -53,10 +52,7 @@ class Admission:
 
     def _check_queue(self, jobs: int) -> None:
         """Those who ask at the same moment may each find room: together they may be that many too many."""
-        pipeline = self.queue.pipeline(transaction=False)
-        for name in queues.NAMES:
-            pipeline.llen(Queue(name, connection=self.queue).key)
-        waiting, most = sum(pipeline.execute()), self.settings.max_queued
+        waiting, most = sum(monitoring.waiting(self.queue).values()), self.settings.max_queued
         if waiting + jobs > most:
             told = f"{waiting:,} jobs wait here, and at most {most:,} may (MAX_QUEUED)"
             raise Full(f"{told}: the {jobs:,} that this takes do not fit now.")

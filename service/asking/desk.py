@@ -11,17 +11,16 @@ from typing import Any, Literal, Self, cast
 
 from flask import current_app
 from redis import Redis
-from rq.job import Job, JobStatus
 
-import service.asking.jobs as jobs
+import worker.rq.jobs as jobs
 import worker.store.events as events
 import worker.store.queues as queues
 import worker.store.requests as requests
 import worker.store.shared as shared
 from service.asking.admission import Admission
-from service.asking.queue import Jobs
 from service.asking.standing import UNFINISHED
 from service.settings import Settings
+from worker.rq.jobs import Jobs, JobState
 from worker.store.connection import connect, connect_impatiently
 from worker.store.keys import Kind, request_id
 from worker.store.queues import Priority
@@ -36,10 +35,11 @@ _PATIENCE = 3.0  # seconds for which an answer waits for an archive that is away
 _A_PAGE = 2000  # requests that are looked at for one page
 _LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
 
-_STATUS: dict[JobStatus, Status] = {
-    JobStatus.STARTED: "running",
-    JobStatus.FAILED: "failed",
-    JobStatus.STOPPED: "cancelled",
+_STATUS: dict[jobs.Status, Status] = {
+    "queued": "queued",
+    "started": "running",
+    "failed": "failed",
+    "stopped": "cancelled",
 }
 
 
@@ -96,7 +96,7 @@ class Desk:
         if state is not None and state.status in ("done", *UNFINISHED):
             if state.status in UNFINISHED:
                 requests.change(self.queue, [id], batch=None)  # whoever cancels a batch leaves this one alone
-            if state.status == "queued" and priority == "normal" and self.jobs.hasten(id):
+            if state.status == "queued" and priority == "normal" and self.jobs.prioritize(id):
                 return self.find(kind, id) or state
             return state
         self.admission.admit(caller, [id])
@@ -126,12 +126,11 @@ class Desk:
         if record.cancelled:
             return _with(state, status="cancelled")
         job = self.jobs.get(record.job or id)
-        status = job.get_status(refresh=False) if job else None
         if record.job is not None:
             state = self._noted(state, record.job)
             if state.status == "failed":
                 return state
-        if job is None or status == JobStatus.FINISHED:
+        if job is None or job.status == "finished":
             found = self._manifest(kind, id) or self._manifest(kind, id, recover=True)  # finished since we looked
             if found is None and recompute:
                 if admit is not None:
@@ -139,7 +138,7 @@ class Desk:
                 requests.change(self.queue, [id], job=None)
                 self.jobs.enqueue(id, record.timeout, record.queue)
             return found or (_with(state, status="queued") if recompute else None)
-        told = _STATUS.get(cast(JobStatus, status), "queued")
+        told = _STATUS[job.status]
         if record.job is not None and told == "running":
             told = state.status  # others that share the job run before it
         return self._under_way(state, job, told)
@@ -217,14 +216,14 @@ class Desk:
             return _with(state, status="failed", started_at=failure.started_at, reason=failure.reason)
         return _with(state, status="running", started_at=notes.started_at) if notes.running == state.id else state
 
-    def _under_way(self, state: State, job: Job, status: Status) -> State:
+    def _under_way(self, state: State, job: JobState, status: Status) -> State:
         if status == "queued":
             return _with(state, status=status, queue_position=self.jobs.position(job))
         started = state.started_at
         if started is None and job.started_at is not None:
             started = job.started_at.isoformat().replace("+00:00", "Z")
         if status == "failed":
-            return _with(state, status=status, started_at=started, reason=jobs.reason(job))
+            return _with(state, status=status, started_at=started, reason=self.jobs.reason(job.id))
         latest = events.latest(self.queue, state.id)
         progress = latest[2] if latest and latest[1] == "progress" else None
         return _with(state, status=status, started_at=started, progress=progress)

@@ -9,17 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from rq import Retry
-from rq.job import JobStatus
-
-import worker.logs as logs
+import worker.rq.jobs as jobs
 import worker.store.events as events
 import worker.store.listing as listing
 import worker.store.queues as queues
 import worker.store.requests as requests
 from service.asking.desk import Desk, Status, now
-from service.asking.jobs import TRIES
-from service.asking.standing import UNFINISHED, job_statuses, standing
+from service.asking.standing import UNFINISHED, standing
 from worker.store.keys import request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
@@ -74,7 +70,7 @@ def ask(desk: Desk, wanted: Sequence[Wanted], caller: str = "") -> tuple[Batch, 
     requests.change(desk.queue, under_way, batch=None)
     for id in under_way:
         if unique[id].priority == "normal":
-            desk.jobs.hasten(id)
+            desk.jobs.prioritize(id)
     records = {
         id: Record("trace", new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
         for group, job in jobs.items()
@@ -137,8 +133,8 @@ def cancel(desk: Desk, batch: Batch) -> bool:
     records = dict(zip(unfinished, requests.get_all(desk.queue, unfinished), strict=True))
     own = {id: record for id, record in records.items() if record is not None and record.batch == batch.id}
     requests.change(desk.queue, list(own), cancelled=True)  # from now on none of them begins
-    for id, status in job_statuses(desk.queue, [id for id, record in own.items() if record.job is None]).items():
-        if status == JobStatus.STARTED:
+    for id, status in jobs.statuses(desk.queue, [id for id, record in own.items() if record.job is None]).items():
+        if status == "started":
             desk.jobs.stop(id)
     _publish(desk, list(own), "cancelled")
     return bool(unfinished)
@@ -184,18 +180,7 @@ def _enqueue(desk: Desk, job: str, ids: list[str], new: dict[str, Wanted]) -> No
     """A job that they share. Each has its own time in it; the job's own ends one that hangs."""
     seconds = max(new[id].timeout for id in ids) + int(_TIMES * sum(new[id].seconds for id in ids))
     _publish(desk, ids, "queued")
-    desk.jobs.queues[_queue(new[ids[0]])].enqueue(
-        requests.SHARED_JOB,
-        job,
-        ids,
-        job_id=job,
-        job_timeout=seconds,
-        result_ttl=desk.settings.failure_ttl,
-        failure_ttl=desk.settings.failure_ttl,
-        # Each is begun so many times, if its process is killed each time.
-        retry=Retry(max=TRIES * len(ids), enqueue_at_front=True),
-        meta=logs.carried(),
-    )
+    desk.jobs.enqueue_shared(job, ids, seconds, _queue(new[ids[0]]))
 
 
 def _queue(one: Wanted) -> str:

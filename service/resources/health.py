@@ -8,16 +8,15 @@ from typing import Any
 import redis.exceptions
 from flask import Response, current_app
 from marshmallow import Schema, fields
-from redis import Redis
-from rq import Queue, Worker
 
+import worker.rq.monitoring as monitoring
 from service.asking.desk import desk
 from service.http.answers import json
 from service.http.blueprint import Blueprint
 from service.http.problems import problem
 from service.http.schemas.problems import ProblemSchema
 from worker.store.connection import connect
-from worker.store.queues import LANES, Lane, name
+from worker.store.queues import JOB_SIZES
 
 PATIENCE = 0.8  # seconds for each Redis, and for the store meanwhile; a health check that hangs tells nothing
 
@@ -54,7 +53,9 @@ def ready() -> Response:
     wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
     if not any(wrong.values()):
         wrong["workers"] = [
-            f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)
+            f"no worker for {size} jobs is registered"
+            for size in JOB_SIZES
+            if not monitoring.count_workers(desk().queue, size)
         ]
     if probe is not None and (told := probe.wrong(max(0.0, began + PATIENCE - time.monotonic()))):
         wrong["store"] = [told]
@@ -74,9 +75,3 @@ def _wrong(role: str, url: str) -> list[str]:
     used, most = told["used_memory"], told["maxmemory"]
     full = most and used >= most and told["maxmemory_policy"] == "noeviction"
     return [f"the {role}'s Redis is full: it takes {used:,} bytes of {most:,}"] if full else []
-
-
-def workers(queue: Redis, lane: Lane) -> int:
-    """How many workers of a lane gave a sign of life lately; those that died stay registered for a while."""
-    keys = Worker.all_keys(queue=Queue(name(lane, "normal"), connection=queue))
-    return int(queue.exists(*keys)) if keys else 0

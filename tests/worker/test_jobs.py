@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from redis import Redis
-from rq import Queue, SimpleWorker
 
 import worker.jobs as jobs
 import worker.store.events as events
@@ -205,20 +204,6 @@ def test_a_request_that_is_gone_is_left_alone(store: Store) -> None:
     jobs.run("0" * 64)
     assert store.cache.dbsize() == 0
     assert store.queue.dbsize() == 0
-
-
-@pytest.mark.parametrize("known", [True, False])
-def test_rq_keeps_nothing_of_a_job_that_a_worker_took_as_it_was_cancelled(store: Store, known: bool) -> None:
-    id = store.ask("layout", LAYOUT)
-    requests.cancel(store.queue, id)
-    if not known:
-        requests.forget(store.queue, id, "layout")
-    queue = Queue("here", connection=store.queue, serializer="json")
-    job = queue.enqueue(requests.JOB, id, job_id=id, result_ttl=60)
-    SimpleWorker([queue], connection=store.queue, serializer="json").execute_job(job, queue)
-    lasting = [key for key in store.queue.scan_iter("rq:*") if id.encode() in key and store.queue.ttl(key) == -1]
-    assert not store.queue.exists(f"rq:job:{id}", f"rq:results:{id}")
-    assert lasting == []
 
 
 def test_what_is_done_is_not_done_again(store: Store) -> None:

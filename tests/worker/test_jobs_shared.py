@@ -10,11 +10,13 @@ import pytest
 import redis.exceptions
 
 import worker.jobs as jobs
+import worker.rq.failures as failures
 import worker.store.pieces as pieces
 import worker.store.requests as requests
 import worker.store.shared as shared
 from tests.worker.conftest import AT, Store, trace_request
 from worker.compute import COMPUTE
+from worker.rq.jobs import TRIES
 from worker.store.keys import request_id
 
 
@@ -126,11 +128,11 @@ def test_one_whose_process_is_killed_each_time_is_given_up_and_the_others_are_no
 
     monkeypatch.setitem(COMPUTE, "trace", killed)
     found = Shared(store, some_requests(3))
-    for _ in range(jobs.TRIES):
+    for _ in range(TRIES):
         with pytest.raises(KeyboardInterrupt):
             found.run()
     assert found.run() == [True, False, True]
-    assert found.failures == {1: jobs.KILLED}
+    assert found.failures == {1: failures.KILLED}
 
 
 def test_when_the_store_is_away_no_request_is_blamed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

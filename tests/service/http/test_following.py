@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from rq.job import Job
 
 from tests.conftest import Servers
+from worker.rq.queue import fetch
 from worker.store.connection import connect
 
 
@@ -57,7 +57,7 @@ def test_a_job_takes_the_request_with_it(
     jobs = [key.decode().removeprefix("rq:job:") for key in queue.scan_iter("rq:job:*")]
     assert jobs
     for id in jobs:
-        assert Job.fetch(id, connection=queue, serializer="json").meta == {"request_id": "mine"}
+        assert fetch(id, queue).meta == {"request_id": "mine"}
 
 
 def lines_of_a_worker(servers: Servers, path: Path, ids: set[str]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from service.app import create_app
 from service.asking.standing import UNFINISHED
 from service.asking.watched import Watched
 from service.resources.batches import MOST
-from tests.conftest import Servers, lane, running_worker
+from tests.conftest import Servers, process_of, running_worker
 from tests.service.http.test_events import Told, parse
 from worker.store.connection import connect
 from worker.store.queues import NAMES
@@ -245,7 +245,7 @@ def test_when_the_process_is_killed_what_is_done_stays_done_and_the_rest_is_trie
         batch = ask(idle_client, wanted)
         ids = [trace["id"] for trace in batch["traces"]]
         eventually(lambda: statuses(get(idle_client, batch["id"]))[:2] == ["done", "running"])
-        for child in lane(worker, "small").children():
+        for child in process_of(worker, "small").children():
             child.kill()
         assert statuses(ended(idle_client, batch["id"])) == ["done"] * 4
     assert [times_started(idle_servers, id) for id in ids][0::2] == [1, 1]
@@ -261,7 +261,7 @@ def test_one_whose_process_is_killed_each_time_fails_and_the_others_are_done(
         batch = ask(idle_client, wanted)
         while statuses(get(idle_client, batch["id"]))[1] in UNFINISHED:
             if statuses(get(idle_client, batch["id"]))[1] == "running":
-                for child in lane(worker, "small").children():
+                for child in process_of(worker, "small").children():
                     with suppress(psutil.NoSuchProcess):
                         child.kill()
         assert statuses(ended(idle_client, batch["id"])) == ["done", "failed", "done"]

@@ -1,4 +1,4 @@
-"""A worker's processes, as real ones: each takes from its own queues, in turn, and they live and end together."""
+"""A worker's processes, as real ones: each takes from its own queues, and they live and end together."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import time
 from collections.abc import Callable
 
 import psutil
-import pytest
 from flask.testing import FlaskClient
 from redis import Redis
 from rq import Worker
-from rq.exceptions import DequeueTimeout
 
 import worker.store.queues as queues
 from tests.conftest import Body, Servers, running_worker
-from worker.lanes import InTurn
 from worker.store.connection import connect
-from worker.store.queues import LANES
+from worker.store.queues import JOB_SIZES
 
 SECONDS = 30
 
@@ -32,48 +29,14 @@ def eventually(holds: Callable[[], object]) -> None:
 
 
 def registered(redis: Redis) -> list[str]:
-    """The first queue of every worker that gave a sign of life lately."""
+    """The first queue of every worker whose last heartbeat has not expired."""
     return sorted(worker.queue_names()[0] for worker in Worker.all(connection=redis))
 
 
-@pytest.fixture
-def small(idle_servers: Servers) -> list[InTurn]:
-    """The small lane's queues."""
-    redis = connect(idle_servers.queue_url)
-    return [InTurn(name, connection=redis, serializer="json") for name in queues.of_lane("small")]
-
-
-def test_jobs_are_taken_by_priority_and_then_as_they_came(small: list[InTurn]) -> None:
-    normal, low = small
-    asked = [(low, "a"), (normal, "b"), (low, "c"), (normal, "d")]
-    for queue, id in asked:
-        queue.enqueue("time.time", job_id=id)
-    taken = [InTurn.dequeue_any(small, 1, normal.connection, serializer="json") for _ in asked]
-    assert [(job.id, queue.name) for job, queue in filter(None, taken)] == [
-        ("b", normal.name),
-        ("d", normal.name),
-        ("a", low.name),
-        ("c", low.name),
-    ]
-
-
-@pytest.mark.parametrize("at", [0, 1], ids=queues.PRIORITIES)
-def test_a_job_that_is_taken_is_kept_where_it_is_found_should_the_worker_die(small: list[InTurn], at: int) -> None:
-    small[at].enqueue("time.time", job_id="a")
-    InTurn.dequeue_any(small, 1, small[at].connection, serializer="json")
-    assert small[at].intermediate_queue.get_job_ids() == ["a"]
-
-
-def test_where_there_are_no_jobs_it_waits_no_longer_than_it_may(small: list[InTurn]) -> None:
-    with pytest.raises(DequeueTimeout):
-        InTurn.dequeue_any(small, 1, small[0].connection, serializer="json")
-    assert InTurn.dequeue_any(small, None, small[0].connection, serializer="json") is None
-
-
-def test_a_worker_has_a_process_for_each_lane(idle_servers: Servers) -> None:
+def test_a_worker_has_a_process_for_each_job_size(idle_servers: Servers) -> None:
     with running_worker(idle_servers) as worker:
-        assert len(worker.children()) == len(LANES)
-        expected = sorted(queues.of_lane(lane)[0] for lane in LANES)
+        assert len(worker.children()) == len(JOB_SIZES)
+        expected = sorted(queues.names_of(size)[0] for size in JOB_SIZES)
         assert registered(connect(idle_servers.queue_url)) == expected
 
 
@@ -123,12 +86,12 @@ def test_killed_it_takes_its_processes_with_it(idle_servers: Servers) -> None:
         assert psutil.wait_procs(processes, timeout=SECONDS)[1] == []
 
 
-def test_a_worker_can_be_told_to_work_in_one_lane(idle_servers: Servers) -> None:
+def test_a_worker_can_take_jobs_of_one_size_alone(idle_servers: Servers) -> None:
     with running_worker(idle_servers, "large") as worker:
         assert len(worker.children()) == 1
-        assert registered(connect(idle_servers.queue_url)) == queues.of_lane("large")[:1]
+        assert registered(connect(idle_servers.queue_url)) == queues.names_of("large")[:1]
 
 
-def test_another_lane_is_refused_with_those_there_are() -> None:
+def test_another_size_is_refused_with_those_that_exist() -> None:
     ran = subprocess.run([sys.executable, "-m", "worker", "tiny"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (1, "tiny: what a worker can be told to work on is small or large\n")

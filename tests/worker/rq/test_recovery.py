@@ -1,4 +1,4 @@
-"""What a worker does about others that died, with real Redis, workers that never work, and time that we tell."""
+"""Recovery of the jobs of dead workers, with real Redis, workers that run nothing, and a clock that the tests set."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from rq import Queue, Retry
 from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 
-import worker.takeover as takeover
+import worker.rq.recovery as recovery
 from tests.conftest import Servers
+from worker.rq.failures import LOST
+from worker.rq.queue import open_queue
+from worker.rq.recovery import HEARTBEAT, HEARTBEAT_TTL, RecoveringWorker, checked_key
 from worker.store.connection import connect
-from worker.takeover import HEARTBEAT, LOST, SILENCE, LastingWorker
 
 Clock = Callable[[float], None]
 
@@ -31,14 +33,14 @@ def redis(servers: Servers) -> Iterator[Redis]:
 
 @pytest.fixture
 def queue(redis: Redis) -> Queue:
-    return Queue("tests", connection=redis, serializer="json")
+    return open_queue("tests", redis)
 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Lets seconds pass for whoever asks the clock that nobody sets."""
+    """Moves the monotonic clock on by some seconds."""
     passed = [0.0]
-    monkeypatch.setattr(takeover, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    monkeypatch.setattr(recovery, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
 
     def wait(seconds: float) -> None:
         passed[0] += seconds
@@ -47,11 +49,11 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Pair:
-    """A worker that dies, and one that looks."""
+    """A worker that dies, and one that checks."""
 
     def __init__(self, queue: Queue, passes: Clock) -> None:
         self.queue, self.passes, self.redis = queue, passes, queue.connection
-        self.dead, self.alive = (LastingWorker([queue], connection=self.redis, serializer="json") for _ in range(2))
+        self.dead, self.alive = (RecoveringWorker([queue], connection=self.redis, serializer="json") for _ in range(2))
         for worker in (self.dead, self.alive):
             worker.register_birth()  # type: ignore[no-untyped-call]
 
@@ -72,14 +74,14 @@ class Pair:
         return job
 
     def falls_silent(self) -> None:
-        """As Redis has it after some seconds without a sign of life."""
+        """As Redis is after some seconds without a heartbeat."""
         for key in (*self.redis.keys("rq:execution:*"), self.dead.key):
             self.redis.delete(key)
 
     def look(self, times: int = 8) -> None:
         for _ in range(times):
             self.passes(HEARTBEAT)
-            self.redis.delete(f"{self.queue.key}:looked")  # no time passes in Redis
+            self.redis.delete(checked_key(self.queue))  # no time passes in Redis
             self.alive.run_maintenance_tasks()
 
     @property
@@ -95,7 +97,7 @@ def pair(queue: Queue, passes: Clock) -> Pair:
     return Pair(queue, passes)
 
 
-def test_what_a_dead_worker_had_begun_waits_again_before_all_others(pair: Pair) -> None:
+def test_a_job_that_a_dead_worker_ran_waits_again_before_all_others(pair: Pair) -> None:
     pair.ask("begun")
     pair.begin()
     pair.ask("later")
@@ -105,7 +107,7 @@ def test_what_a_dead_worker_had_begun_waits_again_before_all_others(pair: Pair) 
     assert pair.queue.fetch_job("begun").retries_left == 1  # type: ignore[union-attr]
 
 
-def test_what_a_worker_runs_that_lives_is_left_to_it_whatever_the_clocks_say(
+def test_a_job_of_a_live_worker_is_left_alone_whatever_the_clocks_say(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair.ask()
@@ -118,7 +120,7 @@ def test_what_a_worker_runs_that_lives_is_left_to_it_whatever_the_clocks_say(
         assert (pair.waiting, pair.running()) == ([], ["job"])
 
 
-def test_what_was_taken_off_the_queue_and_never_begun_waits_again(pair: Pair) -> None:
+def test_a_job_that_was_dequeued_and_never_started_waits_again(pair: Pair) -> None:
     pair.ask()
     pair.take()
     assert pair.waiting == []
@@ -129,7 +131,7 @@ def test_what_was_taken_off_the_queue_and_never_begun_waits_again(pair: Pair) ->
     assert pair.waiting == ["job"]
 
 
-def test_what_was_about_to_begin_when_the_worker_died_waits_again_once(pair: Pair) -> None:
+def test_a_job_that_was_about_to_start_when_the_worker_died_waits_again_once(pair: Pair) -> None:
     pair.ask()
     pair.execution = pair.dead.prepare_execution(pair.take())
     pair.look()
@@ -140,7 +142,7 @@ def test_what_was_about_to_begin_when_the_worker_died_waits_again_once(pair: Pai
     assert pair.queue.intermediate_queue.get_job_ids() == []
 
 
-def test_what_is_just_being_taken_is_left_alone(pair: Pair) -> None:
+def test_a_job_that_is_being_dequeued_is_left_alone(pair: Pair) -> None:
     pair.look()
     pair.ask()
     pair.take()
@@ -161,7 +163,7 @@ def test_a_job_whose_worker_dies_each_time_is_given_up_with_a_reason(pair: Pair)
     assert result.exc_string == LOST
 
 
-def test_what_was_cancelled_or_forgotten_on_the_way_is_not_tried_again(pair: Pair) -> None:
+def test_a_job_that_was_cancelled_or_deleted_before_it_started_is_not_retried(pair: Pair) -> None:
     for id in ("cancelled", "forgotten"):
         pair.ask(id)
         pair.take()
@@ -172,34 +174,34 @@ def test_what_was_cancelled_or_forgotten_on_the_way_is_not_tried_again(pair: Pai
     assert pair.queue.intermediate_queue.get_job_ids() == []
 
 
-def test_who_comes_back_from_where_redis_was_away_lets_others_come_back_first(pair: Pair) -> None:
+def test_a_worker_that_was_cut_off_leaves_the_others_time_for_a_heartbeat(pair: Pair) -> None:
     pair.ask()
     job = pair.begin()
     pair.look()
     pair.passes(60)
-    pair.falls_silent()  # nobody could give a sign of life
+    pair.falls_silent()  # no worker could send a heartbeat
     pair.look(1)
     pair.dead.maintain_heartbeats(job, pair.execution)
     pair.look()
     assert (pair.waiting, pair.running()) == ([], ["job"])
 
 
-def test_a_worker_that_was_taken_for_dead_is_registered_again(pair: Pair) -> None:
+def test_a_worker_that_was_removed_as_dead_registers_again(pair: Pair) -> None:
     pair.falls_silent()
     pair.look()
-    assert pair.dead.key not in LastingWorker.all_keys(queue=pair.queue)
+    assert pair.dead.key not in RecoveringWorker.all_keys(queue=pair.queue)
     pair.dead.heartbeat()
-    assert pair.dead.key in LastingWorker.all_keys(queue=pair.queue)
-    [found] = [one for one in LastingWorker.all(connection=pair.redis) if one.name == pair.dead.name]
+    assert pair.dead.key in RecoveringWorker.all_keys(queue=pair.queue)
+    [found] = [one for one in RecoveringWorker.all(connection=pair.redis) if one.name == pair.dead.name]
     assert (found.hostname, found.pid) == (pair.dead.hostname, pair.dead.pid)
 
 
-def test_a_worker_is_known_no_longer_than_it_gives_signs_of_life(pair: Pair) -> None:
+def test_a_worker_is_registered_no_longer_than_it_sends_heartbeats(pair: Pair) -> None:
     pair.alive.heartbeat()
-    assert 0 < pair.redis.ttl(pair.alive.key) <= SILENCE
+    assert 0 < pair.redis.ttl(pair.alive.key) <= HEARTBEAT_TTL
 
 
-def test_a_worker_that_has_jobs_all_day_takes_over_as_well(pair: Pair, passes: Clock) -> None:
+def test_a_worker_that_is_never_idle_recovers_jobs_as_well(pair: Pair, passes: Clock) -> None:
     pair.ask("begun")
     pair.begin()
     pair.falls_silent()
@@ -208,6 +210,6 @@ def test_a_worker_that_has_jobs_all_day_takes_over_as_well(pair: Pair, passes: C
     own = pair.alive.prepare_execution(taken[0])
     for _ in range(8):
         passes(HEARTBEAT)
-        pair.redis.delete(f"{pair.queue.key}:looked")
+        pair.redis.delete(checked_key(pair.queue))
         pair.alive.maintain_heartbeats(taken[0], own)
     assert pair.waiting == ["begun"]

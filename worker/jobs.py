@@ -105,7 +105,7 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
     with suppress(AlreadyThere), kept.writer(id, record.timeout + _KILLED_AFTER, about) as writer:
         manifest = COMPUTE[record.kind](record.request, settings, writer.open, _Progress(queue, id))
         if record.kind == "trace":
-            manifest["layout"] = _picture(queue, kept, layout_request(record.request), settings, placed)
+            manifest["layout"] = _layout(queue, kept, layout_request(record.request), settings, placed)
         if record.job is not None and _cancelled(queue, id):  # whose process others need: it was not killed
             return "cancelled"
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
@@ -142,14 +142,14 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} KB"
 
 
-def _picture(queue: Redis, kept: Results, request: dict[str, object], settings: Settings, placed: set[str]) -> str:
-    """Where the layout of a trace is; it is made here, as placing blocks takes less than asking another job."""
+def _layout(queue: Redis, kept: Results, request: dict[str, object], settings: Settings, placed: set[str]) -> str:
+    """Return the id of a trace's layout; it is made here, as placing blocks takes less than another job."""
     id = request_id("layout", request)
     if id not in placed and not kept.which_done([id]):
         requests.put(queue, id, "layout", request, now(), settings.layout_timeout, settings.result_ttl)
         run(id)
     placed.add(id)
-    return f"/v1/layouts/{id}"
+    return id
 
 
 class _Progress:

@@ -215,8 +215,13 @@ def _represent(state: State) -> dict[str, Any]:
             for step in generated
         ],
         "tensors": {name: {k: v for k, v in slot.items() if k != "offset"} for name, slot in held},
-        "layout": state.manifest["layout"],
+        "layout": _layout_link(state.manifest["layout"]),
     }
+
+
+def _layout_link(stored: str) -> str:
+    """Return the link to a layout from what a manifest holds: its id, or, in an older one, the link itself."""
+    return f"/v1/layouts/{stored.rpartition('/')[2]}"
 
 
 def _spelled(drawn: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:

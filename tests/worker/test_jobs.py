@@ -115,17 +115,17 @@ def test_a_manifest_tells_the_request_and_its_times_in_order(store: Store) -> No
 
 def test_the_picture_of_a_trace_is_placed_with_it(store: Store) -> None:
     _, manifest = store.run("trace", trace_request(generate=GREEDY))
-    picture = pieces.manifest(store.cache, manifest["layout"].removeprefix("/v1/layouts/"))
+    picture = pieces.manifest(store.cache, manifest["layout"])
     config = resolve("nano-gpt").config.to_mapping()
     assert picture["request"] == {"config": config, "tokens": 11, "batch": 1, "style": "columns"}
-    assert [id for id, _ in requests.newest(store.queue, "layout", None, 9)] == [manifest["layout"].split("/")[-1]]
+    assert [id for id, _ in requests.newest(store.queue, "layout", None, 9)] == [manifest["layout"]]
 
 
 def test_the_picture_of_a_trace_is_not_placed_again(store: Store) -> None:
     _, first = store.run("trace", trace_request())
     _, second = store.run("trace", trace_request(dtype="float16"))
     assert first["layout"] == second["layout"]
-    assert store.events(first["layout"].split("/")[-1]) == ["started", "done"]
+    assert store.events(first["layout"]) == ["started", "done"]
 
 
 # ----------------------------------------------------------------------------------------------------- layouts

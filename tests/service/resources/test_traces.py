@@ -9,12 +9,14 @@ from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 import worker.describe.architecture as architecture
+from service.app import create_app
 from tests.conftest import Servers, running_worker
 from worker.families.config import PRESETS
 from worker.store.connection import connect
@@ -114,6 +116,19 @@ def test_only_what_was_captured_is_kept(client: FlaskClient, request_body: Body)
 
 
 # ---------------------------------------------------------------------------------------------------- asking
+
+
+def test_a_trace_links_to_its_layout_whether_its_manifest_holds_the_id_or_the_link(
+    client: FlaskClient, servers: Servers, request_body: Body
+) -> None:
+    trace, cache = ask_and_wait(client, request_body), connect(servers.cache_url)
+    key = f"result:{trace['id']}"
+    manifest: Body = orjson.loads(cache.get(key) or b"")
+    assert trace["layout"] == f"/v1/layouts/{manifest['layout']}"
+    assert client.get(trace["layout"]).get_json()["status"] == "done"
+    cache.set(key, orjson.dumps(manifest | {"layout": trace["layout"]}))  # as workers wrote it before
+    other = create_app(servers.settings).test_client()
+    assert get(other, trace["id"]).get_json()["layout"] == trace["layout"]
 
 
 def test_asking_without_waiting_answers_202_with_the_place_of_the_trace(

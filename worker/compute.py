@@ -16,7 +16,7 @@ from worker.families.config import Config
 from worker.layout.place import place
 from worker.models.models import Model
 from worker.settings import Settings
-from worker.store.keys import Kind
+from worker.store.keys import RequestKind
 from worker.store.safetensors import Entries
 from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
@@ -101,7 +101,7 @@ def _keep(given: Mapping[str, NDArray[Any]], open: Open) -> dict[str, Any]:
     return {name: places[name] for name in given}
 
 
-COMPUTE: dict[Kind, Callable[[dict[str, Any], Settings, Open, Progress], Manifest]] = {
+COMPUTE: dict[RequestKind, Callable[[dict[str, Any], Settings, Open, Progress], Manifest]] = {
     "trace": trace,
     "layout": layout,
     "lens": lens,

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 import worker.jobs as jobs
 import worker.store.events as events
 import worker.store.requests as requests
-import worker.store.shared as shared
+import worker.store.shared_jobs as shared_jobs
 from worker.rq.worker import End, EndedJob
 from worker.settings import Settings
 from worker.store.requests import JOB
@@ -27,9 +27,9 @@ class FailedJob:
         self.job, self.queue = job, job.redis
         self.request, self.started_at = job.id, job.started_at
         if self._is_shared:
-            notes = shared.notes(self.queue, [job.id])[job.id]
-            self.request = notes.running or job.arguments[1][0]
-            self.started_at = datetime.fromisoformat(notes.started_at) if notes.started_at else job.started_at
+            shared = shared_jobs.get_all(self.queue, [job.id])[job.id]
+            self.request = shared.running or job.arguments[1][0]
+            self.started_at = datetime.fromisoformat(shared.started_at) if shared.started_at else job.started_at
 
     @property
     def _is_shared(self) -> bool:
@@ -61,7 +61,7 @@ class FailedJob:
         if not self._is_shared:
             return [self.job.id]
         ids: list[str] = self.job.arguments[1]
-        failed = shared.notes(self.queue, [self.job.id])[self.job.id].failures
+        failed = shared_jobs.get_all(self.queue, [self.job.id])[self.job.id].failures
         ended = {*results(Settings.from_environment()).which_done(ids), *failed}
         records = zip(ids, requests.get_all(self.queue, ids), strict=True)
         return [

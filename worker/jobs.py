@@ -17,9 +17,9 @@ import worker.models.models as models
 import worker.rq.failures as failures
 import worker.rq.running as running
 import worker.store.events as events
+import worker.store.job_metrics as job_metrics
 import worker.store.requests as requests
-import worker.store.shared as shared
-import worker.store.tallies as tallies
+import worker.store.shared_jobs as shared_jobs
 from worker.compute import COMPUTE, layout_request
 from worker.families.config import Config
 from worker.rq.jobs import TRIES
@@ -63,7 +63,7 @@ def run_together(job: str, ids: list[str]) -> None:
         if record is None or record.cancelled or record.job != job or id in done:
             continue
         started_at = now()
-        times = shared.begin(queue, job, id, started_at)
+        times = shared_jobs.begin(queue, job, id, started_at)
         if times == 0:  # it has failed
             continue
         try:
@@ -75,7 +75,7 @@ def run_together(job: str, ids: list[str]) -> None:
             raise  # no fault of this one
         except Exception as error:
             told = failures.message(traceback.format_exception_only(error)[-1])
-            shared.fail(queue, job, id, told, started_at)
+            shared_jobs.fail(queue, job, id, told, started_at)
             events.publish(queue, id, "failed", reason=told)
             log.warning("%s failed: %s", id[:12], told, extra={"fields": {"id": id}})
 
@@ -92,8 +92,8 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
 def count(queue: Redis, record: Record, outcome: str, began: float) -> None:
     """Count how computing a request that began then (seconds since the epoch) has ended, now."""
     waited = began - datetime.fromisoformat(record.created_at).timestamp()
-    size = tallies.size(counts.total(Config(**record.request["config"])))
-    tallies.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
+    size = job_metrics.size(counts.total(Config(**record.request["config"])))
+    job_metrics.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
 
 
 def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:

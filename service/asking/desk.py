@@ -16,17 +16,17 @@ import worker.rq.jobs as jobs
 import worker.store.events as events
 import worker.store.queues as queues
 import worker.store.requests as requests
-import worker.store.shared as shared
+import worker.store.shared_jobs as shared_jobs
 from service.asking.admission import Admission
 from service.asking.standing import UNFINISHED
 from service.settings import Settings
 from worker.rq.jobs import Jobs, JobState
-from worker.store.connection import connect, connect_impatiently
-from worker.store.keys import Kind, request_id
+from worker.store.connection import connect, connect_failing_fast
+from worker.store.keys import RequestKind, request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
 from worker.store.results import results
-from worker.store.runs import Missing, Run
+from worker.store.stored_bytes import Missing, StoredBytes
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 _ID = re.compile("[0-9a-f]{64}")
@@ -70,7 +70,7 @@ class Desk:
     @classmethod
     def impatient(cls, settings: Settings) -> Self:
         """One for requests: where Redis is away they hear so soon."""
-        queue, cache = (connect_impatiently(url, timeout=_ANSWERS) for url in (settings.queue_url, settings.cache_url))
+        queue, cache = (connect_failing_fast(url, timeout=_ANSWERS) for url in (settings.queue_url, settings.cache_url))
         return cls(settings, queue, cache)
 
     def patient(self) -> Desk:
@@ -79,7 +79,7 @@ class Desk:
 
     def ask(
         self,
-        kind: Kind,
+        kind: RequestKind,
         request: dict[str, Any],
         timeout: int,
         seconds: float = 0,
@@ -106,7 +106,7 @@ class Desk:
         return State(id, "queued", request, record.created_at)
 
     def find(
-        self, kind: Kind, id: str, *, recompute: bool = True, admit: Callable[[str], None] | None = None
+        self, kind: RequestKind, id: str, *, recompute: bool = True, admit: Callable[[str], None] | None = None
     ) -> State | None:
         """How a request stands; None when nobody asked. A result of which the cache lost any is asked for again.
 
@@ -143,7 +143,7 @@ class Desk:
             told = state.status  # others that share the job run before it
         return self._under_way(state, job, told)
 
-    def wait(self, kind: Kind, id: str, seconds: float) -> State | None:
+    def wait(self, kind: RequestKind, id: str, seconds: float) -> State | None:
         """The same, once it has ended or `seconds` are over."""
         deadline, seen = time.monotonic() + seconds, "0"
         while True:
@@ -154,7 +154,7 @@ class Desk:
                 if over or state is None or state.status not in UNFINISHED:
                     return state
 
-    def cancel(self, kind: Kind, id: str) -> bool:
+    def cancel(self, kind: RequestKind, id: str) -> bool:
         """Stop what is queued or running, forget what has ended; False when nobody asked for it."""
         if not _ID.fullmatch(id):
             return False
@@ -175,7 +175,7 @@ class Desk:
         return True
 
     def page(
-        self, kind: Kind, before: int | None, limit: int, wanted: Callable[[State], bool]
+        self, kind: RequestKind, before: int | None, limit: int, wanted: Callable[[State], bool]
     ) -> tuple[list[State], int | None]:
         """Up to `limit` requests of a kind, newest first, and the cursor of the next page if there may be one.
 
@@ -194,11 +194,11 @@ class Desk:
                     return found, before
         return found, None
 
-    def run(self, state: State) -> Run:
+    def run(self, state: State) -> StoredBytes:
         """The bytes of a result that is done."""
-        return self.results.run(state.id, state.manifest)
+        return self.results.bytes_of(state.id, state.manifest)
 
-    def _manifest(self, kind: Kind, id: str, *, recover: bool = False) -> State | None:
+    def _manifest(self, kind: RequestKind, id: str, *, recover: bool = False) -> State | None:
         """A request that is done, as the cache knows it, or the archive."""
         try:
             found = self.results.recover(id) if recover else self.results.manifest(id)
@@ -210,7 +210,7 @@ class Desk:
 
     def _noted(self, state: State, job: str) -> State:
         """A request as the job noted that it shares with others: whether it was begun, and whether it failed."""
-        notes = shared.notes(self.queue, [job])[job]
+        notes = shared_jobs.get_all(self.queue, [job])[job]
         failure = notes.failures.get(state.id)
         if failure is not None:
             return _with(state, status="failed", started_at=failure.started_at, reason=failure.reason)

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from worker.store.runs import Away, Missing
+from worker.store.stored_bytes import Missing, Unavailable
 
 if TYPE_CHECKING:
     from worker.store.archive import Archive
@@ -43,7 +43,7 @@ class Probe:
             self.archive.check()
         except Missing:
             self._wrong = "the trace store is not there"
-        except Away:
+        except Unavailable:
             self._wrong = "the trace store cannot be written to"
         else:
             self._wrong, self._good_until = "", time.monotonic() + _GOOD

@@ -8,7 +8,7 @@ from redis import Redis
 
 import worker.rq.jobs as jobs
 import worker.store.requests as requests
-import worker.store.shared as shared
+import worker.store.shared_jobs as shared_jobs
 from worker.store.results import Results
 
 UNFINISHED = ("queued", "running")
@@ -20,7 +20,7 @@ def standing(queue: Redis, kept: Results, ids: Sequence[str]) -> dict[str, str |
     left = [id for id in ids if id not in done]
     records = {id: record for id, record in zip(left, requests.get_all(queue, left), strict=True) if record}
     by_job = jobs.statuses(queue, list(dict.fromkeys(record.job or id for id, record in records.items())))
-    notes = shared.notes(queue, list({record.job for record in records.values() if record.job}))
+    notes = shared_jobs.get_all(queue, list({record.job for record in records.values() if record.job}))
     found: dict[str, str | None] = dict.fromkeys(ids) | dict.fromkeys(done, "done")
     for id, record in records.items():
         status, noted = by_job[record.job or id], notes.get(record.job or "")

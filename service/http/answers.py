@@ -15,7 +15,7 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from service.asking.desk import State, desk
 from service.asking.standing import UNFINISHED
 from service.http.problems import not_acceptable
-from worker.store.keys import Kind
+from worker.store.keys import RequestKind
 
 JSON = "application/json"
 YAML = "application/yaml"
@@ -34,7 +34,7 @@ def preferred_wait() -> float:
     return 0.0
 
 
-def waited(kind: Kind, state: State) -> State:
+def waited(kind: RequestKind, state: State) -> State:
     """A request once it has ended, or the time is over that the client would wait.
 
     Who waits holds a thread. Where as many do as may, the answer comes at once: a preference need not be met.
@@ -65,7 +65,7 @@ def representation(*offered: str) -> str:
 
 
 def answer(
-    state: State, kind: Kind, represent: Callable[[State], dict[str, Any]], *, created: bool = False
+    state: State, kind: RequestKind, represent: Callable[[State], dict[str, Any]], *, created: bool = False
 ) -> Response:
     """A trace or a layout as it stands, once it has ended or the time that the client would wait is over.
 

@@ -64,7 +64,7 @@ def register(app: Flask, settings: Settings, queue: Redis) -> None:
             return
         g.caller = _key_name(keys) if keys else _address()
         if keys:
-            logs.note(caller=g.caller)
+            logs.add(caller=g.caller)
         if request.method == "POST":  # what else has something computed is counted when it does
             count()
 

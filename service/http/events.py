@@ -20,7 +20,7 @@ from service.http.blueprint import Blueprint
 from service.http.problems import Invalid
 from service.http.schemas.problems import ProblemSchema
 from worker.store.events import ENDS, Event
-from worker.store.keys import Kind
+from worker.store.keys import RequestKind
 
 EVENT_STREAM = "text/event-stream"
 LAST_EVENT_ID = {
@@ -80,7 +80,7 @@ def last_event_id() -> str | None:
     return told or None
 
 
-def stream(kind: Kind, state: State) -> Response:
+def stream(kind: RequestKind, state: State) -> Response:
     """The events of a request, to its end. 204 where the client knows the end: a browser stops coming back then."""
     representation(EVENT_STREAM)
     seen, queue = last_event_id(), desk().queue
@@ -91,7 +91,7 @@ def stream(kind: Kind, state: State) -> Response:
     return streams().answer(_told(desk().patient(), kind, state.id, seen or events.begin(queue, state.id)))
 
 
-def _told(desk: Desk, kind: Kind, id: str, seen: str) -> Iterator[Event | None]:
+def _told(desk: Desk, kind: RequestKind, id: str, seen: str) -> Iterator[Event | None]:
     patience = 0.0
     while True:
         found = events.read(desk.queue, id, seen, patience)

@@ -15,9 +15,9 @@ def register(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
         logs.begin(request.headers.get(REQUEST_ID), request.headers.get("traceparent"))
-        logs.note(route=request.url_rule.rule if request.url_rule else None)
+        logs.add(route=request.url_rule.rule if request.url_rule else None)
 
     @app.after_request
     def tell(response: Response) -> Response:
-        response.headers[REQUEST_ID] = logs.about()["request_id"]
+        response.headers[REQUEST_ID] = logs.context()["request_id"]
         return response

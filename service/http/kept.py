@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from flask import Flask, Response, g, request
 
 from service.asking.desk import State, desk
-from worker.store.runs import Missing
+from worker.store.stored_bytes import Missing
 
 Key = tuple[str | None, ...]
 

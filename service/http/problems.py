@@ -23,7 +23,7 @@ import worker.logs as logs
 from worker.families.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import UnknownModelError
-from worker.store.runs import Away, Missing
+from worker.store.stored_bytes import Missing, Unavailable
 
 log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
@@ -52,7 +52,7 @@ def problem(status: int, detail: str, errors: Errors | None = None, headers: dic
 def body(status: int, detail: str, errors: Errors | None = None) -> dict[str, Any]:
     """What a problem says."""
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    about = logs.about()
+    about = logs.context()
     if "request_id" in about:
         told["request_id"] = about["request_id"]
     return told | ({"errors": errors} if errors else {})
@@ -73,7 +73,7 @@ def register(app: Flask) -> None:
         app.register_error_handler(away, _redis_away)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refused)
     app.register_error_handler(Missing, _lost)
-    app.register_error_handler(Away, _archive_away)
+    app.register_error_handler(Unavailable, _archive_away)
     app.register_error_handler(Exception, _defect)
 
 
@@ -156,7 +156,7 @@ def _redis_refused(error: redis.exceptions.ResponseError) -> Response:
     return problem(503, "The service's store has no room for the moment; try again.", headers={"Retry-After": "5"})
 
 
-def _archive_away(error: Away) -> Response:
+def _archive_away(error: Unavailable) -> Response:
     return problem(503, f"{error} Try again.", headers={"Retry-After": "5"})
 
 

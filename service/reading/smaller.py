@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import worker.trace.detail as detail
 from service.reading.reduce import How, cells, shrink
 from service.reading.slices import View
-from worker.store.arrays import Stored
+from worker.store.arrays import StoredArray
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Smaller:
     """A tensor shrunk `by` these factors: of each tile the sum, the largest and the least value."""
 
     by: tuple[int, ...]
-    kept: dict[str, Stored]
+    kept: dict[str, StoredArray]
 
     @classmethod
-    def of(cls, tensor: Stored, told: dict[str, Any]) -> Smaller:
+    def of(cls, tensor: StoredArray, told: dict[str, Any]) -> Smaller:
         """From what a manifest tells of it: the factors, and where in the result its arrays begin."""
         shape = detail.shrunk(tensor.shape, tuple(told["by"]))
         one = replace(tensor, shape=shape, dtype=np.dtype(np.float32))

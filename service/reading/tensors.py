@@ -21,7 +21,7 @@ from service.http.problems import not_acceptable
 from service.reading.encode import BINARY, Scale
 from service.reading.slices import Source, View, parse_slice
 from service.reading.smaller import Smaller
-from worker.store.arrays import Stored
+from worker.store.arrays import StoredArray
 
 MAX_JSON_CELLS = 65_536
 Statistics = tuple[float, float]  # the least and the largest value of a whole tensor
@@ -107,7 +107,7 @@ def _content(
         content = Content(values.shape, dtype, lambda: [values], factors=by)
     else:
         raw, run = None, view.run
-        if run and isinstance(view.source, Stored) and dtype == stored.name:
+        if run and isinstance(view.source, StoredArray) and dtype == stored.name:
             source = view.source
             raw = lambda: source.stream(*run)  # noqa: E731 - it is one of three
         content = Content(view.shape, dtype, lambda: (values for _, values in view.parts()), raw)

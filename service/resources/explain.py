@@ -22,7 +22,7 @@ from service.reading.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words
 from worker.models.models import LostWeightsError, Model
-from worker.store.arrays import Stored
+from worker.store.arrays import StoredArray
 from worker.trace.sampling import Sampling, positions
 from worker.weights.weights import Key, Weights
 
@@ -135,7 +135,7 @@ class _Values:
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
         slot = self.held[_held(self.held, name)]
-        array = Stored(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        array = StoredArray(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
         return values.astype(np.float32) if values.dtype == np.float16 else values
 

@@ -12,7 +12,7 @@ from werkzeug.exceptions import Conflict
 import service.reading.llm_viz as llm_viz
 import service.resources.traces as traces
 import worker.models.models as models
-import worker.store.runs as runs
+import worker.store.stored_bytes as stored_bytes
 from service.asking.desk import desk
 from service.http.answers import JSON, immutable, octets, revalidated
 from service.http.blueprint import PREFER, Blueprint
@@ -82,7 +82,7 @@ def trace(trace_id: str) -> Response:
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
-    read = partial(runs.read, desk().run(state))
+    read = partial(stored_bytes.read, desk().run(state))
     tensors = llm_viz.of_trace(found.config.n_layer, held, read)
     return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
 

@@ -16,7 +16,7 @@ import service.asking.canonical as canonical
 import service.http.events as events
 import worker.layout.describe as describe
 import worker.models.models as models
-import worker.store.runs as runs
+import worker.store.stored_bytes as stored_bytes
 from service.asking.desk import State, desk
 from service.http.answers import JSON, answer, immutable, representation
 from service.http.blueprint import PREFER, Blueprint, also
@@ -143,7 +143,7 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
 def _geometry(state: State) -> Geometry:
     """The geometry that the worker placed, read back."""
     manifest = state.manifest
-    content = runs.read(desk().run(state), 0, manifest["size"])
+    content = stored_bytes.read(desk().run(state), 0, manifest["size"])
     arrays = {}
     for name, slot in manifest["arrays"].items():
         count = int(np.prod(slot["shape"]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import NotFound
 
 import service.resources.traces as traces
-import worker.store.runs as runs
+import worker.store.stored_bytes as stored_bytes
 from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
 from service.asking.desk import State, desk
 from service.http.answers import answer
@@ -189,4 +189,4 @@ def _read(state: State, name: str, rows: range) -> NDArray[Any]:
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])
     start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
-    return np.frombuffer(runs.read(desk().run(state), start, stop), dtype).reshape(len(rows), *shape)
+    return np.frombuffer(stored_bytes.read(desk().run(state), start, stop), dtype).reshape(len(rows), *shape)

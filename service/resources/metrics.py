@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from redis import Redis
 
 import worker.rq.monitoring as monitoring
-import worker.store.tallies as tallies
+import worker.store.job_metrics as job_metrics
 from service.asking.desk import desk
 from service.http.blueprint import Blueprint
 from service.resources.health import PATIENCE
@@ -119,11 +119,13 @@ def _queue(queue: Redis) -> Iterator[Metric]:
     labels = ["queue", "kind", "parameters", "outcome"]
     took = HistogramMetricFamily("cutaway_job_seconds", "Seconds that a job took", labels=labels)
     waited = HistogramMetricFamily("cutaway_job_wait_seconds", "Seconds that a job had waited", labels=labels)
-    bounds = [*map(str, tallies.BUCKETS), "+Inf"]
-    for tally in tallies.read(queue):
-        counted = [(bound, float(count)) for bound, count in zip(bounds, accumulate(tally.counts), strict=True)]
-        family = took if tally.measure == "took" else waited
-        family.add_metric([tally.queue, tally.kind, tally.size, tally.outcome], counted, tally.total)
+    bounds = [*map(str, job_metrics.BUCKETS), "+Inf"]
+    for histogram in job_metrics.read(queue):
+        counted = [(bound, float(count)) for bound, count in zip(bounds, accumulate(histogram.counts), strict=True)]
+        family = took if histogram.measure == "took" else waited
+        family.add_metric(
+            [histogram.queue, histogram.kind, histogram.size, histogram.outcome], counted, histogram.total
+        )
     yield took
     yield waited
 

@@ -24,7 +24,7 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
 from service.reading.encode import SAFETENSORS
 from service.reading.patterns import chosen
-from worker.store.runs import Run
+from worker.store.stored_bytes import StoredBytes
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
 
@@ -74,7 +74,7 @@ class TraceFile(MethodView):
 class File:
     """The file of some tensors of a trace: in its bytes `run` they begin and end at `places`."""
 
-    run: Run
+    run: StoredBytes
     head: bytes
     places: list[tuple[int, int]]
 
@@ -101,7 +101,7 @@ class File:
                 yield from self.run.stream(low + first - begin, low + last - begin)
 
 
-def of(run: Run, held: dict[str, Any], asked: list[str], metadata: dict[str, str]) -> File:
+def of(run: StoredBytes, held: dict[str, Any], asked: list[str], metadata: dict[str, str]) -> File:
     """The file of those tensors in the manifest's table `held` that a pattern matches. Raises Invalid (422).
 
     They stand in order of computation, but that wide elements come first: all are aligned.

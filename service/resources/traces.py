@@ -27,7 +27,7 @@ from service.reading.smaller import Smaller
 from service.resources.models import weights_of
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
-from worker.store.arrays import Stored
+from worker.store.arrays import StoredArray
 
 #: The example that others read: nano-gpt sorts six letters.
 SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
@@ -157,7 +157,7 @@ class Tensor(MethodView):
         held = state.manifest["tensors"]
         name = architecture.value_name(name)
         slot = tensors.find(held, name, "this trace")
-        array = Stored(desk().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        array = StoredArray(desk().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
         smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
         told = tensors.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)

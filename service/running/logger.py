@@ -24,8 +24,8 @@ class Logger(glogging.Logger):
         if not self.access_log.isEnabledFor(logging.INFO):
             return
         seconds, status = request_time.total_seconds(), int(str(resp.status).split(None, 1)[0])
-        method, route = environ.get("REQUEST_METHOD"), logs.about().get("route")
+        method, route = environ.get("REQUEST_METHOD"), logs.context().get("route")
         fields = {"method": method, "route": route, "status": status, "seconds": seconds, "bytes": resp.sent}
         told = (method, route or "(no route)", status, resp.sent, 1e3 * seconds)
         self.access_log.info("%s %s %d, %d bytes in %.1f ms", *told, extra={"fields": fields})
-        logs.end()  # a request that gunicorn refuses by itself has no id, and not that of the one before it
+        logs.clear()  # a request that gunicorn refuses by itself has no id, and not that of the one before it

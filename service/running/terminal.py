@@ -49,7 +49,7 @@ class Terminal:
         if line.startswith(b'{"time":'):
             return line
         told = {
-            "time": logs.moment(time.time()),
+            "time": logs.timestamp(time.time()),
             "level": "info",
             "part": part,
             "message": line.decode(errors="replace"),

@@ -39,7 +39,7 @@ def up(host: str, port: int, workers: int = 1, cache_memory: str = "2gb") -> int
         names = ["worker"] if workers == 1 else [f"worker-{number}" for number in range(1, workers + 1)]
         commands = {name: [sys.executable, "-m", "worker"] for name in names}
         commands["api"] = [sys.executable, "-m", "service", "api"]
-        terminal = Terminal(["cutaway", *commands], logs.chosen(environment)[0])
+        terminal = Terminal(["cutaway", *commands], logs.settings(environment)[0])
         return Supervisor(host, port, commands, environment, servers, signals, terminal).run()
 
 

@@ -17,7 +17,7 @@ from worker.families.config import Config
 from worker.models.models import resolve
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.store.keys import Kind, request_id
+from worker.store.keys import RequestKind, request_id
 
 __all__ = ["folder", "make_weights", "models_dir", "reads", "run_model", "temporary"]  # fixtures
 
@@ -39,12 +39,12 @@ class Store:
         self.queue: Any = connect(settings.queue_url)
         self.cache = connect(settings.cache_url)
 
-    def ask(self, kind: Kind, request: dict[str, Any]) -> str:
+    def ask(self, kind: RequestKind, request: dict[str, Any]) -> str:
         id = request_id(kind, request)
         requests.put(self.queue, id, kind, request, AT, 30, 60)
         return id
 
-    def run(self, kind: Kind, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def run(self, kind: RequestKind, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         id = self.ask(kind, request)
         jobs.run(id)
         return id, pieces.manifest(self.cache, id)

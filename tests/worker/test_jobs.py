@@ -24,7 +24,7 @@ from worker.layout.geometry import Geometry
 from worker.layout.place import place
 from worker.models.models import resolve
 from worker.settings import Settings
-from worker.store.keys import Kind, request_id
+from worker.store.keys import RequestKind, request_id
 from worker.trace.arena import Arena, plan
 
 # ------------------------------------------------------------------------------------------------------ traces
@@ -152,7 +152,7 @@ def test_arrays_of_a_layout_begin_where_their_elements_may(store: Store) -> None
 
 
 @pytest.mark.parametrize(("kind", "asked"), [("trace", trace_request()), ("layout", LAYOUT)])
-def test_a_job_says_that_it_started_and_is_done(store: Store, kind: Kind, asked: dict[str, Any]) -> None:
+def test_a_job_says_that_it_started_and_is_done(store: Store, kind: RequestKind, asked: dict[str, Any]) -> None:
     id, _ = store.run(kind, asked)
     found = store.events(id)
     assert (found[0], found[-1]) == ("started", "done")

@@ -13,7 +13,7 @@ import worker.jobs as jobs
 import worker.rq.failures as failures
 import worker.store.pieces as pieces
 import worker.store.requests as requests
-import worker.store.shared as shared
+import worker.store.shared_jobs as shared_jobs
 from tests.worker.conftest import AT, Store, trace_request
 from worker.compute import COMPUTE
 from worker.rq.jobs import TRIES
@@ -41,7 +41,7 @@ class Shared:
     @property
     def failures(self) -> dict[int, str]:
         """The reasons by the places of those that failed."""
-        found = shared.notes(self.store.queue, ["j"])["j"].failures
+        found = shared_jobs.get_all(self.store.queue, ["j"])["j"].failures
         return {self.ids.index(id): failure.reason for id, failure in found.items()}
 
 
@@ -139,7 +139,7 @@ def test_when_the_store_is_away_no_request_is_blamed(store: Store, monkeypatch: 
     def away(*_: object) -> None:
         raise redis.exceptions.ConnectionError
 
-    monkeypatch.setattr(pieces.Writer, "finish", away)
+    monkeypatch.setattr(pieces.CacheWriter, "finish", away)
     found = Shared(store, some_requests(2))
     with pytest.raises(redis.exceptions.ConnectionError):
         found.run()

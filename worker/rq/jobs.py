@@ -151,7 +151,7 @@ class Jobs:
             result_ttl=self.settings.failure_ttl,
             failure_ttl=self.settings.failure_ttl,
             retry=Retry(max=retries, enqueue_at_front=True),
-            meta=dict(meta or logs.carried()),
+            meta=dict(meta or logs.for_job()),
         )
 
 

@@ -101,7 +101,7 @@ class JobWorker(RecoveringWorker):
         job_id, queue_name, execution_id = sent
         self.execution = Execution(execution_id, job_id, self.connection, self.name)
         job = fetch(job_id, self.connection)
-        logs.resume(job.meta)
+        logs.from_job(job.meta)
         self.main_work_horse(job, open_queue(queue_name, self.connection))
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
@@ -127,7 +127,7 @@ class JobWorker(RecoveringWorker):
 
         The result of neither is left in part. A job that another worker has recovered is left to that worker.
         """
-        logs.resume(job.meta)
+        logs.from_job(job.meta)
         cause = failures.cause(exc_string)
         if execution is not None and cause is not Cause.LOST and self._is_recovered(job, execution):
             return
@@ -143,7 +143,7 @@ class JobWorker(RecoveringWorker):
         if stopped or cause.is_death:  # a job that raised an exception has counted itself
             handler.count(end)
         handler.report(end, reason)
-        logs.end()
+        logs.clear()
 
 
 def _ended(job: Job) -> EndedJob:

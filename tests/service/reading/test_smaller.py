@@ -13,7 +13,7 @@ from service.reading.reduce import HOW, shrink
 from service.reading.slices import View, parse_slice
 from service.reading.smaller import Smaller
 from tests.service.reading.test_slices import Held
-from worker.store.arrays import Stored
+from worker.store.arrays import StoredArray
 from worker.store.connection import connect
 from worker.trace.detail import Level
 
@@ -30,10 +30,12 @@ def smaller(servers: Any) -> Iterator[Smaller]:
     for start, stop in level.strips(9000):
         level.add(ARRAY.reshape(-1)[start:stop])
     cache = connect(servers.cache_url)
-    with pieces.Writer(cache, ID, patience=60) as writer:
+    with pieces.CacheWriter(cache, ID, ttl=60) as writer:
         writer.append(memoryview(bytes(20) + level.content()))
         writer.finish({})
-    yield Smaller.of(Stored(pieces.CachedRun(cache, ID), ARRAY.shape, ARRAY.dtype, 0), {"by": [*BY], "offset": 20})
+    yield Smaller.of(
+        StoredArray(pieces.CachedBytes(cache, ID), ARRAY.shape, ARRAY.dtype, 0), {"by": [*BY], "offset": 20}
+    )
     pieces.forget(cache, ID)
 
 

@@ -17,7 +17,7 @@ import psutil
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-import worker.store.tallies as tallies
+import worker.store.job_metrics as job_metrics
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Servers, process_of, running_worker
@@ -73,7 +73,7 @@ def test_a_job_that_waits_is_seen_and_so_are_workers(
 
 def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, idle_servers: Servers) -> None:
     for took in (0.02, 5.0):
-        tallies.record(connect(idle_servers.queue_url), "cutaway-small-low", "trace", "1M", "done", 0.001, took)
+        job_metrics.record(connect(idle_servers.queue_url), "cutaway-small-low", "trace", "1M", "done", 0.001, took)
     found, rest = metrics(idle_client), ("done", "1M", "cutaway-small-low")
     counts = {bound: found["cutaway_job_seconds_bucket", "trace", bound, *rest] for bound in ("0.01", "0.03", "+Inf")}
     assert counts == {"0.01": 0, "0.03": 1, "+Inf": 2}

@@ -8,18 +8,18 @@ from typing import Any
 from redis import Redis
 
 import worker.store.requests as requests
-from worker.store.keys import Kind
+from worker.store.keys import RequestKind
 from worker.store.requests import Record
 
 AT = "2026-01-02T03:04:05.678Z"
 
 
-def put(queue: Redis, *ids: str, kind: Kind = "trace", ttl: int = 60, **request: Any) -> None:
+def put(queue: Redis, *ids: str, kind: RequestKind = "trace", ttl: int = 60, **request: Any) -> None:
     for id in ids:
         requests.put(queue, id, kind, request, AT, 30, ttl)
 
 
-def listed(queue: Redis, before: int | None = None, count: int = 100, kind: Kind = "trace") -> list[str]:
+def listed(queue: Redis, before: int | None = None, count: int = 100, kind: RequestKind = "trace") -> list[str]:
     return [id for id, _ in requests.newest(queue, kind, before, count)]
 
 

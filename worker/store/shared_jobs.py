@@ -1,6 +1,6 @@
-"""Jobs that several small requests share: which of them runs, how often each was begun, and why any failed.
+"""Jobs that several small requests share: which request runs, how often each was started, and why any failed.
 
-A Redis hash a job, which the job's process alone writes to: what somebody asks for or cancels is in the requests.
+One Redis hash for each job, written by the job's process alone. What clients ask for or cancel is in the requests.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any
 
 from redis import Redis
 
-_TTL = 7 * 86400  # seconds that a failure is remembered
+_TTL = 7 * 86400  # seconds for which a failure is stored
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request failed, and when it was begun (RFC 3339)."""
+    """Why a request failed, and when it was started (RFC 3339)."""
 
     reason: str
     started_at: str
 
 
 @dataclass(frozen=True)
-class Notes:
-    """What a shared job has noted."""
+class SharedJob:
+    """The state of a job that requests share."""
 
-    running: str | None  # the request that was begun last
+    running: str | None  # the request that was started last
     started_at: str | None
     failures: dict[str, Failure]
 
@@ -37,7 +37,7 @@ def _key(job: str) -> str:
 
 
 def begin(queue: Redis, job: str, id: str, at: str) -> int:
-    """Note that request `id` is begun; how often it was by now, or 0 where it has failed before."""
+    """Record the start of a request; return how often it was started by now, or 0 if it has failed before."""
     pipeline = queue.pipeline(transaction=False)
     pipeline.hexists(_key(job), f"failed:{id}")
     pipeline.hincrby(_key(job), f"times:{id}", 1)
@@ -48,23 +48,23 @@ def begin(queue: Redis, job: str, id: str, at: str) -> int:
 
 
 def fail(queue: Redis, job: str, id: str, reason: str, at: str) -> None:
-    """Note that request `id`, begun at `at`, has failed."""
+    """Record the failure of a request that was started at `at`."""
     queue.hset(_key(job), f"failed:{id}", json.dumps([reason, at]))
 
 
-def notes(queue: Redis, jobs: Sequence[str]) -> dict[str, Notes]:
-    """What these jobs have noted, by their ids."""
+def get_all(queue: Redis, jobs: Sequence[str]) -> dict[str, SharedJob]:
+    """Return the state of jobs by their ids; that of an unknown job is empty."""
     pipeline = queue.pipeline(transaction=False)
     for job in jobs:
         pipeline.hgetall(_key(job))
     return {job: _parse(found) for job, found in zip(jobs, pipeline.execute(), strict=True)}
 
 
-def _parse(found: dict[bytes, bytes]) -> Notes:
-    told: dict[str, Any] = {name.decode(): value.decode() for name, value in found.items()}
+def _parse(found: dict[bytes, bytes]) -> SharedJob:
+    fields: dict[str, Any] = {name.decode(): value.decode() for name, value in found.items()}
     failures = {
         name.removeprefix("failed:"): Failure(*json.loads(value))
-        for name, value in told.items()
+        for name, value in fields.items()
         if name.startswith("failed:")
     }
-    return Notes(told.get("running"), told.get("started_at"), failures)
+    return SharedJob(fields.get("running"), fields.get("started_at"), failures)

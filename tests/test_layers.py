@@ -86,6 +86,13 @@ def test_rq_is_imported_by_the_package_that_owns_it_and_its_tests_alone() -> Non
     assert using == {Path("worker/rq"), Path("tests/worker/rq")}
 
 
+@pytest.mark.parametrize("name", [name for name in modules("worker") if name.startswith("worker.rq")])
+def test_what_owns_rq_knows_the_store_and_neither_jobs_nor_models(name: str) -> None:
+    used = {imported for imported in imports(modules("worker")[name]) if top(imported) == "worker"}
+    known = ("worker.rq", "worker.store", "worker.logs", "worker.process", "worker.settings")
+    assert {imported for imported in used if not imported.startswith(known)} == set()
+
+
 def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
     source = "import service.app, sys; service.app.create_app(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)

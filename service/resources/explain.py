@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import Conflict, NotFound
 
 import service.resources.traces as traces
-from service.asking.desk import State, desk
-from service.http.answers import immutable, json
+from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint
-from service.http.problems import Invalid
+from service.http.responses import immutable, json
 from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
-from service.reading.slices import View
+from service.jobs.broker import State, broker
+from service.tensors.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words
 from worker.models.models import LostWeightsError, Model
@@ -131,7 +131,7 @@ class _Values:
     """Reads slices of a trace's tensors, float16 widened."""
 
     def __init__(self, state: State) -> None:
-        self.run, self.held = desk().run(state), state.manifest["tensors"]
+        self.run, self.held = broker().run(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
         slot = self.held[_held(self.held, name)]

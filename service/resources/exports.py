@@ -9,17 +9,17 @@ from typing import Any
 from flask import Response
 from werkzeug.exceptions import Conflict
 
-import service.reading.llm_viz as llm_viz
 import service.resources.traces as traces
+import service.tensors.llm_viz as llm_viz
 import worker.models.models as models
 import worker.store.runs as runs
-from service.asking.desk import desk
-from service.http.answers import JSON, immutable, octets, revalidated
+from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint
-from service.http.problems import Invalid
+from service.http.responses import JSON, immutable, octets, revalidated
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
-from service.reading.llm_viz import Tensor
+from service.jobs.broker import broker
+from service.tensors.llm_viz import Tensor
 from worker.families.config import Config
 
 blueprint = Blueprint("exports", __name__, url_prefix="/v1", description="In the formats of other programs")
@@ -59,7 +59,7 @@ def model(query: dict[str, Any], model_id: str) -> Response:
 
     The page itself accepts the shape of nano-gpt alone. Values are base64 of little-endian float32.
     """
-    found = models.resolve(model_id, desk().settings.models_dir, synthetic_seed=query.get("synthetic"))
+    found = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
     response = _file("model", found.id, found.config, llm_viz.of_model(found.config, found.weights()))
     return revalidated(response, found.digest, str(found.config), "llm-viz")
 
@@ -82,7 +82,7 @@ def trace(trace_id: str) -> Response:
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
-    read = partial(runs.read, desk().run(state))
+    read = partial(runs.read, broker().run(state))
     tensors = llm_viz.of_trace(found.config.n_layer, held, read)
     return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
 
@@ -92,7 +92,7 @@ def _file(what: str, model_id: str, sizes: Config, tensors: Iterable[Tensor], **
     if unlike:
         raise Invalid({what: [f"This format has no words for its sizes: {unlike}."]})
     config, all_of_them = llm_viz.config(model_id, sizes, **more), list(tensors)
-    size, most = llm_viz.size(config, all_of_them), desk().settings.max_export_bytes
+    size, most = llm_viz.size(config, all_of_them), broker().settings.max_export_bytes
     if size > most:
         raise Invalid({what: [f"In this format it takes {size:,} bytes, and an export at most {most:,}."]})
     return octets(llm_viz.file(config, all_of_them), size, JSON)

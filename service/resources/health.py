@@ -11,11 +11,11 @@ from marshmallow import Schema, fields
 from redis import Redis
 from rq import Queue, Worker
 
-from service.asking.desk import desk
-from service.http.answers import json
 from service.http.blueprint import Blueprint
 from service.http.problems import problem
+from service.http.responses import json
 from service.http.schemas.problems import ProblemSchema
+from service.jobs.broker import broker
 from worker.store.connection import connect
 from worker.store.queues import LANES, Lane, name
 
@@ -48,13 +48,13 @@ def ready() -> Response:
     503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers, and store, where there is a
     trace store. A load balancer sends no requests here until this answers 200.
     """
-    settings, probe, began = desk().settings, current_app.extensions["probe"], time.monotonic()
+    settings, probe, began = broker().settings, current_app.extensions["probe"], time.monotonic()
     if probe is not None:
         probe.begin()
     wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
     if not any(wrong.values()):
         wrong["workers"] = [
-            f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)
+            f"no worker for {lane} jobs is registered" for lane in LANES if not workers(broker().queue, lane)
         ]
     if probe is not None and (told := probe.wrong(max(0.0, began + PATIENCE - time.monotonic()))):
         wrong["store"] = [told]

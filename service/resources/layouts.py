@@ -12,18 +12,18 @@ from flask import Response, request
 from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
-import service.asking.canonical as canonical
-import service.http.events as events
+import service.http.event_stream as event_stream
+import service.jobs.canonical as canonical
 import worker.layout.describe as describe
 import worker.models.models as models
 import worker.store.runs as runs
-from service.asking.desk import State, desk
-from service.http.answers import JSON, answer, immutable, representation
+from service.errors import Invalid
+from service.http.auth import admit, caller
 from service.http.blueprint import PREFER, Blueprint, also
-from service.http.callers import admit, caller
-from service.http.problems import Invalid
+from service.http.responses import JSON, answer, immutable, representation
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
+from service.jobs.broker import State, broker
 from worker.families.config import Config
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
@@ -52,7 +52,7 @@ def create(wanted: dict[str, Any]) -> Response:
     Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
     whether or not there are weights for it.
     """
-    state = desk().ask("layout", canonical.layout(wanted), desk().settings.layout_timeout, caller=caller())
+    state = broker().ask("layout", canonical.layout(wanted), broker().settings.layout_timeout, caller=caller())
     return answer(state, "layout", _represent, created=True)
 
 
@@ -85,18 +85,18 @@ class Layout(MethodView):
         return _file(state, query, chosen)
 
 
-@events.route(blueprint, "/<layout_id>/events")
+@event_stream.route(blueprint, "/<layout_id>/events")
 def watch(layout_id: str) -> Response:
     """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
 
     These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
     after the one that it names.
     """
-    return events.stream("layout", _find(layout_id))
+    return event_stream.stream("layout", _find(layout_id))
 
 
 def _find(layout_id: str) -> State:
-    state = desk().find("layout", layout_id, admit=admit)
+    state = broker().find("layout", layout_id, admit=admit)
     if state is None:
         raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
     return state
@@ -143,7 +143,7 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
 def _geometry(state: State) -> Geometry:
     """The geometry that the worker placed, read back."""
     manifest = state.manifest
-    content = runs.read(desk().run(state), 0, manifest["size"])
+    content = runs.read(broker().run(state), 0, manifest["size"])
     arrays = {}
     for name, slot in manifest["arrays"].items():
         count = int(np.prod(slot["shape"]))

@@ -15,16 +15,16 @@ from werkzeug.exceptions import NotFound
 
 import service.resources.traces as traces
 import worker.store.runs as runs
-from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
-from service.asking.desk import State, desk
-from service.http.answers import answer
+from service.errors import Invalid
+from service.http.auth import admit, caller, count
 from service.http.blueprint import PREFER, Blueprint
-from service.http.callers import admit, caller, count
-from service.http.problems import Invalid
+from service.http.responses import answer
 from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
+from service.jobs.broker import State, broker
+from service.jobs.limits import LENS_TOP, lens_seconds, lens_seconds_likely
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
 from worker.store.keys import request_id
@@ -92,12 +92,12 @@ class Lens(MethodView):
         """
         trace = traces.done(trace_id)
         model, asked = traces.recalled(trace), _asked(trace)
-        sized = (model.config, len(asked["tokens"]), desk().settings)
+        sized = (model.config, len(asked["tokens"]), broker().settings)
         chosen = _chosen(query, model, len(asked["tokens"]))
-        state = desk().find("lens", request_id("lens", asked), admit=admit)
+        state = broker().find("lens", request_id("lens", asked), admit=admit)
         if state is None:
             count()
-            state = desk().ask("lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller())
+            state = broker().ask("lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller())
         return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
 
     @blueprint.response(204)
@@ -109,7 +109,7 @@ class Lens(MethodView):
         One that was cancelled can still be read as such; deleted again, it is forgotten, and computed again for who
         asks for it then. Traces of the same tokens share it.
         """
-        if not desk().cancel("lens", request_id("lens", _asked(traces.done(trace_id)))):
+        if not broker().cancel("lens", request_id("lens", _asked(traces.done(trace_id)))):
             raise NotFound(f"Nobody has asked for the lens of trace {trace_id!r}.")
 
 
@@ -189,4 +189,4 @@ def _read(state: State, name: str, rows: range) -> NDArray[Any]:
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])
     start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
-    return np.frombuffer(runs.read(desk().run(state), start, stop), dtype).reshape(len(rows), *shape)
+    return np.frombuffer(runs.read(broker().run(state), start, stop), dtype).reshape(len(rows), *shape)

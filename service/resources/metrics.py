@@ -18,8 +18,8 @@ from rq import Queue
 from rq.registry import StartedJobRegistry
 
 import worker.store.tallies as tallies
-from service.asking.desk import desk
 from service.http.blueprint import Blueprint
+from service.jobs.broker import broker
 from service.resources.health import PATIENCE, workers
 from service.settings import Settings
 from worker.store.connection import connect
@@ -47,7 +47,7 @@ def get() -> Response:
         requests = CollectorRegistry()
         MultiProcessCollector(requests)  # type: ignore[no-untyped-call]
     work = CollectorRegistry()
-    work.register(_Work(desk().settings))
+    work.register(_Work(broker().settings))
     return Response(generate_latest(requests) + generate_latest(work), content_type=CONTENT_TYPE_LATEST)
 
 

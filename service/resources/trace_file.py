@@ -17,13 +17,13 @@ from orjson import dumps
 import service.resources.traces as traces
 import worker.describe.architecture as architecture
 import worker.store.safetensors as safetensors
-from service.asking.desk import desk
-from service.http.answers import immutable, ranged, representation
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
+from service.http.responses import immutable, ranged, representation
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
-from service.reading.encode import SAFETENSORS
-from service.reading.patterns import chosen
+from service.jobs.broker import broker
+from service.tensors.encode import SAFETENSORS
+from service.tensors.patterns import chosen
 from worker.store.runs import Run
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
@@ -63,7 +63,7 @@ class TraceFile(MethodView):
             "weights": state.request["weights"],
             "tokens": dumps(state.request["tokens"]).decode(),
         }
-        file = of(desk().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
+        file = of(broker().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
         response.headers.set("Content-Disposition", "attachment", filename=name)

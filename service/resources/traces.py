@@ -9,22 +9,22 @@ from flask import Response
 from flask.views import MethodView
 from werkzeug.exceptions import Conflict, NotFound
 
-import service.asking.canonical as canonical
-import service.http.events as events
-import service.reading.tensors as tensors
+import service.http.event_stream as event_stream
+import service.http.tensor_responses as tensor_responses
+import service.jobs.canonical as canonical
 import worker.describe.architecture as architecture
 import worker.models.models as models
-from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.desk import State, desk
-from service.http.answers import answer, immutable, json, summary, waited
+from service.http.auth import admit, caller
 from service.http.blueprint import PREFER, Blueprint, also
-from service.http.callers import admit, caller
+from service.http.responses import answer, immutable, json, summary, waited
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
-from service.reading.encode import BINARY
-from service.reading.smaller import Smaller
+from service.jobs.broker import State, broker
+from service.jobs.limits import seconds_allowed, seconds_likely
 from service.resources.models import weights_of
+from service.tensors.detail_levels import Smaller
+from service.tensors.encode import BINARY
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
 from worker.store.arrays import Stored
@@ -52,9 +52,9 @@ class Traces(MethodView):
         The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
         """
         model, asked = canonical.trace(wanted)
-        timeout = seconds_allowed(model.config, asked, desk().settings)
-        seconds = seconds_likely(model.config, asked, desk().settings)
-        state = desk().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal", caller())
+        timeout = seconds_allowed(model.config, asked, broker().settings)
+        seconds = seconds_likely(model.config, asked, broker().settings)
+        state = broker().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal", caller())
         return answer(state, "trace", _represent, created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
@@ -67,13 +67,13 @@ class Traces(MethodView):
         """
         model = query.get("model")
         if model and "=" in model:  # sizes may be written in any order
-            model = models.resolve(model, desk().settings.models_dir).id
+            model = models.resolve(model, broker().settings.models_dir).id
 
         def wanted(state: State) -> bool:
             fits = query.get("status") in (None, state.status)
             return fits and model in (None, recalled(state).id)
 
-        found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
+        found, cursor = broker().page("trace", query.get("cursor"), query["limit"], wanted)
         return {
             "traces": [summary(state) | {"model": recalled(state).id} for state in found],
             "next_cursor": None if cursor is None else str(cursor),
@@ -102,18 +102,18 @@ class Trace(MethodView):
 
         A trace that was cancelled stays to be read as such; asked for again, it is computed again.
         """
-        if not desk().cancel("trace", trace_id):
+        if not broker().cancel("trace", trace_id):
             raise _unknown(trace_id)
 
 
-@events.route(blueprint, "/<trace_id>/events")
+@event_stream.route(blueprint, "/<trace_id>/events")
 def watch(trace_id: str) -> Response:
     """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
 
     These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
     after the one that it names.
     """
-    return events.stream("trace", _find(trace_id))
+    return event_stream.stream("trace", _find(trace_id))
 
 
 @blueprint.get("/<trace_id>/tensors")
@@ -156,16 +156,16 @@ class Tensor(MethodView):
         state = done(trace_id)
         held = state.manifest["tensors"]
         name = architecture.value_name(name)
-        slot = tensors.find(held, name, "this trace")
-        array = Stored(desk().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        slot = tensor_responses.find(held, name, "this trace")
+        array = Stored(broker().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
         smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
-        told = tensors.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
+        told = tensor_responses.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
         return immutable(told, state, *identity)
 
 
 def _find(trace_id: str) -> State:
-    state = desk().find("trace", trace_id, admit=admit)
+    state = broker().find("trace", trace_id, admit=admit)
     if state is None:
         raise _unknown(trace_id)
     return state
@@ -190,7 +190,7 @@ def _not_done(why: str) -> Conflict:
 
 def recalled(state: State) -> Model:
     """The model of a trace, even if its weights are not here any more."""
-    return models.recall(state.request, desk().settings.models_dir)
+    return models.recall(state.request, broker().settings.models_dir)
 
 
 def _represent(state: State) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-import service.reading.llm_viz as llm_viz
+import service.tensors.llm_viz as llm_viz
 from service.app import create_app
 from tests import checkpoints
 from tests.conftest import Servers

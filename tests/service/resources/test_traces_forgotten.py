@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from redis import Redis
 from rq.job import Job
 
-import service.asking.jobs as jobs
+import service.jobs.rq_jobs as rq_jobs
 from tests.conftest import Servers, running_worker
 from tests.service.resources.test_traces import (
     OCTETS,
@@ -143,7 +143,7 @@ def test_a_tensor_of_many_pieces_is_never_half_served(
 
 def test_a_lost_result_is_forgotten_too(client: FlaskClient, servers: Servers, request_body: Body) -> None:
     id = ask_and_wait(client, request_body)["id"]
-    assert jobs.ends(Job.fetch(id, connection=connect(servers.queue_url), serializer="json"))  # else it seems to run
+    assert rq_jobs.ends(Job.fetch(id, connection=connect(servers.queue_url), serializer="json"))  # else it seems to run
     lose_the_manifest(connect(servers.cache_url), id)
     assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
     assert get(client, id).status_code == HTTPStatus.NOT_FOUND

@@ -20,6 +20,7 @@ from worker import compute
 from worker.engine.compiled import engine
 from worker.families.forward import forward
 from worker.models import models
+from worker.requests import TraceRequest
 from worker.settings import Settings
 from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
@@ -128,8 +129,12 @@ def _child(name: str, tokens: int) -> None:
     if name == "ours":
         Ours(gpt2, tokens).forward()
     elif name == "ours as a job":
-        asked = {"tokens": [0] * tokens, "generate": None, "capture": ["*"], "dtype": "float32"}
-        compute.trace(gpt2.canonical() | asked, Settings(), lambda _: lambda piece: None, lambda *progress: None)
+        compute.trace(
+            TraceRequest(gpt2.reference, (0,) * tokens),
+            Settings(),
+            lambda _: lambda piece: None,
+            lambda *progress: None,
+        )
     else:
         Peer(gpt2.config).forward(list(range(tokens)))
     unit = 1 if sys.platform == "darwin" else 1024

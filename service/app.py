@@ -72,7 +72,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "OPENAPI_VERSION": "3.1.0",
         "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
-    app.extensions["broker"] = Broker.impatient(settings)
+    app.extensions["broker"] = Broker.for_requests(settings)
     archive = app.extensions["broker"].results.archive
     app.extensions["probe"] = Probe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)

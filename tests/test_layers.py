@@ -19,7 +19,7 @@ ALLOWED = {
     "worker.families.config",
     *(f"worker.engine.{name}" for name in ("_kernels", "memory")),
     *(f"worker.weights.{name}" for name in ("weights", "mapped", "digests", "folder")),
-    *(f"worker.models.{name}" for name in ("models", "checkpoints", "tokens")),
+    *(f"worker.models.{name}" for name in ("models", "checkpoints", "reference", "tokens")),
     *(f"worker.trace.{name}" for name in ("arena", "sampling", "work", "detail")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf")),
     *(f"worker.explain.{name}" for name in ("cell", "words", "notation")),
@@ -27,6 +27,7 @@ ALLOWED = {
     *(f"worker.store.{name}" for name in ("arrays", "bulk", "queues", "safetensors", "shared", "tallies")),
     *(f"worker.store.{name}" for name in ("archive", "results", "runs")),
     "worker.logs",
+    "worker.requests",
     "worker.settings",
     "worker.process",
 }

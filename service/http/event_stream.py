@@ -19,8 +19,8 @@ from service.http.responses import representation
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import Broker, State, broker
 from service.jobs.status import UNFINISHED
+from worker.requests import Request
 from worker.store.events import ENDS, Event
-from worker.store.keys import Kind
 
 EVENT_STREAM = "text/event-stream"
 LAST_EVENT_ID = {
@@ -80,7 +80,7 @@ def last_event_id() -> str | None:
     return told or None
 
 
-def stream(kind: Kind, state: State) -> Response:
+def stream(state: State[Any]) -> Response:
     """The events of a request, to its end. 204 where the client knows the end: a browser stops coming back then."""
     representation(EVENT_STREAM)
     seen, queue = last_event_id(), broker().queue
@@ -88,10 +88,12 @@ def stream(kind: Kind, state: State) -> Response:
         last = events.latest(queue, state.id)
         if last is not None and last.id == seen:
             return Response(status=204)
-    return streams().answer(_told(broker().patient(), kind, state.id, seen or events.begin(queue, state.id)))
+    return streams().answer(
+        _told(broker().for_streams(), type(state.request), state.id, seen or events.begin(queue, state.id))
+    )
 
 
-def _told(broker: Broker, kind: Kind, id: str, seen: str) -> Iterator[Event | None]:
+def _told(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator[Event | None]:
     patience = 0.0
     while True:
         found = events.read(broker.queue, id, seen, patience)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flask import Flask, Response, g, request
 
@@ -72,7 +73,7 @@ class Kept:
         """Keep an answer that is finished, whole and not too large."""
         if request.method == "DELETE" or g.get("unfinished"):
             self._doubted = time.monotonic()
-        of: State | None = g.get("made_of")
+        of: State[Any] | None = g.get("made_of")
         key, length = _key(), response.content_length
         if of is None or key is None or response.status_code != 200 or length is None:
             return response

@@ -13,9 +13,8 @@ from flask import Response, current_app, g, request
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from service.http.problems import not_acceptable
-from service.jobs.broker import State, broker
+from service.jobs.broker import R, State, broker
 from service.jobs.status import UNFINISHED
-from worker.store.keys import Kind
 
 JSON = "application/json"
 YAML = "application/yaml"
@@ -34,7 +33,7 @@ def preferred_wait() -> float:
     return 0.0
 
 
-def waited(kind: Kind, state: State) -> State:
+def waited(state: State[R]) -> State[R]:
     """A request once it has ended, or the time is over that the client would wait.
 
     Who waits holds a thread. Where as many do as may, the answer comes at once: a preference need not be met.
@@ -47,7 +46,7 @@ def waited(kind: Kind, state: State) -> State:
         if not waiters.acquire(blocking=False):
             return state
         try:
-            state = broker().wait(kind, state.id, seconds) or state
+            state = broker().wait(type(state.request), state.id, seconds) or state
         finally:
             waiters.release()
     g.waited = seconds
@@ -64,18 +63,16 @@ def representation(*offered: str) -> str:
     return best
 
 
-def answer(
-    state: State, kind: Kind, represent: Callable[[State], dict[str, Any]], *, created: bool = False
-) -> Response:
+def answer(state: State[R], represent: Callable[[State[R]], dict[str, Any]], *, created: bool = False) -> Response:
     """A trace or a layout as it stands, once it has ended or the time that the client would wait is over.
 
     `represent` gives what is its kind's own. `created`: in answer to a POST, with 202 while it is under way.
     """
-    state = waited(kind, state)
+    state = waited(state)
     response = json(summary(state) | represent(state))
     if created:
         response.status_code = 202 if state.status in UNFINISHED else 200
-        response.headers["Location"] = f"/v1/{kind}s/{state.id}"
+        response.headers["Location"] = f"/v1/{state.request.kind}s/{state.id}"
     if "waited" in g:
         response.headers["Preference-Applied"] = f"wait={g.waited:.0f}"
     if state.status == "done" and not created:
@@ -84,7 +81,7 @@ def answer(
     return response
 
 
-def summary(state: State) -> dict[str, Any]:
+def summary(state: State[Any]) -> dict[str, Any]:
     """What is told of every request, whatever its kind."""
     told = {
         "id": state.id,
@@ -103,7 +100,7 @@ def json(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON)
 
 
-def immutable(response: Response, state: State, *identity: str) -> Response:
+def immutable(response: Response, state: State[Any], *identity: str) -> Response:
     """Mark an answer that never changes: a strong ETag from the finished result that it is made of and what of that it
     is, and 304 to who has it."""
     response = revalidated(response, state.id, *identity)

@@ -20,6 +20,7 @@ import worker.store.requests as requests
 from service.jobs.broker import Broker, Status, now
 from service.jobs.rq_jobs import TRIES
 from service.jobs.status import UNFINISHED, job_statuses, standing
+from worker.requests import TraceRequest
 from worker.store.keys import request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
@@ -35,7 +36,7 @@ _INDEX = "batches"
 class Wanted:
     """A canonical request: how long it may take, how long it probably does, and whether it waits for others."""
 
-    request: dict[str, Any]
+    request: TraceRequest
     timeout: int
     seconds: float
     priority: Priority
@@ -63,7 +64,7 @@ def ask(broker: Broker, wanted: Sequence[Wanted], caller: str = "") -> tuple[Bat
 
     Raises Full, where they are too many for now; none is queued then.
     """
-    ids = [request_id("trace", one.request) for one in wanted]
+    ids = [request_id(one.request) for one in wanted]
     batch = Batch(uuid.uuid4().hex, now(), ids)
     unique = dict(zip(ids, wanted, strict=True))
     known = standing(broker.queue, broker.results, list(unique))
@@ -74,9 +75,9 @@ def ask(broker: Broker, wanted: Sequence[Wanted], caller: str = "") -> tuple[Bat
     requests.change(broker.queue, under_way, batch=None)
     for id in under_way:
         if unique[id].priority == "normal":
-            broker.jobs.hasten(id)
+            broker.jobs.prioritize(id)
     records = {
-        id: Record("trace", new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
+        id: Record(new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
         for group, job in jobs.items()
         for id in group
     }
@@ -118,7 +119,7 @@ def statuses(broker: Broker, ids: Sequence[str]) -> dict[str, Status]:
         if told == "lost":  # by the cache; whoever reads it has it computed again
             found[id] = "done"
         elif told == "stranded":
-            state = broker.find("trace", id)
+            state = broker.find(TraceRequest, id)
             found[id] = state.status if state else "cancelled"
         else:
             found[id] = told or "cancelled"  # type: ignore[assignment]

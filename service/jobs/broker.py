@@ -1,4 +1,4 @@
-"""Asking for a result once however many ask, knowing how it stands, waiting for it, cancelling it."""
+"""The broker: submit a request once however often it is made, read its state, wait for it, cancel it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, cast
+from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from flask import current_app
 from redis import Redis
@@ -22,19 +22,21 @@ from service.jobs.admission import Admission
 from service.jobs.job_queues import Jobs
 from service.jobs.status import UNFINISHED
 from service.settings import Settings
+from worker.requests import Request
 from worker.store.connection import connect, connect_impatiently
-from worker.store.keys import Kind, request_id
+from worker.store.keys import request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
 from worker.store.results import results
 from worker.store.runs import Missing, Run
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
+R = TypeVar("R", bound=Request)
 _ID = re.compile("[0-9a-f]{64}")
-_ANSWERS = 1.5  # seconds in which Redis answers, or it is away; reads that wait for events take up to _LOOK_AGAIN
-_PATIENCE = 3.0  # seconds for which an answer waits for an archive that is away
-_A_PAGE = 2000  # requests that are looked at for one page
-_LOOK_AGAIN = 1.0  # seconds after which a waiting request looks for itself: a killed job tells nobody
+_ANSWERS = 1.5  # seconds after which Redis counts as unavailable; longer than _LOOK_AGAIN, which blocking reads take
+_PATIENCE = 3.0  # seconds for which a request waits for an unavailable archive
+_A_PAGE = 2000  # requests that are read for one page
+_LOOK_AGAIN = 1.0  # seconds without an event after which the state is read: a killed job publishes nothing
 
 _STATUS: dict[JobStatus, Status] = {
     JobStatus.STARTED: "running",
@@ -44,12 +46,12 @@ _STATUS: dict[JobStatus, Status] = {
 
 
 @dataclass(frozen=True)
-class State:
-    """How a request stands. `manifest` is there when it is done."""
+class State(Generic[R]):
+    """A request and its status. `manifest` is the result's when it is done."""
 
     id: str
     status: Status
-    request: dict[str, Any]
+    request: R
     created_at: str
     manifest: dict[str, Any] = field(default_factory=dict)
     started_at: str | None = None
@@ -59,7 +61,7 @@ class State:
 
 
 class Broker:
-    """Where requests are handed in: the queue's Redis, the cache's Redis, and RQ over the first."""
+    """Requests and their results over the queue's Redis (with RQ) and the cache's Redis."""
 
     def __init__(self, settings: Settings, queue: Redis, cache: Redis) -> None:
         self.settings, self.queue = settings, queue
@@ -68,49 +70,49 @@ class Broker:
         self.jobs = Jobs(settings, queue, self.results)
 
     @classmethod
-    def impatient(cls, settings: Settings) -> Self:
-        """One for requests: where Redis is away they hear so soon."""
+    def for_requests(cls, settings: Settings) -> Self:
+        """A broker for HTTP requests, which fail soon if Redis does not answer."""
         queue, cache = (connect_impatiently(url, timeout=_ANSWERS) for url in (settings.queue_url, settings.cache_url))
         return cls(settings, queue, cache)
 
-    def patient(self) -> Broker:
-        """One for streams, which hold threads of their own: where Redis is away they wait for it."""
+    def for_streams(self) -> Broker:
+        """A broker for event streams, which have threads of their own and wait while Redis is unavailable."""
         return Broker(self.settings, connect(self.settings.queue_url), connect(self.settings.cache_url))
 
-    def ask(
+    def submit(
         self,
-        kind: Kind,
-        request: dict[str, Any],
+        request: R,
         timeout: int,
         seconds: float = 0,
         priority: Priority = "normal",
-        caller: str = "",
-    ) -> State:
-        """Have a canonical request computed, unless it is done or under way; how it stands then.
+        client: str = "",
+    ) -> State[R]:
+        """Enqueue a request unless its result exists or is in progress; return its state.
 
-        `timeout` is how long, in seconds, computing it may take, and `seconds` how long it probably does. What waits
-        with a lower priority is moved up. Raises Full, where there is too much to do for now.
+        `timeout` is how many seconds computing it may take, `seconds` how many it probably takes. A request that waits
+        with a lower priority is moved up. Raises Full if the service has too much to do.
         """
-        id = request_id(kind, request)
+        kind, id = type(request), request_id(request)
         state = self.find(kind, id, recompute=False)
         if state is not None and state.status in ("done", *UNFINISHED):
             if state.status in UNFINISHED:
-                requests.change(self.queue, [id], batch=None)  # whoever cancels a batch leaves this one alone
-            if state.status == "queued" and priority == "normal" and self.jobs.hasten(id):
+                requests.change(self.queue, [id], batch=None)  # cancelling a batch does not cancel this request
+            if state.status == "queued" and priority == "normal" and self.jobs.prioritize(id):
                 return self.find(kind, id) or state
             return state
-        self.admission.admit(caller, [id])
-        record = Record(kind, request, now(), timeout, queue=queues.choose(seconds, priority))
+        self.admission.admit(client, [id])
+        record = Record(request, now(), timeout, queue=queues.choose(seconds, priority))
         requests.put_all(self.queue, {id: record}, self.settings.result_ttl)
         self.jobs.enqueue(id, timeout, record.queue)
         return State(id, "queued", request, record.created_at)
 
     def find(
-        self, kind: Kind, id: str, *, recompute: bool = True, admit: Callable[[str], None] | None = None
-    ) -> State | None:
-        """How a request stands; None when nobody asked. A result of which the cache lost any is asked for again.
+        self, kind: type[R], id: str, *, recompute: bool = True, admit: Callable[[str], None] | None = None
+    ) -> State[R] | None:
+        """The state of a request of a kind; None if there is no such request.
 
-        `admit` is called before that with its id, and may raise: who asks may have to wait.
+        A result of which the cache lost a part is computed again, if `recompute`. `admit` is called before that with
+        the id, and may raise.
         """
         if not _ID.fullmatch(id):  # the keys of a result's pieces begin with its id
             return None
@@ -118,11 +120,11 @@ class Broker:
         if manifest is not None:
             return manifest
         record = requests.get(self.queue, id)
-        if record is None and recompute:  # forgotten by all but the archive
+        if record is None and recompute:  # perhaps the archive still has it
             return self._manifest(kind, id, recover=True)
-        if record is None or record.kind != kind:
+        if record is None or not isinstance(record.request, kind):
             return None
-        state = State(id, "queued", record.request, record.created_at)
+        state: State[R] = State(id, "queued", record.request, record.created_at)
         if record.cancelled:
             return _with(state, status="cancelled")
         job = self.jobs.get(record.job or id)
@@ -139,13 +141,13 @@ class Broker:
                 requests.change(self.queue, [id], job=None)
                 self.jobs.enqueue(id, record.timeout, record.queue)
             return found or (_with(state, status="queued") if recompute else None)
-        told = _STATUS.get(cast(JobStatus, status), "queued")
-        if record.job is not None and told == "running":
-            told = state.status  # others that share the job run before it
-        return self._under_way(state, job, told)
+        shown = _STATUS.get(cast(JobStatus, status), "queued")
+        if record.job is not None and shown == "running":
+            shown = state.status  # others that share the job run before it
+        return self._in_progress(state, job, shown)
 
-    def wait(self, kind: Kind, id: str, seconds: float) -> State | None:
-        """The same, once it has ended or `seconds` are over."""
+    def wait(self, kind: type[R], id: str, seconds: float) -> State[R] | None:
+        """The state of a request once it has ended or `seconds` have passed."""
         deadline, seen = time.monotonic() + seconds, "0"
         while True:
             seen, event = events.wait(self.queue, id, seen, max(0.0, min(deadline - time.monotonic(), _LOOK_AGAIN)))
@@ -155,39 +157,40 @@ class Broker:
                 if over or state is None or state.status not in UNFINISHED:
                     return state
 
-    def cancel(self, kind: Kind, id: str) -> bool:
-        """Stop what is queued or running, forget what has ended; False when nobody asked for it."""
+    def cancel(self, kind: type[Request], id: str) -> bool:
+        """Stop a request that is queued or running, delete one that has ended; False if there is no such request."""
         if not _ID.fullmatch(id):
             return False
         state = self.find(kind, id, recompute=False) or self._manifest(kind, id, recover=True)
         record = requests.get(self.queue, id)
-        if state is None and (record is None or record.kind != kind):
+        if state is None and (record is None or not isinstance(record.request, kind)):
             return False
         if state is not None and state.status in UNFINISHED:
             requests.cancel(self.queue, id)
-            if record is None or record.job is None:  # others need a job that they share: it passes this one over
+            if record is None or record.job is None:  # a shared job goes on and skips this request
                 self.jobs.stop(id)
             events.publish(self.queue, id, "cancelled")
-        else:  # of what the cache lost nothing is computed again to be forgotten
+        else:
             self.jobs.delete(id)
-            requests.forget(self.queue, id, kind)
+            requests.forget(self.queue, id, kind.kind)
             self.results.forget(id)
             events.forget(self.queue, id)
         return True
 
     def page(
-        self, kind: Kind, before: int | None, limit: int, wanted: Callable[[State], bool]
-    ) -> tuple[list[State], int | None]:
+        self, kind: type[R], before: int | None, limit: int, wanted: Callable[[State[R]], bool]
+    ) -> tuple[list[State[R]], int | None]:
         """Up to `limit` requests of a kind, newest first, and the cursor of the next page if there may be one.
 
-        Only so many are looked at: where few are wanted, a page has few or none, and the next goes on from there.
+        At most _A_PAGE requests are read: where few are wanted, a page has few or none, and the next continues there.
         """
-        found: list[State] = []
+        found: list[State[R]] = []
         looked_at = 0
-        while records := requests.newest(self.queue, kind, before, 100):
+        while records := requests.newest(self.queue, kind.kind, before, 100):
             for id, record in records:
                 before = record.number
-                state = self.find(kind, id, recompute=False) or State(id, "queued", record.request, record.created_at)
+                request = cast(R, record.request)  # the index has this kind alone
+                state = self.find(kind, id, recompute=False) or State(id, "queued", request, record.created_at)
                 if wanted(state):
                     found.append(state)
                 looked_at += 1
@@ -195,29 +198,30 @@ class Broker:
                     return found, before
         return found, None
 
-    def run(self, state: State) -> Run:
-        """The bytes of a result that is done."""
+    def run(self, state: State[Any]) -> Run:
+        """The bytes of a finished result."""
         return self.results.run(state.id, state.manifest)
 
-    def _manifest(self, kind: Kind, id: str, *, recover: bool = False) -> State | None:
-        """A request that is done, as the cache knows it, or the archive."""
+    def _manifest(self, kind: type[R], id: str, *, recover: bool = False) -> State[R] | None:
+        """The state of a finished request from the manifest in the cache, or in the archive if `recover`."""
         try:
             found = self.results.recover(id) if recover else self.results.manifest(id)
         except Missing:
             return None
-        if found["kind"] != kind:
+        if found["kind"] != kind.kind:
             return None
-        return State(id, "done", found["request"], found["created_at"], found, found["started_at"])
+        request = cast(R, kind.from_json(found["request"]))
+        return State(id, "done", request, found["created_at"], found, found["started_at"])
 
-    def _noted(self, state: State, job: str) -> State:
-        """A request as the job noted that it shares with others: whether it was begun, and whether it failed."""
+    def _noted(self, state: State[R], job: str) -> State[R]:
+        """The state of a request in a shared job, which notes whether it was begun and whether it failed."""
         notes = shared.notes(self.queue, [job])[job]
         failure = notes.failures.get(state.id)
         if failure is not None:
             return _with(state, status="failed", started_at=failure.started_at, reason=failure.reason)
         return _with(state, status="running", started_at=notes.started_at) if notes.running == state.id else state
 
-    def _under_way(self, state: State, job: Job, status: Status) -> State:
+    def _in_progress(self, state: State[R], job: Job, status: Status) -> State[R]:
         if status == "queued":
             return _with(state, status=status, queue_position=self.jobs.position(job))
         started = state.started_at
@@ -231,11 +235,11 @@ class Broker:
 
 
 def broker() -> Broker:
-    """The app's broker."""
+    """The current app's broker."""
     return cast(Broker, current_app.extensions["broker"])
 
 
-def _with(state: State, **changes: Any) -> State:
+def _with(state: State[R], **changes: Any) -> State[R]:
     return State(**(state.__dict__ | changes))
 
 

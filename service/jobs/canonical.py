@@ -1,66 +1,87 @@
-"""What of a request decides its result: two that say the same in different words are one.
+"""From a client's fields to a canonical request: equal requests in different words become equal.
 
-What no model can do is refused here; what takes too much, in bounds.py.
+What no model can do is refused here; what takes too much, in limits.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import worker.describe.architecture as architecture
 import worker.models.models as models
 from service.errors import Invalid
-from service.jobs.broker import broker
+from service.settings import Settings
 from worker.layout.geometry import Plan
 from worker.models.models import Model
 from worker.models.tokens import TextError
+from worker.requests import LayoutRequest, Style, TraceRequest
+from worker.store.queues import Priority
 from worker.trace.arena import captured
-from worker.trace.sampling import Sampling, positions
+from worker.trace.sampling import Sampling
+
+ModelSpec = str | Mapping[str, Any]  # a model's id or its configuration, which may be partial
 
 
-def trace(wanted: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
-    """The model, and what of a request decides the trace. Raises Invalid, saying what is allowed."""
-    seed = wanted["weights"]["synthetic"] if "weights" in wanted else None
-    model = models.resolve(wanted["model"], broker().settings.models_dir, synthetic_seed=seed)
-    asked = model.canonical() | {
-        "tokens": _tokens(model, wanted),
-        "generate": wanted["generate"],
-        "capture": [architecture.value_name(pattern) for pattern in wanted["capture"]],
-        "dtype": wanted["dtype"],
-    }
-    _check_length(model, asked)
-    _check_capture(model, asked)
-    return model, asked
+@dataclass(frozen=True, kw_only=True)
+class TraceFields:
+    """A client's request for a trace, each field checked by itself; exactly one of `text` and `tokens` is given."""
+
+    model: ModelSpec
+    text: str | None = None
+    tokens: Sequence[int] | None = None
+    generate: Sampling | None = None
+    capture: Sequence[str] = ("*",)
+    dtype: str = "float32"
+    weights: int | None = None  # the seed of synthetic weights; the model's own weights without one
+    priority: Priority | None = None
 
 
-def layout(wanted: dict[str, Any]) -> dict[str, Any]:
-    """What of a request decides the layout. Raises Invalid."""
-    config = models.sizes(wanted["model"], broker().settings.models_dir)
-    tokens = wanted["tokens"] or config.n_positions
+@dataclass(frozen=True, kw_only=True)
+class LayoutFields:
+    """A client's request for a layout, each field checked by itself; `tokens` defaults to all the model can read."""
+
+    model: ModelSpec
+    tokens: int | None = None
+    batch: int = 1
+    style: Style = "columns"
+
+
+def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]:
+    """The model and the canonical request. Raises Invalid, saying what is allowed."""
+    model = models.resolve(fields.model, settings.models_dir, synthetic_seed=fields.weights)
+    request = TraceRequest(
+        model.reference,
+        tuple(_tokens(model, fields, settings)),
+        fields.generate,
+        tuple(architecture.value_name(pattern) for pattern in fields.capture),
+        fields.dtype,
+    )
+    _check_length(request)
+    _check_capture(request)
+    return model, request
+
+
+def layout(fields: LayoutFields, settings: Settings) -> LayoutRequest:
+    """The canonical request. Raises Invalid and ConfigError."""
+    config = models.sizes(fields.model, settings.models_dir)
+    tokens = fields.tokens or config.n_positions
     if tokens > config.n_positions:
         raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
-    plan = Plan(config, tokens, wanted["batch"], wanted["style"])
-    return {"config": config.to_mapping(), "tokens": plan.tokens, "batch": plan.batch, "style": plan.style}
+    plan = Plan(config, tokens, fields.batch, fields.style)  # which checks the rest
+    return LayoutRequest(config, plan.tokens, plan.batch, plan.style)
 
 
-def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
-    bounds = broker().settings
-    if "text" in wanted:
-        nbytes = len(wanted["text"].encode())
-        if nbytes > bounds.max_prompt_bytes:
-            most = f"at most {bounds.max_prompt_bytes:,} are read here (MAX_PROMPT_BYTES)"
-            raise Invalid({"text": [f"It has {nbytes:,} bytes, and {most}."]})
-        try:
-            found = model.vocabulary.encode(wanted["text"])
-        except TextError as error:
-            raise Invalid({"text": [str(error)]}) from None
+def _tokens(model: Model, fields: TraceFields, settings: Settings) -> Sequence[int]:
+    if fields.text is not None:
+        field, found = "text", _encoded(model, fields.text, settings)
     else:
-        found = wanted["tokens"]
-    field = "text" if "text" in wanted else "tokens"
+        field, found = "tokens", fields.tokens or ()
     if not found:
         raise Invalid({field: ["It is empty: a model needs at least one token."]})
-    if len(found) > bounds.max_prompt_tokens:
-        most = f"at most {bounds.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
+    if len(found) > settings.max_prompt_tokens:
+        most = f"at most {settings.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
         raise Invalid({field: [f"It has {len(found):,} tokens, and {most}."]})
     outside = next((token for token in found if token >= model.config.vocab_size), None)
     if outside is not None:
@@ -68,32 +89,33 @@ def _tokens(model: Model, wanted: dict[str, Any]) -> list[int]:
     return found
 
 
-def _check_length(model: Model, asked: dict[str, Any]) -> None:
-    prompt, sampling = len(asked["tokens"]), _sampling(asked)
-    length, most = positions(prompt, sampling), model.config.n_positions
+def _encoded(model: Model, text: str, settings: Settings) -> Sequence[int]:
+    nbytes = len(text.encode())
+    if nbytes > settings.max_prompt_bytes:
+        most = f"at most {settings.max_prompt_bytes:,} are read here (MAX_PROMPT_BYTES)"
+        raise Invalid({"text": [f"It has {nbytes:,} bytes, and {most}."]})
+    try:
+        return model.vocabulary.encode(text)
+    except TextError as error:
+        raise Invalid({"text": [str(error)]}) from None
+
+
+def _check_length(request: TraceRequest) -> None:
+    prompt, length, most = len(request.tokens), request.positions, request.config.n_positions
     if prompt > most:
         raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
     if length > most:
-        room = most - prompt + 1
-        raise Invalid(
-            {
-                "generate.max_new_tokens": [
-                    f"{prompt:,} tokens and {sampling.max_new_tokens:,} new ones, of which the last is not fed, "
-                    f"take {length:,} positions: this model has {most:,}, so at most {room:,} new ones."
-                ]
-            }
-        )
+        new, room = request.sampling.max_new_tokens, most - prompt + 1
+        taken = f"{prompt:,} tokens and {new:,} new ones, of which the last is not fed, take {length:,} positions"
+        why = f"{taken}: this model has {most:,}, so at most {room:,} new ones."
+        raise Invalid({"generate.max_new_tokens": [why]})
 
 
-def _check_capture(model: Model, asked: dict[str, Any]) -> None:
-    if asked["capture"] == ["*"]:
+def _check_capture(request: TraceRequest) -> None:
+    if request.capture == ("*",):
         return
-    names = [name for name, _ in architecture.expand(architecture.VALUES, model.config.n_layer)]
-    for pattern in asked["capture"]:
+    names = [name for name, _ in architecture.expand(architecture.VALUES, request.config.n_layer)]
+    for pattern in request.capture:
         if not any(captured(names, [pattern])):
             some = ", ".join([*names[:5], *names[-2:]])
             raise Invalid({"capture": [f"{pattern!r} matches no tensor: the names are {some} and so on."]})
-
-
-def _sampling(asked: dict[str, Any]) -> Sampling:
-    return Sampling(**(asked["generate"] or {}))

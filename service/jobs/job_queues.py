@@ -70,7 +70,7 @@ class Jobs:
                 if job:
                     rq_jobs.delete(job)  # RQ refuses a second job of an id, ended or not
 
-    def hasten(self, id: str) -> bool:
+    def prioritize(self, id: str) -> bool:
         """Have a request that waits with a low priority wait with the others; whether it did."""
         record = requests.get(self.redis, id)
         if record is None or queues.priority(record.queue) == "normal":

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any
 
 import worker.describe.architecture as architecture
 from service.errors import Invalid
 from service.settings import Settings
 from worker.families.config import Config
+from worker.requests import TraceRequest
 from worker.trace.arena import Size, captured, measure
-from worker.trace.sampling import Sampling, passes, positions
+from worker.trace.sampling import Sampling, passes
 from worker.trace.work import Work
 
 LENS_TOP = 20  # tokens that a lens keeps of each prediction
@@ -56,12 +56,13 @@ def _size(trace: _Trace) -> Size:
     return measure(trace.config, trace.length, capture=trace.capture, dtype=trace.dtype, streamed=streamed)
 
 
-def seconds_allowed(config: Config, asked: dict[str, Any], settings: Settings) -> int:
-    """How long the job of a canonical request may take. Raises Invalid, saying what would fit, where one may not
-    take what it would.
+def seconds_allowed(request: TraceRequest, settings: Settings) -> int:
+    """How many seconds the job of a request may take.
+
+    Raises Invalid where the request would exceed a limit, saying what would fit.
     """
-    sampling, prompt = Sampling(**(asked["generate"] or {})), len(asked["tokens"])
-    trace = _Trace(config, prompt, sampling, positions(prompt, sampling), tuple(asked["capture"]), asked["dtype"])
+    config, sampling, prompt = request.config, request.sampling, len(request.tokens)
+    trace = _Trace(config, prompt, sampling, request.positions, request.capture, request.dtype)
     kept, memory = trace.size
     most, variable = settings.bound(kept)
     if kept > most:
@@ -114,10 +115,9 @@ def _lens_bytes(config: Config, length: int) -> int:
     return measure(config, length, capture=(), streamed=True).memory + 8 * best + 4 * length**2
 
 
-def seconds_likely(config: Config, asked: dict[str, Any], settings: Settings) -> float:
-    """How long a canonical request takes on a slow machine."""
-    sampling = Sampling(**(asked["generate"] or {}))
-    return _likely(config, len(asked["tokens"]), sampling, settings.held_weights_bytes)
+def seconds_likely(request: TraceRequest, settings: Settings) -> float:
+    """How many seconds a request takes on a slow machine."""
+    return _likely(request.config, len(request.tokens), request.sampling, settings.held_weights_bytes)
 
 
 @lru_cache(maxsize=256)

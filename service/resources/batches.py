@@ -198,7 +198,7 @@ def watch(batch_id: str) -> Response:
     These are server-sent events: an EventSource goes on where it was by itself.
     """
     representation(EVENT_STREAM)
-    watched = Watched(broker().patient(), _find(batch_id))
+    watched = Watched(broker().for_streams(), _find(batch_id))
     seen = event_stream.last_event_id()
     if seen and watched.knows_the_end(seen):
         return Response(status=204)
@@ -221,18 +221,16 @@ def _find(batch_id: str) -> Batch:
 def _checked(requests: list[Any]) -> list[Wanted]:
     """Every request in its canonical form. 422 names all that are wrong, and what is wrong with them."""
     schema, errors, found = TraceRequestSchema(), Errors(), []
-    deadline = time.monotonic() + _SECONDS
+    deadline, settings = time.monotonic() + _SECONDS, broker().settings
     for n, request in enumerate(requests):
         if time.monotonic() > deadline:
             told = f"Checking the first {n:,} took {_SECONDS:.0f} seconds, and more may not be spent: ask for fewer"
             raise Invalid({"requests": [f"{told} at once."]})
         try:
-            one = schema.load(request)
-            model, asked = canonical.trace(one)
-            settings = broker().settings
-            timeout = seconds_allowed(model.config, asked, settings)
-            seconds = seconds_likely(model.config, asked, settings)
-            found.append(Wanted(asked, timeout, seconds, one["priority"] or "low"))
+            trace = schema.load(request)
+            _, asked = canonical.trace(trace, settings)
+            timeout, seconds = seconds_allowed(asked, settings), seconds_likely(asked, settings)
+            found.append(Wanted(asked, timeout, seconds, trace.priority or "low"))
         except marshmallow.ValidationError as error:
             errors |= flatten(_named(error.messages), f"requests.{n}")
         except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:

@@ -22,8 +22,8 @@ from service.tensors.slices import View
 from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
 from worker.explain.words import words
 from worker.models.models import LostWeightsError, Model
+from worker.requests import TraceRequest
 from worker.store.arrays import Stored
-from worker.trace.sampling import Sampling, positions
 from worker.weights.weights import Key, Weights
 
 MAX_OPERANDS = 65_536
@@ -102,10 +102,9 @@ def _place(text: str) -> Place:
     return i, j, k
 
 
-def _look(state: State, model: Model, id: str, at: Place) -> Cell:
+def _look(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
     """The cell, read: 404 for no block, 422 for no cell, 409 where the trace or the weights do not have it."""
-    asked, held = state.request, state.manifest["tensors"]
-    length = positions(len(asked["tokens"]), Sampling(**(asked["generate"] or {})))
+    held, length = state.manifest["tensors"], state.request.positions
     try:
         block = find(model.config.n_layer, id, model.config.n_head)
         missing = [name for name in block.values if _held(held, name) is None]
@@ -130,7 +129,7 @@ def _not_kept(id: str, missing: list[str]) -> Conflict:
 class _Values:
     """Reads slices of a trace's tensors, float16 widened."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State[TraceRequest]) -> None:
         self.run, self.held = broker().run(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
@@ -160,13 +159,13 @@ def _held(tensors: dict[str, Any], name: str) -> str | None:
     return next((name for name in same if name in tensors), None)
 
 
-def _given(cell: Cell, state: State, model: Model) -> str:
+def _given(cell: Cell, state: State[TraceRequest], model: Model) -> str:
     """Where what was not computed comes from."""
     if cell.block.kind.role == "weight":
         return f"A {'weight of a checkpoint' if model.source == 'checkpoint' else f'{model.source} weight'}"
     if cell.block.kind.id != "tokens":
         return ""
-    position, prompt = cell.at[0], len(state.request["tokens"])
+    position, prompt = cell.at[0], len(state.request.tokens)
     text = model.vocabulary.piece(int(cell.value)).decode(errors="replace")
     origin = "given with the request" if position < prompt else f"drawn from the probabilities at {position - 1}"
     return f"Token {text!r}, {origin}" if text else f"A token {origin}"

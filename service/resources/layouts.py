@@ -24,11 +24,12 @@ from service.http.responses import JSON, answer, immutable, representation
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker
-from worker.families.config import Config
+from service.jobs.canonical import LayoutFields
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
 from worker.layout.gltf import INSTANCE_BYTES, glb
 from worker.layout.gltf import MEDIA_TYPE as GLB
+from worker.requests import LayoutRequest
 from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 
 MAX_JSON_BLOCKS = 20_000
@@ -46,14 +47,15 @@ blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description
 @blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
 @blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
-def create(wanted: dict[str, Any]) -> Response:
+def create(fields: LayoutFields) -> Response:
     """Ask for the layout of a model over a number of tokens. The same request is the same layout.
 
     Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
     whether or not there are weights for it.
     """
-    state = broker().ask("layout", canonical.layout(wanted), broker().settings.layout_timeout, caller=caller())
-    return answer(state, "layout", _represent, created=True)
+    settings = broker().settings
+    state = broker().submit(canonical.layout(fields, settings), settings.layout_timeout, client=caller())
+    return answer(state, _represent, created=True)
 
 
 @blueprint.route("/<layout_id>")
@@ -81,7 +83,7 @@ class Layout(MethodView):
         chosen = representation(JSON, SAFETENSORS, GLB)
         state = _find(layout_id)
         if state.status != "done" or chosen == JSON:
-            return answer(state, "layout", lambda state: _represent(state, query))
+            return answer(state, lambda state: _represent(state, query))
         return _file(state, query, chosen)
 
 
@@ -92,20 +94,18 @@ def watch(layout_id: str) -> Response:
     These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
     after the one that it names.
     """
-    return event_stream.stream("layout", _find(layout_id))
+    return event_stream.stream(_find(layout_id))
 
 
-def _find(layout_id: str) -> State:
-    state = broker().find("layout", layout_id, admit=admit)
+def _find(layout_id: str) -> State[LayoutRequest]:
+    state = broker().find(LayoutRequest, layout_id, admit=admit)
     if state is None:
         raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
     return state
 
 
-def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
-    asked = state.request
-    model = models.id_of(Config.from_mapping(asked["config"]))
-    body = {"model": model, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
+def _represent(state: State[LayoutRequest], query: dict[str, Any] | None = None) -> dict[str, Any]:
+    body = {"model": models.id_of(state.request.config)} | state.request.to_json()
     if state.status != "done":
         return body
     geometry = _geometry(state)
@@ -126,7 +126,7 @@ def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, A
     }
 
 
-def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
+def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -> Response:
     geometry = _geometry(state)
     for name in ("heads", "fields_"):
         if name in query:
@@ -140,7 +140,7 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
     return immutable(response, state, request.query_string.decode())
 
 
-def _geometry(state: State) -> Geometry:
+def _geometry(state: State[LayoutRequest]) -> Geometry:
     """The geometry that the worker placed, read back."""
     manifest = state.manifest
     content = runs.read(broker().run(state), 0, manifest["size"])

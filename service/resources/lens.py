@@ -27,6 +27,7 @@ from service.jobs.broker import State, broker
 from service.jobs.limits import LENS_TOP, lens_seconds, lens_seconds_likely
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
+from worker.requests import LensRequest, TraceRequest
 from worker.store.keys import request_id
 
 MAX_NUMBERS = 131_072
@@ -91,14 +92,14 @@ class Lens(MethodView):
         logit lens). A job of its own computes it once; until it is done, the answer says how it stands.
         """
         trace = traces.done(trace_id)
-        model, asked = traces.recalled(trace), _asked(trace)
-        sized = (model.config, len(asked["tokens"]), broker().settings)
-        chosen = _chosen(query, model, len(asked["tokens"]))
-        state = broker().find("lens", request_id("lens", asked), admit=admit)
+        model, request = traces.recalled(trace), _request(trace)
+        sized = (model.config, len(request.tokens), broker().settings)
+        chosen = _chosen(query, model, len(request.tokens))
+        state = broker().find(LensRequest, request_id(request), admit=admit)
         if state is None:
             count()
-            state = broker().ask("lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller())
-        return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
+            state = broker().submit(request, lens_seconds(*sized), lens_seconds_likely(*sized), client=caller())
+        return answer(state, lambda state: {"model": model.id} | _represent(state, model, chosen))
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -109,14 +110,13 @@ class Lens(MethodView):
         One that was cancelled can still be read as such; deleted again, it is forgotten, and computed again for who
         asks for it then. Traces of the same tokens share it.
         """
-        if not broker().cancel("lens", request_id("lens", _asked(traces.done(trace_id)))):
+        if not broker().cancel(LensRequest, request_id(_request(traces.done(trace_id)))):
             raise NotFound(f"Nobody has asked for the lens of trace {trace_id!r}.")
 
 
-def _asked(trace: State) -> dict[str, Any]:
-    """The canonical request of a finished trace's lens, over all tokens that were fed: the last new one was not."""
-    tokens = [*trace.request["tokens"], *(step["token"] for step in trace.manifest["generated"][:-1])]
-    return {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
+def _request(trace: State[TraceRequest]) -> LensRequest:
+    """The lens of a finished trace, over all tokens that were fed: the last new one was not."""
+    return trace.request.lens(step["token"] for step in trace.manifest["generated"][:-1])
 
 
 class _Chosen(NamedTuple):
@@ -152,7 +152,7 @@ def _range(name: str, text: str, count: int) -> range:
     raise Invalid({name: [f"{text!r} is no range of the {count:,} {name}: start:stop, as in 0:{count}."]})
 
 
-def _represent(state: State, model: Model, chosen: _Chosen) -> dict[str, Any]:
+def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict[str, Any]:
     if state.status != "done":
         return {}
     layers, positions, top, with_rollout = chosen
@@ -183,7 +183,7 @@ def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[floa
     ]
 
 
-def _read(state: State, name: str, rows: range) -> NDArray[Any]:
+def _read(state: State[LensRequest], name: str, rows: range) -> NDArray[Any]:
     """Some rows of one of the lens's arrays, along its first axis."""
     slot = state.manifest["arrays"][name]
     _, *shape = slot["shape"]

@@ -59,9 +59,9 @@ class TraceFile(MethodView):
         metadata = {
             "id": trace_id,
             "model": model or "",
-            "config": dumps(state.request["config"]).decode(),
-            "weights": state.request["weights"],
-            "tokens": dumps(state.request["tokens"]).decode(),
+            "config": dumps(state.request.config.to_mapping()).decode(),
+            "weights": state.request.model.weights,
+            "tokens": dumps(state.request.tokens).decode(),
         }
         file = of(broker().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)

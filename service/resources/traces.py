@@ -21,12 +21,14 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
 from service.jobs.broker import State, broker
+from service.jobs.canonical import TraceFields
 from service.jobs.limits import seconds_allowed, seconds_likely
 from service.resources.models import weights_of
 from service.tensors.detail_levels import Smaller
 from service.tensors.encode import BINARY
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
+from worker.requests import TraceRequest
 from worker.store.arrays import Stored
 
 #: The example that others read: nano-gpt sorts six letters.
@@ -45,17 +47,17 @@ class Traces(MethodView):
     @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
     @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
-    def post(self, wanted: dict[str, Any]) -> Response:
+    def post(self, fields: TraceFields) -> Response:
         """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace.
 
         Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
         The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
         """
-        model, asked = canonical.trace(wanted)
-        timeout = seconds_allowed(model.config, asked, broker().settings)
-        seconds = seconds_likely(model.config, asked, broker().settings)
-        state = broker().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal", caller())
-        return answer(state, "trace", _represent, created=True)
+        settings = broker().settings
+        model, request = canonical.trace(fields, settings)
+        timeout, seconds = seconds_allowed(request, settings), seconds_likely(request, settings)
+        state = broker().submit(request, timeout, seconds, fields.priority or "normal", caller())
+        return answer(state, lambda state: _represent(state, model), created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
     @blueprint.example(query={"model": "nano-gpt", "limit": 10}, varies=["status", "queue_position", "progress"])
@@ -69,13 +71,17 @@ class Traces(MethodView):
         if model and "=" in model:  # sizes may be written in any order
             model = models.resolve(model, broker().settings.models_dir).id
 
-        def wanted(state: State) -> bool:
-            fits = query.get("status") in (None, state.status)
-            return fits and model in (None, recalled(state).id)
+        ids: dict[str, str] = {}  # the models' by the traces'
 
-        found, cursor = broker().page("trace", query.get("cursor"), query["limit"], wanted)
+        def wanted(state: State[TraceRequest]) -> bool:
+            if query.get("status") not in (None, state.status):
+                return False
+            ids[state.id] = recalled(state).id
+            return model in (None, ids[state.id])
+
+        found, cursor = broker().page(TraceRequest, query.get("cursor"), query["limit"], wanted)
         return {
-            "traces": [summary(state) | {"model": recalled(state).id} for state in found],
+            "traces": [summary(state) | {"model": ids[state.id]} for state in found],
             "next_cursor": None if cursor is None else str(cursor),
         }
 
@@ -93,7 +99,7 @@ class Trace(MethodView):
 
         What is done never changes and may be kept for ever; until then the answer is not to be stored.
         """
-        return answer(_find(trace_id), "trace", _represent)
+        return answer(_find(trace_id), _represent)
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -102,7 +108,7 @@ class Trace(MethodView):
 
         A trace that was cancelled stays to be read as such; asked for again, it is computed again.
         """
-        if not broker().cancel("trace", trace_id):
+        if not broker().cancel(TraceRequest, trace_id):
             raise _unknown(trace_id)
 
 
@@ -113,7 +119,7 @@ def watch(trace_id: str) -> Response:
     These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
     after the one that it names.
     """
-    return event_stream.stream("trace", _find(trace_id))
+    return event_stream.stream(_find(trace_id))
 
 
 @blueprint.get("/<trace_id>/tensors")
@@ -164,16 +170,16 @@ class Tensor(MethodView):
         return immutable(told, state, *identity)
 
 
-def _find(trace_id: str) -> State:
-    state = broker().find("trace", trace_id, admit=admit)
+def _find(trace_id: str) -> State[TraceRequest]:
+    state = broker().find(TraceRequest, trace_id, admit=admit)
     if state is None:
         raise _unknown(trace_id)
     return state
 
 
-def done(trace_id: str) -> State:
+def done(trace_id: str) -> State[TraceRequest]:
     """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
-    state = waited("trace", _find(trace_id))
+    state = waited(_find(trace_id))
     if state.status != "done":
         raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
     return state
@@ -188,21 +194,22 @@ def _not_done(why: str) -> Conflict:
     return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
 
 
-def recalled(state: State) -> Model:
+def recalled(state: State[TraceRequest]) -> Model:
     """The model of a trace, even if its weights are not here any more."""
-    return models.recall(state.request, broker().settings.models_dir)
+    return models.recall(state.request.model, broker().settings.models_dir)
 
 
-def _represent(state: State) -> dict[str, Any]:
-    model, asked = recalled(state), state.request
+def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[str, Any]:
+    """A trace as JSON. `model` is its model, if that is known already."""
+    model = model or recalled(state)
     vocabulary = model.vocabulary
-    told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]
+    pieces = [(token, vocabulary.piece(token)) for token in state.request.tokens]
     body: dict[str, Any] = {
         "model": model.id,
         "config": model.config.to_mapping(),
         "weights": weights_of(model),
-        "tokens": asked["tokens"],
-        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in told],
+        "tokens": state.request.tokens,
+        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in pieces],
     }
     if state.status != "done":
         return body

@@ -131,6 +131,11 @@ class Config:
         return ",".join(f"{k}={v if isinstance(v, str) else orjson.dumps(v).decode()}" for k, v in told.items())
 
 
+def config_from_mapping(values: Mapping[str, Any]) -> Config:
+    """The configuration that a (partial) mapping of names to values describes. Raises ConfigError."""
+    return Config.from_mapping(values)
+
+
 _IN_TEXT = "as in n_layer=3,n_head=3,n_embd=48"
 
 

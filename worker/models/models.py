@@ -13,8 +13,9 @@ from typing import Any, Literal
 import worker.models.checkpoints as checkpoints
 import worker.models.tokens as tokens
 import worker.weights.weights as weights
-from worker.families.config import PRESETS, Config, Preset
+from worker.families.config import PRESETS, Config, Preset, config_from_mapping
 from worker.models.checkpoints import Checkpoint, CheckpointError
+from worker.models.reference import ModelRef
 
 Source = Literal["trained", "checkpoint", "synthetic"]
 _NANO = "nano-gpt"
@@ -86,9 +87,10 @@ class Model:
     def vocabulary(self) -> tokens.Vocabulary:
         return tokens.of(self.config, sorts=self.id == _NANO)
 
-    def canonical(self) -> dict[str, Any]:
-        """What of the model decides a result: its sizes and which weights. Raises CheckpointError."""
-        return {"config": self.config.to_mapping(), "weights": self.digest}
+    @property
+    def reference(self) -> ModelRef:
+        """What of the model decides a result: its configuration and which weights. Raises CheckpointError."""
+        return ModelRef(self.config, self.digest)
 
     def weights(self) -> weights.Weights:
         """The weights themselves; synthetic ones are made as they are read, those of a checkpoint are mapped."""
@@ -145,7 +147,7 @@ def sizes(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
     Raises UnknownModelError, ConfigError and CheckpointError.
     """
     if not isinstance(spec, str):
-        return Config.from_mapping(spec)
+        return config_from_mapping(spec)
     if spec in PRESETS:
         return PRESETS[spec].config
     if spec in checkpoints.names(models_dir):
@@ -170,9 +172,9 @@ def resolve(spec: str | Mapping[str, Any], models_dir: str = "", *, synthetic_se
     return Model(id_of(config), config, "synthetic", synthetic_seed or 0)
 
 
-def from_canonical(request: Mapping[str, Any], models_dir: str = "") -> Model:
-    """The model whose `canonical()` is part of a request. Raises LostWeightsError where its weights are others now."""
-    config, digest = Config.from_mapping(request["config"]), request["weights"]
+def from_reference(reference: ModelRef, models_dir: str = "") -> Model:
+    """The model of a reference. Raises LostWeightsError where its weights are others now."""
+    config, digest = reference.config, reference.weights
     same = preset_of(config)
     if digest.startswith(_SYNTHETIC):
         return Model(id_of(config), config, "synthetic", int(digest.removeprefix(_SYNTHETIC)))
@@ -185,12 +187,12 @@ def from_canonical(request: Mapping[str, Any], models_dir: str = "") -> Model:
     raise LostWeightsError(digest)
 
 
-def recall(request: Mapping[str, Any], models_dir: str = "") -> Model:
-    """The same of a request that was answered long ago: weights that are not here any more are told as such."""
+def recall(reference: ModelRef, models_dir: str = "") -> Model:
+    """The model of a reference from an old request: where its weights are gone, one that says so (`lost`)."""
     try:
-        return from_canonical(request, models_dir)
+        return from_reference(reference, models_dir)
     except LostWeightsError:
-        config, digest = Config.from_mapping(request["config"]), request["weights"]
+        config, digest = reference.config, reference.weights
         source: Source = "synthetic" if digest.startswith("synthetic-") else "checkpoint"
         return Model(id_of(config), config, source, lost=digest)
 

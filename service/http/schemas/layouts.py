@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields, validate
+from typing import Any
+
+from marshmallow import Schema, fields, post_load, validate
 
 from service.http.schemas.fields import whole
 from service.http.schemas.models import ConfigSchema, ModelField
 from service.http.schemas.requests import SummarySchema
+from service.jobs.canonical import LayoutFields
 from worker.families.config import LIMITS, MAX_BATCH
 
 STYLES = ["columns", "llm-viz"]
@@ -19,6 +22,10 @@ class LayoutRequestSchema(Schema):
     tokens = whole(1, LIMITS["n_positions"], allow_none=True, load_default=None)
     batch = whole(1, MAX_BATCH, load_default=1)
     style = fields.String(load_default="columns", validate=validate.OneOf(STYLES))
+
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> LayoutFields:
+        return LayoutFields(**data)
 
 
 class LayoutQuery(Schema):

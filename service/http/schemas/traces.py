@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from service.http.schemas.fields import Number, Tokens, whole
 from service.http.schemas.models import ConfigSchema, ModelField, WeightsSchema
 from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
 from service.http.schemas.tensors import TensorSchema
+from service.jobs.canonical import TraceFields
 from worker.families.config import LIMITS
 from worker.store.queues import PRIORITIES
+from worker.trace.sampling import Sampling
 
 
 class GenerateSchema(Schema):
@@ -23,9 +25,18 @@ class GenerateSchema(Schema):
     top_p = Number(load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False))
     seed = whole(0, 2**63 - 1, load_default=0)
 
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> Sampling:
+        return Sampling(**data)
+
 
 class WeightsChoiceSchema(Schema):
     synthetic = whole(0, 2**63 - 1, required=True, metadata={"description": "the seed"})
+
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> int:
+        seed: int = data["synthetic"]
+        return seed
 
 
 class TraceRequestSchema(Schema):
@@ -53,6 +64,10 @@ class TraceRequestSchema(Schema):
     def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
         if ("text" in data) == ("tokens" in data):
             raise ValidationError('Exactly one of "text" and "tokens" is needed.', "text")
+
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> TraceFields:
+        return TraceFields(**data)
 
 
 class PieceSchema(Schema):

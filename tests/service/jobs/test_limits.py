@@ -20,6 +20,7 @@ from service.settings import Settings
 from tests.conftest import Servers
 from worker.compute import COMPUTE
 from worker.families.config import PRESETS, Config
+from worker.requests import LensRequest, TraceRequest
 from worker.store.connection import connect
 from worker.trace.arena import plan
 from worker.trace.sampling import Sampling
@@ -172,9 +173,9 @@ def test_the_time_that_a_job_may_take_follows_from_its_work(
 
 def test_a_lens_may_take_what_its_trace_may_and_its_end_again_for_every_layer() -> None:
     config, bounds = PRESETS["gpt2"].config, Settings()
-    asked = {"tokens": [1] * 64, "generate": None, "capture": ["*"], "dtype": "float32"}
+    request = TraceRequest(models.resolve("gpt2", "").reference, (1,) * 64)
     ends = Work(config, 64, Sampling(), bounds.held_weights_bytes).ends(0)
-    longer = lens_seconds(config, 64, bounds) - seconds_allowed(config, asked, bounds)
+    longer = lens_seconds(config, 64, bounds) - seconds_allowed(request, bounds)
     assert longer >= 12 * ends > 1
 
 
@@ -204,7 +205,7 @@ def test_where_no_lens_fits_only_that_of_a_smaller_model_would() -> None:
 
 def test_the_memory_of_a_lens_is_that_of_its_pass_and_of_what_it_saw() -> None:
     config, sizes = Config(**SMALL), list[int]()
-    request = models.resolve(SMALL, "", synthetic_seed=0).canonical() | {"tokens": [1] * 50}
+    request = LensRequest(models.resolve(SMALL, "", synthetic_seed=0).reference, (1,) * 50)
     COMPUTE["lens"](request, Settings(), lambda _: lambda content: sizes.append(len(content)), lambda *_: None)
     taken = plan(config, 50, capture=(), streamed=True).size.memory + sum(sizes)
     assert lens_seconds(config, 50, replace(Settings(), max_work_bytes=taken))

@@ -25,6 +25,7 @@ import service.resources.batches as batches
 import service.resources.docs as docs
 import service.resources.explain as explain
 import service.resources.exports as exports
+import service.resources.families as families
 import service.resources.health as health
 import service.resources.layouts as layouts
 import service.resources.lens as lens
@@ -36,7 +37,7 @@ import service.resources.traces as traces
 import service.resources.viewer as viewer
 import service.resources.weights_file as weights_file
 from service.http.event_stream import Streams
-from service.http.schemas.models import PartialConfigSchema
+from service.http.schemas.models import config_components
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import VALUES
 from service.jobs.archive_probe import Probe
@@ -86,10 +87,12 @@ def create_app(given: Settings | None = None) -> Flask:
     compression.Compression(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)
-    api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
+    for name, component in config_components().items():
+        api.spec.components.schema(name, component=component)
     api.spec.components.schema("Values", component=VALUES)
     for resource in (
         models,
+        families,
         weights_file,
         layouts,
         traces,

@@ -39,16 +39,17 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
     """
     model = models.from_reference(request.model, settings.models_dir)
     config, sampling, prompt = model.config, request.sampling, list(request.tokens)
+    layers = model.architecture.n_layer
     once = passes(sampling) == 1
     planned = plan(config, request.positions, capture=request.capture, dtype=request.dtype, streamed=once)
     sink = open(arrays(planned))
     arena = Arena(planned)
     keeper, work = Keeper(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
-    total, seconds, done, spent = config.n_layer * work.passes, work.seconds, 0, 0.0
+    total, seconds, done, spent = layers * work.passes, work.seconds, 0, 0.0
 
     def after_layer() -> None:
         nonlocal done, spent
-        n, layer = divmod(done, config.n_layer)
+        n, layer = divmod(done, layers)
         spent += work.layer(n) + (work.ends(n - 1) if n and not layer else 0)
         done += 1
         if arena.plan.streamed:
@@ -76,13 +77,14 @@ def layout(request: LayoutRequest, settings: Settings, open: Open, progress: Pro
 def lens(request: LensRequest, settings: Settings, open: Open, progress: Progress) -> Manifest:
     """What each layer's residual stream would predict, over all tokens of a request."""
     model, tokens = models.from_reference(request.model, settings.models_dir), request.tokens
-    config, weights = model.config, model.weights()
+    config, architecture, weights = model.config, model.architecture, model.weights()
     arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
     arena["tokens"][0] = tokens
-    held = 4 * config.vocab_size * config.n_embd <= settings.held_weights_bytes  # the head, used L + 1 times
+    head = 4 * architecture.known["V"] * architecture.known["C"]  # bytes of the head, which is used L + 1 times
+    held = head <= settings.held_weights_bytes
 
     def after_layer(done: int) -> None:
-        progress(done, config.n_layer, done / (config.n_layer + 1))
+        progress(done, architecture.n_layer, done / (architecture.n_layer + 1))
 
     found = look_through(config, engine(weights), engine(weights, keep=held), arena, after_layer)
     model.confirm()

@@ -21,6 +21,7 @@ import worker.store.requests as requests
 import worker.store.shared as shared
 import worker.store.tallies as tallies
 from worker.compute import COMPUTE
+from worker.families.registry import describe
 from worker.requests import LayoutRequest, TraceRequest
 from worker.settings import Settings
 from worker.store.connection import connect
@@ -122,7 +123,7 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
 def count(queue: Redis, record: Record, outcome: str, began: float) -> None:
     """Count the outcome of a request that began at a time (seconds since the epoch) and has just ended."""
     waited = began - datetime.fromisoformat(record.created_at).timestamp()
-    size = tallies.size(counts.total(record.request.config))
+    size = tallies.size(counts.total(describe(record.request.config)))
     tallies.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
 
 

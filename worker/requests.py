@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from worker.families.config import Config, config_from_mapping
+from worker.describe.config import Config
+from worker.families.registry import config_from_mapping
 from worker.models.reference import ModelRef
 from worker.trace.sampling import Sampling, positions
 

@@ -20,7 +20,7 @@ from werkzeug.exceptions import (
 
 import worker.logs as logs
 from service.errors import Errors, Invalid
-from worker.families.config import ConfigError
+from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import UnknownModelError
 from worker.store.runs import Away, Missing

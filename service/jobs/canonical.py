@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import worker.describe.architecture as architecture
 import worker.models.models as models
 from service.errors import Invalid
 from service.settings import Settings
+from worker.describe.architecture import value_name
+from worker.families.registry import describe
 from worker.layout.geometry import Plan
 from worker.models.models import Model
 from worker.models.tokens import TextError
@@ -55,7 +56,7 @@ def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]
         model.reference,
         tuple(_tokens(model, fields, settings)),
         fields.generate,
-        tuple(architecture.value_name(pattern) for pattern in fields.capture),
+        tuple(value_name(pattern) for pattern in fields.capture),
         fields.dtype,
     )
     _check_length(request)
@@ -66,9 +67,10 @@ def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]
 def layout(fields: LayoutFields, settings: Settings) -> LayoutRequest:
     """The canonical request. Raises Invalid and ConfigError."""
     config = models.sizes(fields.model, settings.models_dir)
-    tokens = fields.tokens or config.n_positions
-    if tokens > config.n_positions:
-        raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {config.n_positions:,} positions."]})
+    most = describe(config).known["N"]
+    tokens = fields.tokens or most
+    if tokens > most:
+        raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {most:,} positions."]})
     plan = Plan(config, tokens, fields.batch, fields.style)  # which checks the rest
     return LayoutRequest(config, plan.tokens, plan.batch, plan.style)
 
@@ -83,9 +85,10 @@ def _tokens(model: Model, fields: TraceFields, settings: Settings) -> Sequence[i
     if len(found) > settings.max_prompt_tokens:
         most = f"at most {settings.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
         raise Invalid({field: [f"It has {len(found):,} tokens, and {most}."]})
-    outside = next((token for token in found if token >= model.config.vocab_size), None)
+    size = model.architecture.known["V"]
+    outside = next((token for token in found if token >= size), None)
     if outside is not None:
-        raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {model.config.vocab_size - 1}."]})
+        raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {size - 1}."]})
     return found
 
 
@@ -101,7 +104,7 @@ def _encoded(model: Model, text: str, settings: Settings) -> Sequence[int]:
 
 
 def _check_length(request: TraceRequest) -> None:
-    prompt, length, most = len(request.tokens), request.positions, request.config.n_positions
+    prompt, length, most = len(request.tokens), request.positions, describe(request.config).known["N"]
     if prompt > most:
         raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
     if length > most:
@@ -114,7 +117,7 @@ def _check_length(request: TraceRequest) -> None:
 def _check_capture(request: TraceRequest) -> None:
     if request.capture == ("*",):
         return
-    names = [name for name, _ in architecture.expand(architecture.VALUES, request.config.n_layer)]
+    names = [name for name, _ in describe(request.config).all_values()]
     for pattern in request.capture:
         if not any(captured(names, [pattern])):
             some = ", ".join([*names[:5], *names[-2:]])

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-import worker.describe.architecture as architecture
 from service.errors import Invalid
 from service.settings import Settings
-from worker.families.config import Config
+from worker.describe.config import Config
+from worker.families.registry import describe
 from worker.requests import TraceRequest
 from worker.trace.arena import Size, captured, measure
 from worker.trace.sampling import Sampling, passes
@@ -104,14 +104,15 @@ def _allow_lens(length: int, takes: Callable[[int], int], allowed: int, unit: st
 def lens_seconds_likely(config: Config, length: int, settings: Settings) -> float:
     """How long it takes on a slow machine: a pass over them, and its end once more for each layer."""
     work = Work(config, length, Sampling(), settings.held_weights_bytes)
-    return work.seconds + config.n_layer * work.ends(0)
+    return work.seconds + describe(config).n_layer * work.ends(0)
 
 
 def _lens_bytes(config: Config, length: int) -> int:
     """The memory of a pass that keeps nothing, and what the lens saw: of each layer the best tokens with their
     probabilities, and the rollout.
     """
-    best = (config.n_layer + 1) * length * min(LENS_TOP, config.vocab_size)
+    architecture = describe(config)
+    best = (architecture.n_layer + 1) * length * min(LENS_TOP, architecture.known["V"])
     return measure(config, length, capture=(), streamed=True).memory + 8 * best + 4 * length**2
 
 
@@ -142,7 +143,7 @@ def _ways(trace: _Trace, settings: Settings) -> Iterator[str]:
     """What can be asked for instead, each by itself enough."""
     if replace(trace, dtype="float16").fits(settings):
         yield 'with "dtype": "float16"'
-    names = [name for name, _ in architecture.expand(architecture.VALUES, trace.config.n_layer)]
+    names = [name for name, _ in describe(trace.config).all_values()]
     asked = set(captured(names, trace.capture))
     for capture in _NARROWER:
         if replace(trace, capture=capture).fits(settings) and asked > set(captured(names, capture)):

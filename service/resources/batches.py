@@ -30,7 +30,7 @@ from service.jobs.batch_events import Watched
 from service.jobs.batching import Batch, Wanted
 from service.jobs.broker import Status, broker
 from service.jobs.limits import seconds_allowed, seconds_likely
-from worker.families.config import ConfigError
+from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import UnknownModelError
 

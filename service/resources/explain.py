@@ -19,7 +19,8 @@ from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker
 from service.tensors.slices import View
-from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
+from worker.describe.architecture import UnknownBlockError
+from worker.explain.cell import Cell, CellError, Place, Sources, look
 from worker.explain.words import words
 from worker.models.models import LostWeightsError, Model
 from worker.requests import TraceRequest
@@ -28,7 +29,6 @@ from worker.weights.weights import Key, Weights
 
 MAX_OPERANDS = 65_536
 _CELL = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", re.ASCII)
-_RESID_POST = re.compile(r"blocks\.(\d+)\.resid_post")
 
 blueprint = Blueprint("explain", __name__, url_prefix="/v1/traces", description="How one cell was computed")
 
@@ -106,11 +106,11 @@ def _look(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
     """The cell, read: 404 for no block, 422 for no cell, 409 where the trace or the weights do not have it."""
     held, length = state.manifest["tensors"], state.request.positions
     try:
-        block = find(model.config.n_layer, id, model.config.n_head)
-        missing = [name for name in block.values if _held(held, name) is None]
+        block = model.architecture.find(id)
+        missing = [name for name in block.values if _held(model, held, name) is None]
         if missing:
             raise _not_kept(id, missing)
-        return look(model.config, length, id, at, Sources(_Weights(model), _Values(state)))
+        return look(model.config, length, id, at, Sources(_Weights(model), _Values(model, state)))
     except UnknownBlockError as error:
         raise NotFound(str(error)) from None
     except CellError as error:
@@ -129,11 +129,12 @@ def _not_kept(id: str, missing: list[str]) -> Conflict:
 class _Values:
     """Reads slices of a trace's tensors, float16 widened."""
 
-    def __init__(self, state: State[TraceRequest]) -> None:
+    def __init__(self, model: Model, state: State[TraceRequest]) -> None:
+        self.model = model
         self.run, self.held = broker().run(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
-        slot = self.held[_held(self.held, name)]
+        slot = self.held[_held(self.model, self.held, name)]
         array = Stored(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
         return values.astype(np.float32) if values.dtype == np.float16 else values
@@ -152,18 +153,16 @@ class _Weights:
         return self.opened.read(name, key)
 
 
-def _held(tensors: dict[str, Any], name: str) -> str | None:
+def _held(model: Model, tensors: dict[str, Any], name: str) -> str | None:
     """The name under which a trace keeps a value: what leaves a layer enters the next."""
-    match = _RESID_POST.fullmatch(name)
-    same = [name, f"blocks.{int(match[1]) + 1}.resid_pre"] if match else [name]
-    return next((name for name in same if name in tensors), None)
+    return next((same for same in model.architecture.same_values(name) if same in tensors), None)
 
 
 def _given(cell: Cell, state: State[TraceRequest], model: Model) -> str:
     """Where what was not computed comes from."""
     if cell.block.kind.role == "weight":
         return f"A {'weight of a checkpoint' if model.source == 'checkpoint' else f'{model.source} weight'}"
-    if cell.block.kind.id != "tokens":
+    if cell.formula is None or cell.formula.op != "input":
         return ""
     position, prompt = cell.at[0], len(state.request.tokens)
     text = model.vocabulary.piece(int(cell.value)).decode(errors="replace")

@@ -20,7 +20,8 @@ from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import broker
 from service.tensors.llm_viz import Tensor
-from worker.families.config import Config
+from worker.describe.config import Config
+from worker.families.gpt2 import GPT2Config
 
 blueprint = Blueprint("exports", __name__, url_prefix="/v1", description="In the formats of other programs")
 
@@ -60,7 +61,8 @@ def model(query: dict[str, Any], model_id: str) -> Response:
     The page itself accepts the shape of nano-gpt alone. Values are base64 of little-endian float32.
     """
     found = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
-    response = _file("model", found.id, found.config, llm_viz.of_model(found.config, found.weights()))
+    sizes = _expressible("model", found.config)
+    response = _file("model", found.id, sizes, llm_viz.of_model(sizes, found.weights()))
     return revalidated(response, found.digest, str(found.config), "llm-viz")
 
 
@@ -78,19 +80,28 @@ def trace(trace_id: str) -> Response:
     """
     state = traces.done(trace_id)
     found, held = traces.recalled(state), state.manifest["tensors"]
-    missing = [name for name in llm_viz.values(found.config.n_layer).values() if name not in held]
+    sizes = _expressible("trace", found.config)
+    missing = [name for name in llm_viz.values(sizes.n_layer).values() if name not in held]
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
     read = partial(runs.read, broker().run(state))
-    tensors = llm_viz.of_trace(found.config.n_layer, held, read)
-    return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
+    tensors = llm_viz.of_trace(sizes.n_layer, held, read)
+    return immutable(_file("trace", found.id, sizes, tensors, B=1), state, "llm-viz")
 
 
-def _file(what: str, model_id: str, sizes: Config, tensors: Iterable[Tensor], **more: Any) -> Response:
-    unlike = llm_viz.inexpressible(sizes)
+def _expressible(what: str, config: Config) -> GPT2Config:
+    """A configuration that the format has words for. 422 for any other."""
+    if not isinstance(config, GPT2Config):
+        only = f"{GPT2Config.model_type} alone, and this is {config.model_type}"
+        raise Invalid({what: [f"This format is of {only}."]})
+    unlike = llm_viz.inexpressible(config)
     if unlike:
         raise Invalid({what: [f"This format has no words for its sizes: {unlike}."]})
+    return config
+
+
+def _file(what: str, model_id: str, sizes: GPT2Config, tensors: Iterable[Tensor], **more: Any) -> Response:
     config, all_of_them = llm_viz.config(model_id, sizes, **more), list(tensors)
     size, most = llm_viz.size(config, all_of_them), broker().settings.max_export_bytes
     if size > most:

@@ -25,6 +25,7 @@ from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, Layou
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker
 from service.jobs.canonical import LayoutFields
+from worker.describe.outline import outline
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
 from worker.layout.gltf import INSTANCE_BYTES, glb
@@ -116,6 +117,7 @@ def _represent(state: State[LayoutRequest], query: dict[str, Any] | None = None)
         "margin": geometry.margin,
         "count": geometry.count,
         "bounds": geometry.bounds._asdict(),
+        "architecture": outline(geometry.architecture),
     }
     if _count(geometry, layers, heads) > MAX_JSON_BLOCKS:
         links = list(islice(_links(state.id, geometry, layers, heads), _MAX_LINKS))
@@ -152,8 +154,8 @@ def _geometry(state: State[LayoutRequest]) -> Geometry:
 
 
 def _parts(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
-    layers = _range("layers", query.get("layers", ":"), geometry.config.n_layer)
-    return layers, _range("heads", query.get("heads", ":"), geometry.config.n_head)
+    layers = _range("layers", query.get("layers", ":"), geometry.architecture.n_layer)
+    return layers, _range("heads", query.get("heads", ":"), geometry.sizes["H"])
 
 
 def _range(name: str, text: str, count: int) -> range:
@@ -176,12 +178,11 @@ def _fields(query: dict[str, Any]) -> list[str] | None:
 
 
 def _count(geometry: Geometry, layers: range, heads: range) -> int:
-    left_out = geometry.config.n_head - len(heads)
-    return geometry.count_in(layers) - left_out * len(layers) * _a_head(geometry)
+    return geometry.count_in(layers, heads)
 
 
 def _a_head(geometry: Geometry) -> int:
-    return len(geometry.kinds[geometry.sections.heads])
+    return sum(run.length for run in geometry.runs if run.group is not None)
 
 
 def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator[str]:
@@ -193,5 +194,5 @@ def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator
     for layer in layers[::layers_a_part]:
         for head in heads[::heads_a_part]:
             last_layer, last_head = min(layer + layers_a_part, layers.stop), min(head + heads_a_part, heads.stop)
-            of_heads = "" if last_head - head == geometry.config.n_head else f"&heads={head}:{last_head}"
+            of_heads = "" if last_head - head == geometry.sizes["H"] else f"&heads={head}:{last_head}"
             yield f"/v1/layouts/{id}?layers={layer}:{last_layer}{of_heads}"

@@ -130,9 +130,9 @@ class _Chosen(NamedTuple):
 
 def _chosen(query: dict[str, Any], model: Model, length: int) -> _Chosen:
     """What a query asks for. 422 where there is no such part or too much of it."""
-    layers = _range("layers", query["layers"], model.config.n_layer + 1)
+    layers = _range("layers", query["layers"], model.architecture.n_layer + 1)
     positions = _range("positions", query["positions"], length)
-    top = min(query["top"], model.config.vocab_size)
+    top = min(query["top"], model.architecture.known["V"])
     rollout = "attention" in query
     count = len(positions) * (len(layers) * top + (length if rollout else 0))
     if count > MAX_NUMBERS:
@@ -156,13 +156,14 @@ def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict
     if state.status != "done":
         return {}
     layers, positions, top, with_rollout = chosen
-    n_layer, vocabulary = model.config.n_layer, model.vocabulary
+    n_layer, vocabulary = model.architecture.n_layer, model.vocabulary
+    entering, leaving = model.architecture.landmark("entering"), model.architecture.landmark("leaving")
     part = (slice(None), slice(positions.start, positions.stop), slice(top))
     best = [_read(state, name, layers)[part].tolist() for name in ("tokens", "probabilities")]
     body = [
         {
             "layer": layer,
-            "tensor": f"blocks.{layer}.resid_pre" if layer < n_layer else f"blocks.{layer - 1}.resid_post",
+            "tensor": entering.of(layer) if layer < n_layer else leaving.of(layer - 1),
             "predictions": [
                 {"position": position, "top": _spelled(vocabulary, *of_position)}
                 for position, *of_position in zip(positions, *of_layer, strict=True)

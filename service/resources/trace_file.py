@@ -15,7 +15,6 @@ from marshmallow import Schema
 from orjson import dumps
 
 import service.resources.traces as traces
-import worker.describe.architecture as architecture
 import worker.store.safetensors as safetensors
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
 from service.http.responses import immutable, ranged, representation
@@ -24,6 +23,7 @@ from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker
 from service.tensors.encode import SAFETENSORS
 from service.tensors.patterns import chosen
+from worker.describe.architecture import value_name
 from worker.store.runs import Run
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
@@ -106,7 +106,7 @@ def of(run: Run, held: dict[str, Any], asked: list[str], metadata: dict[str, str
 
     They stand in order of computation, but that wide elements come first: all are aligned.
     """
-    names = chosen(held, asked, "tensor of this trace", architecture.value_name)
+    names = chosen(held, asked, "tensor of this trace", value_name)
     found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in names}
     entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
     places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)

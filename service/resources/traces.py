@@ -12,7 +12,6 @@ from werkzeug.exceptions import Conflict, NotFound
 import service.http.event_stream as event_stream
 import service.http.tensor_responses as tensor_responses
 import service.jobs.canonical as canonical
-import worker.describe.architecture as architecture
 import worker.models.models as models
 from service.http.auth import admit, caller
 from service.http.blueprint import PREFER, Blueprint, also
@@ -26,6 +25,7 @@ from service.jobs.limits import seconds_allowed, seconds_likely
 from service.resources.models import weights_of
 from service.tensors.detail_levels import Smaller
 from service.tensors.encode import BINARY
+from worker.describe.architecture import value_name
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
 from worker.requests import TraceRequest
@@ -161,7 +161,7 @@ class Tensor(MethodView):
         """
         state = done(trace_id)
         held = state.manifest["tensors"]
-        name = architecture.value_name(name)
+        name = value_name(name)
         slot = tensor_responses.find(held, name, "this trace")
         array = Stored(broker().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])

@@ -14,7 +14,6 @@ from flask.views import MethodView
 
 import worker.models.models as models
 import worker.store.safetensors as safetensors
-import worker.weights.weights as weights
 from service.errors import Invalid
 from service.http.blueprint import BYTES, RANGE, Blueprint
 from service.http.responses import ranged, representation, revalidated
@@ -24,6 +23,7 @@ from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker
 from service.tensors.encode import SAFETENSORS
 from service.tensors.patterns import chosen
+from worker.models.sources import catalogue
 from worker.weights.weights import Weights
 
 _AT_ONCE = 1 << 20  # bytes, about
@@ -58,7 +58,7 @@ class WeightsFile(MethodView):
         representation(SAFETENSORS)
         settings = broker().settings
         model = models.resolve(model_id, settings.models_dir, synthetic_seed=query.get("synthetic"))
-        known = dict(weights.catalogue(model.config))
+        known = dict(catalogue(model.config))
         shapes = {name: known[name] for name in chosen(known, query.get("tensors", []), f"weight of {model.id}")}
         file = File.of(model.weights(), shapes, {"model": model.id, "weights": model.digest})
         if file.length > settings.max_export_bytes:

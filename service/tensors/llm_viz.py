@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-import worker.weights.weights as weights
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config
+from worker.models.sources import catalogue
 from worker.weights.weights import Weights
 
 CELLS = 3 << 20  # values that are held at a time
@@ -86,7 +86,7 @@ def _base64(chunks: Chunks) -> Chunks:
 # -------------------------------------------------------------------------------------------------------- models
 
 
-def config(model: str, sizes: Config, **more: int) -> dict[str, Any]:
+def config(model: str, sizes: GPT2Config, **more: int) -> dict[str, Any]:
     """minGPT's configuration of a model: its dropouts are the defaults there, and play no part in an inference."""
     return {
         "model_type": "gpt-nano" if model == "nano-gpt" else "gpt" if "=" in model else model,
@@ -100,7 +100,7 @@ def config(model: str, sizes: Config, **more: int) -> dict[str, Any]:
     }
 
 
-def inexpressible(sizes: Config) -> str:
+def inexpressible(sizes: GPT2Config) -> str:
     """Why minGPT's configuration has no words for these sizes; empty where it has."""
     fixed = {
         "d_head": (sizes.d_head * sizes.n_head, sizes.n_embd, "n_embd / n_head"),
@@ -112,9 +112,9 @@ def inexpressible(sizes: Config) -> str:
     return ", ".join(wrong)
 
 
-def of_model(sizes: Config, source: Weights) -> Iterator[Tensor]:
+def of_model(sizes: GPT2Config, source: Weights) -> Iterator[Tensor]:
     """The weights as minGPT has them, read as they are needed."""
-    for name, shape in weights.catalogue(sizes).items():
+    for name, shape in catalogue(sizes).items():
         turned = name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
         own = name if name == "lm_head.weight" else f"transformer.{name}"
         shape = shape[::-1] if turned else shape

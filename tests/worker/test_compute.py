@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 import worker.compute as compute
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.models.models import resolve
 from worker.requests import LayoutRequest, TraceRequest
 from worker.settings import Settings
 from worker.trace.arena import Plan, measure, plan
 from worker.trace.sampling import Sampling
-from worker.weights.weights import SyntheticWeights, Weights
+from worker.weights.synthetic import SyntheticWeights
+from worker.weights.weights import Weights
 
 ODD = {"n_layer": 3, "n_head": 3, "n_embd": 24, "d_head": 5, "n_inner": 40, "n_positions": 12, "vocab_size": 17}
 MODELS: dict[str, Any] = {

@@ -19,9 +19,8 @@ import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
 from tests.worker.conftest import AT, GREEDY, LAYOUT, OWN, Store, trace_request
-from worker.describe.architecture import VALUES, expand, sizes
 from worker.engine.compiled import engine
-from worker.families.forward import forward
+from worker.families.registry import describe, family_of
 from worker.layout.geometry import Geometry
 from worker.layout.place import place
 from worker.models.models import resolve
@@ -38,11 +37,11 @@ def test_a_trace_holds_every_tensor_of_the_description(store: Store, spec: Any) 
     config = resolve(spec).config
     arena = Arena(plan(config, 6))
     arena["tokens"][...] = [2, 1, 0, 1, 1, 2]
-    forward(config, engine(resolve(spec).weights()), arena, slice(0, 6))
-    assert [*manifest["tensors"]] == [name for name, _ in expand(VALUES, config.n_layer)]
-    for name, tensor in expand(VALUES, config.n_layer):
+    family_of(config).forward(config, engine(resolve(spec).weights()), arena, slice(0, 6), lambda: None)
+    assert [*manifest["tensors"]] == [name for name, _ in describe(config).all_values()]
+    for name, tensor in describe(config).all_values():
         slot = manifest["tensors"][name]
-        assert tuple(slot["shape"]) == tensor.shape(sizes(config, 6))
+        assert tuple(slot["shape"]) == tensor.shape(describe(config).sizes(6))
         np.testing.assert_array_equal(store.array(id, slot), arena[name], err_msg=name)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import worker.requests as requests
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.models.reference import ModelRef
 from worker.requests import LayoutRequest, LensRequest, Request, TraceRequest
 from worker.trace.sampling import Sampling

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.families.config import Config, config_from_mapping
+from worker.describe.config import Config
+from worker.families.registry import config_from_mapping
 
 
 @dataclass(frozen=True)

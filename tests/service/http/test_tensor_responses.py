@@ -15,8 +15,9 @@ from safetensors.numpy import load
 
 from service.tensors.reduce import shrink
 from service.tensors.slices import View
+from tests.gpt2 import CONFIGS
 from tests.service.tensors.test_slices import Held, Index, texts
-from worker.describe.architecture import VALUES, expand
+from worker.families.registry import describe
 
 Body = dict[str, Any]
 OCTETS = {"Accept": "application/octet-stream"}
@@ -182,7 +183,7 @@ def test_every_tensor_is_described_by_its_values(client: FlaskClient, sorted_let
     url = f"/v1/traces/{sorted_letters['id']}/tensors"
     listed = client.get(url).get_json()["tensors"]
     assert {told.pop("name"): told for told in listed} == sorted_letters["tensors"]
-    assert [*sorted_letters["tensors"]] == [name for name, _ in expand(VALUES, 3)]
+    assert [*sorted_letters["tensors"]] == [name for name, _ in describe(CONFIGS["nano-gpt"]).all_values()]
     for name, told in sorted_letters["tensors"].items():
         values = read(client, f"{url}/{name}")
         seen = values[~np.isneginf(values)].astype(np.float64)

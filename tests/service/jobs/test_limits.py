@@ -18,8 +18,9 @@ from service.errors import Invalid
 from service.jobs.limits import lens_seconds, seconds_allowed
 from service.settings import Settings
 from tests.conftest import Servers
+from tests.gpt2 import CONFIGS
 from worker.compute import COMPUTE
-from worker.families.config import PRESETS, Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.requests import LensRequest, TraceRequest
 from worker.store.connection import connect
 from worker.trace.arena import plan
@@ -172,7 +173,7 @@ def test_the_time_that_a_job_may_take_follows_from_its_work(
 
 
 def test_a_lens_may_take_what_its_trace_may_and_its_end_again_for_every_layer() -> None:
-    config, bounds = PRESETS["gpt2"].config, Settings()
+    config, bounds = CONFIGS["gpt2"], Settings()
     request = TraceRequest(models.resolve("gpt2", "").reference, (1,) * 64)
     ends = Work(config, 64, Sampling(), bounds.held_weights_bytes).ends(0)
     longer = lens_seconds(config, 64, bounds) - seconds_allowed(request, bounds)
@@ -181,7 +182,7 @@ def test_a_lens_may_take_what_its_trace_may_and_its_end_again_for_every_layer() 
 
 @pytest.mark.parametrize("setting", ["max_work_bytes", "max_trace_seconds"])
 def test_a_lens_that_takes_too_much_is_refused_and_what_is_advised_is_accepted(setting: str) -> None:
-    config = PRESETS["gpt2"].config
+    config = CONFIGS["gpt2"]
     bounds: dict[str, Any] = {"max_work_bytes": 100_000_000, "max_trace_seconds": lens_seconds(config, 200, Settings())}
     allowed = bounds[setting]
     settings = replace(Settings(), **{setting: allowed})

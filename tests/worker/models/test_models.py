@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worker.families.config import PRESETS, Config, ConfigError
+from tests.nano import nano_digest
+from worker.describe.config import ConfigError
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import PRESETS
 from worker.models.models import UnknownModelError, find, from_reference, ids, resolve
 from worker.models.reference import ModelRef
-from worker.weights.weights import nano_digest
 
 OWN = {"n_layer": 2, "n_embd": 24, "n_head": 3, "d_head": 5, "vocab_size": 17}
 

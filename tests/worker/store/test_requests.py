@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 import worker.store.requests as requests
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.models.reference import ModelRef
 from worker.requests import Kind, LayoutRequest, LensRequest, Request, TraceRequest
 from worker.store.requests import Record

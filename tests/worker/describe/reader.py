@@ -114,7 +114,7 @@ class Reader:
         assert formula is not None
         i, j, _ = cell
         s = np.arange(self.sizes[formula.over] if formula.over else 1)
-        x, *others = self._inputs(block, formula, tuple(at[:, None] for at in cell), s)  # each called: [n, S]
+        x, *others = self.inputs(block, tuple(at[:, None] for at in cell), s)  # each called: [n, S]
         match formula.op:
             case "input":
                 return self.cells(block, *cell)
@@ -167,7 +167,9 @@ class Reader:
                 return (own * y() + np.where(j < half, -1, 1)[:, None] * partner * z())[:, 0]
         raise AssertionError(f"{formula.op} is no operation")
 
-    def _inputs(self, block: Block, formula: Formula, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
+    def inputs(self, block: Block, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
+        formula = block.kind.formula
+        assert formula is not None
         own = [(source, block.members, block.member) for source in formula.inputs if not source.each]
         of_heads = [source for source in formula.inputs if source.each]
         repeated = [(source, {"h": head}, head) for head in range(self.sizes["H"]) for source in of_heads]

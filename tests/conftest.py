@@ -25,8 +25,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
+import service.up.redis_server as redis_server
 from service.app import create_app
-from service.running import redis_server
 from service.settings import Settings
 from worker.store.connection import connect
 from worker.store.queues import JOB_SIZES, JobSize

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from service.running import redis_server
-from service.running.redis_server import Role, RunningRedis
+import service.up.redis_server as redis_server
+from service.up.redis_server import Role, RunningRedis
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
 

@@ -16,30 +16,21 @@ from werkzeug.exceptions import (
     NotAcceptable,
     NotFound,
     RequestEntityTooLarge,
-    UnprocessableEntity,
 )
 
 import worker.logs as logs
-from worker.families.config import ConfigError
+from service.errors import Errors, Invalid
+from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import UnknownModelError
 from worker.store.stored_bytes import Missing, Unavailable
 
 log = logging.getLogger(__name__)
-Errors = dict[str, list[str]]
 _NO_ROOM = ("OOM ", "MISCONF ")  # how Redis begins, or has a script say, that memory or disk are full
 _MOST = 110  # fields that are told of; one mistake is often in all of them
 _LONGEST = 2000  # characters of a text
 #: What is told of an exception's own headers.
 _TOLD = ("Allow", "Retry-After", "Accept", "Accept-Encoding", "Content-Range", "WWW-Authenticate")
-
-
-class Invalid(UnprocessableEntity):
-    """A request whose fields have values that cannot be: `errors` says for each what is allowed."""
-
-    def __init__(self, errors: Errors) -> None:
-        super().__init__("; ".join(f"{field}: {text}" for field, texts in errors.items() for text in texts))
-        self.errors = errors
 
 
 def problem(status: int, detail: str, errors: Errors | None = None, headers: dict[str, str] | None = None) -> Response:

@@ -10,11 +10,11 @@ from flask import Response, current_app
 from marshmallow import Schema, fields
 
 import worker.rq.monitoring as monitoring
-from service.asking.desk import desk
-from service.http.answers import json
 from service.http.blueprint import Blueprint
 from service.http.problems import problem
+from service.http.responses import json
 from service.http.schemas.problems import ProblemSchema
+from service.jobs.broker import broker
 from worker.store.connection import connect
 from worker.store.queues import JOB_SIZES
 
@@ -47,7 +47,7 @@ def ready() -> Response:
     503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers, and store, where there is a
     trace store. A load balancer sends no requests here until this answers 200.
     """
-    settings, probe, began = desk().settings, current_app.extensions["probe"], time.monotonic()
+    settings, probe, began = broker().settings, current_app.extensions["probe"], time.monotonic()
     if probe is not None:
         probe.begin()
     wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
@@ -55,7 +55,7 @@ def ready() -> Response:
         wrong["workers"] = [
             f"no worker for {size} jobs is registered"
             for size in JOB_SIZES
-            if not monitoring.count_workers(desk().queue, size)
+            if not monitoring.count_workers(broker().queue, size)
         ]
     if probe is not None and (told := probe.wrong(max(0.0, began + PATIENCE - time.monotonic()))):
         wrong["store"] = [told]

@@ -17,8 +17,8 @@ from redis import Redis
 
 import worker.rq.monitoring as monitoring
 import worker.store.job_metrics as job_metrics
-from service.asking.desk import desk
 from service.http.blueprint import Blueprint
+from service.jobs.broker import broker
 from service.resources.health import PATIENCE
 from service.settings import Settings
 from worker.store.connection import connect
@@ -46,7 +46,7 @@ def get() -> Response:
         requests = CollectorRegistry()
         MultiProcessCollector(requests)  # type: ignore[no-untyped-call]
     work = CollectorRegistry()
-    work.register(_Work(desk().settings))
+    work.register(_Work(broker().settings))
     return Response(generate_latest(requests) + generate_latest(work), content_type=CONTENT_TYPE_LATEST)
 
 

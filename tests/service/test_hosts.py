@@ -23,8 +23,8 @@ from redis import Redis
 
 import worker.store.events as events
 from service.app import create_app
-from service.running.redis_server import find_binary
 from service.settings import Settings
+from service.up.redis_server import find_binary
 from worker.store.connection import connect
 
 IP = shutil.which("ip") or ""

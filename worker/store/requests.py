@@ -1,6 +1,6 @@
-"""Records of requests in the queue's Redis, which never evicts: a result that the cache lost is computed again.
+"""Requests in the queue's Redis, which never evicts: a result that the cache lost can be computed again.
 
-A record outlives the job that computes it. An index holds the order in which requests came.
+A record outlives the job that computes it. An index has the order in which requests came.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Any
 
 from redis import Redis
 
+import worker.requests as requests
 import worker.store.listing as listing
 import worker.store.queues as queues
-from worker.store.keys import RequestKind
+from worker.requests import Request, RequestKind
 
 JOB = "worker.jobs.run"  # the function that its job calls: the service names it and never imports it
 SHARED_JOB = "worker.jobs.run_together"  # the same for a job that small requests share
@@ -24,17 +25,31 @@ _CHUNK = 1000  # requests a round trip
 
 @dataclass(frozen=True)
 class Record:
-    """A request: its kind and canonical form, when it came (RFC 3339), how many seconds it may take."""
+    """A request, when it was submitted (RFC 3339), and how many seconds computing it may take."""
 
-    kind: RequestKind
-    request: dict[str, Any]
+    request: Request
     created_at: str
     timeout: int
-    cancelled: bool = False  # no job will finish it
-    job: str | None = None  # a job that it shares with other requests; one for it alone has its id
-    batch: str | None = None  # the batch that it came with, unless another client has asked for it, too
+    cancelled: bool = False  # a job that has not finished it will not
+    job: str | None = None  # the job that it shares with others; a job of its own has the request's id
+    batch: str | None = None  # the batch that alone submitted it
     queue: str = queues.name("small", "normal")  # of its job
     number: int = 0  # its position in the index
+
+    @property
+    def kind(self) -> RequestKind:
+        """The request's."""
+        return self.request.kind
+
+    def to_json(self) -> str:
+        """The record as it is stored."""
+        return json.dumps({"kind": self.kind} | vars(self) | {"request": self.request.to_json()})
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Record:
+        """The record of what was stored."""
+        fields = json.loads(content)
+        return cls(requests.from_json(fields.pop("kind"), fields.pop("request")), **fields)
 
 
 def _key(id: str) -> str:
@@ -45,11 +60,9 @@ def _index(kind: RequestKind) -> str:
     return f"requests:{kind}"
 
 
-def put(
-    queue: Redis, id: str, kind: RequestKind, request: dict[str, Any], created_at: str, timeout: int, ttl: int
-) -> None:
-    """Record a request, or renew it, for `ttl` seconds."""
-    put_all(queue, {id: Record(kind, request, created_at, timeout)}, ttl)
+def put(queue: Redis, id: str, request: Request, created_at: str, timeout: int, ttl: int) -> None:
+    """Record a request under its id for `ttl` seconds."""
+    put_all(queue, {id: Record(request, created_at, timeout)}, ttl)
 
 
 def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
@@ -57,16 +70,16 @@ def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
     for ids in _chunks([*records]):
         pipeline = queue.pipeline()
         for id in ids:
-            pipeline.set(_key(id), json.dumps(vars(records[id])), ex=ttl)
+            pipeline.set(_key(id), records[id].to_json(), ex=ttl)
         for kind in {records[id].kind for id in ids}:
             listing.append(pipeline, _index(kind), *(id for id in ids if records[id].kind == kind))
         pipeline.execute()
 
 
 def get(queue: Redis, id: str) -> Record | None:
-    """Return the record of a request, or None."""
-    content = queue.get(_key(id))
-    return None if content is None else Record(**json.loads(content))
+    """The record of a request, or None."""
+    content: Any = queue.get(_key(id))
+    return None if content is None else Record.from_json(content)
 
 
 def get_all(queue: Redis, ids: Sequence[str]) -> list[Record | None]:
@@ -74,21 +87,21 @@ def get_all(queue: Redis, ids: Sequence[str]) -> list[Record | None]:
     contents: list[Any] = []
     for chunk in _chunks(ids):
         contents += queue.mget([_key(id) for id in chunk])
-    return [None if content is None else Record(**json.loads(content)) for content in contents]
+    return [None if content is None else Record.from_json(content) for content in contents]
 
 
 def cancel(queue: Redis, id: str) -> None:
-    """Mark a request as cancelled: no job will finish it."""
+    """Mark a request as cancelled: a job that has not finished it will not."""
     change(queue, [id], cancelled=True)
 
 
 def change(queue: Redis, ids: Sequence[str], /, **changes: Any) -> None:
-    """Change fields of the records that exist."""
+    """Change fields of stored records."""
     for chunk in _chunks(ids):
         pipeline = queue.pipeline(transaction=False)
         for id, record in zip(chunk, get_all(queue, chunk), strict=True):
             if record is not None:
-                pipeline.set(_key(id), json.dumps(vars(replace(record, **changes))), keepttl=True)
+                pipeline.set(_key(id), replace(record, **changes).to_json(), keepttl=True)
         pipeline.execute()
 
 

@@ -15,10 +15,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import worker.describe.architecture as architecture
 from service.app import create_app
 from tests.conftest import Servers, running_worker
-from worker.families.config import PRESETS
+from tests.gpt2 import CONFIGS
+from worker.families.registry import describe
 from worker.store.connection import connect
 
 Body = dict[str, Any]
@@ -88,9 +88,9 @@ def test_each_step_tells_the_probabilities_it_was_drawn_from(client: FlaskClient
 
 
 def test_a_trace_holds_every_tensor_of_the_description_in_order(client: FlaskClient, sorted_letters: Body) -> None:
-    config = PRESETS["nano-gpt"].config
-    sizes = architecture.sizes(config, 6 + 6 - 1)  # the last new token is not fed
-    expected = {name: list(t.shape(sizes)) for name, t in architecture.expand(architecture.VALUES, config.n_layer)}
+    config = CONFIGS["nano-gpt"]
+    sizes = describe(config).sizes(6 + 6 - 1)  # the last new token is not fed
+    expected = {name: list(t.shape(sizes)) for name, t in describe(config).all_values()}
     listed = client.get(f"/v1/traces/{sorted_letters['id']}/tensors").get_json()["tensors"]
     assert {tensor["name"]: tensor["shape"] for tensor in listed} == expected
     assert [tensor["name"] for tensor in listed] == list(expected)
@@ -155,8 +155,8 @@ def test_asking_for_what_is_done_answers_200_at_once(client: FlaskClient, reques
     [
         {"model": "nano-gpt", "text": "CBABBC"},
         {"model": "nano-gpt", "tokens": [2, 1, 0, 1, 1, 2]},
-        {"model": PRESETS["nano-gpt"].config.to_mapping(), "text": "CBABBC"},
-        {"model": PRESETS["nano-gpt"].config.to_mapping() | {"d_head": None, "n_inner": None}, "text": "CBABBC"},
+        {"model": CONFIGS["nano-gpt"].to_mapping(), "text": "CBABBC"},
+        {"model": CONFIGS["nano-gpt"].to_mapping() | {"d_head": None, "n_inner": None}, "text": "CBABBC"},
         {"capture": ["*"], "dtype": "float32", "text": "CBABBC", "model": "nano-gpt"},
     ],
 )

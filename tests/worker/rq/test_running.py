@@ -20,7 +20,7 @@ def test_a_body_that_runs_too_long_is_ended_with_a_message_for_the_client() -> N
 
 @pytest.mark.parametrize("known", [True, False])
 def test_rq_keeps_nothing_of_a_job_that_a_worker_took_as_it_was_cancelled(store: Store, known: bool) -> None:
-    id = store.ask("layout", LAYOUT)
+    id = store.ask(LAYOUT)
     requests.cancel(store.queue, id)
     if not known:
         requests.forget(store.queue, id, "layout")

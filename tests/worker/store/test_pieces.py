@@ -16,8 +16,8 @@ import redis.exceptions
 from redis import Redis
 from redis.client import Pipeline
 
+import service.up.redis_server as redis_server
 import worker.store.pieces as pieces
-from service.running import redis_server
 from worker.store.connection import connect
 from worker.store.pieces import PIECE, CacheFull, CacheWriter
 from worker.store.stored_bytes import Missing

@@ -17,7 +17,7 @@ from worker.describe.architecture import RESIDUAL, Architecture
 from worker.describe.blocks import Kind
 from worker.describe.config import Config
 from worker.describe.expression import Sizes
-from worker.describe.formula import Formula, Input
+from worker.describe.formula import Input
 from worker.families.registry import describe
 
 Array = NDArray[Any]

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 
 from service.errors import Invalid
 from service.settings import Settings
+from worker.describe.blocks import LAYER
 from worker.describe.config import Config
 from worker.families.registry import describe
 from worker.requests import TraceRequest
@@ -22,8 +23,8 @@ _TIMES = 8  # a job may take so many times as long as on a slow machine that doe
 #: Narrower captures to suggest, the richest first.
 _NARROWER: tuple[tuple[str, ...], ...] = (
     ("tokens", "*embed", "*resid*", "*ln*", "*.attn.[!sp]*", "*attn_out", "*mlp*", "log*", "probs"),  # no T x T
-    ("blocks.*.resid_post", "logits", "probs"),
-    ("blocks.*.resid_post",),
+    ("{leaving}", "logits", "probs"),  # what leaves each layer
+    ("{leaving}",),
     ("logits", "probs"),
     ("probs",),
     ("logits",),
@@ -145,7 +146,9 @@ def _ways(trace: _Trace, settings: Settings) -> Iterator[str]:
         yield 'with "dtype": "float16"'
     names = [name for name, _ in describe(trace.config).all_values()]
     asked = set(captured(names, trace.capture))
-    for capture in _NARROWER:
+    leaving = describe(trace.config).landmark("leaving").name.replace(LAYER, "*")
+    for patterns in _NARROWER:
+        capture = tuple(pattern.format(leaving=leaving) for pattern in patterns)
         if replace(trace, capture=capture).fits(settings) and asked > set(captured(names, capture)):
             yield f'with "capture": {json.dumps(capture)}'
             break

@@ -109,7 +109,7 @@ def test_a_trace_of_a_broken_checkpoint_is_refused_with_the_reason(client: Flask
 def test_what_is_no_folders_name_is_no_model(client: FlaskClient, id: str) -> None:
     answer = ask(client, model=id)
     assert answer.status_code == HTTPStatus.NOT_FOUND
-    assert answer.get_json()["detail"].split(", and any")[0].endswith("gpt3-175b, broken, mine")
+    assert answer.get_json()["detail"].split(", and any")[0].endswith(f"{[*PRESETS][-1]}, broken, mine")
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2fmine", "mine%00", "%ff", "a" * 5000])

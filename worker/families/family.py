@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from worker.describe.architecture import Architecture
 from worker.describe.config import Config
-from worker.engine.numpy_engine import Engine
 from worker.weights.synthetic import Initial
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
 
 VocabularyKind = Literal["gpt2", "ids"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from math import sqrt
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -31,10 +31,12 @@ from worker.describe.config import (
 from worker.describe.formula import Formula
 from worker.describe.functions import FUNCTIONS
 from worker.describe.operations import Parameters
-from worker.engine.numpy_engine import Engine
 from worker.families.family import Family, Preset, Tensors, VocabularyKind
 from worker.families.parts import ATTENTION, HEAD, LAYER, STREAM, beside, ids, joined, kind, read, value, weight
 from worker.weights.synthetic import Initial
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

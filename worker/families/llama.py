@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from worker.describe.config import (
 from worker.describe.formula import Formula, Input
 from worker.describe.functions import FUNCTIONS
 from worker.describe.operations import Parameters
-from worker.engine.numpy_engine import Engine
 from worker.families.family import Family, Preset, Tensors, UnsupportedConfigError, VocabularyKind
 from worker.families.parts import (
     ATTENTION,
@@ -47,6 +46,9 @@ from worker.families.parts import (
     weight,
 )
 from worker.weights.synthetic import Initial
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from worker.describe.formula import Formula, Input
 from worker.describe.functions import SYNONYMS
 from worker.describe.index import Index
 from worker.describe.operations import Parameters
-from worker.engine.numpy_engine import Engine
 from worker.families.family import Tensors, UnsupportedConfigError
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
 
 LAYER = "blocks.{layer}"
 HEAD = f"{LAYER}.attn.heads.{{head}}"

@@ -13,8 +13,7 @@ from safetensors.numpy import load_file
 
 from tests.gpt2 import CONFIGS
 from tests.nano import NANO_PATH, nano_digest
-from worker.families.gpt2 import GPT2Config as Config
-from worker.families.registry import PRESETS
+from worker.families.registry import PRESETS, config_from_mapping
 from worker.models.sources import catalogue, synthetic
 
 OCTETS = {"Accept": "application/octet-stream"}
@@ -42,14 +41,14 @@ def test_every_preset_is_listed_as_it_is_told_by_itself(client: FlaskClient) -> 
 @pytest.mark.parametrize("id", PRESETS)
 def test_a_configuration_is_told_whole_and_means_the_same_model(client: FlaskClient, id: str) -> None:
     model = client.get(f"/v1/models/{id}").get_json()
-    assert Config.from_mapping(model["config"]) == CONFIGS[id]
-    assert set(model["config"]) == set(CONFIGS[id].to_mapping())
+    assert config_from_mapping(model["config"]) == PRESETS[id].config
+    assert set(model["config"]) == set(PRESETS[id].config.to_mapping())
 
 
 @pytest.mark.parametrize("id", PRESETS)
 def test_the_parameters_are_those_of_the_weights(client: FlaskClient, id: str) -> None:
     model = client.get(f"/v1/models/{id}").get_json()
-    sizes = {name: int(np.prod(shape)) for name, shape in catalogue(CONFIGS[id]).items()}
+    sizes = {name: int(np.prod(shape)) for name, shape in catalogue(PRESETS[id].config).items()}
     if model["config"]["tie_word_embeddings"]:
         del sizes["lm_head.weight"]
     assert model["parameters"]["total"] == sum(sizes.values())
@@ -90,7 +89,7 @@ def test_the_vocabulary_is_told(client: FlaskClient, id: str, vocabulary: dict[s
 @pytest.mark.parametrize("id", PRESETS)
 def test_every_weight_is_listed(client: FlaskClient, id: str) -> None:
     listed = client.get(f"/v1/models/{id}/tensors").get_json()["tensors"]
-    assert {w["name"]: tuple(w["shape"]) for w in listed} == catalogue(CONFIGS[id])
+    assert {w["name"]: tuple(w["shape"]) for w in listed} == catalogue(PRESETS[id].config)
     assert all((w["dtype"], w["bytes"]) == ("float32", 4 * np.prod(w["shape"])) for w in listed)
 
 

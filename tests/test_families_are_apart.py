@@ -21,7 +21,7 @@ def names() -> set[str]:
     """What the families call their tensors, blocks and parts of the parameters, numbers left out."""
     found: set[str] = set()
     for family in FAMILIES.values():
-        described = describe(family.presets[0].config)
+        described = describe(family.Config())
         tensors = [*described.weights, *described.values]
         paths = {tensor.name for tensor in tensors} | {kind.id for kind in described.kinds}
         found |= paths | {path.rpartition("}.")[2] for path in paths if "}." in path}

@@ -30,7 +30,7 @@ from worker.describe.config import (
 from worker.describe.formula import Formula, Input
 from worker.describe.functions import FUNCTIONS
 from worker.describe.operations import Parameters
-from worker.families.family import Family, Preset, Tensors, UnsupportedConfigError, VocabularyKind
+from worker.families.family import Family, Tensors, UnsupportedConfigError, VocabularyKind
 from worker.families.parts import (
     ATTENTION,
     HEAD,
@@ -479,24 +479,11 @@ def vocabulary(config: LlamaConfig) -> VocabularyKind:
     return "ids"
 
 
-def _llama(id: str, name: str, n_layer: int, width: int, heads: int, shared: int, inner: int, **more: Any) -> Preset:
-    config = LlamaConfig(
-        num_hidden_layers=n_layer, hidden_size=width, num_attention_heads=heads, num_key_value_heads=shared,
-        intermediate_size=inner, **more,
-    )  # fmt: skip
-    return Preset(id, name, "llama", config)
-
-
 FAMILY = Family(
     title="Llama",
     sentence="A decoder with RMS norms before each part, rotary positions, shared keys and values, and a gated MLP.",
     Config=LlamaConfig,
-    presets=(
-        _llama("smollm2-135m", "SmolLM2 135M", 30, 576, 9, 3, 1536, vocab_size=49152, max_position_embeddings=8192,
-               rope_theta=1e5, tie_word_embeddings=True),
-        _llama("llama-2-7b", "Llama 2 7B", 32, 4096, 32, 32, 11008),
-        _llama("llama-2-70b", "Llama 2 70B", 80, 8192, 64, 8, 28672),
-    ),
+    presets=(),
     describe=describe,
     forward=forward,
     predict=predict,

@@ -11,7 +11,7 @@ from service.http.schemas.tensors import TensorQuery
 from worker.families.registry import FAMILIES, USUAL
 
 
-class ConfigField(fields.Dict):
+class ConfigField(fields.Raw):
     """A whole configuration, by the names of its family's Hugging Face class."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -17,7 +17,13 @@ from worker.families.llama import LlamaConfig
 from worker.families.registry import config_from_mapping, config_from_text, describe, family_of
 from worker.trace.arena import Arena, plan
 
-SMALL = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 37}
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 44,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 37,
+}
 TOKENS = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [35, 8, 9, 7, 9, 3, 2, 3, 8]]
 
 

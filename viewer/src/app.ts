@@ -3,7 +3,7 @@
 import type { Service } from "./api/service";
 import { Detail } from "./detail/detail";
 import type { Sources } from "./detail/sources";
-import { tellPage, tellTitle } from "./i18n/page";
+import { tellPage, tellTitle } from "./panels/page";
 import { opened } from "./opening";
 import type { Panel } from "./panels/panel";
 import { mountPanels } from "./panels/registry";

@@ -6,9 +6,9 @@ import { initial } from "../src/state/state";
 import { Store } from "../src/state/store";
 import { INITIAL } from "../src/state/view";
 import { nth, operands } from "../src/tour/fill";
-import { STOPPED, computed, play, type Command, type Place } from "../src/tour/player";
+import { STOPPED, computed, play, type Command, type Place } from "../src/state/player";
 import { common } from "../src/tour/sight";
-import { STEPS, named } from "../src/tour/steps";
+import { STEPS, named } from "../src/state/steps";
 import { WORDS, fill, parameters } from "../src/tour/words";
 
 const FACTS = ["model", "parameters", "layers", "heads", "width", "head_width", "inner", "vocab", "tokens", "activation"];

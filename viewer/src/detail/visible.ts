@@ -2,7 +2,7 @@
 
 import type { Layout } from "../layout/layout";
 import { whole, type Rect } from "../layout/place";
-import { pick } from "../picking/pick";
+import { pick } from "../scene/pick";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 

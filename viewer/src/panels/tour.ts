@@ -2,8 +2,8 @@
 
 import { cellValue, number, t, used } from "../i18n/text";
 import type { State } from "../state/state";
-import type { Command } from "../tour/player";
-import { STEPS, stepOf } from "../tour/steps";
+import type { Command } from "../state/player";
+import { STEPS, stepOf } from "../state/steps";
 import { facts, fill, say, sizeNote } from "../tour/words";
 import { button, el, select } from "./dom";
 import type { App, Panel } from "./panel";

@@ -2,7 +2,7 @@
 
 import type { Stage } from "../scene/stage";
 import type { Store } from "../state/store";
-import { pick } from "./pick";
+import { pick } from "../scene/pick";
 
 const CLICK = 5; // pixels that a click may move
 

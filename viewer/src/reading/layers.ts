@@ -1,7 +1,7 @@
 /** From layer to layer: which one the camera is at, and where the next one is. */
 
 import type { Layout, Span } from "../layout/layout";
-import type { Pose } from "../scene/pose";
+import type { Pose } from "../layout/pose";
 
 /** The span whose corners are nearest to a point of the scene; of several that it lies in, that whose middle is. */
 export function nearestSpan(layout: Layout, pose: Pose, point: readonly number[]): number {

@@ -3,7 +3,7 @@
 import type { Bar } from "../state/state";
 import type { CellAt } from "../state/view";
 import type { Spot } from "./labels";
-import type { Sheet } from "./overlay";
+import type { Sheet } from "./sheet";
 
 const INK = "#ffd166";
 const MOST = 48;

@@ -4,8 +4,8 @@ import { fedOf, visible } from "../reading/tokens";
 import { lineSpot, overlap, type Area, type Spot } from "./labels";
 import type { Shown } from "./models";
 import { FONT, INK, aroundView, inLight } from "./names";
-import type { Sheet } from "./overlay";
-import type { Point } from "./pose";
+import type { Sheet } from "./sheet";
+import type { Point } from "../layout/pose";
 
 const SIZE = 10; // pixels of the letters
 const LEAST = 9; // pixels of a cell beside which there are letters
@@ -54,7 +54,7 @@ function along(sheet: Sheet, shown: Shown, row: number, axis: number, count: num
   const { pen, stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const box = shown.figure.layout.box(row);
-  if (layoutCell * stage.pixelsAt(stage.nearest(pose.box(box))) < LEAST) return;
+  if (layoutCell * stage.pixelsAt(stage.projection.nearest(pose.box(box))) < LEAST) return;
   const { min, max } = aroundView(sheet, shown, box);
   const lines = (pose.flow === "right") === (axis === 0); // as they are seen: lines, or columns
   const edges = lines ? [min, max] : [max, min];

@@ -4,7 +4,7 @@ import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMater
 
 import type { Box, Layout, Span } from "../layout/layout";
 import type { Rect } from "../layout/place";
-import type { Pose } from "./pose";
+import type { Pose } from "../layout/pose";
 import { AT, EMPHASIS, Records } from "./records";
 import { CELLS_FRAGMENT, CELLS_VERTEX, PLAIN_FRAGMENT, PLAIN_VERTEX } from "./shaders";
 

@@ -2,7 +2,7 @@
 
 import type { Box } from "../layout/layout";
 import type { Camera } from "../state/view";
-import type { Point } from "./pose";
+import type { Point } from "../layout/pose";
 
 export const FIELD_OF_VIEW = (32 * Math.PI) / 180; // of the window's height
 const HOME = { azimuth: -0.22, elevation: 0.24 };
@@ -30,7 +30,7 @@ export function eye(camera: Camera): Point {
   return along(camera.target, basis(camera).back, camera.distance);
 }
 
-interface Viewport {
+export interface Viewport {
   width: number; // CSS pixels
   height: number;
 }

@@ -6,10 +6,9 @@ import type { Box } from "../layout/layout";
 import { unite } from "../layout/layout";
 import type { Figure, Highlight, State } from "../state/state";
 import type { Store } from "../state/store";
-import type { Flow } from "../state/view";
 import { Blocks, type Slab, type Uniforms } from "./blocks";
-import { Pose, arrange } from "./pose";
-import type { Stage } from "./stage";
+import { Pose, arrange, type Flow } from "../layout/pose";
+import type { Projection } from "./projection";
 
 export interface Depth {
   min: number; // in front of the camera
@@ -64,12 +63,11 @@ export class Models {
   }
 
   /** Which layers are in view, and how far away; over all of them, the nearest and the farthest. */
-  measure(stage: Stage): { nearest: number; farthest: number } {
-    const { width, height } = this.store.state.viewport;
+  measure(projection: Projection): { nearest: number; farthest: number } {
     let [nearest, farthest] = [Infinity, 0];
     for (const { blocks, pose, depths } of this.shown)
       for (const slab of blocks.slabs) {
-        const depth = depthOf(pose.box(slab.box), stage, width, height);
+        const depth = depthOf(pose.box(slab.box), projection);
         depths.set(slab, depth);
         if (!depth.inView) continue;
         nearest = Math.min(nearest, depth.min);
@@ -85,8 +83,9 @@ export class Models {
     this.shown = figures.map((figure) => {
       const known = old.find((shown) => shown.figure.layout === figure.layout && !taken.has(shown.blocks));
       if (known) {
-        taken.add(known.blocks);
-        return { ...known, figure };
+        const { blocks, pose, layoutCell, depths } = known;
+        taken.add(blocks);
+        return { figure, blocks, pose, layoutCell, depths };
       }
       const blocks = new Blocks(figure.layout, this.uniforms);
       this.scene.add(blocks.group);
@@ -115,11 +114,12 @@ export function flowOf({ view, viewport }: State): Flow {
   return view.flow ?? (viewport.width >= viewport.height ? "right" : "down");
 }
 
-function depthOf({ min, max }: Box, stage: Stage, width: number, height: number): Depth {
+function depthOf({ min, max }: Box, projection: Projection): Depth {
+  const { width, height } = projection.viewport;
   const depth: Depth = { min: Infinity, max: -Infinity, inView: false };
   const outside = { left: 0, right: 0, above: 0, below: 0, behind: 0 };
   for (let corner = 0; corner < 8; corner++) {
-    const at = stage.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
+    const at = projection.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
     depth.min = Math.min(depth.min, at.depth);
     depth.max = Math.max(depth.max, at.depth);
     if (at.depth <= 0) outside.behind++;
@@ -130,7 +130,7 @@ function depthOf({ min, max }: Box, stage: Stage, width: number, height: number)
       if (at.y > height) outside.below++;
     }
   }
-  depth.min = Math.max(depth.min, stage.nearest({ min, max })); // what is beside the camera is not near because it is not deep
+  depth.min = Math.max(depth.min, projection.nearest({ min, max })); // what is beside the camera is not near because it is not deep
   const inFront = outside.behind === 0; // what reaches behind the camera is drawn rather than judged
   depth.inView = outside.behind < 8 && !(inFront && [outside.left, outside.right, outside.above, outside.below].includes(8));
   return depth;

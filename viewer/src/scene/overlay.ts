@@ -6,15 +6,8 @@ import { drawOperands, outline } from "./arrows";
 import { drawAxes } from "./axes";
 import { Room } from "./labels";
 import { drawNames, INK } from "./names";
+import type { Sheet } from "./sheet";
 import type { Stage } from "./stage";
-
-/** What those who draw have at hand. */
-export interface Sheet {
-  pen: CanvasRenderingContext2D;
-  room: Room; // for texts, in this frame
-  stage: Stage;
-  store: Store;
-}
 
 export class Overlay {
   #sheet: Sheet;

@@ -2,22 +2,17 @@
 
 import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
 
-import type { Box } from "../layout/layout";
 import type { Store } from "../state/store";
 import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
-import { FIELD_OF_VIEW, basis, dot, eye, type Basis } from "./framing";
+import { FIELD_OF_VIEW } from "./framing";
 import { Heap } from "./heap";
 import { warmUp, type Slab, type Uniforms } from "./blocks";
 import { Models, type Shown } from "./models";
 import { PALETTES, raw } from "./palette";
-import type { Point } from "./pose";
+import type { Point } from "../layout/pose";
+import { Projection, type Ray } from "./projection";
 import { Thrift } from "./thrift";
-
-export interface Ray {
-  origin: Point;
-  direction: Point;
-}
 
 const BACKGROUND = "#0b0e14";
 const SHEET_BELOW = 0.75; // pixels that a cell covers, under which a block is a sheet
@@ -47,7 +42,7 @@ export class Stage {
   #scene = new Scene();
   #lens = new PerspectiveCamera();
   #uniforms: Uniforms;
-  #stood: (Basis & { camera: Camera; from: Point }) | null = null;
+  #projection: Projection | null = null;
   #asked = 0;
   #waits = true; // for the first picture to be worth drawing
   #after = new Set<() => void>();
@@ -160,38 +155,23 @@ export class Stage {
     for (const listener of this.#after) listener();
   }
 
-  /** Through a place of the canvas, in CSS pixels. */
   ray(x: number, y: number): Ray {
-    const { width, height } = this.store.state.viewport;
-    const { right, up, back } = this.#stand();
-    const slope = Math.tan(FIELD_OF_VIEW / 2);
-    const [across, above] = [((2 * x) / width - 1) * slope * (width / height), (1 - (2 * y) / height) * slope];
-    const to = new Vector3(...back).negate();
-    to.addScaledVector(new Vector3(...right), across).addScaledVector(new Vector3(...up), above);
-    return { origin: this.#stand().from, direction: to.normalize().toArray() };
+    return this.projection.ray(x, y);
   }
 
-  /** Where a point of the scene is on the canvas, in CSS pixels, and how far in front of the camera. */
-  project(point: Point): { x: number; y: number; depth: number } {
-    const { width, height } = this.store.state.viewport;
-    const { right, up, back, from } = this.#stand();
-    const at: Point = [point[0] - from[0], point[1] - from[1], point[2] - from[2]];
-    const depth = -dot(at, back);
-    const scale = this.pixelsAt(depth);
-    return { x: width / 2 + dot(at, right) * scale, y: height / 2 - dot(at, up) * scale, depth };
+  project(point: Point): ReturnType<Projection["project"]> {
+    return this.projection.project(point);
   }
 
-  /** How deep what can be seen of a box is at least: its distance, foreshortened as in the window's corners. */
-  nearest({ min, max }: Box): number {
-    const { from } = this.#stand();
-    const { width, height } = this.store.state.viewport;
-    const apart = from.map((x, axis) => Math.max(min[axis] - x, 0, x - max[axis]));
-    return Math.hypot(...apart) / Math.hypot(1, Math.tan(FIELD_OF_VIEW / 2) * Math.hypot(1, width / height));
-  }
-
-  /** CSS pixels that a unit of the scene covers, so far away. */
   pixelsAt(depth: number): number {
-    return this.store.state.viewport.height / (2 * Math.tan(FIELD_OF_VIEW / 2) * Math.max(depth, 1e-9));
+    return this.projection.pixelsAt(depth);
+  }
+
+  /** How the camera sees the scene: made once for each place of the camera and size of the window. */
+  get projection(): Projection {
+    const { viewport } = this.store.state;
+    if (this.#projection?.camera !== this.camera || this.#projection.viewport !== viewport) this.#projection = new Projection(this.camera, viewport);
+    return this.#projection;
   }
 
   /** Draws it with so many pixels for each CSS pixel while `use` looks at the canvases, and then as before. */
@@ -208,19 +188,13 @@ export class Stage {
     size(usual);
   }
 
-  /** Where the camera is and looks, worked out once for each. */
-  #stand(): Basis & { from: Point } {
-    if (this.#stood?.camera !== this.camera) this.#stood = { camera: this.camera, ...basis(this.camera), from: eye(this.camera) };
-    return this.#stood;
-  }
-
   #aim(): void {
     const { width, height } = this.store.state.viewport;
-    const { right, up, back, from } = this.#stand();
-    this.#lens.position.fromArray(from);
+    const { right, up, back } = this.projection.basis;
+    this.#lens.position.fromArray(this.projection.eye);
     this.#lens.matrix.makeBasis(new Vector3(...right), new Vector3(...up), new Vector3(...back));
     this.#lens.quaternion.setFromRotationMatrix(this.#lens.matrix);
-    const { nearest, farthest } = this.models.measure(this);
+    const { nearest, farthest } = this.models.measure(this.projection);
     this.#lens.near = Math.max(nearest * 0.95, this.camera.distance * 0.01, 0.1);
     this.#lens.far = Math.max(farthest * 1.05, this.#lens.near * 2);
     this.#lens.fov = (FIELD_OF_VIEW * 180) / Math.PI;

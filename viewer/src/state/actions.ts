@@ -2,8 +2,8 @@
 
 import type { Trouble } from "../api/client";
 import type { Model } from "../api/service";
-import { play, type Command } from "../tour/player";
-import { STEPS } from "../tour/steps";
+import { play, type Command } from "./player";
+import { STEPS } from "./steps";
 import type { Figure, Highlight, Run, State, Told, Traffic } from "./state";
 import type { Camera, CellAt, View } from "./view";
 

@@ -1,8 +1,9 @@
 /** The view as the fragment of an address, and back. What is as at first is left out; what makes no sense is, too. */
 
 import type { ModelRef } from "../api/service";
-import { stepOf } from "../tour/steps";
-import { INITIAL, type Camera, type CellAt, type Flow, type View } from "./view";
+import type { Flow } from "../layout/pose";
+import { stepOf } from "./steps";
+import { INITIAL, type Camera, type CellAt, type View } from "./view";
 
 const FLOWS: readonly Flow[] = ["right", "down"];
 const DIGITS = 5; // that a camera's numbers keep

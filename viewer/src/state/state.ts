@@ -4,7 +4,7 @@ import type { Trouble } from "../api/client";
 import type { Progress } from "../api/events";
 import type { Explanation, Formula, Model, ModelRef, Trace } from "../api/service";
 import type { Layout } from "../layout/layout";
-import { STOPPED, type Player } from "../tour/player";
+import { STOPPED, type Player } from "./player";
 import type { CellAt, View } from "./view";
 
 /** A model that is shown. */

@@ -1,6 +1,7 @@
 /** The view: all that a link to what is seen has to say. A plain value that JSON can hold. */
 
 import type { ModelRef } from "../api/service";
+import type { Flow } from "../layout/pose";
 
 /** An orbit around `target`, in the scene's coordinates; angles in radians, from the front and from level. */
 export interface Camera {
@@ -26,7 +27,6 @@ export interface Generate {
 }
 
 export type Prompt = { text: string } | { tokens: number[] };
-export type Flow = "right" | "down";
 
 export interface Colour {
   scale: "linear" | "log";

@@ -1,15 +1,16 @@
 /** Directs the picture as the tour goes: where the camera is, which blocks stand in the light, which cells are computed. */
 
 import type { Service } from "../api/service";
+import type { Flow } from "../layout/pose";
 import { flyToBox } from "../scene/fly";
 import type { Stage } from "../scene/stage";
 import type { Bar, Highlight } from "../state/state";
 import type { Store } from "../state/store";
-import type { Camera, CellAt, Flow } from "../state/view";
+import type { Camera, CellAt } from "../state/view";
 import { nth, operands, type Formula } from "./fill";
-import { computed } from "./player";
+import { computed } from "../state/player";
 import { sight } from "./sight";
-import { allNamed, stepOf, type Side, type Step } from "./steps";
+import { allNamed, stepOf, type Side, type Step } from "../state/steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const NONE: never[] = []; // always the same: nothing has changed

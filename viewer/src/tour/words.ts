@@ -6,7 +6,7 @@ import type { Config } from "../api/service";
 import { blockName } from "../i18n/names";
 import { compact, number, t, used, type Language } from "../i18n/text";
 import type { Figure } from "../state/state";
-import { allNamed, type Step } from "./steps";
+import { allNamed, type Step } from "../state/steps";
 
 export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": zhHant };
 
@@ -52,7 +52,7 @@ export function sizeNote({ fills }: Step, { layout }: Figure): string | null {
   if (row === null) return null;
   const kind = layout.kindAt(row);
   const { n_layer: layers, n_head: heads } = layout.config;
-  const cells = layout.cellsOf(row).reduce((all, cells) => all * cells, 1);
+  const cells = layout.cellsOf(row).reduce((product, size) => product * size, 1);
   const total = cells * { model: 1, layer: layers, head: layers * heads }[kind.scope];
   return t(`tour.size.${kind.scope}`, { block: blockName(kind), n: number(cells), layers: number(layers), heads: number(heads), total: compact(total) });
 }

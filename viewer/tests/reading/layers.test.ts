@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { nearestSpan } from "../../src/reading/layers";
-import { Pose } from "../../src/scene/pose";
+import { Pose } from "../../src/layout/pose";
 import type { Layout } from "../../src/layout/layout";
 
 const box = (x: number, y: number, size: number) => ({ min: [x, y, 0], max: [x + size, y + size, 1] });

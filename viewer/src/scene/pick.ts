@@ -1,9 +1,9 @@
 /** The block and the cell under the pointer: a ray against boxes, layer by layer. */
 
 import type { Box, Layout, Span } from "../layout/layout";
-import type { Shown } from "../scene/models";
-import type { Point } from "../scene/pose";
-import type { Ray } from "../scene/stage";
+import type { Shown } from "./models";
+import type { Point } from "../layout/pose";
+import type { Ray } from "./projection";
 import type { CellAt } from "../state/view";
 
 /** How far along the ray it enters a box; null where it misses, or the box is behind. */

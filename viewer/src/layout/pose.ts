@@ -1,9 +1,9 @@
 /** From a layout's coordinates (x right, y down, z toward the viewer) to the scene's (y up), and back. */
 
-import type { Box } from "../layout/layout";
-import type { Flow } from "../state/view";
+import type { Box } from "./layout";
 
 export type Point = [number, number, number];
+export type Flow = "right" | "down"; // the direction in which the computation goes
 
 const GAP = 0.06; // between models that stand side by side, of the larger one
 

@@ -3,7 +3,7 @@
 import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";
 import { refText } from "../state/address";
-import { t, type Key } from "./text";
+import { t, type Key } from "../i18n/text";
 
 const PARTS: Record<string, Key> = { picture: "picture", side: "page.side", stage: "page.stage", foot: "page.foot" };
 

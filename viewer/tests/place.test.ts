@@ -30,7 +30,7 @@ describe("a block's index map", () => {
     ["in one column", [[0, 1, 0, 2]] as Index, [6], [1, 4, 1]],
   ])("gathers what locate finds: %s", (_, index, shape, cells) => {
     const size = shape.reduce((a, b) => a * b);
-    const tensor = Float32Array.from({ length: size }, (_, n) => n);
+    const tensor = Float32Array.from(Array(size).keys());
     const gathered = gather(tensor, shape, index, cells);
     for (let j = 0; j < cells[1]; j++)
       for (let i = 0; i < cells[0]; i++) {

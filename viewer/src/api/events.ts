@@ -21,10 +21,10 @@ export function follow(url: string, tell: (progress: Progress) => void, signal?:
         close();
         resolve(end);
       });
-    source.onerror = () => {
+    source.addEventListener("error", () => {
       close(); // who follows asks how it stands, with patience, and follows again
       setTimeout(() => resolve("unknown"), PAUSE);
-    };
+    });
     signal?.addEventListener("abort", () => {
       close();
       reject(signal.reason as Error);

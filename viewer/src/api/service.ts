@@ -1,6 +1,6 @@
 /** What the viewer asks the service for, each by its name. */
 
-import { Client, type Ask, type Schemas } from "./client";
+import type { Ask, Client, Schemas } from "./client";
 import { follow, type Progress } from "./events";
 import { decode } from "./numbers";
 import { parse, type File } from "./safetensors";

@@ -53,7 +53,7 @@ export class Layout {
   ) {
     this.count = layer.length;
     this.spans = spansOf(layer);
-    this.#kindOf = new Map(kinds.map((kind, n) => [kind.id, n]));
+    this.#kindOf = new Map(kinds.map(({ id }, n) => [id, n]));
     this.#rows = kinds.map(() => []);
     for (let row = 0; row < this.count; row++) this.#rows[kind[row]].push(row);
   }

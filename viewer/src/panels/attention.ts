@@ -103,9 +103,9 @@ function blockOf(app: App): string {
 }
 
 function layerPicker(app: App, { layout }: Figure, layer: number): HTMLElement {
-  const choose = (text: string): void => app.store.dispatch({ type: "view", change: { head: [Number(text), chosen(app)[1]] } });
+  const chooseLayer = (text: string): void => app.store.dispatch({ type: "view", change: { head: [Number(text), chosen(app)[1]] } });
   const layers = Array.from({ length: layout.config.n_layer }, (_, n): [string, string] => [String(n), t("layer", { n })]);
-  return field(t("attention.of"), select([...layers, [String(ROLLOUT), t("rollout")]], String(layer), choose));
+  return field(t("attention.of"), select([...layers, [String(ROLLOUT), t("rollout")]], String(layer), chooseLayer));
 }
 
 function thumbnail(app: App, map: Map2D, n: number): HTMLElement {
@@ -119,10 +119,10 @@ function choose(app: App, head: number): void {
 }
 
 /** Only the chosen head is in the order of the focus; the arrow keys go to the others. */
-function mark(heads: HTMLElement, chosen: number): void {
+function mark(heads: HTMLElement, current: number): void {
   [...heads.children].forEach((head, n) => {
-    head.setAttribute("aria-checked", String(n === chosen));
-    head.setAttribute("tabindex", n === chosen ? "0" : "-1");
+    head.setAttribute("aria-checked", String(n === current));
+    head.setAttribute("tabindex", n === current ? "0" : "-1");
   });
 }
 
@@ -157,7 +157,7 @@ function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: 
 
 function aloud({ values, width, height }: Map2D, texts: string[]): HTMLTableElement {
   const rows = Array.from({ length: height }, (_, query) =>
-    el("tr", {}, el("th", { scope: "row" }, texts[query]), ...Array.from({ length: width }, (_, key) => el("td", {}, percent(values[query * width + key])))),
+    el("tr", {}, el("th", { scope: "row" }, texts[query]), ...Array.from({ length: width }, (__, key) => el("td", {}, percent(values[query * width + key])))),
   );
   return el("table", {}, el("caption", {}, t("attention.map")), el("tr", {}, el("td"), ...texts.map((text) => el("th", { scope: "col" }, text))), ...rows);
 }

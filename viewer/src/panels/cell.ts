@@ -102,11 +102,11 @@ function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
   if (!list.length) return [];
   const { layout } = state.figures[at.figure];
   const own = layout.layer[layout.row(at.block) ?? 0];
-  const rows = list.slice(0, 24).map(({ block, cell, value }) => {
-    const to: CellAt = { figure: at.figure, block, cell: cell as CellAt["cell"] };
+  const rows = list.slice(0, 24).map(({ block, cell: place, value }) => {
+    const to: CellAt = { figure: at.figure, block, cell: place as CellAt["cell"] };
     const follow = button("", () => store.dispatch({ type: "follow", at: to }), { class: "operand" });
     follow.title = block;
-    follow.append(el("span", {}, `${nameFrom(state.figures[at.figure], block, own)} [${cell.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
+    follow.append(el("span", {}, `${nameFrom(state.figures[at.figure], block, own)} [${place.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
     return el("li", {}, follow);
   });
   return [el("small", {}, t("operands", { n: number(total), shown: rows.length })), el("ul", { class: "operands" }, ...rows)];

@@ -40,11 +40,11 @@ function settings(app: App, change: (part: Partial<Colour>) => void): HTMLElemen
   const gain = el("input", { type: "range", min: -2, max: 3, step: 0.25, value: Math.log2(colour.gain), oninput: () => change({ gain: 2 ** Number(gain.value) }) });
   const flows = [["", t("flow.auto")], ["right", t("flow.right")], ["down", t("flow.down")]] as const;
   const flow = select(flows, view.flow ?? "", (value) => app.store.dispatch({ type: "show", change: { flow: (value || null) as View["flow"], camera: null } }));
-  return [scale, palette, ...range(app, change), field(t("gain"), gain), field(t("flow"), flow)];
+  return [scale, palette, ...rangeControls(app, change), field(t("gain"), gain), field(t("flow"), flow)];
 }
 
 /** Each block from its own largest value, or all of them by one. */
-function range(app: App, change: (part: Partial<Colour>) => void): HTMLElement[] {
+function rangeControls(app: App, change: (part: Partial<Colour>) => void): HTMLElement[] {
   const { range: most } = app.store.state.view.colour;
   const fit = (): number => rounded(inView(app)?.absmax ?? 1);
   const how = choice(t("range"), [["own", t("range.own")], ["same", t("range.same")]], most === null ? "own" : "same", (value) => change({ range: value === "own" ? null : fit() }));

@@ -61,9 +61,9 @@ export function find(models: readonly Searched[], text: string, nameOf: (kind: K
   let total = 0;
   models.forEach(({ layout, name }, figure) => {
     const query = parse(models.length > 1 ? without(text, name) : text);
-    for (const [rank, { rows, count }] of ranked(layout, query, nameOf, each)) {
+    for (const [fit, { rows, count }] of ranked(layout, query, nameOf, each)) {
       total += count;
-      byRank.set(rank, [...(byRank.get(rank) ?? []), ...rows.map((row) => ({ figure, row }))]);
+      byRank.set(fit, [...(byRank.get(fit) ?? []), ...rows.map((row) => ({ figure, row }))]);
     }
   });
   const best = [...byRank].sort(([a], [b]) => a - b).flatMap(([, hits]) => hits);

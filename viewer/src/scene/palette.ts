@@ -44,7 +44,7 @@ function channels(hex: string): number[] {
 }
 
 /** Black or white, whichever stands out more from a colour (WCAG 2: at least 4.5 times the luminance). */
-export function inkOn(channels: readonly number[]): "dark" | "light" {
-  const [red, green, blue] = channels.map((c) => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+export function inkOn(rgb: readonly number[]): "dark" | "light" {
+  const [red, green, blue] = rgb.map((c) => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "dark" : "light";
 }

@@ -154,7 +154,9 @@ export class Rig {
     const [dx, dy] = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if ((dx || dy) && !event.shiftKey && this.store.state.view.pinned.length) return; // it is the cell that moves
-    if (dx || dy) (event.shiftKey ? this.orbit(-dx * SPEED.key, -dy * SPEED.key) : this.pan(dx * SPEED.key, dy * SPEED.key));
+    const moves = dx !== 0 || dy !== 0;
+    if (moves && event.shiftKey) this.orbit(-dx * SPEED.key, -dy * SPEED.key);
+    else if (moves) this.pan(dx * SPEED.key, dy * SPEED.key);
     else if (event.key === "+" || event.key === "=") this.zoom(0.8, width / 2, height / 2);
     else if (event.key === "-" || event.key === "_") this.zoom(1.25, width / 2, height / 2);
     else if (event.key === "Home" || event.key === "0") this.store.dispatch({ type: "camera", to: null });

@@ -64,7 +64,7 @@ export class Thrift {
   end(): void {
     this.#fence = this.gl.fenceSync(this.gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
     this.gl.flush();
-    this.#watching ||= requestAnimationFrame(() => this.#watch());
+    if (this.#watching === 0) this.#watching = requestAnimationFrame(() => this.#watch());
   }
 
   /** Looks for the end of the frame: when the next one begins may be long after it. */

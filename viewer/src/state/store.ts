@@ -26,7 +26,7 @@ export class Store {
     const next = reduce(this.value, action);
     if (next === this.value) return;
     this.value = next;
-    for (const listener of [...this.#listeners]) listener();
+    for (const listener of Array.from(this.#listeners)) listener(); // of a copy: a listener may subscribe
   }
 
   /** Calls `listener` now and whenever what `select` picks is another value (===). Returns what ends that. */
@@ -45,21 +45,21 @@ export class Store {
 
   /** This store, for a part of the page that will be taken away: `end` ends what was subscribed through it. */
   scope(): Scope {
-    const store = this;
     const ends: (() => void)[] = [];
+    const read = (): State => this.state;
     return {
       get state() {
-        return store.state;
+        return read();
       },
-      dispatch: (action) => store.dispatch(action),
-      subscribe(select, listener) {
-        const end = store.subscribe(select, listener);
+      dispatch: (action) => this.dispatch(action),
+      subscribe: (select, listener) => {
+        const end = this.subscribe(select, listener);
         ends.push(end);
         return end;
       },
       onEnd: (end) => void ends.push(end),
       end: () => ends.splice(0).forEach((end) => end()),
-      scope: () => store.scope(),
+      scope: () => this.scope(),
     };
   }
 }

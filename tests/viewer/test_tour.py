@@ -64,7 +64,7 @@ def test_cells_are_filled_as_they_are_computed_beside_what_they_are_computed_fro
     assert 0 < changed[0] < changed[1]
     page.do(type="tour", command={"do": "go", "step": "qkv", "share": 0.5})
     target, weights, vector, bias = page.state("store.state.highlight.cells")
-    (i, j, _), width = target["cell"], page.state("store.state.figures[0].layout.config.n_embd")
+    (i, j, _), width = target["cell"], page.state("store.state.figures[0].layout.facts.config.n_embd")
     assert [weights["cell"], weights["to"]] == [[0, j, 0], [width - 1, j, 0]]
     assert [vector["cell"], vector["to"]] == [[i, 0, 0], [i, width - 1, 0]]
     assert bias["cell"] == bias["to"] == [0, j, 0]

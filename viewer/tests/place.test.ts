@@ -23,7 +23,7 @@ describe("a block's index map", () => {
     expect(axesOf([[0, 1, 0, 32]])).toEqual(["j"]);
   });
 
-  it.each([
+  it.each<[string, Index, number[], [number, number, number]]>([
     ["of one head", Q, [1, 5, 3, 4], [5, 4, 1]],
     ["of some columns", [[1, 0, 0, 0], [0, 1, 0, 3]] as Index, [4, 8], [4, 5, 1]],
     ["turned", SCORES, [1, 2, 3, 3], [3, 3, 1]],

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
 
-import type { Box } from "../src/layout/layout";
+import type { Box, Point } from "../src/layout/box";
 import { cellAt, enter } from "../src/scene/pick";
 import { FIELD_OF_VIEW, basis, between, dot, eye, framing } from "../src/scene/framing";
 import { Runs } from "../src/scene/heap";
 import { brightness } from "../src/scene/palette";
-import { Pose, arrange, type Point } from "../src/layout/pose";
+import { Pose, arrange } from "../src/layout/pose";
 
 const BOX: Box = { min: [-377, 0, -96], max: [36, 1707, 96] };
 

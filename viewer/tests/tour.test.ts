@@ -2,17 +2,21 @@ import { describe, expect, it } from "vitest";
 
 import names from "../locales/en.json";
 import { fromHash, toHash } from "../src/state/address";
-import { initial } from "../src/state/state";
+import { initial, type Figure } from "../src/state/state";
 import { Store } from "../src/state/store";
 import { INITIAL } from "../src/state/view";
 import { nth, operands } from "../src/tour/fill";
 import { STOPPED, computed, play, type Command, type Place } from "../src/state/player";
 import { common } from "../src/tour/sight";
-import { STEPS, named } from "../src/state/steps";
-import { WORDS, fill, parameters } from "../src/tour/words";
+import { tourOf } from "../src/state/steps";
+import { parameterCount } from "../src/layout/gpt2";
+import { descriptionOf, layoutFrom } from "./layouts";
+import { WORDS, fill } from "../src/tour/words";
 
 const FACTS = ["model", "parameters", "layers", "heads", "width", "head_width", "inner", "vocab", "tokens", "activation"];
 const OF_A_TRACE = ["prompt", "pieces", "output", "next", "probability", "top"];
+const DESCRIPTION = descriptionOf(5, 3);
+const STEPS = tourOf(DESCRIPTION);
 const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map(([, name]) => name).sort();
 
 describe("the words of the tour", () => {
@@ -47,7 +51,7 @@ describe("the words of the tour", () => {
   it("count the parameters of a model of one's own sizes", () => {
     const nano = { n_layer: 3, n_embd: 48, n_inner: 192, n_positions: 11, vocab_size: 3, tie_word_embeddings: false };
     const gpt2 = { n_layer: 12, n_embd: 768, n_inner: 3072, n_positions: 1024, vocab_size: 50257, tie_word_embeddings: true };
-    const count = (sizes: object): number => parameters(sizes as Parameters<typeof parameters>[0]);
+    const count = (sizes: object): number => parameterCount(sizes as Parameters<typeof parameterCount>[0]);
     expect([count(nano), count(gpt2)]).toEqual([85_728, 124_439_808]);
   });
 });
@@ -55,19 +59,40 @@ describe("the words of the tour", () => {
 describe("the steps of the tour", () => {
   const own = (id: string): string => id.replace(/^blocks\.\d+\./, "").replace(/^attn\.heads\.\d+\./, "").replace(/^(ln1|ln2|ln_final)\./, "ln.");
 
-  it.each(STEPS.map((step) => [step.id, step] as const))("%s names blocks that there are", (_, { fills, from }) => {
-    for (const id of [...fills, ...from].flatMap((pattern) => named(pattern, { n_layer: 5, n_head: 3 }))) expect(names).toHaveProperty([`block.${own(id)}`]);
+  it.each(STEPS.map((step) => [step.id, step] as const))("%s names blocks that there are", (_, step) => {
+    const shown = DESCRIPTION.blocksOf(step);
+    for (const id of [...shown.computed, ...shown.read]) expect(names).toHaveProperty([`block.${own(id)}`]);
   });
 
   it("mean the head in front, or all of them", () => {
-    expect(named("blocks.{layer}.attn.heads.{head}.q", { n_layer: 4, n_head: 12 })).toEqual(["blocks.0.attn.heads.11.q"]);
-    expect(named("blocks.{layer}.attn.heads.*.z", { n_layer: 4, n_head: 2 })).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
+    const [q, z] = ["q", "z"].map((name) => `blocks.{layer}.attn.heads.{head}.${name}`) as [string, string];
+    expect(descriptionOf(4, 12).blocksOf({ kinds: [q], from: [z] })).toEqual({ computed: ["blocks.0.attn.heads.11.q"], read: ["blocks.0.attn.heads.11.z"] });
+    const { read } = descriptionOf(4, 2).blocksOf({ kinds: ["blocks.{layer}.attn_out"], from: [z] });
+    expect(read).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
+  });
+
+  it("read the last layer where they come after all layers", () => {
+    expect(descriptionOf(4, 2).blocksOf({ kinds: ["logits"], from: ["blocks.{layer}.resid_post"] }).read).toEqual(["blocks.3.resid_post"]);
+  });
+
+  it("are in the order of the computation, between what is before and what follows from it", () => {
+    const ids = STEPS.map(({ id }) => id);
+    expect(ids.slice(0, 4)).toEqual(["start", "tokens", "embedding", "norm"]);
+    expect(ids.slice(-7)).toEqual(["back", "layers", "last", "logits", "probs", "choose", "again"]);
   });
 
   it("stand in a link by their names; what is no step is none", () => {
     expect(toHash({ ...INITIAL, tour: "scores" })).toBe("tour=scores");
     expect(fromHash("tour=scores").tour).toBe("scores");
-    expect(fromHash("tour=nowhere").tour).toBeNull();
+    expect(fromHash("tour=no where").tour).toBeNull();
+    const store = new Store(initial(fromHash("tour=nowhere")));
+    const figures = [{ layout: layoutFrom(DESCRIPTION) }] as Figure[];
+    store.dispatch({ type: "figures", figures });
+    expect(store.state.view.tour).toBeNull();
+    store.dispatch({ type: "view", change: { tour: "nowhere" } });
+    expect(store.state.view.tour).toBeNull();
+    store.dispatch({ type: "view", change: { tour: "scores" } });
+    expect(store.state.view.tour).toBe("scores");
   });
 });
 

@@ -2,6 +2,8 @@
 
 import { whole, type Rect } from "../layout/place";
 
+type Size = readonly [number, number, ...number[]];
+
 /** A part of a block in which one value stands for `factor` × `factor` cells. */
 export interface Choice {
   part: Rect;
@@ -13,7 +15,7 @@ export const MOST = 1 << 16; // values of one read
 const COARSE = 1 << 12; // of all of a block that has a finer part
 const TILE = 64; // values: parts begin and end at multiples of it, so that a small move needs nothing new
 
-export function choose(cells: readonly number[], visible: Rect, pixelsPerCell: number): Choice[] {
+export function choose(cells: Size, visible: Rect, pixelsPerCell: number): Choice[] {
   const factor = 2 ** Math.max(0, Math.floor(Math.log2(1.6 / pixelsPerCell)));
   const all = whole(cells);
   if (count(all, factor) <= MOST) return [{ part: all, factor, fine: false }];
@@ -21,12 +23,12 @@ export function choose(cells: readonly number[], visible: Rect, pixelsPerCell: n
   return [coarse, finePart(cells, visible, factor)];
 }
 
-function finePart(cells: readonly number[], visible: Rect, wanted: number): Choice {
+function finePart([width, height]: Size, visible: Rect, wanted: number): Choice {
   for (let factor = wanted; ; factor *= 2) {
     const step = factor * TILE;
     const down = (n: number): number => Math.max(0, Math.floor(n / step) * step);
     const up = (n: number, most: number): number => Math.min(most, Math.ceil(n / step) * step);
-    const part = { i0: down(visible.i0), j0: down(visible.j0), i1: up(visible.i1, cells[0]), j1: up(visible.j1, cells[1]) };
+    const part = { i0: down(visible.i0), j0: down(visible.j0), i1: up(visible.i1, width), j1: up(visible.j1, height) };
     if (count(part, factor) <= MOST) return { part, factor, fine: true };
   }
 }

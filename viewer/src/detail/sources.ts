@@ -3,6 +3,7 @@
 import type { Config, Service, Trace, Values } from "../api/service";
 import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
+import { parameterCount } from "../layout/gpt2";
 import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
 import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";
@@ -29,13 +30,13 @@ export class Sources {
   ) {
     store.subscribe(({ run }) => run.trace, (trace) => trace && this.#ahead(`/v1/models/${trace.model}`, trace.config, trace));
     store.subscribe(({ figures }) => figures, (figures) => {
-      for (const { source, layout, trace } of figures) this.#ahead(source, layout.config, trace);
+      for (const { source, layout, trace } of figures) this.#ahead(source, layout.facts.config, trace);
     });
   }
 
   /** Asks for the files of a small model and trace at once: the first of its values are read in no time then. */
   #ahead(source: string, config: Config, trace: Trace | null): void {
-    if (parameters(config) <= SMALL_MODEL) void this.#file(source).catch(() => {});
+    if (parameterCount(config) <= SMALL_MODEL) void this.#file(source).catch(() => {});
     if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
   }
 
@@ -51,7 +52,7 @@ export class Sources {
   async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
     const { trace } = figure;
     const fact = trace?.tensors?.[name];
-    const small = fact ? sum(trace.tensors!) <= SMALL_FILE : parameters(figure.layout.config) <= SMALL_MODEL;
+    const small = fact ? sum(trace.tensors!) <= SMALL_FILE : parameterCount(figure.layout.facts.config) <= SMALL_MODEL;
     if (small) return this.#fromFile(source, name);
     if (!fact || fact.shape.reduce((a, b) => a * b, 1) > SMALL_TENSOR) return null;
     return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
@@ -79,11 +80,6 @@ export class Sources {
     const turned = axes[0] === "i" && axes.length === 2 ? transpose(values, width, height) : values;
     return { values: turned, width, height, factors: [across * factor, down * factor] };
   }
-}
-
-/** About as many as a model of these sizes has. */
-function parameters({ n_layer, n_embd, vocab_size }: Config): number {
-  return 12 * n_layer * n_embd ** 2 + 2 * vocab_size * n_embd;
 }
 
 function sum(tensors: Record<string, { bytes: number }>): number {

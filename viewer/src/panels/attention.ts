@@ -3,6 +3,7 @@
 import { isAbort } from "../api/client";
 import { reason } from "../i18n/reason";
 import { number, percent, progressText, t } from "../i18n/text";
+import type { Layout } from "../layout/layout";
 import { cellOfPattern, readHead, readHeads, type Map2D } from "../reading/attention";
 import { askLens, rolloutOf, rolloutQuery } from "../reading/lens";
 import { fedOf, visible } from "../reading/tokens";
@@ -30,7 +31,7 @@ export const attention: Panel = {
     const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
     const map = new Heatmap({ over: (at) => tell(at), pick: (at) => pick(at) });
     const value = el("p", { class: "reading", "aria-live": "polite" });
-    const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)]));
+    const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)].filter((id) => id !== null)));
     const table = el("div", { class: "aloud" });
     const note = el("p", { class: "said", "aria-live": "polite" });
     const content = el("div", { class: "stack" }, head, heads, map.canvas, el("div", { class: "row reading-row" }, value, show3d), table);
@@ -92,19 +93,23 @@ export const attention: Panel = {
 /** The layer and the head that are read, as far as there are such. */
 function chosen({ store }: App): [number, number] {
   const { view, figures } = store.state;
-  const config = figures[0]?.layout.config;
+  const layout = figures[0]?.layout;
   const [layer, head] = view.head ?? [0, 0];
-  return config ? [Math.min(layer, config.n_layer - 1), Math.min(head, config.n_head - 1)] : [0, 0];
+  return layout ? [Math.min(layer, layersOf(layout) - 1), Math.min(head, layout.description.heads - 1)] : [0, 0];
 }
 
-function blockOf(app: App): string {
-  const [layer, head] = chosen(app);
-  return `blocks.${layer}.attn.heads.${head}.pattern`;
+/** The layers that have attention. */
+function layersOf({ description }: Layout): number {
+  return description.layers(description.part("pattern")?.stack);
+}
+
+function blockOf(app: App): string | null {
+  return app.store.state.figures[0]?.layout.blockOf("pattern", ...chosen(app)) ?? null;
 }
 
 function layerPicker(app: App, { layout }: Figure, layer: number): HTMLElement {
   const chooseLayer = (text: string): void => app.store.dispatch({ type: "view", change: { head: [Number(text), chosen(app)[1]] } });
-  const layers = Array.from({ length: layout.config.n_layer }, (_, n): [string, string] => [String(n), t("layer", { n })]);
+  const layers = Array.from({ length: layersOf(layout) }, (_, n): [string, string] => [String(n), t("layer", { n })]);
   return field(t("attention.of"), select([...layers, [String(ROLLOUT), t("rollout")]], String(layer), chooseLayer));
 }
 

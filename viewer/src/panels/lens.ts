@@ -4,7 +4,7 @@ import { isAbort } from "../api/client";
 import type { Lens } from "../api/service";
 import { reason } from "../i18n/reason";
 import { percent, t } from "../i18n/text";
-import { askLens, blockOf, windowOf } from "../reading/lens";
+import { askLens, blockAfter, windowOf } from "../reading/lens";
 import { fedOf, lastPosition, visible } from "../reading/tokens";
 import { flyTo } from "../scene/fly";
 import { channelsOf, inkOn } from "../scene/palette";
@@ -87,21 +87,26 @@ function pages({ start, stop }: { start: number; stop: number }, count: number, 
 function fill(table: HTMLTableElement, { layers = [] }: Lens, tokens: string[], app: App, tell: (text: string) => void): void {
   const [first] = layers;
   const head = el("tr", {}, el("td"), ...(first?.predictions ?? []).map(({ position }) => el("th", { scope: "col", title: String(position) }, tokens[position])));
-  const rows = layers.map(({ layer, tensor, predictions }) => {
+  const rows = layers.map(({ layer, predictions }) => {
     const name = layer === 0 ? t("lens.start") : t("lens.after", { n: layer - 1 });
     const cells = predictions.map(({ position, top }) => {
       const told = `${name} · ${position} “${tokens[position]}”: ${top.map(({ text, probability }) => `“${visible(text)}” ${percent(probability)}`).join(", ")}`;
-      return el("td", {}, prediction(visible(top[0].text), top[0].probability, told, app, tensor, tell));
+      return el("td", {}, prediction(visible(top[0].text), top[0].probability, told, app, layer, tell));
     });
     return el("tr", {}, el("th", { scope: "row" }, name), ...cells);
   });
   table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
-function prediction(text: string, probability: number, told: string, app: App, tensor: string, tell: (text: string) => void): HTMLElement {
+function prediction(text: string, probability: number, told: string, app: App, layers: number, tell: (text: string) => void): HTMLElement {
   const colour: Colour = { ...app.store.state.view.colour, scale: "linear", gain: 1 };
   const channels = channelsOf(probability, "value", colour);
-  const made = button(text, () => flyTo(app, [blockOf(tensor)]), { class: `predicted on-${inkOn(channels)}`, "aria-label": told, onpointerenter: () => tell(told), onfocus: () => tell(told) });
+  const fly = (): void => {
+    const layout = app.store.state.figures[0]?.layout;
+    const block = layout && blockAfter(layout, layers);
+    if (block) flyTo(app, [block]);
+  };
+  const made = button(text, fly, { class: `predicted on-${inkOn(channels)}`, "aria-label": told, onpointerenter: () => tell(told), onfocus: () => tell(told) });
   made.style.backgroundColor = `rgb(${channels.join()})`;
   return made;
 }

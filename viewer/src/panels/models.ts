@@ -40,7 +40,7 @@ export const models: Panel = {
 export function opening(model: Model): Partial<View> {
   if (model.id === NANO.model) return { ...NANO, tokens: null };
   const { kind } = model.vocabulary;
-  const prompt: View["prompt"] = kind === "gpt2" ? { text: t("prompt.first") } : kind === "letters" ? { text: "A" } : { tokens: [0, 1, 2, 3] };
+  const prompt: View["prompt"] = kind === "ids" ? { tokens: [0, 1, 2, 3] } : { text: kind === "letters" ? "A" : t("prompt.first") };
   const generate = { ...NANO.generate, max_new_tokens: 1 };
   return { model: model.id, traced: model.parameters.total <= AT_ONCE, prompt, generate, tokens: null };
 }

@@ -43,18 +43,18 @@ function row({ name, count, share, tied }: Part, largest: number): HTMLElement {
 }
 
 function facts({ layout, trace }: Figure, total: number): HTMLElement {
-  const { config, facts: { tokens } } = layout;
+  const { description, facts: { tokens } } = layout;
   const held = Object.values(trace?.tensors ?? {}).reduce((sum, one) => sum + one.bytes, 0);
   const rows: [string, string][] = [
-    [t("size.layers"), number(config.n_layer)],
-    [t("size.heads"), `${number(config.n_head)} × ${number(config.d_head)}`],
-    [t("size.width"), number(config.n_embd)],
-    [t("size.inner"), number(config.n_inner)],
-    [t("size.vocabulary"), number(config.vocab_size)],
-    [t("size.context"), t("size.tokens", { n: number(config.n_positions) })],
+    [t("size.layers"), number(description.layers())],
+    [t("size.heads"), `${number(description.heads)} × ${number(layout.widthOf("query"))}`],
+    [t("size.width"), number(layout.widthOf("embedding"))],
+    [t("size.inner"), number(layout.widthOf("mlp"))],
+    [t("size.vocabulary"), number(layout.widthOf("logits"))],
+    [t("size.context"), t("size.tokens", { n: number(description.context) })],
     [t("size.float32"), bytes(4 * total)],
     [t("size.float16"), bytes(2 * total)],
-    [t("size.cache"), bytes(cachePerToken(config))],
+    [t("size.cache"), bytes(cachePerToken(layout))],
     ...(trace ? [[t("size.trace", { n: number(tokens ?? 0) }), bytes(held)] as [string, string]] : []),
   ];
   return el("dl", { class: "sizes" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));

@@ -4,6 +4,8 @@ import { isAbort } from "../api/client";
 import type { Trace } from "../api/service";
 import { reason } from "../i18n/reason";
 import { number, percent, t } from "../i18n/text";
+import type { Figure } from "../state/state";
+import { present } from "../checked/at";
 import { entropy, softmax, top, type Likely } from "../reading/distribution";
 import { askLens } from "../reading/lens";
 import { fedOf, lastPosition, visible } from "../reading/tokens";
@@ -62,12 +64,13 @@ export const sampling: Panel = {
       Object.assign(where, { max: String(fed.length - 1), value: String(position) });
       at.replaceChildren(...context(fed.map(({ text }) => visible(text)), position));
       try {
+        const tensor = present(figure.layout.description.part("logits")?.tensor, "the tensor of the logits");
         const known = spellings(figure.model?.vocabulary.tokens, trace, position);
-        ({ values: logits } = await service.values(`/v1/traces/${trace.id}`, "logits", { slice: `0,${position}` }, signal));
+        ({ values: logits } = await service.values(`/v1/traces/${trace.id}`, tensor, { slice: `0,${position}` }, signal));
         texts = known ?? new Map();
         draw();
         if (known) return;
-        texts = await asked(app, trace, position, signal);
+        texts = await asked(app, figure, trace, position, signal);
         draw();
       } catch (error) {
         if (!isAbort(error)) note.textContent = reason(error);
@@ -100,8 +103,8 @@ function spellings(letters: string[] | null | undefined, trace: Trace, position:
 }
 
 /** The order of tokens is the same at every temperature: the likeliest at 1 are those that are shown at any. */
-async function asked({ service }: App, trace: Trace, position: number, signal: AbortSignal): Promise<Map<number, string>> {
-  const end = Object.keys(trace.tensors ?? {}).filter((name) => /^blocks\.\d+\.resid_post$/.test(name)).length;
+async function asked({ service }: App, { layout }: Figure, trace: Trace, position: number, signal: AbortSignal): Promise<Map<number, string>> {
+  const end = layout.description.layers(layout.description.part("resid")?.stack); // after all layers
   const query = { top: String(KNOWN), layers: `${end}:${end + 1}`, positions: `${position}:${position + 1}` };
   const lens = await askLens(service, trace, query, () => {}, signal);
   return new Map(lens.layers?.[0]?.predictions[0]?.top.map(({ token, text }) => [token, text]));

@@ -1,15 +1,13 @@
 /** A model of any size: type it, and it is laid out; and further models beside it, to scale. */
 
-import { t } from "../i18n/text";
+import { at } from "../checked/at";
+import { t, type Key } from "../i18n/text";
+import { SIZE_FIELDS, fits, requestOf, type Sizes } from "../layout/gpt2";
 import { refText } from "../state/address";
 import { button, el, field, select } from "./dom";
 import type { App, Panel } from "./panel";
 
-const SIZES = [
-  ["n_layer", "sizes.layers"],
-  ["n_head", "sizes.heads"],
-  ["n_embd", "sizes.width"],
-] as const;
+const TEXTS: readonly Key[] = ["sizes.layers", "sizes.heads", "sizes.width"]; // of SIZE_FIELDS
 
 export const sizes: Panel = {
   id: "sizes",
@@ -18,25 +16,23 @@ export const sizes: Panel = {
   open: false,
   mount(root, app) {
     const { store } = app;
-    const inputs = SIZES.map(([name]) => el("input", { type: "number", min: 1, required: true, name }));
+    const inputs = SIZE_FIELDS.map((name, n) => ({ name, text: at(TEXTS, n), box: el("input", { type: "number", min: 1, required: true, name }) }));
     const tokens = el("input", { type: "number", min: 1, name: "tokens" });
     const form = el("form", { onsubmit: (event) => submit(event) });
-    const fields = SIZES.map(([, text], n) => field(t(text), inputs[n]));
+    const fields = inputs.map(({ text, box }) => field(t(text), box));
     form.append(el("div", { class: "grid" }, ...fields, field(t("sizes.tokens"), tokens)), el("button", { type: "submit" }, t("sizes.show")));
     root.append(form, ...beside(app));
 
     const submit = (event: Event): void => {
       event.preventDefault();
-      const wanted = Object.fromEntries(SIZES.map(([name], n) => [name, Number(inputs[n].value)]));
-      const known = store.state.models.find(({ config }) => SIZES.every(([name]) => config[name] === wanted[name]));
+      const wanted = Object.fromEntries(inputs.map(({ name, box }) => [name, Number(box.value)])) as Sizes;
       const length = Number(tokens.value) || null;
-      const own = length && length > 1024 ? { ...wanted, n_positions: length } : wanted;
-      const fits = known && (!length || length <= known.config.n_positions);
-      store.dispatch({ type: "show", change: { model: fits ? known.id : own, tokens: length, traced: false } });
+      const known = store.state.models.find(({ config }) => fits(config, wanted, length));
+      store.dispatch({ type: "show", change: { model: known?.id ?? requestOf(wanted, length), tokens: length, traced: false } });
     };
     store.subscribe(({ figures }) => figures[0]?.layout, (layout) => {
       if (!layout) return;
-      SIZES.forEach(([name], n) => (inputs[n].value = String(layout.config[name])));
+      for (const { name, box } of inputs) box.value = String(layout.facts.config[name]);
       tokens.value = String(layout.facts.tokens);
     });
   },

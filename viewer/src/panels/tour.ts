@@ -1,9 +1,9 @@
 /** The tour: what a step says, and the controls to play it. */
 
 import { cellValue, number, t, used } from "../i18n/text";
-import type { State } from "../state/state";
+import type { Figure } from "../state/state";
 import type { Command } from "../state/player";
-import { STEPS, stepOf } from "../state/steps";
+import { stepOf, stepsOf, type TourStep } from "../state/steps";
 import { facts, fill, say, sizeNote } from "../tour/words";
 import { button, el, select } from "./dom";
 import type { App, Panel } from "./panel";
@@ -23,7 +23,8 @@ export const tour: Panel = {
     const speak = (): void => {
       const { view, figures } = store.state;
       if (!view.tour || !figures[0]) return;
-      words.replaceChildren(...said(view.tour, store.state));
+      const step = stepOf(view.tour, figures);
+      if (step) words.replaceChildren(...said(step, figures[0]));
       words.lastElementChild!.append(now);
     };
     store.subscribe(({ view }) => view.tour, speak);
@@ -32,12 +33,12 @@ export const tour: Panel = {
   },
 };
 
-function said(id: string, { figures: [figure] }: State): HTMLElement[] {
+function said(step: TourStep, figure: Figure): HTMLElement[] {
   const told = facts(figure);
-  const notes = [sizeNote(stepOf(id)!, figure), say(id, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
-  const formula = fill(stepOf(id)!.formula, told);
+  const notes = [sizeNote(step, figure), say(step, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(step, "synthetic", told) : null];
+  const formula = fill(step.formula, told);
   return [
-    el("div", {}, el("h2", {}, say(id, "title", told)), el("p", {}, say(id, "text", told))),
+    el("div", {}, el("h2", {}, say(step, "title", told)), el("p", {}, say(step, "text", told))),
     el(
       "div",
       { class: "tour-aside" },
@@ -73,7 +74,13 @@ function controls({ store }: App): HTMLElement {
   const speed = select(speeds, String(store.state.player.speed), (chosen) => send({ do: "speed", speed: Number(chosen) })());
   speed.setAttribute("aria-label", t("tour.speed"));
   const close = button("×", send({ do: "end" }), { class: "quiet", "aria-label": t("tour.end") });
-  store.subscribe(({ view }) => view.tour, (id) => (count.textContent = `${STEPS.findIndex((step) => step.id === id) + 1} / ${STEPS.length}`));
+  const tell = (): void => {
+    const { view, figures } = store.state;
+    const steps = stepsOf(figures);
+    count.textContent = `${steps.findIndex(({ id }) => id === view.tour) + 1} / ${steps.length}`;
+  };
+  store.subscribe(({ view }) => view.tour, tell);
+  store.subscribe(({ figures }) => stepsOf(figures), tell);
   store.subscribe(({ player }) => player.playing, (playing) => {
     play.textContent = playing ? "❚❚" : "▶";
     play.setAttribute("aria-label", t(playing ? "tour.pause" : "tour.play"));
@@ -93,22 +100,30 @@ function timeline(store: App["store"]): HTMLElement {
     const share = store.state.player.playing ? ((event as MouseEvent).clientX - left) / width : 1;
     store.dispatch({ type: "tour", command: { do: "go", step: id, share } });
   };
-  const parts = STEPS.map(({ id, seconds }) => {
-    const done = el("span");
-    const title = say(id, "title", { model: "GPT" }, used()) ?? id;
-    const part: HTMLButtonElement = el("button", { type: "button", class: "tour-part", tabindex: -1, title, "aria-label": title, onclick: (event) => go(id, part, event) }, done);
-    part.style.flexGrow = String(seconds);
-    return { part, done };
-  });
+  const line = el("div", { class: "tour-line", role: "group", "aria-label": t("tour.steps") });
+  let parts: { id: string; part: HTMLElement; done: HTMLElement }[] = [];
+  const make = (steps: readonly TourStep[]): void => {
+    parts = steps.map((step) => {
+      const { id, seconds } = step;
+      const done = el("span");
+      const title = say(step, "title", { model: "GPT" }, used()) ?? id;
+      const part: HTMLButtonElement = el("button", { type: "button", class: "tour-part", tabindex: -1, title, "aria-label": title, onclick: (event) => go(id, part, event) }, done);
+      part.style.flexGrow = String(seconds);
+      return { id, part, done };
+    });
+    line.replaceChildren(...parts.map(({ part }) => part));
+    show();
+  };
   const show = (): void => {
-    const at = STEPS.findIndex(({ id }) => id === store.state.view.tour);
+    const at = parts.findIndex(({ id }) => id === store.state.view.tour);
     parts.forEach(({ part, done }, n) => {
       done.style.width = `${n < at ? 100 : n > at ? 0 : 100 * store.state.player.share}%`;
       if (n === at) part.setAttribute("aria-current", "step");
       else part.removeAttribute("aria-current");
     });
   };
+  store.subscribe(({ figures }) => stepsOf(figures), make);
   store.subscribe(({ view }) => view.tour, show);
   store.subscribe(({ player }) => player.share, show);
-  return el("div", { class: "tour-line", role: "group", "aria-label": t("tour.steps") }, ...parts.map(({ part }) => part));
+  return line;
 }

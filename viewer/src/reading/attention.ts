@@ -3,6 +3,9 @@
 import type { Service } from "../api/service";
 import type { Figure } from "../state/state";
 import type { CellAt, Colour } from "../state/view";
+import { present } from "../checked/at";
+import { filled } from "../layout/description";
+import type { Layout } from "../layout/layout";
 import { cellOf } from "../layout/place";
 
 const THUMBNAIL = 40; // cells of a head's small map, across
@@ -16,24 +19,26 @@ export interface Map2D {
   factors: [number, number]; // positions that a cell stands for, across and down; it is the largest of them
 }
 
-function patternName(layer: number): string {
-  return `blocks.${layer}.attn.pattern`;
+/** The tensor with the attention of all heads of a layer. */
+function patternName({ description }: Layout, layer: number): string {
+  const { tensor } = present(description.part("pattern"), "attention");
+  return filled(present(tensor, "the tensor of the attention"), layer);
 }
 
 /** All heads of a layer, small. */
 export async function readHeads(service: Service, { trace, layout }: Figure, layer: number, signal: AbortSignal): Promise<Map2D[]> {
-  const { n_head } = layout.config;
-  const query = { slice: "0", dtype: "float16", max_cells: String(n_head * THUMBNAIL ** 2), reduce: "max" };
-  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layer), query, signal);
+  const { heads } = layout.description;
+  const query = { slice: "0", dtype: "float16", max_cells: String(heads * THUMBNAIL ** 2), reduce: "max" };
+  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layout, layer), query, signal);
   const [, height, width] = shape;
   const of = (head: number): Float32Array => values.subarray(head * width * height, (head + 1) * width * height);
-  return Array.from({ length: n_head }, (_, head) => ({ values: of(head), width, height, factors: factorsOf(factors) }));
+  return Array.from({ length: heads }, (_, head) => ({ values: of(head), width, height, factors: factorsOf(factors) }));
 }
 
 /** One head, position by position where there are few enough. */
-export async function readHead(service: Service, { trace }: Figure, layer: number, head: number, signal: AbortSignal): Promise<Map2D> {
+export async function readHead(service: Service, { trace, layout }: Figure, layer: number, head: number, signal: AbortSignal): Promise<Map2D> {
   const query = { slice: `0,${head}`, max_cells: String(MAP), reduce: "max" };
-  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layer), query, signal);
+  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layout, layer), query, signal);
   return { values, height: shape[0], width: shape[1], factors: factorsOf(factors) };
 }
 
@@ -43,10 +48,11 @@ function factorsOf(factors: number[]): [number, number] {
 
 /** The cell of the picture in which it is, how much position `query` attends to position `key`. */
 export function cellOfPattern({ layout }: Figure, layer: number, head: number, query: number, key: number): CellAt | null {
-  const block = `blocks.${layer}.attn.heads.${head}.pattern`;
-  const row = layout.row(block);
+  const block = layout.blockOf("pattern", layer, head);
+  const row = block === null ? null : layout.row(block);
   const place = row === null ? null : layout.place(row);
-  return place && { figure: 0, block, cell: cellOf(place.index, [0, head, query, key]) };
+  if (block === null || place === null) return null;
+  return { figure: 0, block, cell: cellOf(place.index, [0, head, query, key]) };
 }
 
 const EVEN = 32; // positions among which a share is large enough to be seen

@@ -1,6 +1,7 @@
 /** The logit lens: what each layer would predict, were it the last; and the rollout of attention through all of them. */
 
 import type { Progress } from "../api/events";
+import type { Layout } from "../layout/layout";
 import type { Lens, Service, Trace } from "../api/service";
 
 const WAIT = 2; // seconds between two looks at how far it is
@@ -17,11 +18,9 @@ export async function askLens(service: Service, trace: Trace, query: Record<stri
   }
 }
 
-/** The block in which the residual stream is that a layer of a lens was read from. */
-export function blockOf(tensor: string): string {
-  const [, layer, end] = /^blocks\.(\d+)\.resid_(pre|post)$/.exec(tensor) ?? [];
-  if (end === "pre") return Number(layer) === 0 ? "embedding" : `blocks.${Number(layer) - 1}.resid_post`;
-  return `blocks.${layer}.resid_post`;
+/** The block with the residual stream after so many layers, which a layer of a lens was read from. */
+export function blockAfter(layout: Layout, layers: number): string | null {
+  return layers === 0 ? layout.blockOf("embedding") : layout.blockOf("resid", layers - 1);
 }
 
 /** The query for the rollout of the last positions, as many as the service tells. */

@@ -1,6 +1,7 @@
 /** Between which numbers values lie: of a tensor, or of all that are in view. */
 
 import type { Trace } from "../api/service";
+import { numbersIn } from "../layout/description";
 
 type Facts = NonNullable<Trace["tensors"]>[string];
 
@@ -15,7 +16,7 @@ export interface Extent {
 export function extentOf(tensors: Record<string, Facts>, layers: ReadonlySet<number>): Extent | null {
   let [least, most] = [Infinity, -Infinity];
   for (const [name, { min, max }] of Object.entries(tensors)) {
-    const layer = Number(/^blocks\.(\d+)\./.exec(name)?.[1] ?? -1);
+    const layer = numbersIn(name)[0] ?? -1;
     if (!layers.has(layer) || !Number.isFinite(min ?? NaN) || !Number.isFinite(max ?? NaN)) continue;
     least = Math.min(least, min!);
     most = Math.max(most, max!);

@@ -1,6 +1,7 @@
 /** Finds blocks by what people type: words of ids and names, "layer 3", "h1", an id or a part of one. */
 
-import type { Kind, Layout } from "../layout/layout";
+import { shapeOf, type Kind } from "../layout/description";
+import type { Layout } from "../layout/layout";
 
 export interface Query {
   words: string[];
@@ -26,6 +27,7 @@ export interface Found {
 }
 
 const NUMBER = /^(?:(?:layer|l|第)?(\d+)層?|(?:head|h|頭)(\d+))$/;
+const MEMBERS = /(?:heads|experts)$/; // the parts of an id before the number of a member of a group
 const LABEL = /^(?:(layer|l|層)|(head|h|頭))$/;
 
 /** What is asked for: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" mean the same. */
@@ -45,11 +47,10 @@ export function parse(text: string): Query {
   return query;
 }
 
-/** A part of an id as it is in a kind's id; its numbers go to the query. */
+/** A part of an id without its numbers, which go to the query: those after heads or experts, and those of layers. */
 function idWord(word: string, query: Query): string {
-  return word
-    .replace(/(blocks\.|^)(\d+)(?=\.|$)/, (_, before: string, layer: string) => ((query.layer = Number(layer)), `${before}{layer}`))
-    .replace(/heads\.(\d+)/, (_, head: string) => ((query.head = Number(head)), "heads.{head}"));
+  for (const [, before = "", digits] of word.matchAll(/(?:(\w+)\.|^)(\d+)(?=\.|$)/g)) query[MEMBERS.test(before) ? "head" : "layer"] = Number(digits);
+  return shapeOf(word);
 }
 
 /** Blocks that match every word and number, of all models that stand there; at most `most`, those of the kinds that fit
@@ -78,10 +79,10 @@ function without(text: string, name: string): string {
 
 /** Blocks of one model by how well their kind fits: the first `most` of each, and how many there are. */
 function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, most: number): Map<number, { rows: number[]; count: number }> {
-  const ranks = layout.kinds.map((kind) => rank(kind, nameOf(kind), query));
+  const ranks = new Map(layout.description.kinds.map((kind) => [kind, rank(kind, nameOf(kind), query)]));
   const byRank = new Map<number, { rows: number[]; count: number }>();
   for (let row = 0; row < layout.count; row++) {
-    const of = ranks[layout.kind[row]];
+    const of = ranks.get(layout.kindAt(row)) ?? null;
     if (of === null || (query.layer !== null && layout.layer[row] !== query.layer) || (query.head !== null && layout.head[row] !== query.head)) continue;
     const known = byRank.get(of) ?? { rows: [], count: 0 };
     byRank.set(of, known);
@@ -93,8 +94,8 @@ function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, mo
 
 /** 0 for what is meant, more for what only contains the words; null where one of them is not in it. */
 function rank(kind: Kind, name: string, { words, layer, head }: Query): number | null {
-  if ((layer !== null && kind.scope === "model") || (head !== null && kind.scope !== "head")) return null;
-  const id = kind.id.toLowerCase();
+  if ((layer !== null && kind.stack === null) || (head !== null && kind.group === null)) return null;
+  const id = shapeOf(kind.id.toLowerCase());
   const last = id.slice(id.lastIndexOf(".") + 1);
   const names = `${name} ${kind.name}`.toLowerCase();
   let sum = kind.minor ? 1 : 0;

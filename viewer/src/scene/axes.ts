@@ -1,16 +1,17 @@
 /** The tokens beside the cells that are theirs: rows and columns that are positions, and those of the vocabulary. */
 
+import { isPosition, isVocabulary, type Part } from "../layout/description";
 import { fedOf, visible } from "../reading/tokens";
 import { lineSpot, overlap, type Area, type Spot } from "./labels";
 import type { Shown } from "./models";
 import { FONT, INK, aroundView, inLight } from "./names";
 import type { Sheet } from "./sheet";
-import type { Point } from "../layout/pose";
+import type { Point } from "../layout/box";
 
 const SIZE = 10; // pixels of the letters
 const LEAST = 9; // pixels of a cell beside which there are letters
 const LONGEST = 10; // letters of a token
-const ALWAYS = new Set(["tokens", "blocks.{layer}.attn.heads.{head}.scores", "blocks.{layer}.attn.heads.{head}.pattern", "logits", "probs"]);
+const ALWAYS = new Set<Part | null>(["tokens", "scores", "pattern", "logits", "probs"]);
 
 /** Of the blocks in the light; where there is none, of those that are read token by token. */
 export function drawAxes(sheet: Sheet): void {
@@ -21,7 +22,7 @@ export function drawAxes(sheet: Sheet): void {
     if (light) return light.forEach((id) => label(sheet, shown, layout.row(id)));
     if (store.state.highlight?.dim) return;
     for (const { span } of shown.blocks.slabs.filter((slab) => shown.depths.get(slab)?.inView))
-      for (let row = span.start; row < span.end; row++) if (ALWAYS.has(layout.kindAt(row).id)) label(sheet, shown, row);
+      for (let row = span.start; row < span.end; row++) if (ALWAYS.has(layout.kindAt(row).part)) label(sheet, shown, row);
   });
 }
 
@@ -29,23 +30,23 @@ export function drawAxes(sheet: Sheet): void {
 function label(sheet: Sheet, shown: Shown, row: number | null): void {
   if (row === null) return;
   const { layout } = shown.figure;
-  const { id, dims, role } = layout.kindAt(row);
+  const { part, dims, role } = layout.kindAt(row);
   if (role === "statistic") return;
   const cells = layout.cellsOf(row);
   [0, 1].forEach((axis) => {
-    const texts = textsOf(shown, dims[axis], id === "tokens");
+    const texts = textsOf(shown, dims[axis], part === "tokens");
     if (texts) along(sheet, shown, row, axis, cells[axis], texts);
   });
 }
 
 /** What stands at each place of an axis; null: nothing that people read. */
-function textsOf({ figure: { trace, model } }: Shown, dim: string, numbered: boolean): ((n: number) => string) | null {
-  if (dim === "T" && trace) {
+function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, numbered: boolean): ((n: number) => string) | null {
+  if (isPosition(dim) && trace) {
     const tokens = fedOf(trace);
     return (n) => visible(tokens[n]?.text ?? "");
   }
-  if (dim === "T") return numbered ? String : null;
-  const letters = dim === "V" ? model?.vocabulary.tokens : null;
+  if (isPosition(dim)) return numbered ? String : null;
+  const letters = isVocabulary(dim) ? model?.vocabulary.tokens : null;
   return letters ? (n) => visible(letters[n] ?? "") : null;
 }
 

@@ -1,8 +1,11 @@
 /** A model's blocks: each layer is drawn at once, around an origin of its own, with the cells on its blocks. */
 
+import { at } from "../checked/at";
 import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMaterial } from "three";
 
-import type { Box, Layout, Span } from "../layout/layout";
+import { AXES, pointOf, type Box } from "../layout/box";
+import { isPosition } from "../layout/description";
+import type { Layout, Span } from "../layout/layout";
 import type { Rect } from "../layout/place";
 import type { Pose } from "../layout/pose";
 import { AT, EMPHASIS, Records } from "./records";
@@ -51,19 +54,21 @@ export class Slab {
     depth: RawShaderMaterial,
   ) {
     this.box = layout.spanBox(span);
-    const origin = this.box.min.map((low, axis) => (low + this.box.max[axis]) / 2);
-    const area = (row: number): number => layout.size[3 * row] * layout.size[3 * row + 1];
-    const order = (row: number): number => reversed(layout.head[row]);
+    const origin = pointOf((axis) => (this.box.min[axis] + this.box.max[axis]) / 2);
+    const area = (row: number): number => at(layout.size, 3 * row) * at(layout.size, 3 * row + 1);
+    const order = (row: number): number => reversed(at(layout.head, row));
     const rows = Array.from({ length: span.end - span.start }, (_, n) => span.start + n);
     rows.sort((a, b) => area(b) - area(a) || order(a) - order(b));
     this.#areas = Float64Array.from(rows, area);
     rows.forEach((row, n) => {
-      slots[row] = span.start + n;
-      records.fill(slots[row], AT.place, [0, 1, 2].map((axis) => layout.position[3 * row + axis] - origin[axis]));
-      records.fill(slots[row], AT.size, layout.size.subarray(3 * row, 3 * row + 3));
-      records.fill(slots[row], AT.role, [layout.role[row]]);
-      records.fill(slots[row], AT.cells, [layout.cells[3 * row], layout.cells[3 * row + 1], positionAxes(layout, row), 1]);
-      records.fill(slots[row], AT.base, [...NOWHERE, ...NOWHERE]);
+      const slot = span.start + n;
+      const [width, height] = layout.cellsOf(row);
+      slots[row] = slot;
+      records.fill(slot, AT.place, AXES.map((axis) => at(layout.position, 3 * row + axis) - origin[axis]));
+      records.fill(slot, AT.size, layout.size.subarray(3 * row, 3 * row + 3));
+      records.fill(slot, AT.role, [at(layout.role, row)]);
+      records.fill(slot, AT.cells, [width, height, positionAxes(layout, row), 1]);
+      records.fill(slot, AT.base, [...NOWHERE, ...NOWHERE]);
     });
     this.mesh = new Mesh(new BufferGeometry(), material);
     this.depth = new Mesh(this.mesh.geometry, depth);
@@ -127,10 +132,10 @@ export class Blocks {
     let [low, high] = [0, this.slabs.length - 1];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (row < this.slabs[middle].span.end) high = middle;
+      if (row < at(this.slabs, middle).span.end) high = middle;
       else low = middle + 1;
     }
-    return this.slabs[low];
+    return at(this.slabs, low);
   }
 
   dress(slab: Slab, style: Style, fineness: Fineness): void {
@@ -139,21 +144,21 @@ export class Blocks {
 
   /** Shows these values on a block, all over it or on a part; null: none. */
   show(row: number, patch: Patch | null, fine: boolean): void {
-    const [slot, at] = [this.#slots[row], fine ? AT.fine : AT.base];
-    this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, at) >= 0 ? 1 : 0);
-    this.#records.put(slot, at, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
+    const [slot, part] = [at(this.#slots, row), fine ? AT.fine : AT.base];
+    this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, part) >= 0 ? 1 : 0);
+    this.#records.put(slot, part, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
     if (fine && patch) this.#records.put(slot, AT.part, [patch.part.i0, patch.part.j0, patch.part.i1, patch.part.j1]);
   }
 
   /** What of a block's values stands for full brightness. */
   scale(row: number, scale: number): void {
-    this.#records.put(this.#slots[row], AT.scale, [1 / (scale || 1)]);
+    this.#records.put(at(this.#slots, row), AT.scale, [1 / (scale || 1)]);
   }
 
   emphasise(rows: number[], lit: number[] = []): void {
     const put = (row: number, emphasis: number): void => {
       this.slabOf(row).spoken = emphasis === EMPHASIS.spoken;
-      this.#records.put(this.#slots[row], AT.emphasis, [emphasis]);
+      this.#records.put(at(this.#slots, row), AT.emphasis, [emphasis]);
     };
     for (const row of this.#emphasised) put(row, EMPHASIS.none);
     for (const row of lit) put(row, EMPHASIS.lit);
@@ -188,7 +193,7 @@ function materials(uniforms: Uniforms): Record<Style | "depth", RawShaderMateria
 /** Which axes of a block's cells are positions: 1 for x, 2 for y. Weights have every position from the start. */
 function positionAxes(layout: Layout, row: number): number {
   const { role, dims } = layout.kindAt(row);
-  return role === "weight" ? 0 : (dims[0] === "T" ? 1 : 0) + (dims[1] === "T" ? 2 : 0);
+  return role === "weight" ? 0 : (isPosition(dims[0]) ? 1 : 0) + (isPosition(dims[1]) ? 2 : 0);
 }
 
 /** The bits of a head's number from the other end: any share of heads in this order is spread evenly over all. */
@@ -203,7 +208,7 @@ function firstBelow(sorted: Float64Array, least: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (sorted[middle] < least) high = middle;
+    if (at(sorted, middle) < least) high = middle;
     else low = middle + 1;
   }
   return low;

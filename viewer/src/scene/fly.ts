@@ -1,6 +1,6 @@
 /** Flies the camera to blocks of a model, the main one if not said otherwise, so that they fill the window. */
 
-import type { Box } from "../layout/layout";
+import type { Box } from "../layout/box";
 import type { Readable } from "../state/store";
 import { framing } from "./framing";
 import type { Stage } from "./stage";

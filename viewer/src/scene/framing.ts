@@ -1,8 +1,8 @@
 /** Cameras as numbers: where one stands, and which one sees all of a box. */
 
-import type { Box } from "../layout/layout";
+import type { Box } from "../layout/box";
 import type { Camera } from "../state/view";
-import type { Point } from "../layout/pose";
+import type { Point } from "../layout/box";
 
 export const FIELD_OF_VIEW = (32 * Math.PI) / 180; // of the window's height
 const HOME = { azimuth: -0.22, elevation: 0.24 };

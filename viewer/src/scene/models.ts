@@ -2,13 +2,15 @@
 
 import type { Scene } from "three";
 
-import type { Box } from "../layout/layout";
-import { unite } from "../layout/layout";
+import { unite, type Box } from "../layout/box";
+import type { Layout } from "../layout/layout";
 import type { Figure, Highlight, State } from "../state/state";
 import type { Store } from "../state/store";
 import { Blocks, type Slab, type Uniforms } from "./blocks";
 import { Pose, arrange, type Flow } from "../layout/pose";
 import type { Projection } from "./projection";
+
+const SMALL_VOCABULARY = 1000; // tokens
 
 export interface Depth {
   min: number; // in front of the camera
@@ -48,8 +50,8 @@ export class Models {
       return layers.map(({ box }) => pose.box(box));
     });
     const [main] = this.shown;
-    const tokens = main?.figure.layout.around(["tokens", "embedding", "logits"].filter((id) => main.figure.layout.config.vocab_size < 1000 || id !== "logits"));
-    if (tokens) boxes.push(main.pose.box(tokens));
+    const ends = main && endsOf(main.figure.layout);
+    if (ends) boxes.push(main.pose.box(ends));
     return boxes.length ? unite(boxes) : null;
   }
 
@@ -89,7 +91,7 @@ export class Models {
       }
       const blocks = new Blocks(figure.layout, this.uniforms);
       this.scene.add(blocks.group);
-      return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.facts.cell ?? 1.5, depths: new Map() };
+      return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.cell, depths: new Map() };
     });
     for (const { blocks } of old)
       if (!this.shown.some((shown) => shown.blocks === blocks)) {
@@ -107,6 +109,12 @@ export class Models {
       shown.blocks.place(shown.pose);
     });
   }
+}
+
+/** Around what is before and after the layers: the logits as far as a vocabulary is small. */
+function endsOf(layout: Layout): Box | null {
+  const logits = layout.widthOf("logits") < SMALL_VOCABULARY ? [layout.blockOf("logits")] : [];
+  return layout.around([layout.blockOf("tokens"), layout.blockOf("embedding"), ...logits].filter((id) => id !== null));
 }
 
 /** Where the computation goes: as was chosen, or along the longer side of the window. */

@@ -2,14 +2,14 @@
 
 import { blockName } from "../i18n/names";
 import { number, t } from "../i18n/text";
-import type { Box } from "../layout/layout";
+import type { Box } from "../layout/box";
 import { pick } from "./pick";
 import { refText } from "../state/address";
 import type { Highlight } from "../state/state";
 import { boundsOf, nameSpot, standing, type Rect, type Spot } from "./labels";
 import type { Shown } from "./models";
 import type { Sheet } from "./sheet";
-import type { Point } from "../layout/pose";
+import type { Point } from "../layout/box";
 
 export const FONT = "system-ui, sans-serif";
 export const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8" };

@@ -1,7 +1,7 @@
 /** Projects the scene onto the window, as one camera sees it, and back. */
 
-import type { Box } from "../layout/layout";
-import type { Point } from "../layout/pose";
+import type { Box } from "../layout/box";
+import type { Point } from "../layout/box";
 import type { Camera } from "../state/view";
 import { FIELD_OF_VIEW, along, basis, dot, eye, type Basis, type Viewport } from "./framing";
 

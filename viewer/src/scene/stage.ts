@@ -10,7 +10,7 @@ import { Heap } from "./heap";
 import { warmUp, type Slab, type Uniforms } from "./blocks";
 import { Models, type Shown } from "./models";
 import { PALETTES, raw } from "./palette";
-import type { Point } from "../layout/pose";
+import type { Point } from "../layout/box";
 import { Projection, type Ray } from "./projection";
 import { Thrift } from "./thrift";
 

@@ -1,17 +1,19 @@
 /** Loads a model: its trace, its layout, and under which path its weights are. */
 
 import type { Config, Service, Model, ModelRef, Trace } from "../api/service";
+import { samplesOf } from "../layout/gpt2";
 import { Layout } from "../layout/layout";
 import type { Figure } from "../state/state";
 
-/** The layout behind a link, of a model of these sizes, where it is done or as soon as it is. */
-async function loadLayout(service: Service, link: string, { n_layer, n_head }: Config, signal?: AbortSignal): Promise<Layout> {
-  const ends = n_layer > 1 ? [0, n_layer - 1] : [0];
-  const [file, ...described] = await Promise.all([
+/** The layout behind a link, of a model of this configuration, as soon as it is done. */
+async function loadLayout(service: Service, link: string, config: Config, signal?: AbortSignal): Promise<Layout> {
+  const { first, last, heads } = samplesOf(config);
+  const [file, facts, ...more] = await Promise.all([
     service.layoutColumns(link, signal),
-    ...ends.map((layer) => service.layoutTensors(link, layer, Math.min(n_head, 2), signal)),
+    service.layoutTensors(link, first, heads, signal),
+    ...(last === first ? [] : [service.layoutTensors(link, last, heads, signal)]),
   ]);
-  return Layout.read(described[0], file, described);
+  return Layout.read(facts, file, [facts, ...more]);
 }
 
 /** Layouts are kept: the same blocks, whatever their values. */

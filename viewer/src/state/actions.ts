@@ -3,7 +3,7 @@
 import type { Trouble } from "../api/client";
 import type { Model } from "../api/service";
 import { play, type Command } from "./player";
-import { STEPS } from "./steps";
+import { stepsOf } from "./steps";
 import type { Figure, Highlight, Run, State, Told, Traffic } from "./state";
 import type { Camera, CellAt, View } from "./view";
 
@@ -29,6 +29,13 @@ export type Action =
   | { type: "viewport"; width: number; height: number };
 
 export function reduce(state: State, action: Action): State {
+  const next = changed(state, action);
+  const { view, figures } = next;
+  const unknown = view.tour !== null && figures.length > 0 && (view.tour !== state.view.tour || figures !== state.figures) && !stepsOf(figures).some(({ id }) => id === view.tour);
+  return unknown ? { ...next, view: { ...view, tour: null } } : next; // a link may name a step of another model
+}
+
+function changed(state: State, action: Action): State {
   const { view } = state;
   const viewed = (change: Partial<View>): State => ({ ...state, view: { ...view, ...change } });
   switch (action.type) {
@@ -57,7 +64,7 @@ export function reduce(state: State, action: Action): State {
     case "highlight":
       return { ...state, highlight: action.highlight };
     case "tour": {
-      const { step, player } = play({ step: view.tour, player: state.player }, action.command, STEPS);
+      const { step, player } = play({ step: view.tour, player: state.player }, action.command, stepsOf(state.figures));
       return { ...(step === view.tour ? state : viewed({ tour: step })), player };
     }
     case "models":

@@ -2,7 +2,6 @@
 
 import type { ModelRef } from "../api/service";
 import type { Flow } from "../layout/pose";
-import { stepOf } from "./steps";
 import { INITIAL, type Camera, type CellAt, type View } from "./view";
 
 const FLOWS: readonly Flow[] = ["right", "down"];
@@ -64,7 +63,7 @@ export function fromHash(hash: string): View {
     camera: cameraOf(told.get("camera")),
     pinned: (told.get("cell") ?? "").split(";").map(cellOf).filter((cell) => cell !== null),
     step: number("step", null),
-    tour: stepOf(told.get("tour"))?.id ?? null,
+    tour: /^\w+$/.exec(told.get("tour") ?? "")?.[0] ?? null, // whether there is such a step shows when the model is loaded
     colour: {
       scale: oneOf("scale", ["linear", "log"], INITIAL.colour.scale),
       palette: oneOf("palette", ["classic", "safe"], INITIAL.colour.palette),
@@ -82,7 +81,7 @@ function rangeOf(range: number | null): number | null {
 }
 
 function headOf(text: string | null): View["head"] {
-  const [layer, head, ...rest] = (text ?? "").split(",").map(Number);
+  const [layer = NaN, head = NaN, ...rest] = (text ?? "").split(",").map(Number);
   return text && !rest.length && [layer, head].every(Number.isInteger) && layer >= -1 && head >= 0 ? [layer, head] : null;
 }
 
@@ -103,7 +102,7 @@ export function refText(ref: ModelRef): string {
 function refOf(text: string): ModelRef | null {
   if (!text.includes(":")) return text || null;
   const sizes = text.split(",").map((pair) => pair.split(":"));
-  return Object.fromEntries(sizes.map(([name, value]) => [name, sizeOf(value)]));
+  return Object.fromEntries(sizes.map(([name = "", value = ""]) => [name, sizeOf(value)]));
 }
 
 function sizeOf(text: string): unknown {
@@ -116,7 +115,7 @@ function cameraText({ target, distance, azimuth, elevation }: Camera): string {
 }
 
 function cameraOf(text: string | null): Camera | null {
-  const [x, y, z, distance, azimuth, elevation, ...rest] = (text ?? "").split(",").map(Number);
+  const [x = NaN, y = NaN, z = NaN, distance = NaN, azimuth = NaN, elevation = NaN, ...rest] = (text ?? "").split(",").map(Number);
   const camera: Camera = { target: [x, y, z], distance, azimuth, elevation };
   return rest.length || ![x, y, z, distance, azimuth, elevation].every(Number.isFinite) || distance <= 0 ? null : camera;
 }
@@ -126,7 +125,7 @@ function cellText({ figure, block, cell }: CellAt): string {
 }
 
 function cellOf(text: string): CellAt | null {
-  const [figure, block, ...at] = text.split(",");
-  const [i, j, k] = at.map(Number);
-  return at.length === 3 && [Number(figure), i, j, k].every(Number.isInteger) ? { figure: Number(figure), block, cell: [i, j, k] } : null;
+  const [figure, block = "", ...cell] = text.split(",");
+  const [i = NaN, j = NaN, k = NaN] = cell.map(Number);
+  return cell.length === 3 && [Number(figure), i, j, k].every(Number.isInteger) ? { figure: Number(figure), block, cell: [i, j, k] } : null;
 }

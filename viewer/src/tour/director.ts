@@ -10,7 +10,7 @@ import type { Camera, CellAt } from "../state/view";
 import { nth, operands, type Formula } from "./fill";
 import { computed } from "../state/player";
 import { sight } from "./sight";
-import { allNamed, stepOf, type Side, type Step } from "../state/steps";
+import { stepOf, type Side, type TourStep } from "../state/steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const NONE: never[] = []; // always the same: nothing has changed
@@ -18,10 +18,10 @@ const TICK = 250; // milliseconds between ticks where nothing moves
 
 /** A step, for the model that is shown. */
 interface Scene {
-  step: Step;
+  step: TourStep;
   fills: string[];
   lit: string[];
-  formula: Formula | null; // of the first of what it fills, once it is known
+  formula: Formula | null; // of the first block that it fills, once it is known
 }
 
 export class Director {
@@ -65,7 +65,7 @@ export class Director {
   #enter(): void {
     this.#loading.abort();
     const { view, figures } = this.store.state;
-    const [step, before] = [stepOf(view.tour), this.#scene];
+    const [step, before] = [stepOf(view.tour, figures), this.#scene];
     const layout = figures[0]?.layout;
     this.#scene = null;
     if (before?.step.moves === "tokens") this.store.dispatch({ type: "view", change: { step: null } });
@@ -73,8 +73,9 @@ export class Director {
       if (before && !step) this.#leave();
       return;
     }
-    const there = (of: readonly string[]): string[] => allNamed(of, layout.config).filter((id) => layout.row(id) !== null);
-    this.#scene = { step, fills: there(step.fills), lit: there(step.from), formula: null };
+    const there = (ids: string[]): string[] => ids.filter((id) => layout.row(id) !== null);
+    const { computed: fills, read } = layout.description.blocksOf(step);
+    this.#scene = { step, fills: there(fills), lit: there(read), formula: null };
     if (!this.#linked) this.#look(this.#scene);
     this.#linked = false;
     this.#show();
@@ -98,13 +99,15 @@ export class Director {
   /** How the cells that are filled are computed. */
   async #learn(scene: Scene): Promise<void> {
     const [target] = scene.fills;
-    const { facts, config } = this.store.state.figures[0].layout;
-    if (!target) return;
+    const { layout } = this.store.state.figures[0];
+    const row = target === undefined ? null : layout.row(target);
+    if (row === null) return;
     this.#loading = new AbortController();
     const { signal } = this.#loading;
-    const layer = target.startsWith("blocks.") || target === "embedding" || target === "tokens" ? 0 : config.n_layer - 1;
+    const [own, member] = [layout.layer[row], Math.max(layout.head[row], 0)];
+    const layer = own >= 0 ? own : row < layout.spans[0].end ? 0 : layout.description.layers() - 1;
     try {
-      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${facts.id}`, layer, config.n_head - 1, signal);
+      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, member, signal);
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
       if (scene === this.#scene) this.#show();
     } catch (error) {
@@ -140,8 +143,9 @@ export class Director {
 
   /** The probability of the token that was chosen first. */
   #chosen(): CellAt | null {
-    const [chosen] = this.store.state.figures[0].trace?.generated ?? [];
-    return chosen ? { figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] } : null;
+    const { layout, trace } = this.store.state.figures[0];
+    const [[chosen], block] = [trace?.generated ?? [], layout.blockOf("probs")];
+    return chosen && block ? { figure: 0, block, cell: [chosen.position, chosen.token, 0] } : null;
   }
 
   #lightAt = { layer: -1, ids: [] as string[] };

@@ -1,6 +1,7 @@
 /** Which cell of a block is computed when, and which cells of other blocks it is computed from. */
 
 import type { Schemas } from "../api/client";
+import { isPosition } from "../layout/description";
 import type { Bar } from "../state/state";
 
 export type Formula = Schemas["Formula"];
@@ -9,7 +10,7 @@ export type Cell = [number, number, number];
 /** The n-th cell in order of computation, as in the shader: position by position where x is that alone, else line by line. */
 export function nth(n: number, cells: readonly number[], dims: readonly string[]): Cell {
   const [width, height] = cells;
-  return dims[0] === "T" && dims[1] !== "T" ? [Math.floor(n / height), n % height, 0] : [n % width, Math.floor(n / width), 0];
+  return isPosition(dims[0]) && !isPosition(dims[1]) ? [Math.floor(n / height), n % height, 0] : [n % width, Math.floor(n / width), 0];
 }
 
 /** The cells that a cell is made of, sums as bars from first to last; `token`: that of its position, null: not known. */

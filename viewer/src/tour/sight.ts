@@ -3,7 +3,8 @@
  * enough to be seen in the window, with what is near.
  */
 
-import { unite, type Box, type Layout } from "../layout/layout";
+import { unite, type Box } from "../layout/box";
+import type { Layout } from "../layout/layout";
 
 const CELLS = 200; // a side, up to which all of a block is seen
 const SPREAD = 450; // cells from end to end, up to which all of such blocks are
@@ -21,7 +22,7 @@ const AROUND = 25; // cells that are seen on each side of one
 export function sight(layout: Layout, blocks: readonly string[], at: readonly number[] | null = null, values = true): Box | null {
   const [first, ...others] = blocks.map((id) => layout.row(id)).filter((row) => row !== null);
   if (first === undefined) return null;
-  const cell = layout.facts.cell ?? 1.5;
+  const { cell } = layout;
   const all = layout.around(blocks)!;
   const small = [first, ...others].every((row) => longest(layout.cellsOf(row)) <= CELLS);
   const spread = longest(sizes(all));

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 
-import { unite, type Box, type Layout } from "../../src/layout/layout";
+import { unite, type Box } from "../../src/layout/box";
+import type { Layout } from "../../src/layout/layout";
 import { sight } from "../../src/tour/sight";
 
 const CELL = 1.5;
@@ -14,7 +15,7 @@ function layoutOf(blocks: Record<string, { at: [number, number, number]; cells: 
     return { min: at, max: at.map((low, axis) => low + CELL * cellsOf(row)[axis]) as Box["max"] };
   };
   const row = (id: string): number | null => (id in blocks ? ids.indexOf(id) : null);
-  return { facts: { cell: CELL }, row, cellsOf, box, around: (of: string[]) => unite(of.map((id) => box(row(id)!))) } as unknown as Layout;
+  return { cell: CELL, row, cellsOf, box, around: (of: string[]) => unite(of.map((id) => box(row(id)!))) } as unknown as Layout;
 }
 
 const size = ({ min, max }: Box): number[] => max.map((high, axis) => high - min[axis]);

@@ -36,7 +36,7 @@ describe("level of detail", () => {
   });
 
   it("halves with the distance", () => {
-    const factors = [1, 0.5, 0.25, 0.125].map((pixels) => choose([200, 200], whole([200, 200]), pixels)[0].factor);
+    const factors = [1, 0.5, 0.25, 0.125].map((pixels) => choose([200, 200], whole([200, 200]), pixels)[0]?.factor);
     expect(factors).toEqual([1, 2, 4, 8]);
   });
 

@@ -1,3 +1,4 @@
+import { item } from "../src/checked/item";
 import { describe, expect, it } from "vitest";
 
 import { axesOf, gather, locate, sliceOf, transpose, whole, type Index } from "../src/layout/place";
@@ -34,8 +35,8 @@ describe("a block's index map", () => {
     const gathered = gather(tensor, shape, index, cells);
     for (let j = 0; j < cells[1]; j++)
       for (let i = 0; i < cells[0]; i++) {
-        const at = locate(index, [i, j, 0]).reduce((offset, n, axis) => offset * shape[axis] + n, 0);
-        expect(gathered[j * cells[0] + i]).toBe(tensor[at]);
+        const from = locate(index, [i, j, 0]).reduce((offset, n, axis) => offset * item(shape, axis) + n, 0);
+        expect(gathered[j * cells[0] + i]).toBe(tensor[from]);
       }
   });
 });

@@ -1,5 +1,6 @@
 /** Asks the service: typed errors, patience with a server that is away or slow, and nothing that cannot be aborted. */
 
+import { present } from "../checked/item";
 import type { components } from "./schema";
 
 export type Schemas = components["schemas"];
@@ -51,7 +52,7 @@ export class Client {
   async bytes(answer: Response): Promise<ArrayBuffer> {
     const parts: Uint8Array[] = [];
     let length = 0;
-    for (const reader = answer.body!.getReader(); ; ) {
+    for (const reader = present(answer.body, "the body of an answer").getReader(); ; ) {
       const { done, value } = await reader.read();
       if (done) return joined(parts, length).buffer;
       parts.push(value);

@@ -27,7 +27,8 @@ export class Queue {
   }
 
   #next(): void {
-    while (this.#running.size < this.width && this.#waiting.length) void this.#start(this.#waiting.shift()!);
+    const starting = this.#waiting.splice(0, Math.max(this.width - this.#running.size, 0));
+    for (const job of starting) void this.#start(job);
     this.changed([...this.#running.keys()], this.#waiting.length);
   }
 

@@ -1,5 +1,7 @@
 /** Reads safetensors files: eight bytes of the header's length, the header in JSON, then the values. */
 
+import { present } from "../checked/item";
+
 export interface Entry {
   dtype: string;
   shape: number[];
@@ -26,7 +28,7 @@ export function parse(buffer: ArrayBuffer): File {
     metadata: metadata as Record<string, string>,
     entries,
     bytes(name) {
-      const [from, to] = entries.get(name)!.data_offsets;
+      const [from, to] = present(entries.get(name), `${name} in a safetensors file`).data_offsets;
       return new Uint8Array(buffer, start + from, to - from);
     },
   };

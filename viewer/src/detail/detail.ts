@@ -1,6 +1,8 @@
 /** Level of detail: when the camera rests, fetches what is in view as finely as it is seen, and forgets what is not. */
 
+import { item } from "../checked/item";
 import { Queue, type Job } from "../api/queue";
+import type { Cell } from "../layout/place";
 import type { Patch } from "../scene/blocks";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
@@ -43,7 +45,7 @@ export class Detail {
     let traffic: { running: string[]; waiting: number };
     const tell = soon(() => {
       const { running, waiting } = traffic;
-      store.dispatch({ type: "traffic", traffic: { running: [...new Set(running.map((key) => key.split("|")[1]))], waiting } });
+      store.dispatch({ type: "traffic", traffic: { running: [...new Set(running.map(blockOf))], waiting } });
     });
     this.#queue = new Queue(AT_ONCE, (running, waiting) => {
       traffic = { running, waiting };
@@ -72,11 +74,11 @@ export class Detail {
   scale(block: string): number | null {
     const [main] = this.stage.models.shown;
     const row = main?.figure.layout.row(block) ?? null;
-    return row === null ? null : (this.#scales.get(keyOf(main, row, false))?.scale ?? null);
+    return !main || row === null ? null : (this.#scales.get(keyOf(main, row, false))?.scale ?? null);
   }
 
   /** The value of a cell, if it is on the screen in full detail. */
-  value(shown: Shown, row: number, [i, j, k]: readonly number[]): number | undefined {
+  value(shown: Shown, row: number, [i, j, k]: Cell): number | undefined {
     for (const fine of [true, false]) {
       const patch = this.#kept.get(keyOf(shown, row, fine))?.patch;
       if (!patch || k > 0 || patch.factors[0] > 1 || patch.factors[1] > 1) continue;
@@ -155,8 +157,9 @@ export class Detail {
     const known = this.#scales.get(key);
     const factor = factors[0] * factors[1];
     if (known?.source === source && known.factor <= factor) return;
-    this.#scales.set(key, { source, factor, scale: scaleOf(values) });
-    shown.blocks.scale(row, this.#scales.get(key)!.scale);
+    const scale = scaleOf(values);
+    this.#scales.set(key, { source, factor, scale });
+    shown.blocks.scale(row, scale);
   }
 
   #drop(key: string): void {
@@ -172,6 +175,11 @@ export class Detail {
     const there = new Set(this.stage.models.shown.map(({ blocks }) => blocks));
     for (const [key, { shown }] of this.#kept) if (!there.has(shown.blocks)) this.#drop(key);
   }
+}
+
+/** The block that a job reads. */
+function blockOf(key: string): string {
+  return item(key.split("|"), 1);
 }
 
 function keyOf({ figure, blocks }: Shown, row: number, fine: boolean): string {

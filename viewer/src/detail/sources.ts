@@ -1,5 +1,6 @@
 /** Reads a block's values: from the file of a small trace or model, from small tensors that are kept whole, or by slices. */
 
+import { present } from "../checked/item";
 import type { Config, Service, Trace, Values } from "../api/service";
 import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
@@ -41,7 +42,7 @@ export class Sources {
   }
 
   async read(figure: Figure, row: number, source: string, choice: Choice, signal: AbortSignal): Promise<Grid> {
-    const place = figure.layout.place(row)!;
+    const place = present(figure.layout.place(row), "the tensor of a block");
     const cells = figure.layout.cellsOf(row);
     const whole = await this.#whole(figure, source, place.name);
     if (!whole) return this.#slice(source, place, choice, signal);
@@ -51,8 +52,9 @@ export class Sources {
   /** A tensor that is small enough to be kept whole. It is not cancelled: others want it, too. */
   async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
     const { trace } = figure;
-    const fact = trace?.tensors?.[name];
-    const small = fact ? sum(trace.tensors!) <= SMALL_FILE : parameterCount(figure.layout.facts.config) <= SMALL_MODEL;
+    const tensors = trace?.tensors ?? {};
+    const fact = tensors[name];
+    const small = fact ? sum(tensors) <= SMALL_FILE : parameterCount(figure.layout.facts.config) <= SMALL_MODEL;
     if (small) return this.#fromFile(source, name);
     if (!fact || fact.shape.reduce((a, b) => a * b, 1) > SMALL_TENSOR) return null;
     return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
@@ -60,7 +62,7 @@ export class Sources {
 
   async #fromFile(source: string, name: string): Promise<Values> {
     const file = await this.#file(source);
-    const { dtype, shape } = file.entries.get(name)!;
+    const { dtype, shape } = present(file.entries.get(name), name);
     return { values: decode(file.bytes(name).slice().buffer, dtype), shape, factors: [] };
   }
 
@@ -93,6 +95,7 @@ function keep<T>(kept: Map<string, Promise<T>>, key: string, most: number, make:
   const made = make();
   kept.set(key, made);
   made.catch(() => kept.delete(key));
-  if (kept.size > most) kept.delete(kept.keys().next().value!);
+  const [oldest] = kept.keys();
+  if (kept.size > most && oldest !== undefined) kept.delete(oldest);
   return made;
 }

@@ -3,7 +3,7 @@
  * The rest of the viewer asks here instead of knowing a model family by its names.
  */
 
-import { present } from "../checked/at";
+import { present } from "../checked/item";
 
 export const ROLES = ["weight", "activation", "statistic"] as const;
 export type Role = (typeof ROLES)[number];

@@ -2,7 +2,7 @@
 
 import type { LayoutFacts } from "../api/service";
 import { column, type File } from "../api/safetensors";
-import { at, present } from "../checked/at";
+import { item, present } from "../checked/item";
 import { AXES, unite, type Box } from "./box";
 import { Description, filled, isPosition, numbersIn, shapeOf, type Architecture, type Kind, type Part } from "./description";
 import { describeGpt2, type BareKind } from "./gpt2";
@@ -58,7 +58,7 @@ export class Layout {
     const { kinds } = description;
     this.#kindOf = new Map(kinds.map(({ id }, n) => [shapeOf(id), n]));
     this.#rows = kinds.map(() => []);
-    for (let row = 0; row < this.count; row++) at(this.#rows, at(kind, row)).push(row);
+    for (let row = 0; row < this.count; row++) item(this.#rows, item(kind, row)).push(row);
     this.spans = spansOf(layer, (row) => this.kindAt(row).stack);
   }
 
@@ -85,14 +85,14 @@ export class Layout {
   }
 
   id(row: number): string {
-    return filled(this.kindAt(row).id, at(this.layer, row), at(this.head, row));
+    return filled(this.kindAt(row).id, item(this.layer, row), item(this.head, row));
   }
 
   /** The row of a block, or null where no block has this id. */
   row(id: string): number | null {
     const kind = this.#kindOf.get(shapeOf(id));
     if (kind === undefined) return null;
-    const { group } = at(this.description.kinds, kind);
+    const { group } = item(this.description.kinds, kind);
     const members = this.description.members(group);
     const numbers = numbersIn(id);
     const member = group === null ? 0 : (numbers.at(-1) ?? 0);
@@ -101,7 +101,7 @@ export class Layout {
   }
 
   kindAt(row: number): Kind {
-    return at(this.description.kinds, at(this.#kind, row));
+    return item(this.description.kinds, item(this.#kind, row));
   }
 
   /** The id of the block that is this part, in a layer and of a member of its group; null where no kind is. */
@@ -119,12 +119,12 @@ export class Layout {
   }
 
   box(row: number): Box {
-    const [x, y, z] = [at(this.position, 3 * row), at(this.position, 3 * row + 1), at(this.position, 3 * row + 2)];
-    return { min: [x, y, z], max: [x + at(this.size, 3 * row), y + at(this.size, 3 * row + 1), z + at(this.size, 3 * row + 2)] };
+    const [x, y, z] = [item(this.position, 3 * row), item(this.position, 3 * row + 1), item(this.position, 3 * row + 2)];
+    return { min: [x, y, z], max: [x + item(this.size, 3 * row), y + item(this.size, 3 * row + 1), z + item(this.size, 3 * row + 2)] };
   }
 
   cellsOf(row: number): Cells {
-    return [at(this.cells, 3 * row), at(this.cells, 3 * row + 1), at(this.cells, 3 * row + 2)];
+    return [item(this.cells, 3 * row), item(this.cells, 3 * row + 1), item(this.cells, 3 * row + 2)];
   }
 
   /** Which tensor fills a block, and where in it; null for a box that stands for several. */
@@ -132,9 +132,9 @@ export class Layout {
     const kind = this.kindAt(row);
     const [first, second] = this.indices.get(shapeOf(kind.id)) ?? [];
     if (!kind.tensor || !first) return null;
-    const head = Math.max(at(this.head, row), 0);
-    const index = second ? first.map((axis, n) => moved(axis, at(second, n), head)) : first;
-    return { name: filled(kind.tensor, at(this.layer, row)), index };
+    const head = Math.max(item(this.head, row), 0);
+    const index = second ? first.map((axis, n) => moved(axis, item(second, n), head)) : first;
+    return { name: filled(kind.tensor, item(this.layer, row)), index };
   }
 
   /** The smallest box around these blocks; ids of no block are left out. */
@@ -147,9 +147,9 @@ export class Layout {
     const box: Box = { min: [Infinity, Infinity, Infinity], max: [-Infinity, -Infinity, -Infinity] };
     for (let row = start; row < end; row++) // without a box for each block: there may be thousands
       for (const axis of AXES) {
-        const low = at(this.position, 3 * row + axis);
+        const low = item(this.position, 3 * row + axis);
         box.min[axis] = Math.min(box.min[axis], low);
-        box.max[axis] = Math.max(box.max[axis], low + at(this.size, 3 * row + axis));
+        box.max[axis] = Math.max(box.max[axis], low + item(this.size, 3 * row + axis));
       }
     return box;
   }
@@ -187,7 +187,7 @@ function moved([a, b, c, d]: IndexRow, second: IndexRow, head: number): IndexRow
 }
 
 function axisOf(row: readonly number[]): IndexRow {
-  return [at(row, 0), at(row, 1), at(row, 2), at(row, 3)];
+  return [item(row, 0), item(row, 1), item(row, 2), item(row, 3)];
 }
 
 /** Index maps are the same in all layers: two heads of one layer determine all. */
@@ -198,7 +198,7 @@ function indicesOf(samples: LayoutFacts[]): Map<string, Index[]> {
       if (!id || !tensor) continue;
       const known = indices.get(shapeOf(id)) ?? [];
       const numbers = numbersIn(id);
-      known[numbers.length > 1 ? at(numbers, 1) : 0] = tensor.index.map(axisOf);
+      known[numbers.length > 1 ? item(numbers, 1) : 0] = tensor.index.map(axisOf);
       indices.set(shapeOf(id), known);
     }
   return indices;

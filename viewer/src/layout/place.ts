@@ -1,6 +1,6 @@
 /** Where a block's cells are in a tensor: index maps, the slices of NumPy that read them, and their inverse. */
 
-import { at } from "../checked/at";
+import { item } from "../checked/item";
 
 /** [a, b, c, d] for an axis of the tensor: the value of cell (i, j, k) is at a·i + b·j + c·k + d. */
 export type IndexRow = readonly [number, number, number, number];
@@ -33,7 +33,7 @@ export function locate(index: Index, [i, j, k]: Cell): number[] {
 export function cellOf(index: Index, place: readonly number[]): [number, number, number] {
   const cell: [number, number, number] = [0, 0, 0];
   index.forEach(([a, b, c, d], axis) => {
-    const from = at(place, axis) - d;
+    const from = item(place, axis) - d;
     if (a !== 0) cell[0] = from / a;
     else if (b !== 0) cell[1] = from / b;
     else if (c !== 0) cell[2] = from / c;
@@ -65,11 +65,11 @@ export function gather(
   let [atI, atJ, offset] = [0, 0, 0];
   let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
-    const [a, b, , d] = at(index, axis);
+    const [a, b, , d] = item(index, axis);
     atI += a * stride;
     atJ += b * stride;
     offset += d * stride;
-    stride *= at(shape, axis);
+    stride *= item(shape, axis);
   }
   const out = new Float32Array(width * height);
   for (let j = 0, n = 0; j < height; j++)

@@ -1,6 +1,8 @@
 /** The attention of each head: all heads of a layer small, one of them large with its tokens. */
 
 import { isAbort } from "../api/client";
+import type { Trace } from "../api/service";
+import { item } from "../checked/item";
 import { reason } from "../i18n/reason";
 import { number, percent, progressText, t } from "../i18n/text";
 import type { Layout } from "../layout/layout";
@@ -29,7 +31,7 @@ export const attention: Panel = {
     let shown: Map2D | null = null;
     const head = el("div", { class: "row" });
     const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
-    const map = new Heatmap({ over: (at) => tell(at), pick: (at) => pick(at) });
+    const map = new Heatmap({ over: (place) => tell(place), pick: (place) => pick(place) });
     const value = el("p", { class: "reading", "aria-live": "polite" });
     const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)].filter((id) => id !== null)));
     const table = el("div", { class: "aloud" });
@@ -56,35 +58,38 @@ export const attention: Panel = {
           headsOf = key;
         }
         mark(heads, chosen(app)[1]);
-        shown = await (layer === ROLLOUT ? rollout(app, figure, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
-        draw(figure);
+        shown = await (layer === ROLLOUT ? rollout(app, figure.trace, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
+        draw(shown, figure.trace);
       } catch (error) {
         if (!isAbort(error)) note.textContent = reason(error);
       }
     };
-    const draw = (figure: Figure): void => {
-      const texts = fedOf(figure.trace!).map(({ text }) => visible(text));
-      map.show(shown!, texts, store.state.view.colour);
-      table.replaceChildren(texts.length <= READ_ALOUD ? aloud(shown!, texts) : el("p", {}, t("attention.keys")));
+    const draw = (large: Map2D, trace: Trace): void => {
+      const texts = fedOf(trace).map(({ text }) => visible(text));
+      map.show(large, texts, store.state.view.colour);
+      table.replaceChildren(texts.length <= READ_ALOUD ? aloud(large, texts) : el("p", {}, t("attention.keys")));
       tell(null);
     };
-    const tell = (at: At | null): void => {
-      const texts = fedOf(store.state.figures[0].trace!).map(({ text }) => visible(text));
-      value.textContent = at && shown ? sentence(shown, at, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
+    const tell = (place: At | null): void => {
+      const trace = store.state.figures[0]?.trace;
+      const texts = trace ? fedOf(trace).map(({ text }) => visible(text)) : [];
+      value.textContent = place && shown ? sentence(shown, place, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
     };
     const pick = ({ query, key }: At): void => {
       const [layer, n] = chosen(app);
-      if (layer === ROLLOUT || !shown) return;
-      const at = cellOfPattern(store.state.figures[0], layer, n, query * shown.factors[1], key * shown.factors[0]);
-      if (!at) return;
-      store.dispatch({ type: "pin", at });
-      flyTo(app, [at.block]);
+      const [figure] = store.state.figures;
+      if (layer === ROLLOUT || !shown || !figure) return;
+      const cell = cellOfPattern(figure, layer, n, query * shown.factors[1], key * shown.factors[0]);
+      if (!cell) return;
+      store.dispatch({ type: "pin", at: cell });
+      flyTo(app, [cell.block]);
     };
     store.subscribe(({ figures }) => figures[0]?.trace ?? figures[0]?.layout, () => void load());
     store.subscribe(() => chosen(app).join(), () => void load());
     store.subscribe(({ view }) => view.colour, () => {
-      [...heads.querySelectorAll("canvas")].forEach((old, n) => old.replaceWith(painted(maps[n], store.state.view.colour)));
-      if (shown && store.state.figures[0]?.trace) draw(store.state.figures[0]);
+      [...heads.querySelectorAll("canvas")].forEach((old, n) => old.replaceWith(painted(item(maps, n), store.state.view.colour)));
+      const trace = store.state.figures[0]?.trace;
+      if (shown && trace) draw(shown, trace);
     });
     store.onEnd(() => running.abort());
   },
@@ -141,20 +146,20 @@ function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
   (heads.children[to] as HTMLElement).focus();
 }
 
-async function rollout({ service }: App, { trace }: Figure, tell: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
-  const count = fedOf(trace!).length;
+async function rollout({ service }: App, trace: Trace, tell: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
+  const count = fedOf(trace).length;
   tell(t("computing"));
-  const lens = await askLens(service, trace!, rolloutQuery(count), (progress) => tell(progress ? progressText(progress) : t("computing")), signal);
+  const lens = await askLens(service, trace, rolloutQuery(count), (progress) => tell(progress ? progressText(progress) : t("computing")), signal);
   tell("");
   return { values: rolloutOf(lens, count), width: count, height: count, factors: [1, 1] };
 }
 
 /** "B (2) attends to C (0): 16.7 %". Where a cell stands for several positions, the largest of them is told. */
 function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: string[]): string {
-  const share = values[query * width + key];
+  const share = item(values, query * width + key);
   const name = (n: number, factor: number): string => {
     const [from, to] = [n * factor, Math.min((n + 1) * factor, texts.length) - 1];
-    return from === to ? `“${texts[from]}” (${number(from)})` : `${number(from)}–${number(to)}`;
+    return from === to ? `“${texts[from] ?? ""}” (${number(from)})` : `${number(from)}–${number(to)}`;
   };
   const names = { query: name(query, factors[1]), key: name(key, factors[0]) };
   return key * factors[0] > (query + 1) * factors[1] - 1 ? t("attention.future", names) : t("attention.reads", { ...names, share: percent(share, 2) });
@@ -162,7 +167,7 @@ function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: 
 
 function aloud({ values, width, height }: Map2D, texts: string[]): HTMLTableElement {
   const rows = Array.from({ length: height }, (_, query) =>
-    el("tr", {}, el("th", { scope: "row" }, texts[query]), ...Array.from({ length: width }, (__, key) => el("td", {}, percent(values[query * width + key])))),
+    el("tr", {}, el("th", { scope: "row" }, texts[query] ?? ""), ...Array.from({ length: width }, (__, key) => el("td", {}, percent(item(values, query * width + key))))),
   );
   return el("table", {}, el("caption", {}, t("attention.map")), el("tr", {}, el("td"), ...texts.map((text) => el("th", { scope: "col" }, text))), ...rows);
 }

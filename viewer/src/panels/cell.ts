@@ -1,7 +1,10 @@
 /** The cell in question: its value, how it is computed, and the cells that it was computed from, to be followed. */
 
+import type { Explanation } from "../api/service";
+import { item } from "../checked/item";
 import { blockName as nameOf } from "../i18n/names";
 import { cellValue, maybe, number, t, used } from "../i18n/text";
+import type { Layout } from "../layout/layout";
 import { locate } from "../layout/place";
 import { inWords, partsOf } from "../reading/formula";
 import { fedOf, visible } from "../reading/tokens";
@@ -43,49 +46,57 @@ function parts(told: Told, store: Readable): (HTMLElement | string)[] {
     ...(text ? [el("output", { class: "value" }, text)] : []),
     ...whatItIs(state, told).map((line) => el("p", { class: "formula" }, line)),
     ...(message ? [el("p", { class: "wrong" }, message)] : []),
-    ...(explanation ? [howItCame(state, told)] : []),
+    ...(explanation ? [howItCame(state, told, explanation)] : []),
     ...(explanation && pinned ? operands(told, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
     ...(pinned ? [el("small", { class: "hint-keys" }, t("cell.keys"))] : []),
   ];
 }
 
 /** How a cell was computed: in words, and below them the equation, each of its sides in a line. */
-function howItCame(state: State, told: Told): HTMLElement {
-  const { sentence, sides } = partsOf(told.explanation!.formula.text);
+function howItCame(state: State, told: Told, explanation: Explanation): HTMLElement {
+  const { sentence, sides } = partsOf(explanation.formula.text);
   const words = used() === "en" ? sentence : inOtherWords(state, told);
   return el("p", { class: "formula" }, `${words} `, ...sides.map((side) => el("span", { class: "side" }, `${side} `)));
 }
 
 /** The sentence that the server has in English. */
 function inOtherWords({ figures }: State, { at, formula }: Told): string {
-  const { layout, trace } = figures[at.figure];
+  const figure = figures[at.figure];
+  if (!figure) return "";
+  const { layout, trace } = figure;
   const [i, j] = at.cell;
   if (!formula) return t("cell.weight.own");
   if (formula.mask === "causal" && i > j) return t("how.masked", { i: number(i), j: number(j) });
   if (formula.op === "input") return t("how.token", { token: t("quoted", { text: trace ? visible(fedOf(trace)[i]?.text ?? "") : "" }) });
-  return inWords(formula, (block) => nameFrom(figures[at.figure], block, layout.layer[layout.row(at.block) ?? 0]));
+  return inWords(formula, (block) => nameFrom(figure, block, layerOf(layout, at.block)));
 }
 
 /** Of a cell that nobody computed: where a weight comes from, or how such cells are computed. */
 function whatItIs({ figures }: State, { at, explanation, formula }: Told): string[] {
   const figure = figures[at.figure];
   const row = figure?.layout.row(at.block) ?? null;
-  if (row === null || explanation || figure.trace) return [];
+  if (!figure || row === null || explanation || figure.trace) return [];
   const { layout, model } = figure;
   const place = layout.place(row);
   if (layout.kindAt(row).role === "weight" && place) {
     const of = `${place.name}[${locate(place.index, at.cell).join(", ")}]`;
     return [t("cell.weight", { of }), maybe(`weights.${model?.weights.source ?? "synthetic"}`, "")];
   }
-  const words = formula && inWords(formula, (block) => nameFrom(figures[at.figure], block, layout.layer[row]));
+  const words = formula && inWords(formula, (block) => nameFrom(figure, block, layerOf(layout, at.block)));
   return [...(words ? [words] : []), t("cell.unrun")];
+}
+
+/** The layer that a block is in; -1 for one of none. */
+function layerOf(layout: Layout, block: string): number {
+  const row = layout.row(block);
+  return row === null ? -1 : item(layout.layer, row);
 }
 
 /** What a block is called; one of another layer by that as well. */
 function nameFrom({ layout }: Figure, block: string, layer: number): string {
   const row = layout.row(block);
   if (row === null) return block;
-  const [name, own] = [nameOf(layout.kindAt(row)), layout.layer[row]];
+  const [name, own] = [nameOf(layout.kindAt(row)), layerOf(layout, block)];
   return own === layer || own < 0 || layer < 0 ? name : `${name}, ${t("layer", { n: own })}`;
 }
 
@@ -93,20 +104,20 @@ function nameFrom({ layout }: Figure, block: string, layer: number): string {
 function canBeKnown({ figures }: State, { figure, block }: CellAt): boolean {
   const of = figures[figure];
   const row = of?.layout.row(block) ?? null;
-  return row !== null && (of.trace !== null || sourceOf(of, row) !== null);
+  return of !== undefined && row !== null && (of.trace !== null || sourceOf(of, row) !== null);
 }
 
 function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
   const { state } = store;
-  const { operands: list, total } = explanation!;
-  if (!list.length) return [];
-  const { layout } = state.figures[at.figure];
-  const own = layout.layer[layout.row(at.block) ?? 0];
+  const { operands: list = [], total = 0 } = explanation ?? {};
+  const figure = state.figures[at.figure];
+  if (!list.length || !figure) return [];
+  const own = layerOf(figure.layout, at.block);
   const rows = list.slice(0, 24).map(({ block, cell: place, value }) => {
     const to: CellAt = { figure: at.figure, block, cell: place as CellAt["cell"] };
     const follow = button("", () => store.dispatch({ type: "follow", at: to }), { class: "operand" });
     follow.title = block;
-    follow.append(el("span", {}, `${nameFrom(state.figures[at.figure], block, own)} [${place.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
+    follow.append(el("span", {}, `${nameFrom(figure, block, own)} [${place.slice(0, 2).join(", ")}]`), el("b", {}, cellValue(value)));
     return el("li", {}, follow);
   });
   return [el("small", {}, t("operands", { n: number(total), shown: rows.length })), el("ul", { class: "operands" }, ...rows)];
@@ -115,5 +126,5 @@ function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
 function blockName({ figures }: State, { figure, block }: CellAt): string {
   const layout = figures[figure]?.layout;
   const row = layout?.row(block) ?? null;
-  return row === null ? block : nameOf(layout.kindAt(row));
+  return !layout || row === null ? block : nameOf(layout.kindAt(row));
 }

@@ -35,7 +35,7 @@ function settings(app: App, change: (part: Partial<Colour>) => void): HTMLElemen
   const { colour } = view;
   const scale = choice(t("scale"), [["linear", t("scale.linear")], ["log", t("scale.log")]], colour.scale, (value) => change({ scale: value as Colour["scale"] }));
   const palette = choice(t("palette"), [["classic", t("palette.classic")], ["safe", t("palette.safe")]], colour.palette, (value) => change({ palette: value as Colour["palette"] }));
-  [...palette.querySelectorAll("label")].forEach((label, n) => label.append(ramps({ ...colour, palette: (["classic", "safe"] as const)[n] })));
+  [...palette.querySelectorAll("label")].forEach((label, n) => label.append(ramps({ ...colour, palette: n === 0 ? "classic" : "safe" })));
   palette.classList.add("cards");
   const gain = el("input", { type: "range", min: -2, max: 3, step: 0.25, value: Math.log2(colour.gain), oninput: () => change({ gain: 2 ** Number(gain.value) }) });
   const flows = [["", t("flow.auto")], ["right", t("flow.right")], ["down", t("flow.down")]] as const;
@@ -75,9 +75,9 @@ function selected({ told, figures }: State): HTMLElement | null {
   if (!told) return null;
   const figure = figures[told.at.figure];
   const row = figure?.layout.row(told.at.block) ?? null;
-  const name = row === null ? null : (figure!.layout.place(row)?.name ?? null);
-  const of = name && figure!.trace?.tensors?.[name];
-  return of ? facts(name!, { min: of.min ?? NaN, max: of.max ?? NaN, absmax: of.absmax ?? NaN }) : null;
+  const name = !figure || row === null ? null : (figure.layout.place(row)?.name ?? null);
+  const of = name === null ? undefined : figure?.trace?.tensors?.[name];
+  return name !== null && of ? facts(name, { min: of.min ?? NaN, max: of.max ?? NaN, absmax: of.absmax ?? NaN }) : null;
 }
 
 function facts(title: string, extent: Extent | null): HTMLElement {

@@ -1,5 +1,7 @@
 /** A few words for making elements, so that panels read like what they show. */
 
+import { present } from "../checked/item";
+
 type Attributes = Record<string, string | number | boolean | ((event: Event) => void) | null | undefined>;
 type Child = Node | string | null | undefined | false;
 
@@ -13,6 +15,11 @@ export function el<T extends keyof HTMLElementTagNameMap>(tag: T, attributes: At
   }
   made.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return made;
+}
+
+/** An element of index.html. */
+export function byId(id: string): HTMLElement {
+  return present(document.getElementById(id), `the element #${id}`);
 }
 
 const SVG = "http://www.w3.org/2000/svg";

@@ -1,5 +1,6 @@
 /** Folds the side away and back, where there is one beside the picture. */
 
+import { present } from "../checked/item";
 import { t } from "../i18n/text";
 import { button, icon } from "./dom";
 import type { Panel } from "./panel";
@@ -11,7 +12,7 @@ export const fold: Panel = {
   place: "bar",
   title: "fold",
   mount(root) {
-    const main = document.querySelector("main")!;
+    const main = present(document.querySelector("main"), "main");
     const toggle = button("", () => told(!main.classList.toggle("folded")), { class: "quiet", "aria-label": t("fold"), "aria-controls": "side" });
     const told = (open: boolean): void => toggle.setAttribute("aria-expanded", String(open));
     toggle.append(icon(SIDE));

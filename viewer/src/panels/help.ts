@@ -1,5 +1,6 @@
 /** The keys: what each does, in a window that `?` opens; and those that go from layer to layer. */
 
+import { item } from "../checked/item";
 import { t } from "../i18n/text";
 import type { Key } from "../i18n/text";
 import { blocksOf, nearestSpan } from "../reading/layers";
@@ -54,8 +55,8 @@ function step(app: App, went: Went, by: number): void {
   const { camera } = app.store.state.view; // where it flies to, too
   const outside = by > 0 ? -1 : layout.spans.length;
   const known = camera === went.camera ? went.to : null;
-  const at = camera ? (known ?? nearestSpan(layout, main.pose, camera.target)) : outside;
-  went.to = Math.max(0, Math.min(at + by, layout.spans.length - 1));
-  flyTo(app, blocksOf(layout, layout.spans[went.to]));
+  const now = camera ? (known ?? nearestSpan(layout, main.pose, camera.target)) : outside;
+  went.to = Math.max(0, Math.min(now + by, layout.spans.length - 1));
+  flyTo(app, blocksOf(layout, item(layout.spans, went.to)));
   went.camera = app.store.state.view.camera;
 }

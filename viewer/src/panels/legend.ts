@@ -2,6 +2,7 @@
 
 import { cellValue, t } from "../i18n/text";
 import { colourOf } from "../scene/palette";
+import { penOf } from "../scene/pen";
 import type { State } from "../state/state";
 import type { Colour } from "../state/view";
 import { el } from "./dom";
@@ -41,13 +42,13 @@ function isOf(kind: "weight" | "value", { told, figures }: State): boolean {
   if (!told) return false;
   const layout = figures[told.at.figure]?.layout;
   const row = layout?.row(told.at.block) ?? null;
-  return row !== null && (layout!.kindAt(row).role === "weight") === (kind === "weight");
+  return layout !== undefined && row !== null && (layout.kindAt(row).role === "weight") === (kind === "weight");
 }
 
 /** From −1 to 1 of full brightness. */
 export function ramp(kind: "weight" | "value", colour: Colour): HTMLCanvasElement {
   const canvas = el("canvas", { width: STEPS, height: 1, class: "ramp-colours", "aria-hidden": "true" });
-  const pen = canvas.getContext("2d")!;
+  const pen = penOf(canvas);
   for (let n = 0; n < STEPS; n++) {
     pen.fillStyle = colourOf((2 * n) / (STEPS - 1) - 1, kind, colour);
     pen.fillRect(n, 0, 1, 1);

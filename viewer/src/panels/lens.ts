@@ -91,7 +91,8 @@ function fill(table: HTMLTableElement, { layers = [] }: Lens, tokens: string[], 
     const name = layer === 0 ? t("lens.start") : t("lens.after", { n: layer - 1 });
     const cells = predictions.map(({ position, top }) => {
       const told = `${name} · ${position} “${tokens[position]}”: ${top.map(({ text, probability }) => `“${visible(text)}” ${percent(probability)}`).join(", ")}`;
-      return el("td", {}, prediction(visible(top[0].text), top[0].probability, told, app, layer, tell));
+      const [best] = top;
+      return el("td", {}, best ? prediction(visible(best.text), best.probability, told, app, layer, tell) : null);
     });
     return el("tr", {}, el("th", { scope: "row" }, name), ...cells);
   });

@@ -39,7 +39,8 @@ export const loading: Panel = {
 
 /** Whether what is seen is not what was asked for. */
 function missing({ figures, view }: State): boolean {
-  return !figures.length || refText(figures[0].ref) !== refText(view.model);
+  const [figure] = figures;
+  return !figure || refText(figure.ref) !== refText(view.model);
 }
 
 function told({ run, traffic }: State): string {

@@ -24,7 +24,10 @@ export const models: Panel = {
       const chosen = refText(view.model);
       const options = known.map((model): [string, string] => [model.id, model.name]);
       if (!options.some(([id]) => id === chosen)) options.unshift([chosen, typeof view.model === "string" ? chosen : t("own")]);
-      const list = select(options, chosen, (id) => store.dispatch({ type: "show", change: opening(known.find((m) => m.id === id)!) }));
+      const list = select(options, chosen, (id) => {
+        const model = known.find((one) => one.id === id);
+        if (model) store.dispatch({ type: "show", change: opening(model) });
+      });
       list.setAttribute("aria-label", t("model"));
       picker.replaceChildren(list);
       const [figure] = figures;

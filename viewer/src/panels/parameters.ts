@@ -26,7 +26,7 @@ function told(figure: Figure): HTMLElement[] {
   const weights = figure.model?.weights;
   return [
     el("p", { class: "total" }, el("b", {}, compact(total)), el("span", {}, t("parameters", { n: number(total) }))),
-    el("table", { class: "parts" }, el("tbody", {}, ...parts.map((part) => row(part, parts[0].share)))),
+    el("table", { class: "parts" }, el("tbody", {}, ...parts.map((part) => row(part, parts[0]?.share ?? 1)))),
     facts(figure, total),
     el("p", { class: "about" }, `${maybe(`weights.${weights?.source ?? "synthetic"}`, "")} ${figure.model ? maybe(`note.${figure.model.id}`, figure.model.note ?? "") : ""}`),
   ];

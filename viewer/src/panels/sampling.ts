@@ -5,7 +5,7 @@ import type { Trace } from "../api/service";
 import { reason } from "../i18n/reason";
 import { number, percent, t } from "../i18n/text";
 import type { Figure } from "../state/state";
-import { present } from "../checked/at";
+import { present } from "../checked/item";
 import { entropy, softmax, top, type Likely } from "../reading/distribution";
 import { askLens } from "../reading/lens";
 import { fedOf, lastPosition, visible } from "../reading/tokens";
@@ -45,7 +45,7 @@ export const sampling: Panel = {
       const all = softmax(logits, degree);
       const best = top(all, BARS);
       const rest = 1 - best.reduce((sum, { probability }) => sum + probability, 0);
-      const unit = best[0].probability ** -0.75; // bars keep their proportions, and can be seen where thousands share what there is
+      const unit = (best[0]?.probability ?? 1) ** -0.75; // bars keep their proportions, and can be seen where thousands share what there is
       bars.replaceChildren(...best.map((one) => bar(app, one, unit, spelled(one.token))), ...(all.length > BARS ? [others(rest, unit, all.length - best.length)] : []));
       const bits = entropy(all);
       facts.textContent = t("sampling.entropy", { bits: number(bits, 2), choices: number(2 ** bits, 1) });

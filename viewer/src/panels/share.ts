@@ -1,5 +1,6 @@
 /** What is seen, to be taken away: a link to it, its picture, its shape in 3D, its values. */
 
+import { present } from "../checked/item";
 import { reason } from "../i18n/reason";
 import { t } from "../i18n/text";
 import { snapshot } from "../scene/snapshot";
@@ -45,7 +46,7 @@ async function picture(app: App): Promise<void> {
 }
 
 async function shape(app: App): Promise<void> {
-  const { id } = app.store.state.figures[0].layout.facts;
+  const { id } = present(app.store.state.figures[0], "the model").layout.facts;
   save(new Blob([await app.service.layoutShape(`/v1/layouts/${id}`)], { type: "model/gltf-binary" }), `${fileName(app)}.glb`);
 }
 

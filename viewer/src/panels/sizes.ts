@@ -1,6 +1,6 @@
 /** A model of any size: type it, and it is laid out; and further models beside it, to scale. */
 
-import { at } from "../checked/at";
+import { item } from "../checked/item";
 import { t, type Key } from "../i18n/text";
 import { SIZE_FIELDS, fits, requestOf, type Sizes } from "../layout/gpt2";
 import { refText } from "../state/address";
@@ -16,7 +16,7 @@ export const sizes: Panel = {
   open: false,
   mount(root, app) {
     const { store } = app;
-    const inputs = SIZE_FIELDS.map((name, n) => ({ name, text: at(TEXTS, n), box: el("input", { type: "number", min: 1, required: true, name }) }));
+    const inputs = SIZE_FIELDS.map((name, n) => ({ name, text: item(TEXTS, n), box: el("input", { type: "number", min: 1, required: true, name }) }));
     const tokens = el("input", { type: "number", min: 1, name: "tokens" });
     const form = el("form", { onsubmit: (event) => submit(event) });
     const fields = inputs.map(({ text, box }) => field(t(text), box));

@@ -10,7 +10,8 @@ export const status: Panel = {
   place: "over",
   title: "status",
   mount(root, { store }) {
-    const [server, graphics] = [0, 1].map(() => el("p", { role: "alert", class: "trouble", hidden: true }));
+    const line = (): HTMLElement => el("p", { role: "alert", class: "trouble", hidden: true });
+    const [server, graphics] = [line(), line()];
     root.append(server, graphics);
     let timer = 0;
     const show = (trouble: Trouble, left: number): void => {

@@ -25,7 +25,7 @@ export const tour: Panel = {
       if (!view.tour || !figures[0]) return;
       const step = stepOf(view.tour, figures);
       if (step) words.replaceChildren(...said(step, figures[0]));
-      words.lastElementChild!.append(now);
+      words.lastElementChild?.append(now);
     };
     store.subscribe(({ view }) => view.tour, speak);
     store.subscribe(({ figures }) => figures[0], speak);
@@ -58,7 +58,7 @@ function nowText({ store, stage, detail }: App): string {
   const at = store.state.highlight?.cells[0];
   const [main] = stage.models.shown;
   const row = at && main ? main.figure.layout.row(at.block) : null;
-  if (!at || row === null || store.state.view.tour === null) return "";
+  if (!at || !main || row === null || store.state.view.tour === null) return "";
   const value = detail.value(main, row, at.cell);
   const name = `${at.block.split(".").at(-1)}[${at.cell.slice(0, 2).join(", ")}]`;
   return value === undefined ? name : `${name} = ${cellValue(Number.isFinite(value) ? value : null)}`;

@@ -1,5 +1,6 @@
 /** From a cell to those beside it, as they are seen: the arrow keys, while a cell is pinned. */
 
+import { pointOf, type Point } from "../layout/box";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 import type { Store } from "../state/store";
@@ -15,21 +16,22 @@ type Cell = CellAt["cell"];
 const ARROWS: Record<string, Place> = {
   ArrowLeft: { x: -1, y: 0 }, ArrowRight: { x: 1, y: 0 }, ArrowUp: { x: 0, y: -1 }, ArrowDown: { x: 0, y: 1 },
 };
+const STEPS = [[1, 0], [-1, 0], [0, 1], [0, -1]] as const; // to the cells beside one
 const EDGE = 20; // pixels from the window's edge at which the camera follows
 const OWN_KEYS = "input, textarea, select, dialog"; // what uses the arrows itself
 
 /** The cell beside one that is seen nearest to a direction; the same at the block's edge. `seen` says where a cell is. */
-export function beside(cell: Cell, cells: readonly number[], arrow: Place, seen: (cell: Cell) => Place): Cell {
+export function beside(cell: Cell, [width, height]: Cell, arrow: Place, seen: (cell: Cell) => Place): Cell {
   const from = seen(cell);
   let [best, found] = [0, cell];
-  for (const [di, dj] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+  for (const [di, dj] of STEPS) {
     const to: Cell = [cell[0] + di, cell[1] + dj, cell[2]];
     const { x, y } = seen(to);
     const [dx, dy] = [x - from.x, y - from.y];
     const along = (dx * arrow.x + dy * arrow.y) / (Math.hypot(dx, dy) || 1);
     if (along > best + 1e-9) [best, found] = [along, to];
   }
-  const within = found[0] >= 0 && found[1] >= 0 && found[0] < cells[0] && found[1] < cells[1];
+  const within = found[0] >= 0 && found[1] >= 0 && found[0] < width && found[1] < height;
   return within ? found : cell;
 }
 
@@ -40,7 +42,7 @@ export function watchArrows(stage: Stage, store: Store): void {
     if (!arrow || !at || event.defaultPrevented || taken(event, store, stage)) return;
     const shown = stage.models.shown[at.figure];
     const row = shown?.figure.layout.row(at.block) ?? null;
-    if (row === null) return;
+    if (!shown || row === null) return;
     event.preventDefault();
     const place = (cell: Cell): Place => stage.project(middle(shown, row, cell));
     const cell = beside(at.cell, shown.figure.layout.cellsOf(row), arrow, place);
@@ -68,7 +70,7 @@ function inWindow({ x, y }: Place, { state }: Store): boolean {
 }
 
 /** The camera goes as far as the cell did, so that it stays where it was seen. */
-function follow({ camera }: Stage, store: Store, from: readonly number[], to: readonly number[]): void {
-  const target = camera.target.map((x, axis) => x + to[axis] - from[axis]) as [number, number, number];
+function follow({ camera }: Stage, store: Store, from: Point, to: Point): void {
+  const target = pointOf((axis) => camera.target[axis] + to[axis] - from[axis]);
   store.dispatch({ type: "camera", to: { ...camera, target } });
 }

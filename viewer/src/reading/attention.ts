@@ -1,9 +1,9 @@
 /** What each position of a head attends to: reads of the pattern, as finely as it can be seen. */
 
+import { item, present } from "../checked/item";
 import type { Service } from "../api/service";
 import type { Figure } from "../state/state";
 import type { CellAt, Colour } from "../state/view";
-import { present } from "../checked/at";
 import { filled } from "../layout/description";
 import type { Layout } from "../layout/layout";
 import { cellOf } from "../layout/place";
@@ -29,8 +29,8 @@ function patternName({ description }: Layout, layer: number): string {
 export async function readHeads(service: Service, { trace, layout }: Figure, layer: number, signal: AbortSignal): Promise<Map2D[]> {
   const { heads } = layout.description;
   const query = { slice: "0", dtype: "float16", max_cells: String(heads * THUMBNAIL ** 2), reduce: "max" };
-  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layout, layer), query, signal);
-  const [, height, width] = shape;
+  const { values, shape, factors } = await service.values(`/v1/traces/${present(trace, "the trace").id}`, patternName(layout, layer), query, signal);
+  const [height, width] = [item(shape, 1), item(shape, 2)];
   const of = (head: number): Float32Array => values.subarray(head * width * height, (head + 1) * width * height);
   return Array.from({ length: heads }, (_, head) => ({ values: of(head), width, height, factors: factorsOf(factors) }));
 }
@@ -38,8 +38,8 @@ export async function readHeads(service: Service, { trace, layout }: Figure, lay
 /** One head, position by position where there are few enough. */
 export async function readHead(service: Service, { trace, layout }: Figure, layer: number, head: number, signal: AbortSignal): Promise<Map2D> {
   const query = { slice: `0,${head}`, max_cells: String(MAP), reduce: "max" };
-  const { values, shape, factors } = await service.values(`/v1/traces/${trace!.id}`, patternName(layout, layer), query, signal);
-  return { values, height: shape[0], width: shape[1], factors: factorsOf(factors) };
+  const { values, shape, factors } = await service.values(`/v1/traces/${present(trace, "the trace").id}`, patternName(layout, layer), query, signal);
+  return { values, height: item(shape, 0), width: item(shape, 1), factors: factorsOf(factors) };
 }
 
 function factorsOf(factors: number[]): [number, number] {

@@ -5,12 +5,13 @@ import { number, t, type Key } from "../i18n/text";
 
 /** One sentence; `nameOf` says what a block is called. */
 export function inWords({ op, over, inputs, scale, function: activation }: Formula, nameOf: (block: string) => string): string {
-  const [x, y, z, weight, bias] = inputs.map(({ block }) => t("quoted", { text: nameOf(block) }));
+  const [x = "", y = "", z = "", weight = "", bias = ""] = inputs.map(({ block }) => t("quoted", { text: nameOf(block) }));
   const each = number(over ?? 1);
   switch (op) {
     case "dot": {
       const terms = number((over ?? 1) * Math.floor(inputs.length / 2));
-      const left = inputs.length % 2 ? t("quoted", { text: nameOf(inputs.at(-1)!.block) }) : "";
+      const last = inputs.at(-1);
+      const left = last && inputs.length % 2 ? t("quoted", { text: nameOf(last.block) }) : "";
       if (scale !== undefined) return t("how.scores", { n: terms, x, y, root: number(scale ** -2) });
       return t(left ? "how.dot.plus" : "how.dot", { n: terms, x, y, bias: left });
     }

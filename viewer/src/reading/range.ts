@@ -17,9 +17,10 @@ export function extentOf(tensors: Record<string, Facts>, layers: ReadonlySet<num
   let [least, most] = [Infinity, -Infinity];
   for (const [name, { min, max }] of Object.entries(tensors)) {
     const layer = numbersIn(name)[0] ?? -1;
-    if (!layers.has(layer) || !Number.isFinite(min ?? NaN) || !Number.isFinite(max ?? NaN)) continue;
-    least = Math.min(least, min!);
-    most = Math.max(most, max!);
+    const [low, high] = [min ?? NaN, max ?? NaN];
+    if (!layers.has(layer) || !Number.isFinite(low) || !Number.isFinite(high)) continue;
+    least = Math.min(least, low);
+    most = Math.max(most, high);
   }
   return least <= most ? { min: least, max: most, absmax: Math.max(-least, most) } : null;
 }

@@ -33,7 +33,7 @@ function label(sheet: Sheet, shown: Shown, row: number | null): void {
   const { part, dims, role } = layout.kindAt(row);
   if (role === "statistic") return;
   const cells = layout.cellsOf(row);
-  [0, 1].forEach((axis) => {
+  ([0, 1] as const).forEach((axis) => {
     const texts = textsOf(shown, dims[axis], part === "tokens");
     if (texts) along(sheet, shown, row, axis, cells[axis], texts);
   });
@@ -51,29 +51,30 @@ function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, n
 }
 
 /** Left of the lines, or below the columns, every so many that they do not touch. */
-function along(sheet: Sheet, shown: Shown, row: number, axis: number, count: number, texts: (n: number) => string): void {
+function along(sheet: Sheet, shown: Shown, row: number, axis: 0 | 1, count: number, texts: (n: number) => string): void {
   const { pen, stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const box = shown.figure.layout.box(row);
   if (layoutCell * stage.pixelsAt(stage.projection.nearest(pose.box(box))) < LEAST) return;
   const { min, max } = aroundView(sheet, shown, box);
   const lines = (pose.flow === "right") === (axis === 0); // as they are seen: lines, or columns
-  const edges = lines ? [min, max] : [max, min];
-  const end = (n: number, which: number, z: number): Spot & { depth: number } => {
-    const at: Point = [0, 0, z];
-    at[axis] = box.min[axis] + (n + 0.5) * layoutCell;
-    at[1 - axis] = edges[which][1 - axis];
-    return stage.project(pose.point(at));
+  const [near, far] = lines ? [min, max] : [max, min];
+  const other = axis === 0 ? 1 : 0;
+  const end = (n: number, edge: Point, z: number): Spot & { depth: number } => {
+    const place: Point = [0, 0, z];
+    place[axis] = box.min[axis] + (n + 0.5) * layoutCell;
+    place[other] = edge[other];
+    return stage.project(pose.point(place));
   };
   pen.font = `500 ${SIZE}px ${FONT}`;
   let last = -Infinity;
   for (let n = 0; n < count; n++) {
-    const from = end(n, 0, max[2]);
+    const from = end(n, near, max[2]);
     if (from.depth <= 0 || layoutCell * stage.pixelsAt(from.depth) < LEAST) continue;
     const text = cut(texts(n));
     const { width } = pen.measureText(text);
-    const side = Math.min(from.x, end(n, 0, min[2]).x); // of a line, which may be seen, too
-    const spot = lines ? lineSpot({ ...from, x: side }, end(n, 1, max[2]), width) : { x: from.x - width / 2, y: from.y + SIZE + 4 };
+    const side = Math.min(from.x, end(n, near, min[2]).x); // of a line, which may be seen, too
+    const spot = lines ? lineSpot({ ...from, x: side }, end(n, far, max[2]), width) : { x: from.x - width / 2, y: from.y + SIZE + 4 };
     const place = lines ? from.y : from.x;
     if (!spot || Math.abs(place - last) < (lines ? SIZE : width + 4)) continue;
     last = place;

@@ -1,6 +1,6 @@
 /** A model's blocks: each layer is drawn at once, around an origin of its own, with the cells on its blocks. */
 
-import { at } from "../checked/at";
+import { item } from "../checked/item";
 import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMaterial } from "three";
 
 import { AXES, pointOf, type Box } from "../layout/box";
@@ -55,8 +55,8 @@ export class Slab {
   ) {
     this.box = layout.spanBox(span);
     const origin = pointOf((axis) => (this.box.min[axis] + this.box.max[axis]) / 2);
-    const area = (row: number): number => at(layout.size, 3 * row) * at(layout.size, 3 * row + 1);
-    const order = (row: number): number => reversed(at(layout.head, row));
+    const area = (row: number): number => item(layout.size, 3 * row) * item(layout.size, 3 * row + 1);
+    const order = (row: number): number => reversed(item(layout.head, row));
     const rows = Array.from({ length: span.end - span.start }, (_, n) => span.start + n);
     rows.sort((a, b) => area(b) - area(a) || order(a) - order(b));
     this.#areas = Float64Array.from(rows, area);
@@ -64,9 +64,9 @@ export class Slab {
       const slot = span.start + n;
       const [width, height] = layout.cellsOf(row);
       slots[row] = slot;
-      records.fill(slot, AT.place, AXES.map((axis) => at(layout.position, 3 * row + axis) - origin[axis]));
+      records.fill(slot, AT.place, AXES.map((axis) => item(layout.position, 3 * row + axis) - origin[axis]));
       records.fill(slot, AT.size, layout.size.subarray(3 * row, 3 * row + 3));
-      records.fill(slot, AT.role, [at(layout.role, row)]);
+      records.fill(slot, AT.role, [item(layout.role, row)]);
       records.fill(slot, AT.cells, [width, height, positionAxes(layout, row), 1]);
       records.fill(slot, AT.base, [...NOWHERE, ...NOWHERE]);
     });
@@ -132,10 +132,10 @@ export class Blocks {
     let [low, high] = [0, this.slabs.length - 1];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (row < at(this.slabs, middle).span.end) high = middle;
+      if (row < item(this.slabs, middle).span.end) high = middle;
       else low = middle + 1;
     }
-    return at(this.slabs, low);
+    return item(this.slabs, low);
   }
 
   dress(slab: Slab, style: Style, fineness: Fineness): void {
@@ -144,7 +144,7 @@ export class Blocks {
 
   /** Shows these values on a block, all over it or on a part; null: none. */
   show(row: number, patch: Patch | null, fine: boolean): void {
-    const [slot, part] = [at(this.#slots, row), fine ? AT.fine : AT.base];
+    const [slot, part] = [item(this.#slots, row), fine ? AT.fine : AT.base];
     this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, part) >= 0 ? 1 : 0);
     this.#records.put(slot, part, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
     if (fine && patch) this.#records.put(slot, AT.part, [patch.part.i0, patch.part.j0, patch.part.i1, patch.part.j1]);
@@ -152,13 +152,13 @@ export class Blocks {
 
   /** What of a block's values stands for full brightness. */
   scale(row: number, scale: number): void {
-    this.#records.put(at(this.#slots, row), AT.scale, [1 / (scale || 1)]);
+    this.#records.put(item(this.#slots, row), AT.scale, [1 / (scale || 1)]);
   }
 
   emphasise(rows: number[], lit: number[] = []): void {
     const put = (row: number, emphasis: number): void => {
       this.slabOf(row).spoken = emphasis === EMPHASIS.spoken;
-      this.#records.put(at(this.#slots, row), AT.emphasis, [emphasis]);
+      this.#records.put(item(this.#slots, row), AT.emphasis, [emphasis]);
     };
     for (const row of this.#emphasised) put(row, EMPHASIS.none);
     for (const row of lit) put(row, EMPHASIS.lit);
@@ -208,7 +208,7 @@ function firstBelow(sorted: Float64Array, least: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (at(sorted, middle) < least) high = middle;
+    if (item(sorted, middle) < least) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -23,7 +23,9 @@ export function flyTo({ store, stage }: Flyer, blocks: readonly string[], side?:
 
 /** The same for a box of the model, in its layout's coordinates. */
 export function flyToBox({ store, stage }: Flyer, box: Box, side?: Side, figure = 0): void {
-  const { pose, layoutCell } = stage.models.shown[figure];
+  const shown = stage.models.shown[figure];
+  if (!shown) return;
+  const { pose, layoutCell } = shown;
   const seen = framing(pose.box(box), store.state.viewport, side ?? stage.camera);
   const least = 24 * layoutCell; // so that a single cell does not fill the window
   store.dispatch({ type: "camera", to: { ...seen, distance: Math.max(seen.distance * 1.15, least) } });

@@ -1,8 +1,7 @@
 /** Cameras as numbers: where one stands, and which one sees all of a box. */
 
-import type { Box } from "../layout/box";
+import { AXES, pointOf, sizeOf, type Box, type Point } from "../layout/box";
 import type { Camera } from "../state/view";
-import type { Point } from "../layout/box";
 
 export const FIELD_OF_VIEW = (32 * Math.PI) / 180; // of the window's height
 const HOME = { azimuth: -0.22, elevation: 0.24 };
@@ -37,9 +36,9 @@ export interface Viewport {
 
 /** The camera, from that side, in whose window a box is as large as it can be above the legend. */
 export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
-  const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => box.min.map((low, axis) => (n & (1 << axis) ? box.max[axis] : low)) as Point);
-  const target = box.min.map((low, axis) => (low + box.max[axis]) / 2) as Point;
-  const distance = Math.max(...box.max.map((high, axis) => high - box.min[axis])) * 2 || 1;
+  const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => pointOf((axis) => (n & (1 << axis) ? box.max[axis] : box.min[axis])));
+  const target = pointOf((axis) => (box.min[axis] + box.max[axis]) / 2);
+  const distance = Math.max(...sizeOf(box)) * 2 || 1;
   let camera: Camera = { target, distance, azimuth: side.azimuth, elevation: side.elevation };
   for (let n = 0; n < 12; n++) camera = fit(camera, corners, viewport);
   return camera;
@@ -53,11 +52,11 @@ function fit(camera: Camera, points: Point[], { width, height }: Viewport): Came
   const slope = Math.tan(FIELD_OF_VIEW / 2);
   const from = eye(camera);
   const seen = points.map((point) => {
-    const at = point.map((x, axis) => x - from[axis]) as Point;
+    const at = pointOf((axis) => point[axis] - from[axis]);
     const depth = Math.max(-dot(at, back), camera.distance * 0.05) * slope;
-    return [dot(at, right) / (depth * aspect), dot(at, up) / depth];
+    return { x: dot(at, right) / (depth * aspect), y: dot(at, up) / depth };
   });
-  const [xs, ys] = [seen.map(([x]) => x), seen.map(([, y]) => y)];
+  const [xs, ys] = [seen.map(({ x }) => x), seen.map(({ y }) => y)];
   const middle = (of: number[]): number => (Math.max(...of) + Math.min(...of)) / 2;
   const half = (of: number[]): number => (Math.max(...of) - Math.min(...of)) / 2;
   const unit = slope * camera.distance;
@@ -69,7 +68,7 @@ function fit(camera: Camera, points: Point[], { width, height }: Viewport): Came
 export function between(a: Camera, b: Camera, t: number): Camera {
   const ease = t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2;
   const mix = (x: number, y: number): number => x + (y - x) * ease;
-  const apart = Math.hypot(...a.target.map((x, axis) => x - b.target[axis]));
+  const apart = Math.hypot(...AXES.map((axis) => a.target[axis] - b.target[axis]));
   const hop = Math.max(0, Math.log(Math.max(apart, 1e-9) / (2 * Math.max(a.distance, b.distance)))) + 0;
   const arc = hop * 4 * ease * (1 - ease);
   return {

@@ -1,5 +1,6 @@
 /** The models of the scene: follows the figures of the state, and knows which layers are in view. */
 
+import { item } from "../checked/item";
 import type { Scene } from "three";
 
 import { unite, type Box } from "../layout/box";
@@ -105,7 +106,7 @@ export class Models {
   #arrange(): void {
     const poses = arrange(this.shown.map(({ figure }) => figure.layout.bounds), this.flow);
     this.shown.forEach((shown, n) => {
-      shown.pose = poses[n];
+      shown.pose = item(poses, n);
       shown.blocks.place(shown.pose);
     });
   }
@@ -127,15 +128,15 @@ function depthOf({ min, max }: Box, projection: Projection): Depth {
   const depth: Depth = { min: Infinity, max: -Infinity, inView: false };
   const outside = { left: 0, right: 0, above: 0, below: 0, behind: 0 };
   for (let corner = 0; corner < 8; corner++) {
-    const at = projection.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
-    depth.min = Math.min(depth.min, at.depth);
-    depth.max = Math.max(depth.max, at.depth);
-    if (at.depth <= 0) outside.behind++;
+    const seen = projection.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
+    depth.min = Math.min(depth.min, seen.depth);
+    depth.max = Math.max(depth.max, seen.depth);
+    if (seen.depth <= 0) outside.behind++;
     else {
-      if (at.x < 0) outside.left++;
-      if (at.x > width) outside.right++;
-      if (at.y < 0) outside.above++;
-      if (at.y > height) outside.below++;
+      if (seen.x < 0) outside.left++;
+      if (seen.x > width) outside.right++;
+      if (seen.y < 0) outside.above++;
+      if (seen.y > height) outside.below++;
     }
   }
   depth.min = Math.max(depth.min, projection.nearest({ min, max })); // what is beside the camera is not near because it is not deep

@@ -80,17 +80,18 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
   const { stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const { min, max } = aroundView(sheet, shown, shown.figure.layout.box(row));
-  const corners = [[min[0], min[1]], [min[0], max[1]], [max[0], min[1]], [max[0], max[1]]].map(([x, y]) => stage.project(pose.point([x, y, max[2]])));
+  const seenAt = (x: number, y: number): Spot & { depth: number } => stage.project(pose.point([x, y, max[2]]));
+  const corner = seenAt(min[0], min[1]);
+  const corners = [corner, seenAt(min[0], max[1]), seenAt(max[0], min[1]), seenAt(max[0], max[1])];
   if (corners.some(({ depth }) => depth <= 0)) return;
-  const [corner] = corners;
   const [unit, block] = [stage.pixelsAt(corner.depth), boundsOf(corners)];
-  const sizes = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
-  if (Math.max(...sizes) < least) return; // most are: nothing else is worked out for them
+  const [high, wide] = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
+  if (Math.max(high, wide) < least) return; // most are: nothing else is computed for them
   const seen = nameSpot(corner, block, { width: measured(sheet, name), height: name.size }, store.state.viewport);
   if (!seen) return;
   const moved = seen.x > corner.x || seen.y > corner.y;
-  if (name.more) sizes.sort((a, b) => b - a); // a line that is spoken of has its name, too
-  if (moved ? !name.more && !large(block, sheet) : sizes[0] < least || sizes[1] < least / 2) return;
+  const isLarge = name.more ? Math.min(high, wide) >= least / 2 : high >= least && wide >= least / 2; // a highlighted line has its name, too
+  if (moved ? !name.more && !large(block, sheet) : !isLarge) return;
   const inside: Point = [min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
   let known: boolean | null = null; // looked for once, whatever the line
   const isOpen = (): boolean => (known ??= open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside))));
@@ -101,7 +102,7 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
 /** What of a box is near what the camera looks at: the rest is outside of the window, and may be behind the camera. */
 export function aroundView({ stage: { camera } }: Sheet, { pose }: Shown, { min, max }: Box): Box {
   const middle = pose.unpoint(camera.target);
-  const clip = (x: number, axis: number): number => Math.max(middle[axis] - AROUND * camera.distance, Math.min(x, middle[axis] + AROUND * camera.distance));
+  const clip = (x: number, axis: 0 | 1): number => Math.max(middle[axis] - AROUND * camera.distance, Math.min(x, middle[axis] + AROUND * camera.distance));
   return { min: [clip(min[0], 0), clip(min[1], 1), min[2]], max: [clip(max[0], 0), clip(max[1], 1), max[2]] };
 }
 

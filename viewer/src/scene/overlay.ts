@@ -6,6 +6,7 @@ import { drawOperands, outline } from "./arrows";
 import { drawAxes } from "./axes";
 import { Room } from "./labels";
 import { drawNames, INK } from "./names";
+import { penOf } from "./pen";
 import type { Sheet } from "./sheet";
 import type { Stage } from "./stage";
 
@@ -17,7 +18,7 @@ export class Overlay {
     stage: Stage,
     store: Store,
   ) {
-    this.#sheet = { pen: canvas.getContext("2d")!, room: new Room(), stage, store };
+    this.#sheet = { pen: penOf(canvas), room: new Room(), stage, store };
     stage.onFrame(() => this.draw());
     store.subscribe((state) => state.told, () => stage.invalidate());
     store.subscribe(current, () => stage.invalidate());

@@ -34,6 +34,6 @@ export class Records {
   }
 
   get(block: number, at: number): number {
-    return this.#texels.floats[block * FLOATS + at];
+    return this.#texels.floats[block * FLOATS + at] ?? NaN;
   }
 }

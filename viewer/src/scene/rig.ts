@@ -9,6 +9,8 @@ const FLIGHT = 900; // milliseconds
 const STEEPEST = 1.45; // radians from level
 const SPEED = { orbit: 0.006, wheel: 0.0016, key: 60 }; // a pixel, a pixel, pixels a press
 
+const ARROWS: Record<string, readonly [number, number]> = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 interface Touch {
@@ -151,7 +153,7 @@ export class Rig {
 
   #key(event: KeyboardEvent): void {
     const { width, height } = this.store.state.viewport;
-    const [dx, dy] = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    const [dx, dy] = ARROWS[event.key] ?? [0, 0];
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if ((dx || dy) && !event.shiftKey && this.store.state.view.pinned.length) return; // it is the cell that moves
     const moves = dx !== 0 || dy !== 0;

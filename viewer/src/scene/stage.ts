@@ -1,5 +1,6 @@
 /** The picture: draws a frame when something has changed, and none while nothing has. */
 
+import { present } from "../checked/item";
 import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
 
 import type { Store } from "../state/store";
@@ -7,12 +8,14 @@ import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
 import { FIELD_OF_VIEW } from "./framing";
 import { Heap } from "./heap";
-import { warmUp, type Slab, type Uniforms } from "./blocks";
+import { warmUp, type Slab } from "./blocks";
 import { Models, type Shown } from "./models";
 import { PALETTES, raw } from "./palette";
 import type { Point } from "../layout/box";
 import { Projection, type Ray } from "./projection";
 import { Thrift } from "./thrift";
+
+type StageUniforms = Record<"uHeap" | "uHues" | "uGround" | "uLine" | "uDim" | "uLog" | "uGain" | "uRange" | "uShown" | "uReveal", { value: unknown }>;
 
 const BACKGROUND = "#0b0e14";
 const SHEET_BELOW = 0.75; // pixels that a cell covers, under which a block is a sheet
@@ -41,7 +44,7 @@ export class Stage {
   #seen!: () => void;
   #scene = new Scene();
   #lens = new PerspectiveCamera();
-  #uniforms: Uniforms;
+  #uniforms: StageUniforms;
   #projection: Projection | null = null;
   #asked = 0;
   #waits = true; // for the first picture to be worth drawing
@@ -76,7 +79,7 @@ export class Stage {
     store.subscribe(positionsShown, (shown) => this.#set("uShown", shown ?? 1e9));
     store.subscribe((state) => state.figures, () => this.invalidate());
     store.subscribe(({ view }) => view.flow, () => this.invalidate());
-    new ResizeObserver(() => this.#resize()).observe(canvas.parentElement!);
+    new ResizeObserver(() => this.#resize()).observe(present(canvas.parentElement, "the stage"));
     this.#resize();
   }
 
@@ -205,7 +208,7 @@ export class Stage {
 
   /** How much of a layer can be seen decides how it is drawn. */
   #dress(shown: Shown, slab: Slab, share: number): void {
-    const depth = shown.depths.get(slab)!;
+    const depth = present(shown.depths.get(slab), "the depth of a slab");
     if (!depth.inView) return slab.hide();
     const unit = this.pixelsAt(Math.max(depth.min, this.#lens.near));
     const cell = shown.layoutCell * unit;
@@ -216,10 +219,10 @@ export class Stage {
   #recolour(): void {
     const { palette, scale, gain, range } = this.store.state.view.colour;
     const { hues, ground } = PALETTES[palette];
-    this.#uniforms["uHues"].value = hues.map(raw);
-    this.#uniforms["uGround"].value = ground.map(raw);
-    this.#uniforms["uLog"].value = scale === "log" ? 1 : 0;
-    this.#uniforms["uRange"].value = range ?? 0;
+    this.#uniforms.uHues.value = hues.map(raw);
+    this.#uniforms.uGround.value = ground.map(raw);
+    this.#uniforms.uLog.value = scale === "log" ? 1 : 0;
+    this.#uniforms.uRange.value = range ?? 0;
     this.#set("uGain", gain);
   }
 
@@ -228,13 +231,13 @@ export class Stage {
     this.invalidate();
   }
 
-  #set(name: string, value: unknown): void {
+  #set(name: keyof StageUniforms, value: unknown): void {
     this.#uniforms[name].value = value;
     this.invalidate();
   }
 
   #resize(): void {
-    const { clientWidth: width, clientHeight: height } = this.canvas.parentElement!;
+    const { clientWidth: width, clientHeight: height } = present(this.canvas.parentElement, "the stage");
     if (!width || !height) return;
     const { viewport } = this.store.state;
     if (viewport.width === width && viewport.height === height) return;

@@ -31,7 +31,7 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
     const { signal } = running;
     const shown = stage.models.shown[at.figure];
     const row = shown?.figure.layout.row(at.block) ?? null;
-    const value = row === null ? undefined : detail.value(shown, row, at.cell);
+    const value = !shown || row === null ? undefined : detail.value(shown, row, at.cell);
     const told: Told = { at, value, explanation: null, formula: null, message: null };
     store.dispatch({ type: "told", told });
     timer = window.setTimeout(() => void ask(told, state.figures[at.figure], signal), PAUSE);

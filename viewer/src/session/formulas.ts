@@ -4,7 +4,7 @@
  */
 
 import type { Formula, LayoutFacts, Service } from "../api/service";
-import { at } from "../checked/at";
+import { item } from "../checked/item";
 import { filled, numbersIn, shapeOf, type Description } from "../layout/description";
 import type { Layout } from "../layout/layout";
 import { Kept } from "./kept";
@@ -16,8 +16,8 @@ export class Formulas {
 
   /** Of a block by its row; null for weights. The blocks are its own; the places are those of the first head. */
   async of(layout: Layout, row: number, signal: AbortSignal): Promise<Formula | null> {
-    const [own, head, kind] = [at(layout.layer, row), at(layout.head, row), layout.kindAt(row)];
-    const beforeLayers = row < at(layout.spans, 0).end;
+    const [own, head, kind] = [item(layout.layer, row), item(layout.head, row), layout.kindAt(row)];
+    const beforeLayers = row < item(layout.spans, 0).end;
     const sample = own >= 0 ? Math.min(own, 1) : beforeLayers ? 0 : layout.description.layers() - 1;
     const link = `/v1/layouts/${layout.facts.id}`;
     const { blocks } = await this.#kept.get(`${link} ${sample}`, (of) => this.service.layoutFormulas(link, sample, 0, of), signal);

@@ -1,5 +1,6 @@
 /** Loads a model: its trace, its layout, and under which path its weights are. */
 
+import { present } from "../checked/item";
 import type { Config, Service, Model, ModelRef, Trace } from "../api/service";
 import { samplesOf } from "../layout/gpt2";
 import { Layout } from "../layout/layout";
@@ -15,6 +16,8 @@ async function loadLayout(service: Service, link: string, config: Config, signal
   ]);
   return Layout.read(facts, file, [facts, ...more]);
 }
+
+const MOST = 8; // layouts that are kept
 
 /** Layouts are kept: the same blocks, whatever their values. */
 export class Layouts {
@@ -34,13 +37,14 @@ export class Layouts {
     const loading = loadLayout(this.service, link, config, signal);
     this.#kept.set(link, loading);
     loading.catch(() => this.#kept.delete(link));
-    if (this.#kept.size > 8) this.#kept.delete(this.#kept.keys().next().value!);
+    const [oldest] = this.#kept.keys();
+    if (this.#kept.size > MOST && oldest !== undefined) this.#kept.delete(oldest);
     return loading;
   }
 }
 
 export function figure(ref: ModelRef, layout: Layout, trace: Trace | null, models: Model[]): Figure {
-  const id = typeof ref === "string" ? ref : layout.facts.model!; // sizes of one's own are an id, too
+  const id = typeof ref === "string" ? ref : present(layout.facts.model, "the id of the model"); // sizes of one's own are an id, too
   const model = models.find((known) => known.id === id) ?? null;
   return { ref, model, layout, trace, source: `/v1/models/${id}` };
 }

@@ -39,7 +39,7 @@ export function toHash(view: View): string {
 
 export function fromHash(hash: string): View {
   const told = new URLSearchParams(hash.replace(/^#/, ""));
-  const number = (key: string, usual: number | null): number | null => {
+  const number = <T extends number | null>(key: string, usual: T): number | T => {
     const text = told.get(key);
     return text === null || text === "" || !Number.isFinite(Number(text)) ? usual : Number(text);
   };
@@ -51,11 +51,11 @@ export function fromHash(hash: string): View {
     traced: told.get("traced") !== "0",
     prompt: ids === null ? promptOf(told.get("text")) : { tokens: wholes(ids) },
     generate: {
-      max_new_tokens: number("max_new_tokens", INITIAL.generate.max_new_tokens)!,
-      temperature: number("temperature", 0)!,
+      max_new_tokens: number("max_new_tokens", INITIAL.generate.max_new_tokens),
+      temperature: number("temperature", 0),
       top_k: number("top_k", null),
       top_p: number("top_p", null),
-      seed: number("seed", 0)!,
+      seed: number("seed", 0),
     },
     tokens: number("tokens", null),
     beside: (told.get("beside") ?? "").split(";").map(refOf).filter((ref) => ref !== null),
@@ -67,7 +67,7 @@ export function fromHash(hash: string): View {
     colour: {
       scale: oneOf("scale", ["linear", "log"], INITIAL.colour.scale),
       palette: oneOf("palette", ["classic", "safe"], INITIAL.colour.palette),
-      gain: number("gain", INITIAL.colour.gain)!,
+      gain: number("gain", INITIAL.colour.gain),
       range: rangeOf(number("range", null)),
     },
     aid: told.get("aid") === "none" ? "" : told.get("aid"),

@@ -1,10 +1,11 @@
 /** Directs the picture as the tour goes: where the camera is, which blocks stand in the light, which cells are computed. */
 
+import { item } from "../checked/item";
 import type { Service } from "../api/service";
 import type { Flow } from "../layout/pose";
 import { flyToBox } from "../scene/fly";
 import type { Stage } from "../scene/stage";
-import type { Bar, Highlight } from "../state/state";
+import type { Bar, Figure, Highlight } from "../state/state";
 import type { Store } from "../state/store";
 import type { Camera, CellAt } from "../state/view";
 import { nth, operands, type Formula } from "./fill";
@@ -88,7 +89,9 @@ export class Director {
   }
 
   #look({ step, fills, lit }: Scene): void {
-    const { layout, trace } = this.store.state.figures[0];
+    const [figure] = this.store.state.figures;
+    if (!figure) return;
+    const { layout, trace } = figure;
     const told = step.at === "chosen" ? this.#chosen()?.cell : null;
     const box = sight(layout, [...fills, ...lit], told, trace !== null);
     if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
@@ -99,13 +102,14 @@ export class Director {
   /** How the cells that are filled are computed. */
   async #learn(scene: Scene): Promise<void> {
     const [target] = scene.fills;
-    const { layout } = this.store.state.figures[0];
+    const layout = this.store.state.figures[0]?.layout;
+    if (!layout) return;
     const row = target === undefined ? null : layout.row(target);
     if (row === null) return;
     this.#loading = new AbortController();
     const { signal } = this.#loading;
-    const [own, member] = [layout.layer[row], Math.max(layout.head[row], 0)];
-    const layer = own >= 0 ? own : row < layout.spans[0].end ? 0 : layout.description.layers() - 1;
+    const [own, member] = [item(layout.layer, row), Math.max(item(layout.head, row), 0)];
+    const layer = own >= 0 ? own : row < item(layout.spans, 0).end ? 0 : layout.description.layers() - 1;
     try {
       const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, member, signal);
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
@@ -116,45 +120,44 @@ export class Director {
   }
 
   #show(): void {
-    if (!this.#scene || !this.store.state.figures[0]) return;
+    const [figure] = this.store.state.figures;
+    if (!this.#scene || !figure) return;
     const share = still.matches ? 1 : computed(this.store.state.player.share);
     const { step, fills, lit } = this.#scene;
     if (step.moves === "tokens") this.#generate(share);
-    const light = step.moves === "layers" ? this.#layer(share) : lit;
-    const highlight: Highlight = { blocks: fills, lit: light, cells: this.#cells(share), dim: fills.length + light.length > 0, reveal: share };
+    const light = step.moves === "layers" ? this.#layer(figure, share) : lit;
+    const highlight: Highlight = { blocks: fills, lit: light, cells: this.#cells(this.#scene, figure, share), dim: fills.length + light.length > 0, reveal: share };
     this.store.dispatch({ type: "highlight", highlight });
   }
 
   /** The cell that is computed now, and what from; the chosen one, where one is chosen. */
-  #cells(share: number): Bar[] {
-    const { step, fills, formula } = this.#scene!;
-    const { layout, trace } = this.store.state.figures[0];
+  #cells({ step, fills, formula }: Scene, { layout, trace }: Figure, share: number): Bar[] {
     const chosen = step.id === "choose" && this.#chosen();
     if (chosen) return [chosen];
-    const row = fills.length ? layout.row(fills[0]) : null;
-    if (row === null || share <= 0 || share >= 1) return NONE;
+    const [block] = fills;
+    const row = block === undefined ? null : layout.row(block);
+    if (block === undefined || row === null || share <= 0 || share >= 1) return NONE;
     const cells = layout.cellsOf(row);
     const cell = nth(Math.min(Math.floor(share * cells[0] * cells[1]), cells[0] * cells[1] - 1), cells, layout.kindAt(row).dims);
     const tokens = trace && [...trace.tokens, ...(trace.generated ?? []).map(({ token }) => token)];
     const masked = formula?.mask === "causal" && cell[0] > cell[1];
     const from = formula && !masked ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
-    return [{ figure: 0, block: fills[0], cell }, ...from];
+    return [{ figure: 0, block, cell }, ...from];
   }
 
   /** The probability of the token that was chosen first. */
   #chosen(): CellAt | null {
-    const { layout, trace } = this.store.state.figures[0];
-    const [[chosen], block] = [trace?.generated ?? [], layout.blockOf("probs")];
+    const [figure] = this.store.state.figures;
+    const [[chosen], block] = [figure?.trace?.generated ?? [], figure?.layout.blockOf("probs")];
     return chosen && block ? { figure: 0, block, cell: [chosen.position, chosen.token, 0] } : null;
   }
 
   #lightAt = { layer: -1, ids: [] as string[] };
 
   /** The blocks of the layer that it is at; the same list as long as that is the same. */
-  #layer(share: number): string[] {
-    const { layout } = this.store.state.figures[0];
+  #layer({ layout }: Figure, share: number): string[] {
     const spans = layout.spans.filter(({ layer }) => layer >= 0);
-    const { layer, start, end } = spans[Math.min(Math.floor(share * spans.length), spans.length - 1)];
+    const { layer, start, end } = item(spans, Math.min(Math.floor(share * spans.length), spans.length - 1));
     if (share >= 1) return NONE;
     if (this.#lightAt.layer !== layer) this.#lightAt = { layer, ids: Array.from({ length: end - start }, (_, n) => layout.id(start + n)) };
     return this.#lightAt.ids;
@@ -162,7 +165,7 @@ export class Director {
 
   /** Token after token, as they were generated. */
   #generate(share: number): void {
-    const last = this.store.state.figures[0].trace?.generated?.length ?? 0;
+    const last = this.store.state.figures[0]?.trace?.generated?.length ?? 0;
     const step = Math.floor(share * (last + 1));
     const change = { step: step >= last ? null : step };
     if (change.step !== this.store.state.view.step) this.store.dispatch({ type: "view", change });

@@ -16,7 +16,7 @@ export type Facts = Record<string, string>;
 export function facts({ ref, model, layout, trace }: Figure): Facts {
   const { description } = layout;
   const told: Facts = {
-    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"]),
+    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"] ?? t("own")),
     parameters: number(model?.parameters.total ?? totalOf(partsOf(layout, null))),
     layers: number(description.layers()),
     heads: number(description.heads),
@@ -59,14 +59,12 @@ export function sizeNote(step: TourStep, { layout }: Figure): string | null {
   return t(`tour.size.${kind.scope}`, { block: blockName(kind), n: number(cells), layers: number(layers), heads: number(heads), total: compact(cells * blocks) });
 }
 
+const PLACE = /\{(\w+)\}/g;
+
 /** Puts facts into {places}; null where one is missing. */
 export function fill(text: string, told: Facts): string | null {
-  let whole = true;
-  const filled = text.replace(/\{(\w+)\}/g, (_, name: string) => {
-    whole &&= name in told;
-    return told[name];
-  });
-  return whole ? filled : null;
+  const missing = [...text.matchAll(PLACE)].some(([, name = ""]) => !(name in told));
+  return missing ? null : text.replace(PLACE, (_, name: string) => told[name] ?? "");
 }
 
 const quoted = (text: string): string => (used() === "zh-Hant" ? `「${text}」` : `“${text}”`);

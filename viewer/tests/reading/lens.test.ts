@@ -11,7 +11,7 @@ test.each([
 ])("after %i layers, the residual stream is in the block %s", (layers, block) => expect(blockAfter(layoutOf(96, 1), layers)).toBe(block));
 
 test.each([1, 11, 361, 362, 1024, 2048])("the rollout of %i positions is never more than the service tells, and ends with the last", (positions) => {
-  const [start, stop] = rolloutQuery(positions)["positions"].split(":").map(Number);
+  const [start = NaN, stop = NaN] = rolloutQuery(positions)["positions"]!.split(":").map(Number);
   expect(stop).toBe(positions);
   expect(start).toBeLessThan(stop);
   expect((stop - start) * (positions + 1)).toBeLessThanOrEqual(131_072);

@@ -1,3 +1,4 @@
+import { item } from "../../src/checked/item";
 import { describe, expect, it } from "vitest";
 
 import { Kept } from "../../src/session/kept";
@@ -17,7 +18,7 @@ describe("answers that are kept", () => {
     const { asked, load } = service();
     const kept = new Kept<string>(4);
     const both = [kept.get("a", load("a"), patient), kept.get("a", load("a"), patient)];
-    asked[0].answer("one");
+    item(asked, 0).answer("one");
     expect(await Promise.all(both)).toEqual(["one", "one"]);
     expect(await kept.get("a", load("a"), patient)).toBe("one");
     expect(asked).toHaveLength(1);
@@ -30,10 +31,10 @@ describe("answers that are kept", () => {
     const waits = [first, second].map(({ signal }) => kept.get("a", load("a"), signal));
     first.abort();
     await expect(waits[0]).rejects.toThrow();
-    expect(asked[0].signal.aborted).toBe(false);
+    expect(item(asked, 0).signal.aborted).toBe(false);
     second.abort();
     await expect(waits[1]).rejects.toThrow();
-    expect(asked[0].signal.aborted).toBe(true);
+    expect(item(asked, 0).signal.aborted).toBe(true);
     void kept.get("a", load("a"), patient);
     expect(asked).toHaveLength(2);
   });
@@ -41,17 +42,17 @@ describe("answers that are kept", () => {
   it("are not waited for by those who are gone already", async () => {
     const { asked, load } = service();
     await expect(new Kept<string>(4).get("a", load("a"), AbortSignal.abort())).rejects.toThrow();
-    expect(asked[0].signal.aborted).toBe(true);
+    expect(item(asked, 0).signal.aborted).toBe(true);
   });
 
   it("are asked for again after they failed", async () => {
     const { asked, load } = service();
     const kept = new Kept<string>(4);
     const refused = kept.get("a", load("a"), patient);
-    asked[0].fail(new Error("no"));
+    item(asked, 0).fail(new Error("no"));
     await expect(refused).rejects.toThrow("no");
     const again = kept.get("a", load("a"), patient);
-    asked[1].answer("yes");
+    item(asked, 1).answer("yes");
     expect(await again).toBe("yes");
   });
 

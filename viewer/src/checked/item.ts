@@ -1,7 +1,7 @@
 /** Access to elements that must be there: where one is missing, an error says which. */
 
 /** The n-th element. Throws RangeError where there is none. */
-export function at<T>(list: ArrayLike<T>, n: number): T {
+export function item<T>(list: ArrayLike<T>, n: number): T {
   const found = list[n];
   if (found === undefined) throw new RangeError(`no element ${n} in a list of ${list.length}`);
   return found;

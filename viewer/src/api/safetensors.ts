@@ -36,7 +36,7 @@ export function parse(buffer: ArrayBuffer): File {
 
 type Numbers<T> = new (buffer: ArrayBuffer, offset: number, length: number) => T;
 
-/** The values of `name` as a typed array of this kind, copied only where they do not lie aligned. */
+/** The values of `name` as a typed array of this kind, copied only if unaligned. */
 export function column<T>(file: File, name: string, kind: Numbers<T> & { BYTES_PER_ELEMENT: number }): T {
   let bytes = file.bytes(name);
   if (bytes.byteOffset % kind.BYTES_PER_ELEMENT) bytes = bytes.slice();

@@ -1,18 +1,18 @@
-/** Which part of a block to fetch, and how finely: no more than is seen. */
+/** Chooses which part of a block to fetch, and at which resolution. */
 
 import { whole, type Rect } from "../layout/place";
 
 type Size = readonly [number, number, ...number[]];
 
-/** A part of a block in which one value stands for `factor` × `factor` cells. */
+/** A part of a block, with one value for `factor` × `factor` cells. */
 export interface Choice {
   part: Rect;
   factor: number; // a power of two
-  fine: boolean; // beside a coarse version of all of it
+  fine: boolean; // shown over a coarse version of the whole block
 }
 
 export const MOST = 1 << 16; // values of one read
-const COARSE = 1 << 12; // of all of a block that has a finer part
+const COARSE = 1 << 12; // values of the coarse version of such a block
 const TILE = 64; // values: parts begin and end at multiples of it, so that a small move needs nothing new
 
 export function choose(cells: Size, visible: Rect, pixelsPerCell: number): Choice[] {
@@ -33,7 +33,7 @@ function finePart([width, height]: Size, visible: Rect, wanted: number): Choice 
   }
 }
 
-/** The smallest factor that leaves no more values than that. */
+/** The smallest factor that leaves at most so many values. */
 function atMost(part: Rect, most: number): number {
   let factor = 1;
   while (count(part, factor) > most) factor *= 2;
@@ -44,13 +44,13 @@ export function count({ i0, j0, i1, j1 }: Rect, factor: number): number {
   return Math.ceil((i1 - i0) / factor) * Math.ceil((j1 - j0) / factor);
 }
 
-/** Whether what was fetched for one choice does for another. */
+/** Whether the values of one choice are enough for another. */
 export function suffices(have: Choice, want: Choice): boolean {
   const { i0, j0, i1, j1 } = want.part;
   return have.part.i0 <= i0 && have.part.j0 <= j0 && have.part.i1 >= i1 && have.part.j1 >= j1 && have.factor <= want.factor;
 }
 
-/** What stands for full brightness: the largest value, but not what only a few outliers reach. */
+/** The value for full brightness: the largest one, but not what only a few outliers reach. */
 export function scaleOf(values: Float32Array): number {
   let [largest, squares, n, negative] = [0, 0, 0, false];
   for (const value of values) {

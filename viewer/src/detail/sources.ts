@@ -1,4 +1,4 @@
-/** Reads a block's values: from the file of a small trace or model, from small tensors that are kept whole, or by slices. */
+/** Reads a block's values: from the file of a small trace or model, from small tensors loaded whole, or by slices. */
 
 import { present } from "../checked/item";
 import type { Config, Service, Trace, Values } from "../api/service";
@@ -10,15 +10,15 @@ import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";
 import { count, type Choice } from "./choose";
 
-const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
-const SMALL_TENSOR = 1 << 16; // values of a tensor that comes whole, and is cut here
-const SMALL_MODEL = 1 << 20; // parameters of a model whose weights come whole
+const SMALL_FILE = 1 << 20; // bytes of a trace that is loaded whole
+const SMALL_TENSOR = 1 << 16; // values of a tensor that is loaded whole
+const SMALL_MODEL = 1 << 20; // parameters of a model whose weights are loaded whole
 
 export interface Grid {
   values: Float32Array; // row by row
   width: number;
   height: number;
-  factors: [number, number]; // cells that a value stands for, in x and y
+  factors: [number, number]; // cells per value, in x and y
 }
 
 export class Sources {
@@ -35,7 +35,7 @@ export class Sources {
     });
   }
 
-  /** Asks for the files of a small model and trace at once: the first of its values are read in no time then. */
+  /** Requests the files of a small model and trace early, so that its first values come from memory. */
   #ahead(source: string, config: Config, trace: Trace | null): void {
     if (parameterCount(config) <= SMALL_MODEL) void this.#file(source).catch(() => {});
     if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
@@ -49,7 +49,7 @@ export class Sources {
     return { values: gather(whole.values, whole.shape, place.index, cells), width: cells[0], height: cells[1], factors: [1, 1] };
   }
 
-  /** A tensor that is small enough to be kept whole. It is not cancelled: others want it, too. */
+  /** A tensor that is small enough to be loaded whole. Never cancelled: other blocks need it, too. */
   async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
     const { trace } = figure;
     const tensors = trace?.tensors ?? {};
@@ -72,7 +72,7 @@ export class Sources {
 
   async #slice(source: string, { name, index }: Place, { part, factor }: Choice, signal: AbortSignal): Promise<Grid> {
     const axes = axesOf(index);
-    const most = count(part, factor); // every `factor`th cell: the server makes no others, and need not shrink what it has
+    const most = count(part, factor); // every `factor`th cell: the server slices, and has nothing to reduce
     const query = { slice: sliceOf(index, part, factor), dtype: "float16", max_cells: String(most) };
     const { values, shape, factors } = await this.service.values(source, name, query, signal);
     const of = (axis: "i" | "j", list: number[], none: number): number => list.at(axes.indexOf(axis) - axes.length) ?? none;
@@ -88,7 +88,7 @@ function sum(tensors: Record<string, { bytes: number }>): number {
   return Object.values(tensors).reduce((total, { bytes }) => total + bytes, 0);
 }
 
-/** The value of a key, made once; only the last `most` are kept, and none that failed. */
+/** The value of a key, computed once; the cache has the last `most` of them, and none that failed. */
 function keep<T>(kept: Map<string, Promise<T>>, key: string, most: number, make: () => Promise<T>): Promise<T> {
   const known = kept.get(key);
   if (known) return known;

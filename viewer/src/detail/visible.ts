@@ -1,4 +1,4 @@
-/** What of each block is in the window, and how large: what decides about its level of detail. */
+/** The visible part of each block and its size on the screen, which determine its level of detail. */
 
 import { item } from "../checked/item";
 import type { Layout } from "../layout/layout";
@@ -15,9 +15,9 @@ export interface Seen {
   area: number; // in pixels
 }
 
-const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is seen
+const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is on the screen
 const MOST = 250; // blocks of a model at once
-const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells tell nothing
+const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells cannot be told apart
 
 const SAMPLES = [[0.5, 0.5], [0.1, 0.1], [0.9, 0.9], [0.9, 0.1], [0.1, 0.9]] as const; // shares of a part
 
@@ -31,7 +31,7 @@ export function seen(stage: Stage, viewport: { width: number; height: number }):
   return found.sort((a, b) => b.area - a.area);
 }
 
-/** The largest, without those behind others: where heads stand one behind the other, few can be seen. */
+/** The largest, without those behind others: of heads one behind the other, few are visible. */
 function inFront(stage: Stage, found: Seen[]): Seen[] {
   const front: Seen[] = [];
   for (const one of found.sort((a, b) => b.area - a.area).slice(0, 3 * MOST)) {
@@ -40,7 +40,7 @@ function inFront(stage: Stage, found: Seen[]): Seen[] {
   return front;
 }
 
-/** Whether a ray to any of some places of its part in view meets this block first. */
+/** Whether a ray to one of a few sample points of the visible part meets this block first. */
 function isOpen(stage: Stage, { shown, row, visible }: Seen): boolean {
   const { layout } = shown.figure;
   const { min, max } = layout.box(row);

@@ -1,4 +1,4 @@
-/** What blocks are called: in the reader's language where we have a name, else as the service calls them. */
+/** Names of blocks: translated where the locales have one, otherwise the service's. */
 
 import type { Kind } from "../layout/description";
 import { maybe } from "./text";

@@ -1,6 +1,6 @@
 /**
  * What a layout says of its architecture: kinds of blocks, stacks of layers, groups of heads, steps of the computation.
- * The rest of the viewer asks here instead of knowing a model family by its names.
+ * The rest of the viewer reads this, and knows no model family by name.
  */
 
 import { present } from "../checked/item";
@@ -144,8 +144,8 @@ export class Description implements Architecture {
   }
 
   /**
-   * The blocks that a step computes, and those it reads. Of a stack, the first layer stands for all, and of a group the
-   * last member, which stands in front. What is computed after the layers reads the last one; what is of no head reads
+   * The blocks that a step computes, and those it reads. Of a stack, the first layer is shown, and of a group the
+   * last member, which is in front. What is computed after the layers reads the last one; what is of no head reads
    * all heads.
    */
   blocksOf({ kinds, from }: Readonly<Record<"kinds" | "from", readonly string[]>>): { computed: string[]; read: string[] } {

@@ -98,7 +98,7 @@ function derived({ id, role, scope }: BareKind): Pick<Kind, "stack" | "group" | 
   };
 }
 
-/** The first and the last layer of a model, and as many heads as tell how index maps go on from head to head. */
+/** The layers and the number of heads that determine the index maps of all blocks. */
 export function samplesOf({ n_layer, n_head }: Config): { first: number; last: number; heads: number } {
   return { first: 0, last: n_layer - 1, heads: Math.min(n_head, 2) };
 }

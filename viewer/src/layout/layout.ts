@@ -127,7 +127,7 @@ export class Layout {
     return [item(this.cells, 3 * row), item(this.cells, 3 * row + 1), item(this.cells, 3 * row + 2)];
   }
 
-  /** Which tensor fills a block, and where in it; null for a box that stands for several. */
+  /** Which tensor fills a block, and where in it; null for a box without a tensor of its own. */
   place(row: number): Place | null {
     const kind = this.kindAt(row);
     const [first, second] = this.indices.get(shapeOf(kind.id)) ?? [];

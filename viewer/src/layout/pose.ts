@@ -4,10 +4,10 @@ import type { Box, Point } from "./box";
 
 export type Flow = "right" | "down"; // the direction in which the computation goes
 
-const GAP = 0.06; // between models that stand side by side, of the larger one
+const GAP = 0.06; // between models side by side, as a share of the larger one
 
 /**
- * Where a model stands: positions run from the left where the computation goes down, and from above where it goes to the
+ * The pose of a model: positions run from the left where the computation goes down, and from above where it goes to the
  * right; then it is moved.
  */
 export class Pose {
@@ -42,7 +42,7 @@ export class Pose {
   }
 }
 
-/** The first where it is; the others in a row, across the flow, all beginning at the same line. */
+/** The first model at the origin, the others in a row across the flow, aligned at their start. */
 export function arrange(bounds: readonly Box[], flow: Flow): Pose[] {
   const poses: Pose[] = [];
   let edge = 0;

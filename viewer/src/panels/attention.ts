@@ -15,7 +15,7 @@ import { button, el, field, select } from "./dom";
 import { Heatmap, painted, type At } from "./heatmap";
 import type { App, Panel } from "./panel";
 
-const ROLLOUT = -1; // in the place of a layer
+const ROLLOUT = -1; // instead of a layer
 const READ_ALOUD = 24; // positions up to which the map is a table for screen readers, too
 
 export const attention: Panel = {
@@ -31,7 +31,7 @@ export const attention: Panel = {
     let shown: Map2D | null = null;
     const head = el("div", { class: "row" });
     const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
-    const map = new Heatmap({ over: (place) => tell(place), pick: (place) => pick(place) });
+    const map = new Heatmap({ over: (place) => show(place), pick: (place) => pick(place) });
     const value = el("p", { class: "reading", "aria-live": "polite" });
     const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)].filter((id) => id !== null)));
     const table = el("div", { class: "aloud" });
@@ -68,9 +68,9 @@ export const attention: Panel = {
       const texts = fedOf(trace).map(({ text }) => visible(text));
       map.show(large, texts, store.state.view.colour);
       table.replaceChildren(texts.length <= READ_ALOUD ? aloud(large, texts) : el("p", {}, t("attention.keys")));
-      tell(null);
+      show(null);
     };
-    const tell = (place: At | null): void => {
+    const show = (place: At | null): void => {
       const trace = store.state.figures[0]?.trace;
       const texts = trace ? fedOf(trace).map(({ text }) => visible(text)) : [];
       value.textContent = place && shown ? sentence(shown, place, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
@@ -95,7 +95,7 @@ export const attention: Panel = {
   },
 };
 
-/** The layer and the head that are read, as far as there are such. */
+/** The selected layer and head, within the model's sizes. */
 function chosen({ store }: App): [number, number] {
   const { view, figures } = store.state;
   const layout = figures[0]?.layout;
@@ -128,7 +128,7 @@ function choose(app: App, head: number): void {
   app.store.dispatch({ type: "view", change: { head: [chosen(app)[0], head] } });
 }
 
-/** Only the chosen head is in the order of the focus; the arrow keys go to the others. */
+/** Only the chosen head is a tab stop; arrow keys move between heads. */
 function mark(heads: HTMLElement, current: number): void {
   [...heads.children].forEach((head, n) => {
     head.setAttribute("aria-checked", String(n === current));
@@ -146,15 +146,15 @@ function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
   (heads.children[to] as HTMLElement).focus();
 }
 
-async function rollout({ service }: App, trace: Trace, tell: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
+async function rollout({ service }: App, trace: Trace, show: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
   const count = fedOf(trace).length;
-  tell(t("computing"));
-  const lens = await askLens(service, trace, rolloutQuery(count), (progress) => tell(progress ? progressText(progress) : t("computing")), signal);
-  tell("");
+  show(t("computing"));
+  const lens = await askLens(service, trace, rolloutQuery(count), (progress) => show(progress ? progressText(progress) : t("computing")), signal);
+  show("");
   return { values: rolloutOf(lens, count), width: count, height: count, factors: [1, 1] };
 }
 
-/** "B (2) attends to C (0): 16.7 %". Where a cell stands for several positions, the largest of them is told. */
+/** "B (2) attends to C (0): 16.7 %". A cell of several positions shows the largest share. */
 function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: string[]): string {
   const share = item(values, query * width + key);
   const name = (n: number, factor: number): string => {

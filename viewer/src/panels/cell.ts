@@ -1,4 +1,4 @@
-/** The cell in question: its value, how it is computed, and the cells that it was computed from, to be followed. */
+/** The current cell: its value, how it is computed, and links to the cells that it was computed from. */
 
 import type { Explanation } from "../api/service";
 import { item } from "../checked/item";
@@ -8,7 +8,7 @@ import type { Layout } from "../layout/layout";
 import { locate } from "../layout/place";
 import { inWords, partsOf } from "../reading/formula";
 import { fedOf, visible } from "../reading/tokens";
-import { sourceOf, type Figure, type State, type Told } from "../state/state";
+import { sourceOf, type Figure, type State, type CellInfo } from "../state/state";
 import type { Readable } from "../state/store";
 import type { CellAt } from "../state/view";
 import { button, el } from "./dom";
@@ -22,45 +22,45 @@ export const cell: Panel = {
     const card = el("div", { class: "card", hidden: true, "aria-live": "polite" });
     root.append(card);
     const show = (): void => {
-      const { told } = store.state;
-      card.hidden = told === null;
-      if (told) card.replaceChildren(...parts(told, store));
+      const { cellInfo } = store.state;
+      card.hidden = cellInfo === null;
+      if (cellInfo) card.replaceChildren(...parts(cellInfo, store));
     };
-    store.subscribe((state) => state.told, show);
+    store.subscribe((state) => state.cellInfo, show);
     store.subscribe(({ view }) => view.pinned, show);
   },
 };
 
-function parts(told: Told, store: Readable): (HTMLElement | string)[] {
+function parts(cellInfo: CellInfo, store: Readable): (HTMLElement | string)[] {
   const { state } = store;
   const pinned = state.view.pinned.length;
-  const head = el("div", { class: "card-head" }, el("strong", {}, blockName(state, told.at)));
+  const head = el("div", { class: "card-head" }, el("strong", {}, blockName(state, cellInfo.at)));
   if (pinned > 1) head.append(button(t("back"), () => store.dispatch({ type: "back" })));
   if (pinned) head.append(button("×", () => store.dispatch({ type: "clear" }), { "aria-label": t("close"), class: "quiet" }));
-  const place = el("code", { class: "place" }, `${told.at.block} [${told.at.cell.join(", ")}]`);
-  const { explanation, message } = told;
-  const text = told.value !== undefined ? cellValue(told.value) : canBeKnown(state, told.at) ? "…" : "";
+  const place = el("code", { class: "place" }, `${cellInfo.at.block} [${cellInfo.at.cell.join(", ")}]`);
+  const { explanation, message } = cellInfo;
+  const text = cellInfo.value !== undefined ? cellValue(cellInfo.value) : canBeKnown(state, cellInfo.at) ? "…" : "";
   return [
     head,
     place,
     ...(text ? [el("output", { class: "value" }, text)] : []),
-    ...whatItIs(state, told).map((line) => el("p", { class: "formula" }, line)),
+    ...whatItIs(state, cellInfo).map((line) => el("p", { class: "formula" }, line)),
     ...(message ? [el("p", { class: "wrong" }, message)] : []),
-    ...(explanation ? [howItCame(state, told, explanation)] : []),
-    ...(explanation && pinned ? operands(told, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
+    ...(explanation ? [howItCame(state, cellInfo, explanation)] : []),
+    ...(explanation && pinned ? operands(cellInfo, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
     ...(pinned ? [el("small", { class: "hint-keys" }, t("cell.keys"))] : []),
   ];
 }
 
 /** How a cell was computed: in words, and below them the equation, each of its sides in a line. */
-function howItCame(state: State, told: Told, explanation: Explanation): HTMLElement {
+function howItCame(state: State, cellInfo: CellInfo, explanation: Explanation): HTMLElement {
   const { sentence, sides } = partsOf(explanation.formula.text);
-  const words = used() === "en" ? sentence : inOtherWords(state, told);
+  const words = used() === "en" ? sentence : inOtherWords(state, cellInfo);
   return el("p", { class: "formula" }, `${words} `, ...sides.map((side) => el("span", { class: "side" }, `${side} `)));
 }
 
 /** The sentence that the server has in English. */
-function inOtherWords({ figures }: State, { at, formula }: Told): string {
+function inOtherWords({ figures }: State, { at, formula }: CellInfo): string {
   const figure = figures[at.figure];
   if (!figure) return "";
   const { layout, trace } = figure;
@@ -71,8 +71,8 @@ function inOtherWords({ figures }: State, { at, formula }: Told): string {
   return inWords(formula, (block) => nameFrom(figure, block, layerOf(layout, at.block)));
 }
 
-/** Of a cell that nobody computed: where a weight comes from, or how such cells are computed. */
-function whatItIs({ figures }: State, { at, explanation, formula }: Told): string[] {
+/** For a cell without a trace: where a weight comes from, or how such cells are computed. */
+function whatItIs({ figures }: State, { at, explanation, formula }: CellInfo): string[] {
   const figure = figures[at.figure];
   const row = figure?.layout.row(at.block) ?? null;
   if (!figure || row === null || explanation || figure.trace) return [];
@@ -100,14 +100,14 @@ function nameFrom({ layout }: Figure, block: string, layer: number): string {
   return own === layer || own < 0 || layer < 0 ? name : `${name}, ${t("layer", { n: own })}`;
 }
 
-/** Whether the service has a value for it. */
+/** Whether the service has its value. */
 function canBeKnown({ figures }: State, { figure, block }: CellAt): boolean {
   const of = figures[figure];
   const row = of?.layout.row(block) ?? null;
   return of !== undefined && row !== null && (of.trace !== null || sourceOf(of, row) !== null);
 }
 
-function operands({ at, explanation }: Told, store: Readable): HTMLElement[] {
+function operands({ at, explanation }: CellInfo, store: Readable): HTMLElement[] {
   const { state } = store;
   const { operands: list = [], total = 0 } = explanation ?? {};
   const figure = state.figures[at.figure];

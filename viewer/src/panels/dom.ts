@@ -1,4 +1,4 @@
-/** A few words for making elements, so that panels read like what they show. */
+/** Functions that create elements. */
 
 import { present } from "../checked/item";
 
@@ -34,7 +34,7 @@ export function icon(path: string): SVGElement {
   return made;
 }
 
-/** A window over the page that Escape closes, and nothing behind it hears. */
+/** A modal dialog that Escape closes; its keys do not reach the page. */
 export function dialog(label: string, ...children: Child[]): HTMLDialogElement {
   const made = el("dialog", { "aria-label": label, class: "dialog" }, ...children);
   made.addEventListener("keydown", (event) => event.stopPropagation());

@@ -19,7 +19,7 @@ export interface At {
   key: number;
 }
 
-/** What it tells of a cell, and what a click on one does. */
+/** Callbacks for the cell under the pointer, and for a click. */
 export interface Reader {
   over(at: At | null): void;
   pick(at: At): void;
@@ -115,7 +115,7 @@ export class Heatmap {
     pen.globalAlpha = 1;
   }
 
-  /** The tokens of the columns stand upright; that of the cell in question is always there. */
+  /** The tokens of columns are upright; that of the selected cell is always shown. */
   #axis(pen: CanvasRenderingContext2D, side: number, count: number, factor: number, at: number | null, [faint, strong]: readonly [string, string], across: boolean): void {
     const pixels = side / count;
     const step = labelStep(pixels, ROOM);

@@ -1,4 +1,4 @@
-/** What goes in: letters, text or token ids, and how many tokens are to follow. */
+/** The input: letters, text or token ids, and the number of new tokens. */
 
 import { progressText, t } from "../i18n/text";
 import type { Prompt } from "../state/view";

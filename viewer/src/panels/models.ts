@@ -1,4 +1,4 @@
-/** Which model is shown. */
+/** The choice of the model. */
 
 import { t, number } from "../i18n/text";
 import { partsOf, totalOf } from "../reading/parameters";
@@ -8,7 +8,7 @@ import type { Model } from "../api/service";
 import { el, select } from "./dom";
 import type { Panel } from "./panel";
 
-const AT_ONCE = 2e9; // parameters of a model that computes a few tokens while one waits
+const AT_ONCE = 2e9; // parameters of a model that is run at once
 
 export const models: Panel = {
   id: "models",
@@ -39,7 +39,7 @@ export const models: Panel = {
   },
 };
 
-/** How a model is first seen: with values where they take no more than a moment. */
+/** The first view of a model: with values if they are computed quickly. */
 export function opening(model: Model): Partial<View> {
   if (model.id === NANO.model) return { ...NANO, tokens: null };
   const { kind } = model.vocabulary;

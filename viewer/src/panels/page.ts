@@ -1,4 +1,4 @@
-/** What the page says of itself: its title, its description, the names of its parts, in the language that is used. */
+/** The page's title, its description and the labels of its parts, in the current language. */
 
 import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";
@@ -8,12 +8,12 @@ import { byId } from "./dom";
 
 const PARTS: Record<string, Key> = { picture: "picture", side: "page.side", stage: "page.stage", foot: "page.foot" };
 
-export function tellPage(store: Readable): void {
+export function labelPage(store: Readable): void {
   document.querySelector('meta[name="description"]')?.setAttribute("content", t("page.description"));
   for (const [id, key] of Object.entries(PARTS)) byId(id).setAttribute("aria-label", t(key));
-  tellTitle(store.state.figures[0]);
+  setTitle(store.state.figures[0]);
 }
 
-export function tellTitle(figure: Figure | undefined): void {
+export function setTitle(figure: Figure | undefined): void {
   document.title = figure ? `${figure.model?.name ?? refText(figure.ref)} · Cutaway` : t("page.title");
 }

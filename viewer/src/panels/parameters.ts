@@ -1,4 +1,4 @@
-/** What the model consists of: its parameters part by part, its sizes, and the memory that they take. */
+/** The model's parameters by part, its sizes, and its memory. */
 
 import { bytes, compact, maybe, number, percent, t } from "../i18n/text";
 import { cachePerToken, partsOf, totalOf, type Part } from "../reading/parameters";
@@ -14,13 +14,13 @@ export const parameters: Panel = {
   mount(root, { store }) {
     const show = (): void => {
       const [figure] = store.state.figures;
-      root.replaceChildren(...(figure ? told(figure) : []));
+      root.replaceChildren(...(figure ? contents(figure) : []));
     };
     store.subscribe(({ figures }: State) => figures[0], show);
   },
 };
 
-function told(figure: Figure): HTMLElement[] {
+function contents(figure: Figure): HTMLElement[] {
   const parts = partsOf(figure.layout, figure.model);
   const total = totalOf(parts);
   const weights = figure.model?.weights;

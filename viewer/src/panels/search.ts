@@ -1,4 +1,4 @@
-/** Search by name, over all blocks of every model that stands there: what is typed narrows the list, Enter flies there. */
+/** Search by name, over the blocks of all models shown: typing narrows the list, Enter flies there. */
 
 import { item } from "../checked/item";
 import { blockName } from "../i18n/names";

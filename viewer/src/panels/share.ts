@@ -1,4 +1,4 @@
-/** What is seen, to be taken away: a link to it, its picture, its shape in 3D, its values. */
+/** Links to the view and downloads: its picture, its shape in 3D, its values. */
 
 import { present } from "../checked/item";
 import { reason } from "../i18n/reason";
@@ -50,7 +50,7 @@ async function shape(app: App): Promise<void> {
   save(new Blob([await app.service.layoutShape(`/v1/layouts/${id}`)], { type: "model/gltf-binary" }), `${fileName(app)}.glb`);
 }
 
-/** Tells that a file is on its way, and what went wrong. */
+/** Shows that a file is being prepared, and any error. */
 async function attempt(work: Promise<void>, said: HTMLElement): Promise<void> {
   said.textContent = t("share.making");
   said.textContent = await work.then(() => "", reason);

@@ -1,4 +1,4 @@
-/** A model of any size: type it, and it is laid out; and further models beside it, to scale. */
+/** The layout of a model of any size; and further models beside it, to scale. */
 
 import { item } from "../checked/item";
 import { t, type Key } from "../i18n/text";

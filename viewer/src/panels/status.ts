@@ -1,4 +1,4 @@
-/** What is wrong with the server, as long as it is, and how soon it is asked again; or why there is no picture. */
+/** Problems: with the server, and the time until the next attempt; or why there is no picture. */
 
 import { t } from "../i18n/text";
 import type { Trouble } from "../api/client";

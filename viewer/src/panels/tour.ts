@@ -18,27 +18,27 @@ export const tour: Panel = {
     const { store } = app;
     const words = el("div", { class: "tour-words", "aria-live": "polite" });
     const now = el("output", { class: "tour-now", "aria-live": "off" });
-    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // before the controls want the focus
+    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // before the controls take the focus
     root.append(words, controls(app));
-    const speak = (): void => {
+    const update = (): void => {
       const { view, figures } = store.state;
       if (!view.tour || !figures[0]) return;
       const step = stepOf(view.tour, figures);
-      if (step) words.replaceChildren(...said(step, figures[0]));
+      if (step) words.replaceChildren(...textsOf(step, figures[0]));
       words.lastElementChild?.append(now);
     };
-    store.subscribe(({ view }) => view.tour, speak);
-    store.subscribe(({ figures }) => figures[0], speak);
+    store.subscribe(({ view }) => view.tour, update);
+    store.subscribe(({ figures }) => figures[0], update);
     store.subscribe(({ highlight }) => highlight?.cells[0], () => (now.textContent = nowText(app)));
   },
 };
 
-function said(step: TourStep, figure: Figure): HTMLElement[] {
-  const told = facts(figure);
-  const notes = [sizeNote(step, figure), say(step, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(step, "synthetic", told) : null];
-  const formula = fill(step.formula, told);
+function textsOf(step: TourStep, figure: Figure): HTMLElement[] {
+  const known = facts(figure);
+  const notes = [sizeNote(step, figure), say(step, figure.trace ? "values" : "empty", known), figure.model?.weights.source === "synthetic" ? say(step, "synthetic", known) : null];
+  const formula = fill(step.formula, known);
   return [
-    el("div", {}, el("h2", {}, say(step, "title", told)), el("p", {}, say(step, "text", told))),
+    el("div", {}, el("h2", {}, say(step, "title", known)), el("p", {}, say(step, "text", known))),
     el(
       "div",
       { class: "tour-aside" },
@@ -53,7 +53,7 @@ function lowered(formula: string): (string | HTMLElement)[] {
   return formula.split(/_(\w+)/).map((part, n) => (n % 2 ? el("sub", {}, part) : part));
 }
 
-/** The cell that is computed now. */
+/** The text of the cell being computed. */
 function nowText({ store, stage, detail }: App): string {
   const at = store.state.highlight?.cells[0];
   const [main] = stage.models.shown;
@@ -74,13 +74,13 @@ function controls({ store }: App): HTMLElement {
   const speed = select(speeds, String(store.state.player.speed), (chosen) => send({ do: "speed", speed: Number(chosen) })());
   speed.setAttribute("aria-label", t("tour.speed"));
   const close = button("×", send({ do: "end" }), { class: "quiet", "aria-label": t("tour.end") });
-  const tell = (): void => {
+  const update = (): void => {
     const { view, figures } = store.state;
     const steps = stepsOf(figures);
     count.textContent = `${steps.findIndex(({ id }) => id === view.tour) + 1} / ${steps.length}`;
   };
-  store.subscribe(({ view }) => view.tour, tell);
-  store.subscribe(({ figures }) => stepsOf(figures), tell);
+  store.subscribe(({ view }) => view.tour, update);
+  store.subscribe(({ figures }) => stepsOf(figures), update);
   store.subscribe(({ player }) => player.playing, (playing) => {
     play.textContent = playing ? "❚❚" : "▶";
     play.setAttribute("aria-label", t(playing ? "tour.pause" : "tour.play"));

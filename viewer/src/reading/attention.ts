@@ -1,4 +1,4 @@
-/** What each position of a head attends to: reads of the pattern, as finely as it can be seen. */
+/** Reads attention patterns at the resolution that is shown. */
 
 import { item, present } from "../checked/item";
 import type { Service } from "../api/service";
@@ -16,7 +16,7 @@ export interface Map2D {
   values: Float32Array;
   width: number;
   height: number;
-  factors: [number, number]; // positions that a cell stands for, across and down; it is the largest of them
+  factors: [number, number]; // positions per cell, across and down; a cell has their largest share
 }
 
 /** The tensor with the attention of all heads of a layer. */
@@ -46,7 +46,7 @@ function factorsOf(factors: number[]): [number, number] {
   return [factors.at(-1) ?? 1, factors.at(-2) ?? 1];
 }
 
-/** The cell of the picture in which it is, how much position `query` attends to position `key`. */
+/** The cell with the attention of position `query` to position `key`. */
 export function cellOfPattern({ layout }: Figure, layer: number, head: number, query: number, key: number): CellAt | null {
   const block = layout.blockOf("pattern", layer, head);
   const row = block === null ? null : layout.row(block);
@@ -57,12 +57,12 @@ export function cellOfPattern({ layout }: Figure, layer: number, head: number, q
 
 const EVEN = 32; // positions among which a share is large enough to be seen
 
-/** On which scale shares of so many positions are shown: each of many is small. */
+/** The colour scale for shares of so many positions: with many, each is small. */
 export function shadesFor(colour: Colour, positions: number): Colour {
   return { ...colour, gain: 1, range: null, scale: positions > EVEN ? "log" : colour.scale };
 }
 
-/** Where labels go beside cells of this size, so that each has `room` pixels: every so many. */
+/** The distance between labels, in cells of this size, so that each has `room` pixels. */
 export function labelStep(pixelsPerCell: number, room: number): number {
   return Math.max(1, Math.ceil(room / pixelsPerCell));
 }

@@ -7,7 +7,7 @@ export interface Likely {
   probability: number;
 }
 
-/** softmax(logits / temperature), in float64; at 0 all of it is the largest one's, the first where several are. */
+/** softmax(logits / temperature), in float64; at 0 the largest has 1, the first of equal ones. */
 export function softmax(logits: ArrayLike<number>, temperature: number): Float64Array {
   const largest = largestOf(logits);
   if (temperature <= 0) {
@@ -33,7 +33,7 @@ export function top(probabilities: ArrayLike<number>, most: number): Likely[] {
   return best;
 }
 
-/** In bits: 0 where one token is certain. */
+/** The entropy in bits: 0 where one token is certain. */
 export function entropy(probabilities: Float64Array): number {
   return probabilities.reduce((bits, share) => (share > 0 ? bits - share * Math.log2(share) : bits), 0);
 }

@@ -1,4 +1,4 @@
-/** How cells of a block are computed, in words: for those that were not, so that there are no numbers to put in. */
+/** How the cells of a block are computed, in words, without values. */
 
 import type { Formula } from "../api/service";
 import { number, t, type Key } from "../i18n/text";
@@ -22,7 +22,7 @@ export function inWords({ op, over, inputs, scale, function: activation }: Formu
   }
 }
 
-/** What the server says of a cell: a sentence, which is English, and the sides of an equation, which are in no language. */
+/** The server's explanation of a cell in parts: an English sentence, and the sides of an equation. */
 export function partsOf(text: string): { sentence: string; sides: string[] } {
   const at = text.lastIndexOf(": ");
   return { sentence: text.slice(0, at + 1), sides: sidesOf(text.slice(at + 2)) };

@@ -1,4 +1,4 @@
-/** Finds blocks by what people type: words of ids and names, "layer 3", "h1", an id or a part of one. */
+/** Finds blocks by typed text: words of ids and names, "layer 3", "h1", an id or a part of one. */
 
 import { shapeOf, type Kind } from "../layout/description";
 import type { Layout } from "../layout/layout";
@@ -9,7 +9,7 @@ export interface Query {
   head: number | null;
 }
 
-/** A model that is searched; its name tells its blocks from those of the others. */
+/** A model that is searched; its name distinguishes its blocks from those of others. */
 export interface Searched {
   layout: Layout;
   name: string;
@@ -30,7 +30,7 @@ const NUMBER = /^(?:(?:layer|l|第)?(\d+)層?|(?:head|h|頭)(\d+))$/;
 const MEMBERS = /(?:heads|experts)$/; // the parts of an id before the number of a member of a group
 const LABEL = /^(?:(layer|l|層)|(head|h|頭))$/;
 
-/** What is asked for: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" mean the same. */
+/** The query in a text: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" mean the same. */
 export function parse(text: string): Query {
   const query: Query = { words: [], layer: null, head: null };
   let next: "layer" | "head" | null = null;
@@ -53,11 +53,11 @@ function idWord(word: string, query: Query): string {
   return shapeOf(word);
 }
 
-/** Blocks that match every word and number, of all models that stand there; at most `most`, those of the kinds that fit
- * best first. Where there are several models, a word may be of a model's name. */
+/** Blocks that match every word and number, of all models shown; at most `most`, those of the kinds that fit
+ * best first. With several models, words of a model's name select it. */
 export function find(models: readonly Searched[], text: string, nameOf: (kind: Kind) => string, most = 60): Found {
   if (!text.trim()) return { hits: [], total: 0 };
-  const each = Math.ceil(most / Math.max(models.length, 1)); // none crowds out the others
+  const each = Math.ceil(most / Math.max(models.length, 1)); // no model takes all places
   const byRank = new Map<number, Hit[]>();
   let total = 0;
   models.forEach(({ layout, name }, figure) => {
@@ -71,7 +71,7 @@ export function find(models: readonly Searched[], text: string, nameOf: (kind: K
   return { hits: best.slice(0, most), total };
 }
 
-/** What is asked for of a model, without what only says which it is. */
+/** A text without the words that only name the model. */
 function without(text: string, name: string): string {
   const own = name.toLowerCase().split(/\s+/);
   return text.split(/\s+/).filter((word) => !own.includes(word.toLowerCase())).join(" ");
@@ -92,7 +92,7 @@ function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, mo
   return byRank;
 }
 
-/** 0 for what is meant, more for what only contains the words; null where one of them is not in it. */
+/** 0 for an exact match, more for partial ones; null where a word is missing. */
 function rank(kind: Kind, name: string, { words, layer, head }: Query): number | null {
   if ((layer !== null && kind.stack === null) || (head !== null && kind.group === null)) return null;
   const id = shapeOf(kind.id.toLowerCase());

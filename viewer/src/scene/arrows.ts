@@ -1,4 +1,4 @@
-/** Outlines of cells, and arrows from the operands of the cell in question to it. */
+/** Outlines of cells, and arrows from its operands to the current cell. */
 
 import type { Bar } from "../state/state";
 import type { CellAt } from "../state/view";
@@ -8,7 +8,7 @@ import type { Sheet } from "./sheet";
 const INK = "#ffd166";
 const MOST = 48;
 
-/** The four corners of the front of a cell, or of several in a line, on the canvas; null where it cannot be seen. */
+/** The four corners of a cell, or of a line of cells, on the canvas; null where it is not visible. */
 function corners({ stage }: Sheet, { figure, block, cell, to = cell }: Bar): [Spot, Spot, Spot, Spot] | null {
   const shown = stage.models.shown[figure];
   const row = shown?.figure.layout.row(block) ?? null;
@@ -33,15 +33,15 @@ export function outline(sheet: Sheet, at: Bar, ink: string, width: number): void
   pen.stroke();
 }
 
-/** From each operand to the cell that is made of it: the larger the operand, the clearer. */
+/** An arrow from each operand to the cell that it is part of: the larger the operand, the more opaque. */
 export function drawOperands(sheet: Sheet): void {
-  const { told } = sheet.store.state;
-  const to = told?.explanation && centre(sheet, told.at);
-  if (!told?.explanation || !to) return;
-  const operands = told.explanation.operands.slice(0, MOST);
+  const { cellInfo } = sheet.store.state;
+  const to = cellInfo?.explanation && centre(sheet, cellInfo.at);
+  if (!cellInfo?.explanation || !to) return;
+  const operands = cellInfo.explanation.operands.slice(0, MOST);
   const largest = Math.max(...operands.map(({ value }) => Math.abs(value ?? 0)), 1e-12);
   for (const { block, cell, value } of operands.reverse()) {
-    const at = { figure: told.at.figure, block, cell: cell as CellAt["cell"] };
+    const at = { figure: cellInfo.at.figure, block, cell: cell as CellAt["cell"] };
     const from = centre(sheet, at);
     if (!from) continue;
     sheet.pen.globalAlpha = 0.25 + 0.65 * Math.abs((value ?? 0) / largest);

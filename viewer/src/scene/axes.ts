@@ -1,4 +1,4 @@
-/** The tokens beside the cells that are theirs: rows and columns that are positions, and those of the vocabulary. */
+/** Labels beside cells: the tokens of positions, and those of the vocabulary. */
 
 import { isPosition, isVocabulary, type Part } from "../layout/description";
 import { fedOf, visible } from "../reading/tokens";
@@ -13,7 +13,7 @@ const LEAST = 9; // pixels of a cell beside which there are letters
 const LONGEST = 10; // letters of a token
 const ALWAYS = new Set<Part | null>(["tokens", "scores", "pattern", "logits", "probs"]);
 
-/** Of the blocks in the light; where there is none, of those that are read token by token. */
+/** For highlighted blocks; without a highlight, for the kinds that are read token by token. */
 export function drawAxes(sheet: Sheet): void {
   const { stage, store } = sheet;
   stage.models.shown.forEach((shown, figure) => {
@@ -26,7 +26,7 @@ export function drawAxes(sheet: Sheet): void {
   });
 }
 
-/** What there is to write along both axes of a block's cells. */
+/** Labels both axes of a block's cells. */
 function label(sheet: Sheet, shown: Shown, row: number | null): void {
   if (row === null) return;
   const { layout } = shown.figure;
@@ -39,7 +39,7 @@ function label(sheet: Sheet, shown: Shown, row: number | null): void {
   });
 }
 
-/** What stands at each place of an axis; null: nothing that people read. */
+/** The text at each index of an axis; null for an axis without texts. */
 function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, numbered: boolean): ((n: number) => string) | null {
   if (isPosition(dim) && trace) {
     const tokens = fedOf(trace);
@@ -50,7 +50,7 @@ function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, n
   return letters ? (n) => visible(letters[n] ?? "") : null;
 }
 
-/** Left of the lines, or below the columns, every so many that they do not touch. */
+/** Left of the lines, or below the columns, leaving out as many as would overlap. */
 function along(sheet: Sheet, shown: Shown, row: number, axis: 0 | 1, count: number, texts: (n: number) => string): void {
   const { pen, stage, store } = sheet;
   const { pose, layoutCell } = shown;

@@ -13,7 +13,7 @@ import { CELLS_FRAGMENT, CELLS_VERTEX, PLAIN_FRAGMENT, PLAIN_VERTEX } from "./sh
 
 export type Uniforms = Record<string, { value: unknown }>;
 
-/** Values of a part of a block in the heap; each stands for `factors` cells. */
+/** Values of a part of a block in the heap; one per `factors` cells. */
 export interface Patch {
   start: number;
   width: number;
@@ -26,14 +26,14 @@ export interface Patch {
 export type Style = "cells" | "plain" | "sheet";
 
 const NOWHERE = [-1, 1, 1, 1];
-const CORNERS: Record<Style, number> = { cells: 18, plain: 18, sheet: 6 }; // that a block takes
+const CORNERS: Record<Style, number> = { cells: 18, plain: 18, sheet: 6 }; // vertices of a block
 
 /** Areas of fronts, below which blocks are left out, and below which only a share of them is drawn. */
 export interface Fineness {
   tiny: number;
   small: number;
   share: number;
-  sparing: boolean; // whether to find out first which cells are hidden: not in the first frame, which has to wait for each program
+  sparing: boolean; // whether to draw depth first, to skip hidden cells: not in the first frame, which waits for each program
 }
 
 /** One layer. Its blocks come by size, so that those too small to be seen are the last. */
@@ -41,8 +41,8 @@ export class Slab {
   readonly box: Box; // in the layout's coordinates
   readonly mesh: Mesh<BufferGeometry, RawShaderMaterial>;
   readonly depth: Mesh<BufferGeometry, RawShaderMaterial>; // drawn before near cells, so that hidden ones cost nothing
-  patches = 0; // in how many places it shows cells
-  spoken = false; // whether one of its blocks is spoken of
+  patches = 0; // the number of its patches with values
+  highlighted = false; // whether one of its blocks is highlighted
   #areas: Float64Array; // of the blocks' fronts, by size
 
   constructor(
@@ -75,7 +75,7 @@ export class Slab {
     this.depth.renderOrder = -1;
     for (const mesh of [this.mesh, this.depth]) {
       mesh.position.fromArray(origin);
-      mesh.frustumCulled = false; // the stage knows better: it knows the boxes exactly
+      mesh.frustumCulled = false; // the stage has the exact boxes
     }
   }
 
@@ -83,7 +83,7 @@ export class Slab {
     this.mesh.visible = this.depth.visible = false;
   }
 
-  /** Draws those blocks whose fronts are not too small to be seen, and of the small ones only a share. */
+  /** Draws the blocks whose fronts are large enough, and a share of the small ones. */
   dress(style: Style, material: RawShaderMaterial, { tiny, small, share, sparing }: Fineness): void {
     this.mesh.visible = true;
     this.mesh.material = material;
@@ -100,7 +100,7 @@ export class Slab {
 /** All of a model. */
 export class Blocks {
   static #made = 0;
-  readonly number = ++Blocks.#made; // tells it from all others
+  readonly number = ++Blocks.#made; // unique
   readonly group = new Group();
   readonly slabs: Slab[];
   readonly #materials: Record<Style | "depth", RawShaderMaterial>;
@@ -142,7 +142,7 @@ export class Blocks {
     slab.dress(style, this.#materials[style], fineness);
   }
 
-  /** Shows these values on a block, all over it or on a part; null: none. */
+  /** Shows values on a block, on all of it or on a part; null: none. */
   show(row: number, patch: Patch | null, fine: boolean): void {
     const [slot, part] = [item(this.#slots, row), fine ? AT.fine : AT.base];
     this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, part) >= 0 ? 1 : 0);
@@ -150,19 +150,19 @@ export class Blocks {
     if (fine && patch) this.#records.put(slot, AT.part, [patch.part.i0, patch.part.j0, patch.part.i1, patch.part.j1]);
   }
 
-  /** What of a block's values stands for full brightness. */
+  /** Sets the value of a block that has full brightness. */
   scale(row: number, scale: number): void {
     this.#records.put(item(this.#slots, row), AT.scale, [1 / (scale || 1)]);
   }
 
   emphasise(rows: number[], lit: number[] = []): void {
     const put = (row: number, emphasis: number): void => {
-      this.slabOf(row).spoken = emphasis === EMPHASIS.spoken;
+      this.slabOf(row).highlighted = emphasis === EMPHASIS.highlighted;
       this.#records.put(item(this.#slots, row), AT.emphasis, [emphasis]);
     };
     for (const row of this.#emphasised) put(row, EMPHASIS.none);
     for (const row of lit) put(row, EMPHASIS.lit);
-    for (const row of rows) put(row, EMPHASIS.spoken);
+    for (const row of rows) put(row, EMPHASIS.highlighted);
     this.#emphasised = [...lit, ...rows];
   }
 
@@ -173,7 +173,7 @@ export class Blocks {
   }
 }
 
-/** What a small model is drawn with, so that its program is ready when it comes: it is kept by its text. */
+/** Compiles the program that a small model needs, before it is loaded: three.js caches programs by their source. */
 export function warmUp(uniforms: Uniforms): Group {
   const { cells } = materials({ ...uniforms, uBlocks: { value: null } });
   return new Group().add(new Mesh(new BufferGeometry(), cells));
@@ -196,14 +196,14 @@ function positionAxes(layout: Layout, row: number): number {
   return role === "weight" ? 0 : (isPosition(dims[0]) ? 1 : 0) + (isPosition(dims[1]) ? 2 : 0);
 }
 
-/** The bits of a head's number from the other end: any share of heads in this order is spread evenly over all. */
+/** The bits of a head's number reversed: any prefix of the heads in this order is spread evenly. */
 function reversed(head: number): number {
   let [bits, n] = [0, 0];
   for (let rest = Math.max(head, 0); n < 16; n++, rest >>= 1) bits = (bits << 1) | (rest & 1);
   return bits;
 }
 
-/** How many of these numbers, the largest first, are not below that. */
+/** The number of values, sorted from the largest, that are at least `least`. */
 function firstBelow(sorted: Float64Array, least: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {

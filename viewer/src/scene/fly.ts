@@ -15,7 +15,7 @@ interface Side {
   elevation: number;
 }
 
-/** The camera's angles stay unless given. Blocks that there are not count for nothing. */
+/** The camera's angles stay unless given. Unknown blocks are ignored. */
 export function flyTo({ store, stage }: Flyer, blocks: readonly string[], side?: Side, figure = 0): void {
   const box = stage.models.shown[figure]?.figure.layout.around(blocks);
   if (box) flyToBox({ store, stage }, box, side, figure);

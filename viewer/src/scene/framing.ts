@@ -1,4 +1,4 @@
-/** Cameras as numbers: where one stands, and which one sees all of a box. */
+/** The geometry of cameras: position, axes, and the camera that sees all of a box. */
 
 import { AXES, pointOf, sizeOf, type Box, type Point } from "../layout/box";
 import type { Camera } from "../state/view";
@@ -34,7 +34,7 @@ export interface Viewport {
   height: number;
 }
 
-/** The camera, from that side, in whose window a box is as large as it can be above the legend. */
+/** The camera, from a side, that shows a box as large as possible above the legend. */
 export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
   const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => pointOf((axis) => (n & (1 << axis) ? box.max[axis] : box.min[axis])));
   const target = pointOf((axis) => (box.min[axis] + box.max[axis]) / 2);
@@ -44,7 +44,7 @@ export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimut
   return camera;
 }
 
-/** A step nearer to where these points fill the window: perspective makes what is nearer larger, so it takes some. */
+/** One iteration toward the camera in whose window these points just fit. */
 function fit(camera: Camera, points: Point[], { width, height }: Viewport): Camera {
   const aspect = width / height;
   const below = Math.min(LEGEND / height, 0.25); // the share of the window that is left free
@@ -64,7 +64,7 @@ function fit(camera: Camera, points: Point[], { width, height }: Viewport): Came
   return { ...camera, target, distance: camera.distance * Math.max(half(xs), half(ys) / (1 - below), 1e-6) * MARGIN };
 }
 
-/** Between two cameras, t from 0 to 1; distances by their logarithm, and out on the way when it is far. */
+/** Interpolates two cameras, t from 0 to 1: distances by logarithm, moving out on long ways. */
 export function between(a: Camera, b: Camera, t: number): Camera {
   const ease = t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2;
   const mix = (x: number, y: number): number => x + (y - x) * ease;

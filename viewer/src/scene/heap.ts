@@ -1,4 +1,4 @@
-/** One texture that holds the values of everything near: each block's cells have a run of texels in it. */
+/** One texture with the values of all loaded blocks: each patch has a run of texels in it. */
 
 import { item } from "../checked/item";
 import { Texels } from "./texels";
@@ -8,7 +8,7 @@ export const ROW = 4096;
 
 const ROWS = { first: 64, most: 1024 }; // as many as nano-gpt takes, and 16 MB
 
-/** Hands out runs of a line of texels, the first that is long enough. */
+/** A first-fit allocator of runs of texels. */
 export class Runs {
   #free: { start: number; end: number }[];
 
@@ -47,7 +47,7 @@ export class Heap {
     return this.#texels.texture;
   }
 
-  /** Keeps values; tells where, or null where there is no room. */
+  /** Stores values; returns where, or null if there is no room. */
   put(values: Float32Array): number | null {
     let start = this.#runs.take(values.length);
     while (start === null && this.#grow()) start = this.#runs.take(values.length);
@@ -65,7 +65,7 @@ export class Heap {
     return item(this.#texels.floats, n);
   }
 
-  /** Twice the room, while there may be more. */
+  /** Doubles the size, up to the limit. */
   #grow(): boolean {
     if (this.#rows >= ROWS.most) return false;
     this.#runs.give(ROW * this.#rows, ROW * this.#rows);

@@ -19,7 +19,7 @@ export interface Depth {
   inView: boolean;
 }
 
-/** A figure, its blocks, and where they stand. */
+/** A figure, its blocks, and its pose in the scene. */
 export interface Shown {
   figure: Figure;
   blocks: Blocks;
@@ -56,16 +56,16 @@ export class Models {
     return boxes.length ? unite(boxes) : null;
   }
 
-  /** Those of one model that are spoken of, and others of it that do not step back with the rest. */
+  /** Emphasises the highlighted blocks of one model, and leaves its lit ones undimmed. */
   emphasise(highlight: Highlight | null): void {
-    const { figure: chosen = 0, blocks: spoken = [], lit = [] } = highlight ?? {};
+    const { figure: chosen = 0, blocks: highlighted = [], lit = [] } = highlight ?? {};
     this.shown.forEach(({ figure: { layout }, blocks }, n) => {
       const rows = (of: readonly string[]): number[] => (n === chosen ? of.map((id) => layout.row(id)).filter((row) => row !== null) : []);
-      blocks.emphasise(rows(spoken), rows(lit));
+      blocks.emphasise(rows(highlighted), rows(lit));
     });
   }
 
-  /** Which layers are in view, and how far away; over all of them, the nearest and the farthest. */
+  /** Updates which layers are in view and their depths; returns the smallest and the largest depth. */
   measure(projection: Projection): { nearest: number; farthest: number } {
     let [nearest, farthest] = [Infinity, 0];
     for (const { blocks, pose, depths } of this.shown)
@@ -112,13 +112,13 @@ export class Models {
   }
 }
 
-/** Around what is before and after the layers: the logits as far as a vocabulary is small. */
+/** The box around the input and the output: the logits only if the vocabulary is small. */
 function endsOf(layout: Layout): Box | null {
   const logits = layout.widthOf("logits") < SMALL_VOCABULARY ? [layout.blockOf("logits")] : [];
   return layout.around([layout.blockOf("tokens"), layout.blockOf("embedding"), ...logits].filter((id) => id !== null));
 }
 
-/** Where the computation goes: as was chosen, or along the longer side of the window. */
+/** The direction of the computation: as chosen, or along the longer side of the window. */
 export function flowOf({ view, viewport }: State): Flow {
   return view.flow ?? (viewport.width >= viewport.height ? "right" : "down");
 }
@@ -139,8 +139,8 @@ function depthOf({ min, max }: Box, projection: Projection): Depth {
       if (seen.y > height) outside.below++;
     }
   }
-  depth.min = Math.max(depth.min, projection.nearest({ min, max })); // what is beside the camera is not near because it is not deep
-  const inFront = outside.behind === 0; // what reaches behind the camera is drawn rather than judged
+  depth.min = Math.max(depth.min, projection.nearest({ min, max })); // a block beside the camera may have a small depth and still be far
+  const inFront = outside.behind === 0; // a box that reaches behind the camera counts as in view
   depth.inView = outside.behind < 8 && !(inFront && [outside.left, outside.right, outside.above, outside.below].includes(8));
   return depth;
 }

@@ -1,4 +1,4 @@
-/** What is drawn over the picture in two dimensions: names, tokens beside their cells, arrows to operands, outlines. */
+/** The 2D overlay of the picture: names, tokens beside their cells, arrows from operands, outlines. */
 
 import type { Store } from "../state/store";
 import { current } from "../state/state";
@@ -20,7 +20,7 @@ export class Overlay {
   ) {
     this.#sheet = { pen: penOf(canvas), room: new Room(), stage, store };
     stage.onFrame(() => this.draw());
-    store.subscribe((state) => state.told, () => stage.invalidate());
+    store.subscribe((state) => state.cellInfo, () => stage.invalidate());
     store.subscribe(current, () => stage.invalidate());
     store.subscribe(({ view }) => view.language, () => stage.invalidate());
   }

@@ -14,13 +14,13 @@ export const PALETTES: Record<Colour["palette"], Palette> = {
   safe: { hues: ["#3d86ff", "#cf6a35", "#5cf2f2", "#ffc247"], ground: ["#0f1b33", "#0e2426"] }, // blue above 0, orange below
 };
 
-/** How bright a value is, 0…1, where 1 stands for the block's largest: the same curve as in the shader. */
+/** How bright a value is, 0…1, 1 being the block's largest: the same curve as in the shader. */
 export function brightness(share: number, { scale, gain }: Pick<Colour, "scale" | "gain">): number {
   const m = Math.min(Math.abs(share) * gain, 1);
   return scale === "log" ? Math.log2(1 + 1023 * m) / 10 : m;
 }
 
-/** As numbers that go to the screen as they are. */
+/** A colour without conversion between colour spaces. */
 export function raw(hex: string): Color {
   return new Color().setStyle(hex, LinearSRGBColorSpace);
 }

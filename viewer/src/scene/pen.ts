@@ -1,4 +1,4 @@
-/** What draws on a canvas in two dimensions. */
+/** The 2D context of a canvas. */
 
 import { present } from "../checked/item";
 

@@ -6,7 +6,7 @@ import type { Shown } from "./models";
 import type { Ray } from "./projection";
 import type { CellAt } from "../state/view";
 
-/** How far along the ray it enters a box; null where it misses, or the box is behind. */
+/** The distance at which a ray enters a box; null if it misses, or the box is behind. */
 export function enter({ min, max }: Box, origin: Point, direction: Point): number | null {
   let [from, to] = [0, Infinity];
   for (const axis of AXES) {
@@ -51,7 +51,7 @@ function nearest({ position, size }: Layout, { start, end }: Span, origin: Point
     let [from, to] = [0, best];
     for (const axis of AXES) {
       if (from > to) break;
-      const low = position[3 * row + axis] ?? NaN; // what is not in the columns is never met
+      const low = position[3 * row + axis] ?? NaN; // NaN compares false: never hit
       const a = (low - origin[axis]) / direction[axis];
       const b = (low + (size[3 * row + axis] ?? NaN) - origin[axis]) / direction[axis];
       if (a < b) {

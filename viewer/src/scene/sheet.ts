@@ -1,4 +1,4 @@
-/** What a function that draws on the overlay is given. */
+/** The context of functions that draw on the overlay. */
 
 import type { Store } from "../state/store";
 import type { Room } from "./labels";

@@ -1,4 +1,4 @@
-/** The picture as a file: as it is seen now, with names and arrows, at twice the resolution. */
+/** The current picture as a PNG, with names and arrows, at twice the resolution. */
 
 import { penOf } from "./pen";
 import type { Stage } from "./stage";

@@ -7,10 +7,10 @@ import type { Formula, LayoutFacts, Service } from "../api/service";
 import { item } from "../checked/item";
 import { filled, numbersIn, shapeOf, type Description } from "../layout/description";
 import type { Layout } from "../layout/layout";
-import { Kept } from "./kept";
+import { RequestCache } from "./cache";
 
 export class Formulas {
-  #kept = new Kept<LayoutFacts>(24);
+  #answers = new RequestCache<LayoutFacts>(24);
 
   constructor(private readonly service: Pick<Service, "layoutFormulas">) {}
 
@@ -20,7 +20,7 @@ export class Formulas {
     const beforeLayers = row < item(layout.spans, 0).end;
     const sample = own >= 0 ? Math.min(own, 1) : beforeLayers ? 0 : layout.description.layers() - 1;
     const link = `/v1/layouts/${layout.facts.id}`;
-    const { blocks } = await this.#kept.get(`${link} ${sample}`, (of) => this.service.layoutFormulas(link, sample, 0, of), signal);
+    const { blocks } = await this.#answers.get(`${link} ${sample}`, (of) => this.service.layoutFormulas(link, sample, 0, of), signal);
     const like = filled(kind.id, sample, 0);
     const formula = blocks?.find((block) => block.id === like)?.formula ?? null;
     if (!formula || own < 0) return formula;

@@ -1,4 +1,4 @@
-/** Loads a model: its trace, its layout, and under which path its weights are. */
+/** Loads layouts, and makes the figures of models from them. */
 
 import { present } from "../checked/item";
 import type { Config, Service, Model, ModelRef, Trace } from "../api/service";
@@ -17,11 +17,11 @@ async function loadLayout(service: Service, link: string, config: Config, signal
   return Layout.read(facts, file, [facts, ...more]);
 }
 
-const MOST = 8; // layouts that are kept
+const MOST = 8; // layouts in the cache
 
-/** Layouts are kept: the same blocks, whatever their values. */
+/** A cache of layouts: traces of the same size share one. */
 export class Layouts {
-  #kept = new Map<string, Promise<Layout>>();
+  #layouts = new Map<string, Promise<Layout>>();
 
   constructor(private readonly service: Service) {}
 
@@ -32,19 +32,19 @@ export class Layouts {
 
   /** The layout that a finished trace links to. */
   at(link: string, config: Config, signal?: AbortSignal): Promise<Layout> {
-    const kept = this.#kept.get(link);
-    if (kept) return kept;
+    const known = this.#layouts.get(link);
+    if (known) return known;
     const loading = loadLayout(this.service, link, config, signal);
-    this.#kept.set(link, loading);
-    loading.catch(() => this.#kept.delete(link));
-    const [oldest] = this.#kept.keys();
-    if (this.#kept.size > MOST && oldest !== undefined) this.#kept.delete(oldest);
+    this.#layouts.set(link, loading);
+    loading.catch(() => this.#layouts.delete(link));
+    const [oldest] = this.#layouts.keys();
+    if (this.#layouts.size > MOST && oldest !== undefined) this.#layouts.delete(oldest);
     return loading;
   }
 }
 
 export function figure(ref: ModelRef, layout: Layout, trace: Trace | null, models: Model[]): Figure {
-  const id = typeof ref === "string" ? ref : present(layout.facts.model, "the id of the model"); // sizes of one's own are an id, too
+  const id = typeof ref === "string" ? ref : present(layout.facts.model, "the id of the model"); // custom sizes have an id, too
   const model = models.find((known) => known.id === id) ?? null;
   return { ref, model, layout, trace, source: `/v1/models/${id}` };
 }

@@ -1,9 +1,9 @@
-/** Plays the tour: which step it is at, how much of it is over, and whether it goes on by itself. Pure: time comes in. */
+/** The tour's player as a pure state machine: the current step, its progress, and whether it plays. */
 
 import { item } from "../checked/item";
 
 export interface Player {
-  share: number; // 0…1: of the step's time that is over; a step that is looked at in peace is complete
+  share: number; // 0…1: the share of the step's time that is over; 1 while paused on a step
   playing: boolean;
   speed: number;
 }
@@ -15,14 +15,14 @@ export type Command =
   | { do: "previous" }
   | { do: "go"; step: string; share?: number }
   | { do: "speed"; speed: number }
-  | { do: "tick"; seconds: number } // so much time went by
+  | { do: "tick"; seconds: number } // elapsed time
   | { do: "end" };
 
-/** Of each step, what a player has to know: its time at the usual speed. */
+/** Each step's duration at normal speed. */
 export type Timed = readonly { id: string; seconds: number }[];
 
 export interface Place {
-  step: string | null; // null: there is no tour
+  step: string | null; // null: not started
   player: Player;
 }
 
@@ -62,7 +62,7 @@ export function play(place: Place, command: Command, steps: Timed): Place {
   }
 }
 
-/** The step, and how much of it is over, so many seconds later; at most the end of the last. */
+/** The step and its progress after some seconds; at most the end of the last. */
 function later(from: number, share: number, seconds: number, steps: Timed): [number, number] {
   const lasts = (n: number): number => item(steps, n).seconds;
   let [now, rest] = [from, share * lasts(from) + seconds];
@@ -70,7 +70,7 @@ function later(from: number, share: number, seconds: number, steps: Timed): [num
   return [now, Math.min(rest / lasts(now), 1)];
 }
 
-/** How much of a step's computation is done: the text is begun first, and the result is looked at in the end. */
+/** How much of a step's computation is done: a pause at the start for the text, and one at the end for the result. */
 export function computed(share: number): number {
   const [from, until] = [0.12, 0.88];
   return Math.max(0, Math.min((share - from) / (until - from), 1));

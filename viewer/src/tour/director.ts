@@ -1,4 +1,4 @@
-/** Directs the picture as the tour goes: where the camera is, which blocks stand in the light, which cells are computed. */
+/** Drives the picture during the tour: the camera, the highlighted blocks, the cells being computed. */
 
 import { item } from "../checked/item";
 import type { Service } from "../api/service";
@@ -14,7 +14,7 @@ import { sight } from "./sight";
 import { stepOf, type Side, type TourStep } from "../state/steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const NONE: never[] = []; // always the same: nothing has changed
+const NONE: never[] = []; // always the same array, so that subscribers see no change
 const TICK = 250; // milliseconds between ticks where nothing moves
 
 /** A step, for the model that is shown. */
@@ -29,8 +29,8 @@ export class Director {
   #scene: Scene | null = null;
   #loading = new AbortController();
   #clock = 0; // when the last tick was
-  #linked: boolean; // whether a link said where the camera is
-  #aimed: Camera | null = null; // where the camera was sent; it may have been moved since
+  #linked: boolean; // whether a link gave the camera
+  #aimed: Camera | null = null; // where the camera was sent; the user may have moved it since
 
   constructor(
     private readonly store: Store,
@@ -38,7 +38,7 @@ export class Director {
     private readonly stage: Stage,
   ) {
     this.#linked = store.state.view.camera !== null;
-    // Once for both: each listener is called at once, and what a link said about the camera holds for the first time only.
+    // One subscription for both: a listener is called immediately, and a link's camera counts for the first call only.
     store.subscribe(({ view, figures }) => `${view.tour} in ${figures[0]?.layout.facts.id}`, () => this.#enter());
     store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
     store.subscribe(({ player }) => player.share, () => this.#show());
@@ -54,7 +54,7 @@ export class Director {
     const tick = (): void => {
       if (!this.store.state.player.playing) return;
       const now = performance.now();
-      const seconds = Math.min((now - this.#clock) / 1000, 1); // a page that was hidden goes on where it was
+      const seconds = Math.min((now - this.#clock) / 1000, 1); // a hidden page resumes where it was
       this.#clock = now;
       if (this.#scene) this.store.dispatch({ type: "tour", command: { do: "tick", seconds } });
       next();
@@ -92,8 +92,8 @@ export class Director {
     const [figure] = this.store.state.figures;
     if (!figure) return;
     const { layout, trace } = figure;
-    const told = step.at === "chosen" ? this.#chosen()?.cell : null;
-    const box = sight(layout, [...fills, ...lit], told, trace !== null);
+    const cell = step.at === "chosen" ? this.#chosen()?.cell : null;
+    const box = sight(layout, [...fills, ...lit], cell, trace !== null);
     if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
     this.#aimed = this.store.state.view.camera;
@@ -115,7 +115,7 @@ export class Director {
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
       if (scene === this.#scene) this.#show();
     } catch (error) {
-      if (!signal.aborted) console.warn(error); // the cells are filled without showing what from
+      if (!signal.aborted) console.warn(error); // the cells are filled without their operands
     }
   }
 
@@ -172,7 +172,7 @@ export class Director {
   }
 }
 
-/** A side of what flows to the right, for what flows as it does: seen from where the computation goes on, it stays so. */
+/** A side for the current flow, given the one for flow to the right. */
 function turned(side: Side, flow: Flow): Side {
   return flow === "right" ? side : { azimuth: side.elevation, elevation: -side.azimuth };
 }

@@ -1,4 +1,4 @@
-/** Which cell of a block is computed when, and which cells of other blocks it is computed from. */
+/** The order in which a block's cells are computed, and the cells that they are computed from. */
 
 import { item } from "../checked/item";
 import type { Schemas } from "../api/client";
@@ -13,7 +13,7 @@ export function nth(n: number, [width, height]: readonly [number, number, ...num
   return isPosition(dims[0]) && !isPosition(dims[1]) ? [Math.floor(n / height), n % height, 0] : [n % width, Math.floor(n / width), 0];
 }
 
-/** The cells that a cell is made of, sums as bars from first to last; `token`: that of its position, null: not known. */
+/** The cells that a cell is computed from, sums as bars from first to last; `token`: that of its position, if known. */
 export function operands({ op, over, inputs }: Formula, cell: Cell, token: number | null): Bar[] {
   const known = inputs.filter(({ index }) => op !== "embed" || token !== null || index.every(([, , , e]) => e === 0));
   const [first, last] = op === "embed" ? [token ?? 0, token ?? 0] : [0, Math.max((over ?? 1) - 1, 0)];

@@ -1,4 +1,4 @@
-/** The tour's keys: Space plays and pauses, the arrows go on and back, wherever the focus is but where they mean something else. */
+/** The tour's keys: Space plays and pauses, the arrows go on and back, unless the focused element uses them. */
 
 import type { Store } from "../state/store";
 import type { Command } from "../state/player";

@@ -1,23 +1,23 @@
 /**
- * What of a step's blocks is looked at: all of them where they are small, else a part of what is computed that is large
- * enough to be seen in the window, with what is near.
+ * The box that the camera shows in a step: all blocks where they are small, otherwise a readable part of the computed
+ * block and what is near it.
  */
 
 import { AXES, pointOf, sizeOf, unite, type Box } from "../layout/box";
 import type { Cells, Layout } from "../layout/layout";
 
-const CELLS = 200; // a side, up to which all of a block is seen
-const SPREAD = 450; // cells from end to end, up to which all of such blocks are
+const CELLS = 200; // a side, up to which all of a block is shown
+const SPREAD = 450; // cells from end to end, up to which all of these blocks are shown
 const STRAY = 10; // times as far apart as the first one is large, at most
-const SLIM = { values: 6, none: 16 }; // times as long as it is wide may be what is seen of a block, so that it fills the window
-const LEAST = { values: 48, none: 24 }; // cells that are seen of a block's length in any case
-const NEAR = 3.5; // times as far as is seen of the block: what is all within that is seen, too
-const BESIDE = 1; // of others, as much as is so far from it
-const AROUND = 25; // cells that are seen on each side of one
+const SLIM = { values: 6, none: 16 }; // the most that is shown of a block's length, in widths, so that it fills the window
+const LEAST = { values: 48, none: 24 }; // cells of a block's length that are always shown
+const NEAR = 3.5; // times the shown length: blocks entirely within this are shown, too
+const BESIDE = 1; // times the shown length: of other blocks, the part within this
+const AROUND = 25; // cells on each side of a chosen one
 
 /**
  * In the layout's coordinates; null where there is none of these blocks. The first block counts most: its beginning, or
- * what is around its cell `cell`. `values`: whether there are any, which are looked at one by one.
+ * what is around its `cell`. `values`: whether there are values, which are read one by one.
  */
 export function sight(layout: Layout, blocks: readonly string[], cell: Cells | null = null, values = true): Box | null {
   const [first, ...others] = blocks.map((id) => layout.row(id)).filter((row) => row !== null);
@@ -31,12 +31,12 @@ export function sight(layout: Layout, blocks: readonly string[], cell: Cells | n
   const reach = Math.max(longest(sizeOf(main)), 12 * side);
   const beside = grown(main, BESIDE * reach);
   const near = grown(main, NEAR * reach);
-  if (!values) [near.min[2], near.max[2]] = [beside.min[2], beside.max[2]]; // a hundred heads stand one behind the other
+  if (!values) [near.min[2], near.max[2]] = [beside.min[2], beside.max[2]]; // there may be a hundred heads one behind the other
   const seen = others.map((row) => layout.box(row)).map((box) => (within(box, near) ? box : common(box, beside)));
   return unite([main, ...seen.filter((box) => box !== null)]);
 }
 
-/** How many cells of a block's length are seen. */
+/** The number of cells of a block's length that are shown. */
 function reachOf([width, height]: Cells, values: boolean): number {
   const kind = values ? "values" : "none";
   const slim = Math.max(SLIM[kind] * Math.min(width, height), LEAST[kind]);

@@ -1,4 +1,4 @@
-/** What the tour says, with the model's own numbers. */
+/** The texts of the tour, with the model's own numbers. */
 
 import en from "../../locales/tour.en.json";
 import zhHant from "../../locales/tour.zh-Hant.json";
@@ -12,10 +12,10 @@ export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": 
 
 export type Facts = Record<string, string>;
 
-/** What the texts may speak of; what is not known is left out. */
+/** The values for the places in the texts; unknown ones are left out. */
 export function facts({ ref, model, layout, trace }: Figure): Facts {
   const { description } = layout;
-  const told: Facts = {
+  const values: Facts = {
     model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"] ?? t("own")),
     parameters: number(model?.parameters.total ?? totalOf(partsOf(layout, null))),
     layers: number(description.layers()),
@@ -27,23 +27,23 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
     tokens: number(layout.facts.tokens),
     activation: description.activation.startsWith("gelu") ? "GELU" : description.activation,
   };
-  if (!trace) return told;
-  told["prompt"] = quoted(trace.pieces.map(({ text }) => text).join(""));
-  told["pieces"] = trace.pieces.map(({ text }) => quoted(text)).join(" ");
+  if (!trace) return values;
+  values["prompt"] = quoted(trace.pieces.map(({ text }) => text).join(""));
+  values["pieces"] = trace.pieces.map(({ text }) => quoted(text)).join(" ");
   const [first] = trace.generated ?? [];
-  if (!first) return told;
-  told["output"] = quoted(trace.output ?? "");
-  told["next"] = quoted(first.text);
-  told["probability"] = percent(first.probability);
-  told["top"] = (first.top ?? []).slice(0, 3).map(({ text, probability }) => `${quoted(text)} ${percent(probability)}`).join(" · ");
-  return told;
+  if (!first) return values;
+  values["output"] = quoted(trace.output ?? "");
+  values["next"] = quoted(first.text);
+  values["probability"] = percent(first.probability);
+  values["top"] = (first.top ?? []).slice(0, 3).map(({ text, probability }) => `${quoted(text)} ${percent(probability)}`).join(" · ");
+  return values;
 }
 
 /** A text of a step; null where there is none, or where it mentions what is not known. */
-export function say(step: Pick<TourStep, "id" | "name" | "text">, part: "title" | "text" | "values" | "empty" | "synthetic", told: Facts, language = used()): string | null {
+export function say(step: Pick<TourStep, "id" | "name" | "text">, part: "title" | "text" | "values" | "empty" | "synthetic", values: Facts, language = used()): string | null {
   const own = { title: step.name, text: step.text }[part as string] || undefined;
   const text = WORDS[language][`${step.id}.${part}`] ?? en[`${step.id}.${part}` as keyof typeof en] ?? own;
-  return text === undefined ? null : fill(text, told);
+  return text === undefined ? null : fill(text, values);
 }
 
 /** How many numbers a step computes: in the first of its blocks, and in all that are like it. */
@@ -62,9 +62,9 @@ export function sizeNote(step: TourStep, { layout }: Figure): string | null {
 const PLACE = /\{(\w+)\}/g;
 
 /** Puts facts into {places}; null where one is missing. */
-export function fill(text: string, told: Facts): string | null {
-  const missing = [...text.matchAll(PLACE)].some(([, name = ""]) => !(name in told));
-  return missing ? null : text.replace(PLACE, (_, name: string) => told[name] ?? "");
+export function fill(text: string, values: Facts): string | null {
+  const missing = [...text.matchAll(PLACE)].some(([, name = ""]) => !(name in values));
+  return missing ? null : text.replace(PLACE, (_, name: string) => values[name] ?? "");
 }
 
 const quoted = (text: string): string => (used() === "zh-Hant" ? `「${text}」` : `“${text}”`);

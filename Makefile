@@ -58,7 +58,7 @@ soak: $(DEV) ## Make 10,000 requests of all kinds while workers are killed (minu
 	@$(BIN)/python -m bench soak
 
 examples: $(DEV) ## Record the answers to the examples of openapi.yaml, then write it
-	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/described/test_examples.py -k recorded
+	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/openapi/test_examples.py -k recorded
 	@$(BIN)/cutaway openapi openapi.yaml
 
 screenshots: $(DEV) viewer ## Take the pictures of the viewer in docs/ (needs Chromium)

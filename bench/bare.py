@@ -12,8 +12,8 @@ from typing import Any
 
 from flask import Flask, Response
 
-from service.http.events import Streams
-from service.running.server import Server
+from service.http.event_stream import Streams
+from service.server.gunicorn_app import Server
 
 
 class Bare(Server):

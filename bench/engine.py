@@ -18,8 +18,9 @@ from bench.limits import Limits, measure
 from bench.peer import INSTALL, Peer, available
 from worker import compute
 from worker.engine.compiled import engine
-from worker.families.forward import forward
+from worker.families.gpt2 import GPT2Config, forward
 from worker.models import models
+from worker.requests import TraceRequest
 from worker.settings import Settings
 from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
@@ -35,6 +36,7 @@ class Ours:
     """A model that is held in memory, and an arena that every pass fills anew."""
 
     def __init__(self, model: models.Model, tokens: int) -> None:
+        assert isinstance(model.config, GPT2Config)
         self.config = model.config
         self.engine = engine(model.weights(), keep=True)
         self.resize(tokens)
@@ -55,7 +57,7 @@ def run() -> None:
     memory = {tokens: _memory(tokens) for tokens in GOALS}  # first: a child counts what its parent held at the fork
     limits, gpt2 = measure(), models.find("gpt2")
     ours = Ours(gpt2, 1)
-    peer = Peer(gpt2.config, gpt2.weights()) if available() else None
+    peer = Peer(ours.config, gpt2.weights()) if available() else None
     print(f"GPT-2, one pass, everything captured, on {os.cpu_count()} cores ({limits})")
     if peer is None:
         print(f"  without the peer; to compare with PyTorch: {INSTALL}")
@@ -98,8 +100,9 @@ def _generation(ours: Ours, peer: Peer | None) -> None:
 
 
 def _nano() -> None:
-    nano = models.find("nano-gpt")
-    taken = seconds(Ours(nano, nano.config.n_positions).forward, 3000)
+    nano = Ours(models.find("nano-gpt"), 1)
+    nano.resize(nano.config.n_positions)
+    taken = seconds(nano.forward, 3000)
     words = f"nano-gpt, one pass over {nano.config.n_positions} tokens, everything captured, in a hot loop:"
     print(f"{words} median {statistics.median(taken) * 1e6:.0f} µs (goal 250)")
 
@@ -128,10 +131,14 @@ def _child(name: str, tokens: int) -> None:
     if name == "ours":
         Ours(gpt2, tokens).forward()
     elif name == "ours as a job":
-        asked = {"tokens": [0] * tokens, "generate": None, "capture": ["*"], "dtype": "float32"}
-        compute.trace(gpt2.canonical() | asked, Settings(), lambda _: lambda piece: None, lambda *progress: None)
+        compute.trace(
+            TraceRequest(gpt2.reference, (0,) * tokens),
+            Settings(),
+            lambda _: lambda piece: None,
+            lambda *progress: None,
+        )
     else:
-        Peer(gpt2.config).forward(list(range(tokens)))
+        Peer(Ours(gpt2, 1).config).forward(list(range(tokens)))
     unit = 1 if sys.platform == "darwin" else 1024
     print(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 

@@ -11,10 +11,9 @@ import time
 from functools import partial
 from http.client import HTTPConnection
 
-from rq import Queue
-
 from bench.figures import milliseconds
 from bench.stack import process, running
+from worker.rq.queue import PriorityQueue, open_queue
 from worker.store.connection import connect
 from worker.store.queues import choose
 
@@ -27,7 +26,7 @@ def run() -> None:
     """Print both, and their ratio."""
     with running() as stack, process(["rq.cli", "worker", "--url", stack.queue_url, *PLAIN], dict(os.environ)):
         connection, queue = stack.connect(), connect(stack.queue_url)
-        plain, ours = (Queue(of, connection=queue, serializer="json") for of in ("plain", choose(0, "normal")))
+        plain, ours = (open_queue(of, queue) for of in ("plain", choose(0, "normal")))
         prompts = ["".join(letters) for letters in itertools.product("ABC", repeat=6)][: PROMPTS + 5]
         taken: dict[str, list[float]] = {"a trace": [], "an empty job, RQ's worker": [], "an empty job, our worker": []}
         for prompt in prompts:
@@ -54,7 +53,7 @@ def _trace(connection: HTTPConnection, prompt: str) -> float:
     return taken
 
 
-def _empty(jobs: Queue) -> float:
+def _empty(jobs: PriorityQueue) -> float:
     """RQ's own fastest way to hear of the end: blocking on the stream of results."""
     start = time.perf_counter()
     jobs.enqueue("time.time").latest_result(timeout=10)

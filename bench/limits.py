@@ -8,7 +8,8 @@ import numpy as np
 
 from bench.figures import seconds
 from worker.describe import counts
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe
 
 _TIMES = 8
 _ROWS = 1 << 14  # of a matrix of half a gigabyte, which no cache holds
@@ -24,8 +25,8 @@ class Limits:
 
     def pass_seconds(self, config: Config, tokens: int) -> float:
         """The least time of a forward pass: its weights have to be read, and its products to be computed."""
-        reading = 4 * counts.total(config) / self.bytes_a_second
-        return max(reading, counts.operations(config, tokens) / self.operations_a_second)
+        reading = 4 * counts.total(describe(config)) / self.bytes_a_second
+        return max(reading, counts.operations(describe(config), tokens) / self.operations_a_second)
 
     def __str__(self) -> str:
         return f"{self.bytes_a_second / 1e9:.1f} GB/s read, {self.operations_a_second / 1e9:.0f} GFLOP/s of sgemm"

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.families.config import Config
-from worker.weights import weights
+from worker.families.gpt2 import GPT2Config as Config
+from worker.models.sources import catalogue
+from worker.weights.weights import Weights
 
 INSTALL = "make peer"
 
@@ -25,7 +26,7 @@ def available() -> bool:
 class Peer:
     """A GPT-2 in float32 on every core, told to return all that it can: hidden states, attention and logits."""
 
-    def __init__(self, config: Config, values: weights.Weights | None = None) -> None:
+    def __init__(self, config: Config, values: Weights | None = None) -> None:
         """`values` are its weights, copied; without any it draws its own."""
         torch: Any = import_module("torch")
         transformers: Any = import_module("transformers")
@@ -37,7 +38,7 @@ class Peer:
             transformers.GPT2Config(**sizes, attn_implementation="eager", eos_token_id=None, bos_token_id=None)
         )
         if values is not None:
-            state = {_theirs(name): torch.from_numpy(values[name]) for name in weights.catalogue(config)}
+            state = {_theirs(name): torch.from_numpy(values[name]) for name in catalogue(config)}
             self._model.load_state_dict(state)
         self._model.eval()
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import psutil
 
+import service.up.redis_server as redis_server
 from bench.stack import Stack, free_port, process, wait
 from bench.visitors import Seen, Visitor
-from service.running import redis_server
 from worker.store.connection import connect
 
 _UNFINISHED = ("queued", "running")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from service.running import redis_server
+import service.up.redis_server as redis_server
 
 
 @dataclass(frozen=True)

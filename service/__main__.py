@@ -39,15 +39,15 @@ def main() -> None:
 @click.option("--die-with-parent", is_flag=True, help="Stop when the process that started this one dies.")
 def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: bool) -> None:
     """Run everything here: Redis (unless QUEUE_URL and CACHE_URL name yours), the workers and the API."""
-    from service.running import up as running
-    from service.running.redis_server import RedisServerError
+    from service.up import command
+    from service.up.redis_server import RedisServerError
     from worker import process
 
     if die_with_parent:
         process.die_with_parent(signal.SIGTERM)
     try:
-        sys.exit(running.up(host, port, workers, cache_memory))
-    except (running.CannotStart, RedisServerError) as error:
+        sys.exit(command.up(host, port, workers, cache_memory))
+    except (command.CannotStart, RedisServerError) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -70,7 +70,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
     from worker import process
 
     with process.loading():
-        from service.running.server import Server
+        from service.server.gunicorn_app import Server
 
     try:
         server = Server(host, port, processes, threads)

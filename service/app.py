@@ -12,39 +12,41 @@ from flask.json.provider import JSONProvider
 from flask_cors import CORS
 from flask_smorest import Api
 
-import service.described.examples as examples
-import service.described.openapi as openapi
-import service.http.callers as callers
+import service.http.auth as auth
 import service.http.compression as compression
-import service.http.following as following
-import service.http.headers as headers
-import service.http.kept as kept
 import service.http.problems as problems
-import service.reading.tensors as tensors
+import service.http.request_context as request_context
+import service.http.response_cache as response_cache
+import service.http.security_headers as security_headers
+import service.http.tensor_responses as tensor_responses
+import service.openapi.document as document
+import service.openapi.examples as examples
 import service.resources.batches as batches
 import service.resources.docs as docs
 import service.resources.explain as explain
 import service.resources.exports as exports
+import service.resources.families as families
 import service.resources.health as health
 import service.resources.layouts as layouts
 import service.resources.lens as lens
 import service.resources.metrics as metrics
 import service.resources.models as models
+import service.resources.openapi as openapi
 import service.resources.trace_file as trace_file
 import service.resources.traces as traces
 import service.resources.viewer as viewer
 import service.resources.weights_file as weights_file
-from service.asking.desk import Desk
-from service.asking.probe import Probe
-from service.http.events import Streams
-from service.http.schemas.models import PartialConfigSchema
+from service.http.event_stream import Streams
+from service.http.schemas.models import config_components
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import VALUES
+from service.jobs.archive_probe import Probe
+from service.jobs.broker import Broker
 from service.settings import Settings
 
 #: What scripts of other origins may read of an answer, besides what they always may.
-EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensors.HEADERS, *callers.HEADERS]
-EXPOSED += [following.REQUEST_ID]
+EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensor_responses.HEADERS, *auth.HEADERS]
+EXPOSED += [request_context.REQUEST_ID]
 EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
 
 
@@ -71,24 +73,26 @@ def create_app(given: Settings | None = None) -> Flask:
         "OPENAPI_VERSION": "3.1.0",
         "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
     }
-    app.extensions["desk"] = Desk.impatient(settings)
-    archive = app.extensions["desk"].results.archive
+    app.extensions["broker"] = Broker.for_requests(settings)
+    archive = app.extensions["broker"].results.archive
     app.extensions["probe"] = Probe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
     # From the outermost: what comes later sees a request later, and its answer sooner.
-    following.register(app)
+    request_context.register(app)
     metrics.register(app)
-    callers.register(app, settings, app.extensions["desk"].queue)  # first: nothing is told before somebody is let in
-    kept.register(app, settings.max_kept_bytes)
+    auth.register(app, settings, app.extensions["broker"].queue)  # first: nothing is told before somebody is let in
+    response_cache.register(app, settings.max_kept_bytes)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     compression.Compression(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)
-    api.spec.components.schema("PartialConfig", schema=PartialConfigSchema)
+    for name, component in config_components().items():
+        api.spec.components.schema(name, component=component)
     api.spec.components.schema("Values", component=VALUES)
     for resource in (
         models,
+        families,
         weights_file,
         layouts,
         traces,
@@ -105,13 +109,13 @@ def create_app(given: Settings | None = None) -> Flask:
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(docs.assets)
     app.register_blueprint(viewer.blueprint)
-    for name, scheme in callers.SCHEMES.items():
+    for name, scheme in auth.SCHEMES.items():
         api.spec.components.security_scheme(name, scheme)
     problems.register(app)
-    headers.register(app, settings)
+    security_headers.register(app, settings)
     return app
 
 
 def openapi_yaml() -> str:
     """The OpenAPI description of the service as the code has it."""
-    return openapi.text(create_app(Settings()))
+    return document.text(create_app(Settings()))

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe
 from worker.models.checkpoints import Checkpoint, load
-from worker.weights.weights import catalogue
+from worker.models.sources import catalogue
 
 Tensors = dict[str, NDArray[Any]]
 #: No size equals another; an untied head and a width of the heads that GPT-2's format has no word for, on top.
@@ -98,7 +99,7 @@ def loaded(folder: Path) -> Checkpoint:
 def assert_holds(found: Checkpoint, wanted: Tensors) -> None:
     """The weights are `wanted` (float32), a tied head the embedding."""
     weights = found.weights()
-    if found.config.tie_word_embeddings:
+    if describe(found.config).weights[-1].alias_of:
         wanted = wanted | {"lm_head.weight": wanted["wte.weight"]}
     assert set(wanted) == set(catalogue(found.config))
     for name, array in wanted.items():

@@ -25,11 +25,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
+import service.up.redis_server as redis_server
 from service.app import create_app
-from service.running import redis_server
 from service.settings import Settings
 from worker.store.connection import connect
-from worker.store.queues import LANES, Lane
+from worker.store.queues import JOB_SIZES, JobSize
 
 # How long an example takes is the machine's affair.
 hypothesis.settings.register_profile("cutaway", deadline=None)
@@ -73,10 +73,10 @@ class Servers:
 
 
 @contextmanager
-def running_worker(servers: Servers, *lanes: Lane) -> Iterator[psutil.Process]:
-    """A worker, registered and ready to take jobs of some lanes, or all; killed at the end."""
+def running_worker(servers: Servers, *sizes: JobSize) -> Iterator[psutil.Process]:
+    """A worker, registered and ready to take jobs of some sizes, or all; killed at the end."""
     started = subprocess.Popen(
-        [sys.executable, "-m", "worker", *lanes],
+        [sys.executable, "-m", "worker", *sizes],
         env=servers.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -86,7 +86,8 @@ def running_worker(servers: Servers, *lanes: Lane) -> Iterator[psutil.Process]:
         deadline = time.monotonic() + 30
         while True:
             registered = {queue.hget(key, "pid") for key in queue.scan_iter("rq:worker:*", _type="hash")}
-            if len([lane for lane in process.children() if b"%d" % lane.pid in registered]) == len(lanes or LANES):
+            ready = [child for child in process.children() if b"%d" % child.pid in registered]
+            if len(ready) == len(sizes or JOB_SIZES):
                 break
             assert started.poll() is None, "the worker did not start"
             assert time.monotonic() < deadline, "the worker did not register"
@@ -122,9 +123,9 @@ def running_api(servers: Servers, processes: int, **variables: str) -> Iterator[
             server.terminate()
 
 
-def lane(worker: psutil.Process, name: Lane) -> psutil.Process:
-    """A worker's process for jobs of a lane: they are forked in this order."""
-    return worker.children()[LANES.index(name)]
+def process_of(worker: psutil.Process, size: JobSize) -> psutil.Process:
+    """A worker's process for jobs of a size: they are forked in this order."""
+    return worker.children()[JOB_SIZES.index(size)]
 
 
 @contextmanager

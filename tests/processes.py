@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from service.running import redis_server
-from service.running.redis_server import Role, RunningRedis
+import service.up.redis_server as redis_server
+from service.up.redis_server import Role, RunningRedis
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
 
@@ -182,7 +182,7 @@ def suspended(*processes: psutil.Process) -> Iterator[None]:
 
 
 def busy(stack: Stack) -> list[psutil.Process]:
-    """The processes of workers, one of each lane, that have a job."""
+    """The processes of workers, one of each job size, that have a job."""
     queue: Any = connect(stack.servers.queue_url)
     found = [queue.hmget(key, "state", "pid") for key in queue.scan_iter("rq:worker:*", _type="hash")]
     return [psutil.Process(int(pid)) for state, pid in found if state == b"busy"]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from redis import Redis
-from rq import Queue
 
 from service.settings import Settings
-from worker.store.queues import LANES, NAMES
+from worker.rq.monitoring import queue_key
+from worker.store.queues import JOB_SIZES, NAMES
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -52,11 +52,11 @@ def test_every_file_of_the_folder_is_used() -> None:
 
 
 def test_there_is_what_compose_has_and_a_worker_a_lane() -> None:
-    assert {*map(named, RUNNING)} == {"api", "redis-queue", "redis-cache", *(f"worker-{lane}" for lane in LANES)}
-    for lane in LANES:
-        [one] = [container(manifest) for manifest in RUNNING if named(manifest) == f"worker-{lane}"]
-        assert one["args"] == ["cutaway", "worker", lane]
-        assert one["livenessProbe"]["exec"]["command"] == ["python", "-m", "worker.alive", lane]
+    assert {*map(named, RUNNING)} == {"api", "redis-queue", "redis-cache", *(f"worker-{size}" for size in JOB_SIZES)}
+    for size in JOB_SIZES:
+        [one] = [container(manifest) for manifest in RUNNING if named(manifest) == f"worker-{size}"]
+        assert one["args"] == ["cutaway", "worker", size]
+        assert one["livenessProbe"]["exec"]["command"] == ["python", "-m", "worker.alive", size]
 
 
 @pytest.mark.parametrize("manifest", RUNNING, ids=named)
@@ -109,10 +109,7 @@ def test_workers_are_scaled_by_all_the_queues_of_their_lane() -> None:
         for trigger in one["spec"]["triggers"]
     }
     assert watched == {
-        (f"worker-{lane}", Queue(name, connection=Redis()).key)
-        for lane in LANES
-        for name in NAMES
-        if f"-{lane}-" in name
+        (f"worker-{size}", queue_key(name, Redis())) for size in JOB_SIZES for name in NAMES if f"-{size}-" in name
     }
     for one in manifests("ScaledObject"):
         assert one["spec"]["minReplicaCount"] >= 1  # or it is not ready

@@ -23,8 +23,8 @@ def test_installed_by_itself_it_finds_all_that_it_reads(tmp_path: Path) -> None:
     read = {
         path.relative_to(source) for path in source.glob("*/**/*") if path.suffix in {".json", ".safetensors", ".html"}
     }
-    assert Path("service/described/examples.json") in read
-    assert Path("worker/weights/nano-gpt.safetensors") in read
+    assert Path("service/openapi/examples.json") in read
+    assert Path("worker/families/nano-gpt.safetensors") in read
     assert {path for path in read if not (installed / path).exists()} == set()
 
     told = subprocess.run(  # -I: nothing of this checkout is found beside it

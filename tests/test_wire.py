@@ -22,6 +22,7 @@ import service
 import worker as worker_package
 from service.app import create_app
 from tests.conftest import Servers, running_servers, running_worker
+from worker.rq.queue import SERIALIZER
 from worker.store.connection import connect
 
 WAIT = {"Prefer": "wait=30"}
@@ -166,12 +167,6 @@ def calls(file: Path) -> Iterator[ast.Call]:
     return (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
 
 
-ONLY_COUNT = (
-    "admission.py",
-    "alive.py",
-    "health.py",
-    "metrics.py",
-)  # how many jobs and workers there are; they read no job
 FILES = [file for package in (service, worker_package) for file in Path(package.__path__[0]).rglob("*.py")]
 
 
@@ -187,18 +182,18 @@ def test_no_module_reads_what_could_run_code() -> None:
             assert not any(keyword.arg == "allow_pickle" for keyword in call.keywords), (file, call.lineno)
 
 
-@pytest.mark.parametrize("name", ["Queue", "Job.fetch", "CutawayWorker", "StartedJobRegistry"])
+@pytest.mark.parametrize("name", ["PriorityQueue", "Job.fetch", "JobWorker", "StartedJobRegistry"])
 def test_whatever_of_rq_reads_a_job_is_told_that_it_is_json(name: str) -> None:
-    found = [
-        (file, call)
-        for file in FILES
-        for call in calls(file)
-        if ast.unparse(call.func) == name and not (name == "Queue" and file.name in ONLY_COUNT)
-    ]
+    found = [(file, call) for file in FILES for call in calls(file) if ast.unparse(call.func) == name]
     assert found
+    assert SERIALIZER == "json"
     for file, call in found:
         told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert told.get("serializer") == "'json'", (file, call.lineno)
+        assert told.get("serializer") == "SERIALIZER", (file, call.lineno)
+
+
+def test_no_queue_of_rq_is_opened_that_has_no_serializer() -> None:
+    assert not any(ast.unparse(call.func) == "Queue" for file in FILES for call in calls(file))
 
 
 @pytest.fixture

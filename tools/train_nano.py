@@ -45,7 +45,7 @@ BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.1  # of matrices, embeddings too; biases and layer norms go without
 GRAD_CLIP = 1.0
 
-OUTPUT = Path(__file__).resolve().parent.parent / "worker" / "gpt" / "nano-gpt.safetensors"
+OUTPUT = Path(__file__).resolve().parent.parent / "worker" / "families" / "nano-gpt.safetensors"
 
 Params = dict[str, Tensor]
 

@@ -1,6 +1,6 @@
-"""Whether this host's worker lives: `python -m worker.alive` ends with 0 if all its lanes gave signs of life lately.
+"""Whether this host's worker is alive: `python -m worker.alive` exits with 0 if all its processes sent heartbeats.
 
-A worker of one lane is asked for by that: `python -m worker.alive small`.
+A worker of one job size is checked by that: `python -m worker.alive small`.
 """
 
 from __future__ import annotations
@@ -8,27 +8,20 @@ from __future__ import annotations
 import socket
 import sys
 
-from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue, Worker
 
+import worker.rq.monitoring as monitoring
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.store.queues import LANES, name
+from worker.store.queues import JOB_SIZES
 
 
-def alive(queue: Redis, host: str, lane: str) -> bool:
-    """Whether a process of a lane is registered by `host`: RQ's registration expires when it falls silent."""
-    jobs = Queue(name(lane, "normal"), connection=queue)  # type: ignore[arg-type]
-    return any(worker.hostname == host for worker in Worker.all(queue=jobs))
-
-
-def main(lanes: list[str]) -> None:
-    """Say what is wrong, if anything is."""
+def main(sizes: list[str]) -> None:
+    """Exit with a message if a process of this host is silent."""
     host = socket.gethostname()
     queue = connect(Settings.from_environment().queue_url, timeout=1.0, retries=0)
     try:
-        silent = [lane for lane in lanes or LANES if not alive(queue, host, lane)]
+        silent = [size for size in sizes or JOB_SIZES if host not in monitoring.hosts(queue, size)]  # type: ignore[arg-type]
     except RedisError as error:
         sys.exit(f"the queue's Redis does not answer: {error}")
     if silent:

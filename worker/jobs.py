@@ -1,4 +1,4 @@
-"""What a job does: take a request by its id, have it computed, store the result, say how it goes."""
+"""What a job does: read a request by its id, compute it, store the result, publish its progress."""
 
 from __future__ import annotations
 
@@ -11,29 +11,43 @@ from datetime import UTC, datetime
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import get_current_job
-from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 import worker.describe.counts as counts
 import worker.models.models as models
+import worker.rq.failures as failures
+import worker.rq.running as running
 import worker.store.events as events
+import worker.store.job_metrics as job_metrics
 import worker.store.requests as requests
-import worker.store.shared as shared
-import worker.store.tallies as tallies
-from worker.compute import COMPUTE, layout_request
-from worker.families.config import Config
+import worker.store.shared_jobs as shared_jobs
+from worker.compute import COMPUTE
+from worker.families.registry import describe
+from worker.requests import LayoutRequest, TraceRequest
+from worker.rq.jobs import TRIES
 from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
 from worker.store.requests import Record
 from worker.store.results import AlreadyThere, Results, results
+from worker.trace.sampling import Sampling
 
 log = logging.getLogger("worker")
 _PROGRESS_EVERY = 0.1  # seconds between two progress events
-TRIES = 3  # times that a request is begun whose process gets killed
-KILLED = "The process that computed it was killed each time it was tried, perhaps for want of memory."
-AWAY = "The service's store was away each time that it was tried."
-_KILLED_AFTER = 120  # seconds over its time after which a job's process, whatever it does, is no more
+_KILLED_AFTER = 120  # seconds over its time after which a job's process cannot be running any more
+
+_settings: Settings | None = None
+
+
+def configure(settings: Settings) -> None:
+    """Set the settings of all jobs that this process and its forks run: RQ passes a job nothing but its arguments."""
+    global _settings
+    _settings = settings
+
+
+def _configured() -> Settings:
+    if _settings is None:
+        raise RuntimeError("worker.jobs.configure() was not called before the first job")
+    return _settings
 
 
 def now() -> str:
@@ -42,22 +56,22 @@ def now() -> str:
 
 
 def run(id: str) -> None:
-    """Compute the request `id`: the entry point of a job of its own. What is done or cancelled is left alone."""
-    settings = Settings.from_environment()
+    """Compute a request unless it is done or cancelled: the entry point of a job for one request."""
+    settings = _configured()
     record = requests.get(connect(settings.queue_url), id)
     if record is None or record.cancelled:
-        _leave_nothing(id)
+        running.discard(id)  # it was cancelled as a worker took it, too late to remove it from its queue
     elif not results(settings).which_done([id]):
         _compute(id, record, settings, set())
 
 
 def run_together(job: str, ids: list[str]) -> None:
-    """Compute small requests, each as if it had a job of its own: the entry point of a job that they share.
+    """Compute small requests one after another: the entry point of a job that they share.
 
-    Each has its own time, and fails alone. One that is done, cancelled or another job's by now is passed over, and so
-    the job, when it is tried again after its process was killed, goes on where it was.
+    Each has its own timeout and fails alone. A request that is done, cancelled or moved to another job is skipped. So
+    when the job's process was killed and the job is tried again, it continues where it was.
     """
-    settings = Settings.from_environment()
+    settings = _configured()
     queue, placed = connect(settings.queue_url), set[str]()
     done = results(settings).which_done(ids)
     for id in ids:
@@ -65,38 +79,25 @@ def run_together(job: str, ids: list[str]) -> None:
         if record is None or record.cancelled or record.job != job or id in done:
             continue
         started_at = now()
-        times = shared.begin(queue, job, id, started_at)
+        times = shared_jobs.begin(queue, job, id, started_at)
         if times == 0:  # it has failed
             continue
         try:
             if times > TRIES:
-                raise RuntimeError(KILLED)
-            with UnixSignalDeathPenalty(record.timeout, JobTimeoutException):  # type: ignore[no-untyped-call]
+                raise RuntimeError(failures.KILLED)
+            with running.time_limit(record.timeout):
                 _compute(id, record, settings, placed)
         except RedisError:
-            raise  # no fault of this one
+            raise  # not this request's fault
         except Exception as error:
-            told = reason(traceback.format_exception_only(error)[-1])
-            shared.fail(queue, job, id, told, started_at)
-            events.publish(queue, id, "failed", reason=told)
-            log.warning("%s failed: %s", id[:12], told, extra={"fields": {"id": id}})
-
-
-def _leave_nothing(id: str) -> None:
-    """Have RQ forget this job: who cancelled the request came as a worker took it, and couldn't remove it any more."""
-    job = get_current_job()
-    if job is not None and job.id == id:
-        job.result_ttl = 0
-
-
-def reason(exception: str) -> str:
-    """What a client may know of a failure: the exception's last line, and no trace."""
-    last = exception.strip().rpartition("\n")[2]
-    return last.partition(": ")[2] or last or "It failed for no known reason."
+            failure = failures.message(traceback.format_exception_only(error)[-1])
+            shared_jobs.fail(queue, job, id, failure, started_at)
+            events.publish(queue, id, "failed", reason=failure)
+            log.warning("%s failed: %s", id[:12], failure, extra={"fields": {"id": id}})
 
 
 def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> None:
-    """Compute a request and count how it went. `placed` are the layouts that this job has seen to be there."""
+    """Compute a request and count its outcome. `placed` has the layouts that this job knows to exist."""
     queue, began, outcome = connect(settings.queue_url), time.time(), "failed"
     try:
         outcome = _store(id, record, settings, placed)
@@ -105,43 +106,43 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
 
 
 def count(queue: Redis, record: Record, outcome: str, began: float) -> None:
-    """Count how computing a request that began then (seconds since the epoch) has ended, now."""
+    """Count the outcome of a request that began at a time (seconds since the epoch) and has just ended."""
     waited = began - datetime.fromisoformat(record.created_at).timestamp()
-    size = tallies.size(counts.total(Config(**record.request["config"])))
-    tallies.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
+    size = job_metrics.size(counts.total(describe(record.request.config)))
+    job_metrics.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
 
 
 def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:
-    """Compute a request and store its result; "done", or "cancelled" while it was computed."""
-    queue, kept = connect(settings.queue_url), results(settings)
+    """Compute a request and store its result; "done", or "cancelled" if it was cancelled meanwhile."""
+    queue, stored, request = connect(settings.queue_url), results(settings), record.request
     times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
+    form = request.to_json()
     events.publish(queue, id, "started")
-    about = {"id": id, "kind": record.kind, "request": json.dumps(record.request)}
-    with suppress(AlreadyThere), kept.writer(id, record.timeout + _KILLED_AFTER, about) as writer:
-        manifest = COMPUTE[record.kind](record.request, settings, writer.open, _Progress(queue, id))
-        if record.kind == "trace":
-            manifest["layout"] = _picture(queue, kept, layout_request(record.request), settings, placed)
-        if record.job is not None and _cancelled(queue, id):  # whose process others need: it was not killed
+    metadata = {"id": id, "kind": record.kind, "request": json.dumps(form)}
+    with suppress(AlreadyThere), stored.writer(id, record.timeout + _KILLED_AFTER, metadata) as writer:
+        manifest = COMPUTE[record.kind](request, settings, writer.open, _Progress(queue, id))
+        if isinstance(request, TraceRequest):
+            manifest["layout"] = _layout(queue, stored, request.layout(), settings, placed)
+        if record.job is not None and _cancelled(queue, id):  # a shared job's process is not killed
             return "cancelled"
-        manifest |= times | {"finished_at": now(), "kind": record.kind, "request": record.request}
+        manifest |= times | {"finished_at": now(), "kind": record.kind, "request": form}
         writer.finish(manifest)
     events.publish(queue, id, "done")
     seconds = time.monotonic() - begun
-    told = {"id": id, "kind": record.kind, "bytes": writer.size, "seconds": round(seconds, 4)}
+    fields = {"id": id, "kind": record.kind, "bytes": writer.size, "seconds": round(seconds, 4)}
     log.info(
-        "%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * seconds, extra={"fields": told}
+        "%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * seconds, extra={"fields": fields}
     )
     return "done"
 
 
 def warm_up(settings: Settings) -> None:
-    """Do once, before the fork, what every job would pay for: load weights, make clients, touch the arithmetic."""
+    """Configure jobs, and do once before the fork what each would pay for: load weights, make clients, run kernels."""
+    configure(settings)
     connect(settings.queue_url), results(settings)
-    model = models.find("nano-gpt")
-    asked = {"tokens": [0] * 6, "generate": {"max_new_tokens": 6}, "capture": ["*"], "dtype": "float32"}
-    request = model.canonical() | asked
+    request = TraceRequest(models.find("nano-gpt").reference, (0,) * 6, Sampling(max_new_tokens=6))
     COMPUTE["trace"](request, settings, lambda _: _ignore, _ignore)
-    COMPUTE["layout"](layout_request(request), settings, lambda _: _ignore, _ignore)
+    COMPUTE["layout"](request.layout(), settings, lambda _: _ignore, _ignore)
 
 
 def _cancelled(queue: Redis, id: str) -> bool:
@@ -157,18 +158,18 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} KB"
 
 
-def _picture(queue: Redis, kept: Results, request: dict[str, object], settings: Settings, placed: set[str]) -> str:
-    """Where the layout of a trace is; it is made here, as placing blocks takes less than asking another job."""
-    id = request_id("layout", request)
-    if id not in placed and not kept.which_done([id]):
-        requests.put(queue, id, "layout", request, now(), settings.layout_timeout, settings.result_ttl)
+def _layout(queue: Redis, stored: Results, request: LayoutRequest, settings: Settings, placed: set[str]) -> str:
+    """Compute the layout of a trace in the trace's job: that takes less time than a job of its own. Return its id."""
+    id = request_id(request)
+    if id not in placed and not stored.which_done([id]):
+        requests.put(queue, id, request, now(), settings.layout_timeout, settings.result_ttl)
         run(id)
     placed.add(id)
-    return f"/v1/layouts/{id}"
+    return id
 
 
 class _Progress:
-    """Reports layers as they end and how long the rest may take, seldom enough to cost nothing."""
+    """Publishes each layer's end and the estimated time left, rarely enough to cost nothing."""
 
     def __init__(self, queue: Redis, id: str) -> None:
         self.queue, self.id = queue, id

@@ -1,7 +1,7 @@
-"""Log lines as text or as JSON (one object a line), and the request that they are about.
+"""Log lines as text or JSON (one object a line), with the HTTP request that they belong to.
 
-A request has an id, and a place in a trace of W3C Trace Context where who asked sent one. Both go with its job, so that
-the worker's lines tell of the same: https://www.w3.org/TR/trace-context/.
+A request has an id, and a span in a trace (https://www.w3.org/TR/trace-context/) if the client sent one. Its job
+carries both, so that the worker's lines have the same context.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ _TRACEPARENT = re.compile(
     r"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<parent>(?!0{16})[0-9a-f]{16})"
     r"-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
 )
-_about: ContextVar[Mapping[str, Any]] = ContextVar("about", default={})  # noqa: B039 - never changed, only replaced
+_context: ContextVar[Mapping[str, Any]] = ContextVar("context", default={})  # noqa: B039 - never changed, only replaced
 
 
 def begin(request_id: str | None, traceparent: str | None) -> None:
-    """From now on this thread's lines are about another request; one without a sane id gets a new one."""
-    sane = request_id is not None and _REQUEST_ID.fullmatch(request_id)
-    _about.set({"request_id": request_id if sane else uuid.uuid4().hex, **_continued(traceparent or "")})
+    """Set the context of this thread's lines to a new request. A missing or malformed id is replaced by a new one."""
+    valid = request_id is not None and _REQUEST_ID.fullmatch(request_id)
+    _context.set({"request_id": request_id if valid else uuid.uuid4().hex, **_child_span(traceparent or "")})
 
 
-def note(**fields: Any) -> None:
-    """Tell more of the request in this thread's lines."""
-    _about.set({**_about.get(), **fields})
+def add(**fields: Any) -> None:
+    """Add fields to the context of this thread's lines."""
+    _context.set({**_context.get(), **fields})
 
 
-def about() -> Mapping[str, Any]:
-    """What is known of the request that this thread works on: `request_id`, and `trace_id`, `span_id` and so on."""
-    return _about.get()
+def context() -> Mapping[str, Any]:
+    """Return the context of this thread's lines: `request_id`, and `trace_id`, `span_id` and so on."""
+    return _context.get()
 
 
-def end() -> None:
-    """From now on this thread's lines are about no request."""
-    _about.set({})
+def clear() -> None:
+    """Remove the context of this thread's lines."""
+    _context.set({})
 
 
-def carried() -> dict[str, str]:
-    """What a job takes with it of the request that asks for it: what `resume` reads."""
-    known = _about.get()
-    taken = {"request_id": known["request_id"]} if "request_id" in known else {}
-    if "trace_id" in known:
-        taken["traceparent"] = f"00-{known['trace_id']}-{known['span_id']}-{known['trace_flags']}"
-    return taken
+def for_job() -> dict[str, str]:
+    """Return what a job carries of the current context, for `from_job`."""
+    current = _context.get()
+    carried = {"request_id": current["request_id"]} if "request_id" in current else {}
+    if "trace_id" in current:
+        carried["traceparent"] = f"00-{current['trace_id']}-{current['span_id']}-{current['trace_flags']}"
+    return carried
 
 
-def resume(carried: Mapping[str, Any]) -> None:
-    """Go on, in another process, with what the request was that asked for a job."""
+def from_job(carried: Mapping[str, Any]) -> None:
+    """Set the context from what a job carries of the request that enqueued it."""
     if "request_id" in carried:
         begin(carried["request_id"], carried.get("traceparent"))
 
 
-def _continued(traceparent: str) -> dict[str, str]:
-    """A span of our own in somebody's trace; nothing where the header is not as it has to be."""
+def _child_span(traceparent: str) -> dict[str, str]:
+    """Return a new span in the client's trace; nothing if the header is malformed."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match["version"] == "00" and match["more"] is not None):
         return {}
@@ -74,7 +74,7 @@ def _continued(traceparent: str) -> dict[str, str]:
 
 
 class Formatter(logging.Formatter):
-    """Lines of one part of Cutaway. `extra={"fields": {…}}` of a call adds to what JSON tells."""
+    """Formats the lines of one part of Cutaway. `extra={"fields": {…}}` of a call adds fields to the JSON."""
 
     def __init__(self, part: str, form: str) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
@@ -82,29 +82,29 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if self.form == "text":
-            about = _about.get().get("request_id")
-            return super().format(record) + (f" [{about}]" if about else "")
-        told = {
-            "time": moment(record.created),
+            request_id = _context.get().get("request_id")
+            return super().format(record) + (f" [{request_id}]" if request_id else "")
+        fields = {
+            "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "part": self.part,
             "process": record.process,
             "message": record.getMessage(),
-            **_about.get(),
+            **_context.get(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(told, default=str).decode()
+            fields["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(fields, default=str).decode()
 
 
-def moment(seconds: float) -> str:
-    """A time since the epoch as RFC 3339, in UTC."""
+def timestamp(seconds: float) -> str:
+    """Return a time since the epoch as RFC 3339, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def chosen(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """LOG_FORMAT and LOG_LEVEL. Raises ValueError for what is neither."""
+def settings(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return LOG_FORMAT and LOG_LEVEL. Raises ValueError for an unknown value."""
     form, level = environ.get("LOG_FORMAT") or "text", environ.get("LOG_LEVEL") or "info"
     for name, value, allowed in (("LOG_FORMAT", form, FORMATS), ("LOG_LEVEL", level, LEVELS)):
         if value.lower() not in allowed:
@@ -113,8 +113,8 @@ def chosen(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
 
 
 def configure(part: str) -> None:
-    """Have a process write its lines, to standard error, as LOG_FORMAT and LOG_LEVEL say. Raises ValueError."""
-    form, level = chosen()
+    """Set up logging to standard error as LOG_FORMAT and LOG_LEVEL say. Raises ValueError."""
+    form, level = settings()
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter(part, form))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""What a process asks of the system and of Python: to end with the process that started it, and to keep its memory."""
+"""Processes: ending with the parent, memory arenas, garbage collection."""
 
 import ctypes
 import gc
@@ -17,8 +17,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def die_with_parent(sig: int, parent: int | None = None) -> None:
     """Ask the kernel to send `sig` to this process when its parent dies, however it dies. Does nothing off Linux.
 
-    `parent` is the parent's pid as it was before the fork: with it, a parent that died before we asked is noticed too.
-    The wish is kept through exec but not passed on to forked children: each of them has to ask for itself.
+    `parent` is the parent's pid from before the fork: with it, the death of a parent before this call is noticed, too.
+    The setting survives exec, but forked children do not inherit it.
     """
     if sys.platform != "linux":
         return
@@ -30,10 +30,10 @@ def die_with_parent(sig: int, parent: int | None = None) -> None:
 
 
 def share_arenas(most: int) -> None:
-    """Have all threads of this process take memory from so many arenas; to be called before there are any.
+    """Limit the memory arenas of this process; call it before there are threads. Does nothing without glibc.
 
-    glibc gives nearly every thread one of its own, and what is free in one is of no use to another: where many threads
-    take turns, as much again lies idle as is used. Does nothing where there is another C library.
+    glibc gives nearly every thread an arena of its own, and free memory in one is of no use to another: where many
+    threads take turns, as much lies idle as is used.
     """
     if hasattr(_libc, "gnu_get_libc_version"):
         _libc.mallopt(M_ARENA_MAX, most)
@@ -41,10 +41,10 @@ def share_arenas(most: int) -> None:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load what stays as long as this process: no garbage is looked for meanwhile, nor ever among what there is then.
+    """Load what lives as long as the process, without garbage collection then or later.
 
-    Looking takes a third of the time of loading a web framework, as much again when the process ends, and in a forked
-    process it copies whatever it looks at.
+    Collection takes a third of the time of loading a web framework, as much again when the process exits, and in a
+    forked process it copies the pages that it looks at.
     """
     gc.disable()
     try:

@@ -11,8 +11,8 @@ from flask import Request
 from webargs.flaskparser import FlaskParser, is_json_request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-import service.described.examples as examples
-import service.http.strict as strict
+import service.http.json_parsing as json_parsing
+import service.openapi.examples as examples
 
 
 class Parser(FlaskParser):
@@ -26,8 +26,8 @@ class Parser(FlaskParser):
             sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
             raise UnsupportedMediaType(f"Content-Type says {sent}: application/json is read here.")
         try:
-            return strict.loads(content(req))
-        except strict.NotJson as error:
+            return json_parsing.loads(content(req))
+        except json_parsing.NotJson as error:
             raise BadRequest(f"The body is not JSON: {error}.") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 from flask_compress import Compress
 
-from service.http.answers import JSON, YAML
+from service.http.responses import JSON, YAML
 from worker.layout.gltf import MEDIA_TYPE as GLB
 from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 

@@ -16,30 +16,21 @@ from werkzeug.exceptions import (
     NotAcceptable,
     NotFound,
     RequestEntityTooLarge,
-    UnprocessableEntity,
 )
 
 import worker.logs as logs
-from worker.families.config import ConfigError
+from service.errors import Errors, Invalid
+from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import UnknownModelError
-from worker.store.runs import Away, Missing
+from worker.store.stored_bytes import Missing, Unavailable
 
 log = logging.getLogger(__name__)
-Errors = dict[str, list[str]]
 _NO_ROOM = ("OOM ", "MISCONF ")  # how Redis begins, or has a script say, that memory or disk are full
 _MOST = 110  # fields that are told of; one mistake is often in all of them
 _LONGEST = 2000  # characters of a text
 #: What is told of an exception's own headers.
 _TOLD = ("Allow", "Retry-After", "Accept", "Accept-Encoding", "Content-Range", "WWW-Authenticate")
-
-
-class Invalid(UnprocessableEntity):
-    """A request whose fields have values that cannot be: `errors` says for each what is allowed."""
-
-    def __init__(self, errors: Errors) -> None:
-        super().__init__("; ".join(f"{field}: {text}" for field, texts in errors.items() for text in texts))
-        self.errors = errors
 
 
 def problem(status: int, detail: str, errors: Errors | None = None, headers: dict[str, str] | None = None) -> Response:
@@ -52,7 +43,7 @@ def problem(status: int, detail: str, errors: Errors | None = None, headers: dic
 def body(status: int, detail: str, errors: Errors | None = None) -> dict[str, Any]:
     """What a problem says."""
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    about = logs.about()
+    about = logs.context()
     if "request_id" in about:
         told["request_id"] = about["request_id"]
     return told | ({"errors": errors} if errors else {})
@@ -73,7 +64,7 @@ def register(app: Flask) -> None:
         app.register_error_handler(away, _redis_away)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_refused)
     app.register_error_handler(Missing, _lost)
-    app.register_error_handler(Away, _archive_away)
+    app.register_error_handler(Unavailable, _archive_away)
     app.register_error_handler(Exception, _defect)
 
 
@@ -156,7 +147,7 @@ def _redis_refused(error: redis.exceptions.ResponseError) -> Response:
     return problem(503, "The service's store has no room for the moment; try again.", headers={"Retry-After": "5"})
 
 
-def _archive_away(error: Away) -> Response:
+def _archive_away(error: Unavailable) -> Response:
     return problem(503, f"{error} Try again.", headers={"Retry-After": "5"})
 
 

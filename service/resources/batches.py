@@ -12,24 +12,25 @@ from marshmallow import Schema, fields, validate
 from webargs.flaskparser import is_json_request
 from werkzeug.exceptions import NotFound, UnsupportedMediaType
 
-import service.asking.canonical as canonical
-import service.asking.together as together
-import service.http.events as events
-import service.http.strict as strict
-from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.desk import Status, desk
-from service.asking.together import Batch, Wanted
-from service.asking.watched import Watched
-from service.http.answers import json, representation
+import service.http.event_stream as event_stream
+import service.http.json_parsing as json_parsing
+import service.jobs.batching as batching
+import service.jobs.canonical as canonical
+from service.errors import Errors, Invalid
+from service.http.auth import caller
 from service.http.blueprint import Blueprint, Parser, content
-from service.http.callers import caller
-from service.http.events import EVENT_STREAM
-from service.http.problems import Errors, Invalid, flatten, wrong_with
+from service.http.event_stream import EVENT_STREAM
+from service.http.problems import flatten, wrong_with
+from service.http.responses import json, representation
 from service.http.schemas.fields import moment
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import STATUSES, PageQuery
 from service.http.schemas.traces import TraceRequestSchema
-from worker.families.config import ConfigError
+from service.jobs.batch_events import Watched
+from service.jobs.batching import Batch, Wanted
+from service.jobs.broker import Status, broker
+from service.jobs.limits import seconds_allowed, seconds_likely
+from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import UnknownModelError
 
@@ -134,11 +135,11 @@ class Batches(MethodView):
         computed again, and small traces next to each other share a job. Their `priority` is low where they do not say
         another.
         """
-        most = desk().settings.max_batch
+        most = broker().settings.max_batch
         if len(wanted["requests"]) > most:
             told = f"These are {len(wanted['requests']):,}, and at most {most:,} are taken at once here (MAX_BATCH)."
             raise Invalid({"requests": [told]})
-        batch, standing = together.ask(desk(), _checked(wanted["requests"]), caller())
+        batch, standing = batching.ask(broker(), _checked(wanted["requests"]), caller())
         response = json(_represent(batch, standing))
         response.status_code = 202
         response.headers["Location"] = f"/v1/batches/{batch.id}"
@@ -154,7 +155,7 @@ class Batches(MethodView):
         `next_cursor` leads to the next page and is null on the last; it stays right while batches are added. How the
         traces of one stand is told at /v1/batches/{id}.
         """
-        found, cursor = together.page(desk(), query.get("cursor"), query["limit"])
+        found, cursor = batching.page(broker(), query.get("cursor"), query["limit"])
         return {
             "batches": [one._asdict() for one in found],
             "next_cursor": None if cursor is None else str(cursor),
@@ -174,7 +175,7 @@ class OneBatch(MethodView):
         They come in the order in which they were asked for; each is a trace like any other, at /v1/traces/{id}.
         """
         batch = _find(batch_id)
-        response = json(_represent(batch, together.statuses(desk(), batch.traces)))
+        response = json(_represent(batch, batching.statuses(broker(), batch.traces)))
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -186,32 +187,32 @@ class OneBatch(MethodView):
         A batch that was cancelled can still be read; asked to be deleted again, it is forgotten.
         """
         batch = _find(batch_id)
-        if not together.cancel(desk(), batch):
-            together.forget(desk(), batch)
+        if not batching.cancel(broker(), batch):
+            batching.forget(broker(), batch)
 
 
-@events.route(blueprint, "/<batch_id>/events", "Events, until all have ended")
+@event_stream.route(blueprint, "/<batch_id>/events", "Events, until all have ended")
 def watch(batch_id: str) -> Response:
     """Watch a batch: `trace` (index, id, status) as each ends, `progress` (the counts), `done` when all have ended.
 
     These are server-sent events: an EventSource goes on where it was by itself.
     """
     representation(EVENT_STREAM)
-    watched = Watched(desk().patient(), _find(batch_id))
-    seen = events.last_event_id()
+    watched = Watched(broker().for_streams(), _find(batch_id))
+    seen = event_stream.last_event_id()
     if seen and watched.knows_the_end(seen):
         return Response(status=204)
-    return events.streams().answer(watched.told(seen))
+    return event_stream.streams().answer(watched.told(seen))
 
 
 def _represent(batch: Batch, standing: dict[str, Status]) -> dict[str, Any]:
     traces = [{"index": n, "id": id, "status": standing[id]} for n, id in enumerate(batch.traces)]
-    told = together.counts([standing[id] for id in batch.traces])
+    told = batching.counts([standing[id] for id in batch.traces])
     return {"id": batch.id, "created_at": batch.created_at, **told, "traces": traces}
 
 
 def _find(batch_id: str) -> Batch:
-    batch = together.get(desk(), batch_id)
+    batch = batching.get(broker(), batch_id)
     if batch is None:
         raise NotFound(f"Nobody has asked for a batch {batch_id!r}.")
     return batch
@@ -220,18 +221,16 @@ def _find(batch_id: str) -> Batch:
 def _checked(requests: list[Any]) -> list[Wanted]:
     """Every request in its canonical form. 422 names all that are wrong, and what is wrong with them."""
     schema, errors, found = TraceRequestSchema(), Errors(), []
-    deadline = time.monotonic() + _SECONDS
+    deadline, settings = time.monotonic() + _SECONDS, broker().settings
     for n, request in enumerate(requests):
         if time.monotonic() > deadline:
             told = f"Checking the first {n:,} took {_SECONDS:.0f} seconds, and more may not be spent: ask for fewer"
             raise Invalid({"requests": [f"{told} at once."]})
         try:
-            one = schema.load(request)
-            model, asked = canonical.trace(one)
-            settings = desk().settings
-            timeout = seconds_allowed(model.config, asked, settings)
-            seconds = seconds_likely(model.config, asked, settings)
-            found.append(Wanted(asked, timeout, seconds, one["priority"] or "low"))
+            trace = schema.load(request)
+            _, asked = canonical.trace(trace, settings)
+            timeout, seconds = seconds_allowed(asked, settings), seconds_likely(asked, settings)
+            found.append(Wanted(asked, timeout, seconds, trace.priority or "low"))
         except marshmallow.ValidationError as error:
             errors |= flatten(_named(error.messages), f"requests.{n}")
         except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:
@@ -246,8 +245,8 @@ def _named(messages: Any) -> dict[str, Any]:
 
 def _loaded(n: int, line: bytes, errors: Errors) -> Any:
     try:
-        return strict.loads(line)
-    except strict.NotJson as error:
+        return json_parsing.loads(line)
+    except json_parsing.NotJson as error:
         errors[f"requests.{n}"] = [f"It is not JSON: {error}."]
         return None
 

@@ -8,7 +8,7 @@ import flask
 from flask import Response
 
 from service.http.blueprint import Blueprint
-from service.http.headers import HTML, page
+from service.http.security_headers import HTML, page
 
 #: Swagger UI's own files, by a version that is pinned with the package that carries them. No code of it runs.
 _FILES = files("flask_swagger_ui") / "dist"

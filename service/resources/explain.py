@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import Conflict, NotFound
 
 import service.resources.traces as traces
-from service.asking.desk import State, desk
-from service.http.answers import immutable, json
+from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint
-from service.http.problems import Invalid
+from service.http.responses import immutable, json
 from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
-from service.reading.slices import View
-from worker.explain.cell import Cell, CellError, Place, Sources, UnknownBlockError, find, look
+from service.jobs.broker import State, broker
+from service.tensors.slices import View
+from worker.describe.architecture import UnknownBlockError
+from worker.explain.cell import Cell, CellError, Place, Sources, look
 from worker.explain.words import words
 from worker.models.models import LostWeightsError, Model
-from worker.store.arrays import Stored
-from worker.trace.sampling import Sampling, positions
+from worker.requests import TraceRequest
+from worker.store.arrays import StoredArray
 from worker.weights.weights import Key, Weights
 
 MAX_OPERANDS = 65_536
 _CELL = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", re.ASCII)
-_RESID_POST = re.compile(r"blocks\.(\d+)\.resid_post")
 
 blueprint = Blueprint("explain", __name__, url_prefix="/v1/traces", description="How one cell was computed")
 
@@ -102,16 +102,15 @@ def _place(text: str) -> Place:
     return i, j, k
 
 
-def _look(state: State, model: Model, id: str, at: Place) -> Cell:
+def _look(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
     """The cell, read: 404 for no block, 422 for no cell, 409 where the trace or the weights do not have it."""
-    asked, held = state.request, state.manifest["tensors"]
-    length = positions(len(asked["tokens"]), Sampling(**(asked["generate"] or {})))
+    held, length = state.manifest["tensors"], state.request.positions
     try:
-        block = find(model.config.n_layer, id, model.config.n_head)
-        missing = [name for name in block.values if _held(held, name) is None]
+        block = model.architecture.find(id)
+        missing = [name for name in block.values if _held(model, held, name) is None]
         if missing:
             raise _not_kept(id, missing)
-        return look(model.config, length, id, at, Sources(_Weights(model), _Values(state)))
+        return look(model.config, length, id, at, Sources(_Weights(model), _Values(model, state)))
     except UnknownBlockError as error:
         raise NotFound(str(error)) from None
     except CellError as error:
@@ -130,12 +129,13 @@ def _not_kept(id: str, missing: list[str]) -> Conflict:
 class _Values:
     """Reads slices of a trace's tensors, float16 widened."""
 
-    def __init__(self, state: State) -> None:
-        self.run, self.held = desk().run(state), state.manifest["tensors"]
+    def __init__(self, model: Model, state: State[TraceRequest]) -> None:
+        self.model = model
+        self.run, self.held = broker().run(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
-        slot = self.held[_held(self.held, name)]
-        array = Stored(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        slot = self.held[_held(self.model, self.held, name)]
+        array = StoredArray(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
         return values.astype(np.float32) if values.dtype == np.float16 else values
 
@@ -153,20 +153,18 @@ class _Weights:
         return self.opened.read(name, key)
 
 
-def _held(tensors: dict[str, Any], name: str) -> str | None:
+def _held(model: Model, tensors: dict[str, Any], name: str) -> str | None:
     """The name under which a trace keeps a value: what leaves a layer enters the next."""
-    match = _RESID_POST.fullmatch(name)
-    same = [name, f"blocks.{int(match[1]) + 1}.resid_pre"] if match else [name]
-    return next((name for name in same if name in tensors), None)
+    return next((same for same in model.architecture.same_values(name) if same in tensors), None)
 
 
-def _given(cell: Cell, state: State, model: Model) -> str:
+def _given(cell: Cell, state: State[TraceRequest], model: Model) -> str:
     """Where what was not computed comes from."""
     if cell.block.kind.role == "weight":
         return f"A {'weight of a checkpoint' if model.source == 'checkpoint' else f'{model.source} weight'}"
-    if cell.block.kind.id != "tokens":
+    if cell.formula is None or cell.formula.op != "input":
         return ""
-    position, prompt = cell.at[0], len(state.request["tokens"])
+    position, prompt = cell.at[0], len(state.request.tokens)
     text = model.vocabulary.piece(int(cell.value)).decode(errors="replace")
     origin = "given with the request" if position < prompt else f"drawn from the probabilities at {position - 1}"
     return f"Token {text!r}, {origin}" if text else f"A token {origin}"

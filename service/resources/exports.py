@@ -9,18 +9,19 @@ from typing import Any
 from flask import Response
 from werkzeug.exceptions import Conflict
 
-import service.reading.llm_viz as llm_viz
 import service.resources.traces as traces
+import service.tensors.llm_viz as llm_viz
 import worker.models.models as models
-import worker.store.runs as runs
-from service.asking.desk import desk
-from service.http.answers import JSON, immutable, octets, revalidated
+import worker.store.stored_bytes as stored_bytes
+from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint
-from service.http.problems import Invalid
+from service.http.responses import JSON, immutable, octets, revalidated
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
-from service.reading.llm_viz import Tensor
-from worker.families.config import Config
+from service.jobs.broker import broker
+from service.tensors.llm_viz import Tensor
+from worker.describe.config import Config
+from worker.families.gpt2 import GPT2Config
 
 blueprint = Blueprint("exports", __name__, url_prefix="/v1", description="In the formats of other programs")
 
@@ -59,8 +60,9 @@ def model(query: dict[str, Any], model_id: str) -> Response:
 
     The page itself accepts the shape of nano-gpt alone. Values are base64 of little-endian float32.
     """
-    found = models.resolve(model_id, desk().settings.models_dir, synthetic_seed=query.get("synthetic"))
-    response = _file("model", found.id, found.config, llm_viz.of_model(found.config, found.weights()))
+    found = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
+    sizes = _expressible("model", found.config)
+    response = _file("model", found.id, sizes, llm_viz.of_model(sizes, found.weights()))
     return revalidated(response, found.digest, str(found.config), "llm-viz")
 
 
@@ -78,21 +80,30 @@ def trace(trace_id: str) -> Response:
     """
     state = traces.done(trace_id)
     found, held = traces.recalled(state), state.manifest["tensors"]
-    missing = [name for name in llm_viz.values(found.config.n_layer).values() if name not in held]
+    sizes = _expressible("trace", found.config)
+    missing = [name for name in llm_viz.values(sizes.n_layer).values() if name not in held]
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
-    read = partial(runs.read, desk().run(state))
-    tensors = llm_viz.of_trace(found.config.n_layer, held, read)
-    return immutable(_file("trace", found.id, found.config, tensors, B=1), state, "llm-viz")
+    read = partial(stored_bytes.read, broker().run(state))
+    tensors = llm_viz.of_trace(sizes.n_layer, held, read)
+    return immutable(_file("trace", found.id, sizes, tensors, B=1), state, "llm-viz")
 
 
-def _file(what: str, model_id: str, sizes: Config, tensors: Iterable[Tensor], **more: Any) -> Response:
-    unlike = llm_viz.inexpressible(sizes)
+def _expressible(what: str, config: Config) -> GPT2Config:
+    """A configuration that the format has words for. 422 for any other."""
+    if not isinstance(config, GPT2Config):
+        only = f"{GPT2Config.model_type} alone, and this is {config.model_type}"
+        raise Invalid({what: [f"This format is of {only}."]})
+    unlike = llm_viz.inexpressible(config)
     if unlike:
         raise Invalid({what: [f"This format has no words for its sizes: {unlike}."]})
+    return config
+
+
+def _file(what: str, model_id: str, sizes: GPT2Config, tensors: Iterable[Tensor], **more: Any) -> Response:
     config, all_of_them = llm_viz.config(model_id, sizes, **more), list(tensors)
-    size, most = llm_viz.size(config, all_of_them), desk().settings.max_export_bytes
+    size, most = llm_viz.size(config, all_of_them), broker().settings.max_export_bytes
     if size > most:
         raise Invalid({what: [f"In this format it takes {size:,} bytes, and an export at most {most:,}."]})
     return octets(llm_viz.file(config, all_of_them), size, JSON)

@@ -8,16 +8,15 @@ from typing import Any
 import redis.exceptions
 from flask import Response, current_app
 from marshmallow import Schema, fields
-from redis import Redis
-from rq import Queue, Worker
 
-from service.asking.desk import desk
-from service.http.answers import json
+import worker.rq.monitoring as monitoring
 from service.http.blueprint import Blueprint
 from service.http.problems import problem
+from service.http.responses import json
 from service.http.schemas.problems import ProblemSchema
+from service.jobs.broker import broker
 from worker.store.connection import connect
-from worker.store.queues import LANES, Lane, name
+from worker.store.queues import JOB_SIZES
 
 PATIENCE = 0.8  # seconds for each Redis, and for the store meanwhile; a health check that hangs tells nothing
 
@@ -48,13 +47,15 @@ def ready() -> Response:
     503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers, and store, where there is a
     trace store. A load balancer sends no requests here until this answers 200.
     """
-    settings, probe, began = desk().settings, current_app.extensions["probe"], time.monotonic()
+    settings, probe, began = broker().settings, current_app.extensions["probe"], time.monotonic()
     if probe is not None:
         probe.begin()
     wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
     if not any(wrong.values()):
         wrong["workers"] = [
-            f"no worker for {lane} jobs is registered" for lane in LANES if not workers(desk().queue, lane)
+            f"no worker for {size} jobs is registered"
+            for size in JOB_SIZES
+            if not monitoring.count_workers(broker().queue, size)
         ]
     if probe is not None and (told := probe.wrong(max(0.0, began + PATIENCE - time.monotonic()))):
         wrong["store"] = [told]
@@ -74,9 +75,3 @@ def _wrong(role: str, url: str) -> list[str]:
     used, most = told["used_memory"], told["maxmemory"]
     full = most and used >= most and told["maxmemory_policy"] == "noeviction"
     return [f"the {role}'s Redis is full: it takes {used:,} bytes of {most:,}"] if full else []
-
-
-def workers(queue: Redis, lane: Lane) -> int:
-    """How many workers of a lane gave a sign of life lately; those that died stay registered for a while."""
-    keys = Worker.all_keys(queue=Queue(name(lane, "normal"), connection=queue))
-    return int(queue.exists(*keys)) if keys else 0

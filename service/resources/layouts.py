@@ -12,23 +12,25 @@ from flask import Response, request
 from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
-import service.asking.canonical as canonical
-import service.http.events as events
+import service.http.event_stream as event_stream
+import service.jobs.canonical as canonical
 import worker.layout.describe as describe
 import worker.models.models as models
-import worker.store.runs as runs
-from service.asking.desk import State, desk
-from service.http.answers import JSON, answer, immutable, representation
+import worker.store.stored_bytes as stored_bytes
+from service.errors import Invalid
+from service.http.auth import admit, caller
 from service.http.blueprint import PREFER, Blueprint, also
-from service.http.callers import admit, caller
-from service.http.problems import Invalid
+from service.http.responses import JSON, answer, immutable, representation
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
-from worker.families.config import Config
+from service.jobs.broker import State, broker
+from service.jobs.canonical import LayoutFields
+from worker.describe.outline import outline
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
 from worker.layout.gltf import INSTANCE_BYTES, glb
 from worker.layout.gltf import MEDIA_TYPE as GLB
+from worker.requests import LayoutRequest
 from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 
 MAX_JSON_BLOCKS = 20_000
@@ -46,14 +48,15 @@ blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description
 @blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
 @blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
-def create(wanted: dict[str, Any]) -> Response:
+def create(fields: LayoutFields) -> Response:
     """Ask for the layout of a model over a number of tokens. The same request is the same layout.
 
     Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
     whether or not there are weights for it.
     """
-    state = desk().ask("layout", canonical.layout(wanted), desk().settings.layout_timeout, caller=caller())
-    return answer(state, "layout", _represent, created=True)
+    settings = broker().settings
+    state = broker().submit(canonical.layout(fields, settings), settings.layout_timeout, client=caller())
+    return answer(state, _represent, created=True)
 
 
 @blueprint.route("/<layout_id>")
@@ -81,31 +84,29 @@ class Layout(MethodView):
         chosen = representation(JSON, SAFETENSORS, GLB)
         state = _find(layout_id)
         if state.status != "done" or chosen == JSON:
-            return answer(state, "layout", lambda state: _represent(state, query))
+            return answer(state, lambda state: _represent(state, query))
         return _file(state, query, chosen)
 
 
-@events.route(blueprint, "/<layout_id>/events")
+@event_stream.route(blueprint, "/<layout_id>/events")
 def watch(layout_id: str) -> Response:
     """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
 
     These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
     after the one that it names.
     """
-    return events.stream("layout", _find(layout_id))
+    return event_stream.stream(_find(layout_id))
 
 
-def _find(layout_id: str) -> State:
-    state = desk().find("layout", layout_id, admit=admit)
+def _find(layout_id: str) -> State[LayoutRequest]:
+    state = broker().find(LayoutRequest, layout_id, admit=admit)
     if state is None:
         raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
     return state
 
 
-def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, Any]:
-    asked = state.request
-    model = models.id_of(Config.from_mapping(asked["config"]))
-    body = {"model": model, "config": asked["config"]} | {k: asked[k] for k in ("tokens", "batch", "style")}
+def _represent(state: State[LayoutRequest], query: dict[str, Any] | None = None) -> dict[str, Any]:
+    body = {"model": models.id_of(state.request.config)} | state.request.to_json()
     if state.status != "done":
         return body
     geometry = _geometry(state)
@@ -116,6 +117,7 @@ def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, A
         "margin": geometry.margin,
         "count": geometry.count,
         "bounds": geometry.bounds._asdict(),
+        "architecture": outline(geometry.architecture),
     }
     if _count(geometry, layers, heads) > MAX_JSON_BLOCKS:
         links = list(islice(_links(state.id, geometry, layers, heads), _MAX_LINKS))
@@ -126,7 +128,7 @@ def _represent(state: State, query: dict[str, Any] | None = None) -> dict[str, A
     }
 
 
-def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
+def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -> Response:
     geometry = _geometry(state)
     for name in ("heads", "fields_"):
         if name in query:
@@ -140,10 +142,10 @@ def _file(state: State, query: dict[str, Any], media_type: str) -> Response:
     return immutable(response, state, request.query_string.decode())
 
 
-def _geometry(state: State) -> Geometry:
+def _geometry(state: State[LayoutRequest]) -> Geometry:
     """The geometry that the worker placed, read back."""
     manifest = state.manifest
-    content = runs.read(desk().run(state), 0, manifest["size"])
+    content = stored_bytes.read(broker().run(state), 0, manifest["size"])
     arrays = {}
     for name, slot in manifest["arrays"].items():
         count = int(np.prod(slot["shape"]))
@@ -152,8 +154,8 @@ def _geometry(state: State) -> Geometry:
 
 
 def _parts(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
-    layers = _range("layers", query.get("layers", ":"), geometry.config.n_layer)
-    return layers, _range("heads", query.get("heads", ":"), geometry.config.n_head)
+    layers = _range("layers", query.get("layers", ":"), geometry.architecture.n_layer)
+    return layers, _range("heads", query.get("heads", ":"), geometry.sizes["H"])
 
 
 def _range(name: str, text: str, count: int) -> range:
@@ -176,12 +178,11 @@ def _fields(query: dict[str, Any]) -> list[str] | None:
 
 
 def _count(geometry: Geometry, layers: range, heads: range) -> int:
-    left_out = geometry.config.n_head - len(heads)
-    return geometry.count_in(layers) - left_out * len(layers) * _a_head(geometry)
+    return geometry.count_in(layers, heads)
 
 
 def _a_head(geometry: Geometry) -> int:
-    return len(geometry.kinds[geometry.sections.heads])
+    return sum(run.length for run in geometry.runs if run.group is not None)
 
 
 def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator[str]:
@@ -193,5 +194,5 @@ def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator
     for layer in layers[::layers_a_part]:
         for head in heads[::heads_a_part]:
             last_layer, last_head = min(layer + layers_a_part, layers.stop), min(head + heads_a_part, heads.stop)
-            of_heads = "" if last_head - head == geometry.config.n_head else f"&heads={head}:{last_head}"
+            of_heads = "" if last_head - head == geometry.sizes["H"] else f"&heads={head}:{last_head}"
             yield f"/v1/layouts/{id}?layers={layer}:{last_layer}{of_heads}"

@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import NotFound
 
 import service.resources.traces as traces
-import worker.store.runs as runs
-from service.asking.bounds import LENS_TOP, lens_seconds, lens_seconds_likely
-from service.asking.desk import State, desk
-from service.http.answers import answer
+import worker.store.stored_bytes as stored_bytes
+from service.errors import Invalid
+from service.http.auth import admit, caller, count
 from service.http.blueprint import PREFER, Blueprint
-from service.http.callers import admit, caller, count
-from service.http.problems import Invalid
+from service.http.responses import answer
 from service.http.schemas.fields import Digits
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
+from service.jobs.broker import State, broker
+from service.jobs.limits import LENS_TOP, lens_seconds, lens_seconds_likely
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
+from worker.requests import LensRequest, TraceRequest
 from worker.store.keys import request_id
 
 MAX_NUMBERS = 131_072
@@ -91,14 +92,14 @@ class Lens(MethodView):
         logit lens). A job of its own computes it once; until it is done, the answer says how it stands.
         """
         trace = traces.done(trace_id)
-        model, asked = traces.recalled(trace), _asked(trace)
-        sized = (model.config, len(asked["tokens"]), desk().settings)
-        chosen = _chosen(query, model, len(asked["tokens"]))
-        state = desk().find("lens", request_id("lens", asked), admit=admit)
+        model, request = traces.recalled(trace), _request(trace)
+        sized = (model.config, len(request.tokens), broker().settings)
+        chosen = _chosen(query, model, len(request.tokens))
+        state = broker().find(LensRequest, request_id(request), admit=admit)
         if state is None:
             count()
-            state = desk().ask("lens", asked, lens_seconds(*sized), lens_seconds_likely(*sized), caller=caller())
-        return answer(state, "lens", lambda state: {"model": model.id} | _represent(state, model, chosen))
+            state = broker().submit(request, lens_seconds(*sized), lens_seconds_likely(*sized), client=caller())
+        return answer(state, lambda state: {"model": model.id} | _represent(state, model, chosen))
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -109,14 +110,13 @@ class Lens(MethodView):
         One that was cancelled can still be read as such; deleted again, it is forgotten, and computed again for who
         asks for it then. Traces of the same tokens share it.
         """
-        if not desk().cancel("lens", request_id("lens", _asked(traces.done(trace_id)))):
+        if not broker().cancel(LensRequest, request_id(_request(traces.done(trace_id)))):
             raise NotFound(f"Nobody has asked for the lens of trace {trace_id!r}.")
 
 
-def _asked(trace: State) -> dict[str, Any]:
-    """The canonical request of a finished trace's lens, over all tokens that were fed: the last new one was not."""
-    tokens = [*trace.request["tokens"], *(step["token"] for step in trace.manifest["generated"][:-1])]
-    return {"config": trace.request["config"], "weights": trace.request["weights"], "tokens": tokens}
+def _request(trace: State[TraceRequest]) -> LensRequest:
+    """The lens of a finished trace, over all tokens that were fed: the last new one was not."""
+    return trace.request.lens(step["token"] for step in trace.manifest["generated"][:-1])
 
 
 class _Chosen(NamedTuple):
@@ -130,9 +130,9 @@ class _Chosen(NamedTuple):
 
 def _chosen(query: dict[str, Any], model: Model, length: int) -> _Chosen:
     """What a query asks for. 422 where there is no such part or too much of it."""
-    layers = _range("layers", query["layers"], model.config.n_layer + 1)
+    layers = _range("layers", query["layers"], model.architecture.n_layer + 1)
     positions = _range("positions", query["positions"], length)
-    top = min(query["top"], model.config.vocab_size)
+    top = min(query["top"], model.architecture.known["V"])
     rollout = "attention" in query
     count = len(positions) * (len(layers) * top + (length if rollout else 0))
     if count > MAX_NUMBERS:
@@ -152,17 +152,18 @@ def _range(name: str, text: str, count: int) -> range:
     raise Invalid({name: [f"{text!r} is no range of the {count:,} {name}: start:stop, as in 0:{count}."]})
 
 
-def _represent(state: State, model: Model, chosen: _Chosen) -> dict[str, Any]:
+def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict[str, Any]:
     if state.status != "done":
         return {}
     layers, positions, top, with_rollout = chosen
-    n_layer, vocabulary = model.config.n_layer, model.vocabulary
+    n_layer, vocabulary = model.architecture.n_layer, model.vocabulary
+    entering, leaving = model.architecture.landmark("entering"), model.architecture.landmark("leaving")
     part = (slice(None), slice(positions.start, positions.stop), slice(top))
     best = [_read(state, name, layers)[part].tolist() for name in ("tokens", "probabilities")]
     body = [
         {
             "layer": layer,
-            "tensor": f"blocks.{layer}.resid_pre" if layer < n_layer else f"blocks.{layer - 1}.resid_post",
+            "tensor": entering.of(layer) if layer < n_layer else leaving.of(layer - 1),
             "predictions": [
                 {"position": position, "top": _spelled(vocabulary, *of_position)}
                 for position, *of_position in zip(positions, *of_layer, strict=True)
@@ -183,10 +184,10 @@ def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[floa
     ]
 
 
-def _read(state: State, name: str, rows: range) -> NDArray[Any]:
+def _read(state: State[LensRequest], name: str, rows: range) -> NDArray[Any]:
     """Some rows of one of the lens's arrays, along its first axis."""
     slot = state.manifest["arrays"][name]
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])
     start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
-    return np.frombuffer(runs.read(desk().run(state), start, stop), dtype).reshape(len(rows), *shape)
+    return np.frombuffer(stored_bytes.read(broker().run(state), start, stop), dtype).reshape(len(rows), *shape)

@@ -14,16 +14,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from redis import Redis
-from rq import Queue
-from rq.registry import StartedJobRegistry
 
-import worker.store.tallies as tallies
-from service.asking.desk import desk
+import worker.rq.monitoring as monitoring
+import worker.store.job_metrics as job_metrics
 from service.http.blueprint import Blueprint
-from service.resources.health import PATIENCE, workers
+from service.jobs.broker import broker
+from service.resources.health import PATIENCE
 from service.settings import Settings
 from worker.store.connection import connect
-from worker.store.queues import LANES, NAMES
+from worker.store.queues import JOB_SIZES
 
 TEXT = "text/plain"
 #: Names the folder in which the processes of one server count together; without it, each counts alone.
@@ -47,7 +46,7 @@ def get() -> Response:
         requests = CollectorRegistry()
         MultiProcessCollector(requests)  # type: ignore[no-untyped-call]
     work = CollectorRegistry()
-    work.register(_Work(desk().settings))
+    work.register(_Work(broker().settings))
     return Response(generate_latest(requests) + generate_latest(work), content_type=CONTENT_TYPE_LATEST)
 
 
@@ -109,31 +108,26 @@ def _queue(queue: Redis) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("cutaway_queue_waiting", "Jobs that wait", labels=["queue"])
     oldest = GaugeMetricFamily("cutaway_queue_oldest_seconds", "Seconds that the next job has waited", labels=["queue"])
     running = GaugeMetricFamily("cutaway_jobs_running", "Jobs that run", labels=["queue"])
-    for name in NAMES:
-        waiting.add_metric([name], Queue(name, connection=queue).count)
-        oldest.add_metric([name], _oldest(queue, name))
-        running.add_metric([name], StartedJobRegistry(name, queue, serializer="json").get_job_count(cleanup=False))
+    for name, count in monitoring.waiting(queue).items():
+        waiting.add_metric([name], count)
+        oldest.add_metric([name], monitoring.oldest_wait(queue, name))
+        running.add_metric([name], monitoring.running(queue, name))
     alive = GaugeMetricFamily("cutaway_workers", "Workers that gave a sign of life lately", labels=["lane"])
-    for lane in LANES:
-        alive.add_metric([lane], workers(queue, lane))
+    for size in JOB_SIZES:
+        alive.add_metric([size], monitoring.count_workers(queue, size))
     yield from (waiting, oldest, running, alive)
     labels = ["queue", "kind", "parameters", "outcome"]
     took = HistogramMetricFamily("cutaway_job_seconds", "Seconds that a job took", labels=labels)
     waited = HistogramMetricFamily("cutaway_job_wait_seconds", "Seconds that a job had waited", labels=labels)
-    bounds = [*map(str, tallies.BUCKETS), "+Inf"]
-    for tally in tallies.read(queue):
-        counted = [(bound, float(count)) for bound, count in zip(bounds, accumulate(tally.counts), strict=True)]
-        family = took if tally.measure == "took" else waited
-        family.add_metric([tally.queue, tally.kind, tally.size, tally.outcome], counted, tally.total)
+    bounds = [*map(str, job_metrics.BUCKETS), "+Inf"]
+    for histogram in job_metrics.read(queue):
+        counted = [(bound, float(count)) for bound, count in zip(bounds, accumulate(histogram.counts), strict=True)]
+        family = took if histogram.measure == "took" else waited
+        family.add_metric(
+            [histogram.queue, histogram.kind, histogram.size, histogram.outcome], counted, histogram.total
+        )
     yield took
     yield waited
-
-
-def _oldest(redis: Redis, name: str) -> float:
-    """How long the job has waited that is next in a queue; 0 where there is none."""
-    queue = Queue(name, connection=redis, serializer="json")
-    job = next((queue.fetch_job(id) for id in queue.get_job_ids(0, 1)), None)
-    return time.time() - job.enqueued_at.timestamp() if job and job.enqueued_at else 0.0
 
 
 def _cache(cache: Redis) -> Iterator[Metric]:

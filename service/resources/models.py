@@ -13,21 +13,21 @@ from flask import Response
 from flask.views import MethodView
 from numpy.typing import NDArray
 
-import service.reading.tensors as tensors
+import service.http.tensor_responses as tensor_responses
 import worker.describe.counts as counts
 import worker.models.models as models
-import worker.weights.weights as weights
-from service.asking.desk import desk
-from service.http.answers import json, revalidated
+from service.errors import Invalid
 from service.http.blueprint import Blueprint, also
-from service.http.problems import Invalid
+from service.http.responses import json, revalidated
 from service.http.schemas.models import ModelSchema, ModelsSchema, WeightQuery, WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorsSchema, TensorValuesSchema
-from service.reading.encode import BINARY
-from service.reading.slices import View, parse_slice
+from service.jobs.broker import broker
+from service.tensors.encode import BINARY
+from service.tensors.slices import View, parse_slice
 from worker.models.checkpoints import CheckpointError
 from worker.models.models import Model, UnknownModelError
+from worker.models.sources import catalogue
 from worker.store.arrays import Axes
 from worker.weights.weights import Weights
 
@@ -46,10 +46,11 @@ def describe(model: Model) -> dict[str, Any]:
     return {
         "id": model.id,
         "name": preset.name if preset else model.id,
-        "family": preset.family if preset else "gpt2",
+        "family": preset.series if preset else model.config.model_type,
+        "model_type": model.config.model_type,
         "note": preset.note if preset else "",
         "config": model.config.to_mapping(),
-        "parameters": counts.parameters(model.config),
+        "parameters": counts.parameters(model.architecture),
         "weights": weights_of(model),
         "vocabulary": told,
     }
@@ -106,8 +107,8 @@ def list_tensors(query: dict[str, Any], model_id: str) -> Response:
 
     The names are those of GPT2Model, without the `transformer.` that language models put before them.
     """
-    catalogue = weights.catalogue(_find(model_id, query).config)
-    told = ((name, {"shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}) for name, shape in catalogue.items())
+    shapes = catalogue(_find(model_id, query).config)
+    told = ((name, {"shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}) for name, shape in shapes.items())
     return json({"tensors": [{"name": name} | facts for name, facts in told]})  # of ten thousand layers, perhaps
 
 
@@ -128,12 +129,12 @@ class Weight(MethodView):
         Only what the slice takes is made or read: a row of a matrix of GPT-3 costs no more than one of a small model.
         """
         model = _find(model_id, query)
-        source = _Source(model.weights(), name, tensors.find(weights.catalogue(model.config), name, model.id))
+        source = _Source(model.weights(), name, tensor_responses.find(catalogue(model.config), name, model.id))
         cells = prod(View(source, parse_slice(query["slice"], source.shape)).shape)
         if cells > MAX_CELLS:
             raise Invalid({"slice": [f"It has {cells:,} values, and at most {MAX_CELLS:,} are read at once: fewer."]})
         identity = (model.digest, str(model.config), name, str(query))
-        return revalidated(tensors.answer(name, source, query, *identity), *identity)
+        return revalidated(tensor_responses.answer(name, source, query, *identity), *identity)
 
 
 def _find(model_id: str, query: dict[str, Any]) -> Model:
@@ -141,7 +142,7 @@ def _find(model_id: str, query: dict[str, Any]) -> Model:
 
 
 def _models_dir() -> str:
-    return desk().settings.models_dir
+    return broker().settings.models_dir
 
 
 @dataclass(frozen=True)

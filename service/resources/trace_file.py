@@ -15,16 +15,16 @@ from marshmallow import Schema
 from orjson import dumps
 
 import service.resources.traces as traces
-import worker.describe.architecture as architecture
 import worker.store.safetensors as safetensors
-from service.asking.desk import desk
-from service.http.answers import immutable, ranged, representation
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
+from service.http.responses import immutable, ranged, representation
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
-from service.reading.encode import SAFETENSORS
-from service.reading.patterns import chosen
-from worker.store.runs import Run
+from service.jobs.broker import broker
+from service.tensors.encode import SAFETENSORS
+from service.tensors.patterns import chosen
+from worker.describe.architecture import value_name
+from worker.store.stored_bytes import StoredBytes
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
 
@@ -59,11 +59,11 @@ class TraceFile(MethodView):
         metadata = {
             "id": trace_id,
             "model": model or "",
-            "config": dumps(state.request["config"]).decode(),
-            "weights": state.request["weights"],
-            "tokens": dumps(state.request["tokens"]).decode(),
+            "config": dumps(state.request.config.to_mapping()).decode(),
+            "weights": state.request.model.weights,
+            "tokens": dumps(state.request.tokens).decode(),
         }
-        file = of(desk().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
+        file = of(broker().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
         response.headers.set("Content-Disposition", "attachment", filename=name)
@@ -74,7 +74,7 @@ class TraceFile(MethodView):
 class File:
     """The file of some tensors of a trace: in its bytes `run` they begin and end at `places`."""
 
-    run: Run
+    run: StoredBytes
     head: bytes
     places: list[tuple[int, int]]
 
@@ -101,12 +101,12 @@ class File:
                 yield from self.run.stream(low + first - begin, low + last - begin)
 
 
-def of(run: Run, held: dict[str, Any], asked: list[str], metadata: dict[str, str]) -> File:
+def of(run: StoredBytes, held: dict[str, Any], asked: list[str], metadata: dict[str, str]) -> File:
     """The file of those tensors in the manifest's table `held` that a pattern matches. Raises Invalid (422).
 
     They stand in order of computation, but that wide elements come first: all are aligned.
     """
-    names = chosen(held, asked, "tensor of this trace", architecture.value_name)
+    names = chosen(held, asked, "tensor of this trace", value_name)
     found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in names}
     entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
     places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)

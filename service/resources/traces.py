@@ -9,25 +9,27 @@ from flask import Response
 from flask.views import MethodView
 from werkzeug.exceptions import Conflict, NotFound
 
-import service.asking.canonical as canonical
-import service.http.events as events
-import service.reading.tensors as tensors
-import worker.describe.architecture as architecture
+import service.http.event_stream as event_stream
+import service.http.tensor_responses as tensor_responses
+import service.jobs.canonical as canonical
 import worker.models.models as models
-from service.asking.bounds import seconds_allowed, seconds_likely
-from service.asking.desk import State, desk
-from service.http.answers import answer, immutable, json, summary, waited
+from service.http.auth import admit, caller
 from service.http.blueprint import PREFER, Blueprint, also
-from service.http.callers import admit, caller
+from service.http.responses import answer, immutable, json, summary, waited
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
-from service.reading.encode import BINARY
-from service.reading.smaller import Smaller
+from service.jobs.broker import State, broker
+from service.jobs.canonical import TraceFields
+from service.jobs.limits import seconds_allowed, seconds_likely
 from service.resources.models import weights_of
+from service.tensors.detail_levels import Smaller
+from service.tensors.encode import BINARY
+from worker.describe.architecture import value_name
 from worker.models.models import Model
 from worker.models.tokens import Vocabulary
-from worker.store.arrays import Stored
+from worker.requests import TraceRequest
+from worker.store.arrays import StoredArray
 
 #: The example that others read: nano-gpt sorts six letters.
 SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
@@ -45,17 +47,17 @@ class Traces(MethodView):
     @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
     @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
-    def post(self, wanted: dict[str, Any]) -> Response:
+    def post(self, fields: TraceFields) -> Response:
         """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace.
 
         Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
         The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
         """
-        model, asked = canonical.trace(wanted)
-        timeout = seconds_allowed(model.config, asked, desk().settings)
-        seconds = seconds_likely(model.config, asked, desk().settings)
-        state = desk().ask("trace", asked, timeout, seconds, wanted["priority"] or "normal", caller())
-        return answer(state, "trace", _represent, created=True)
+        settings = broker().settings
+        model, request = canonical.trace(fields, settings)
+        timeout, seconds = seconds_allowed(request, settings), seconds_likely(request, settings)
+        state = broker().submit(request, timeout, seconds, fields.priority or "normal", caller())
+        return answer(state, lambda state: _represent(state, model), created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
     @blueprint.example(query={"model": "nano-gpt", "limit": 10}, varies=["status", "queue_position", "progress"])
@@ -67,15 +69,19 @@ class Traces(MethodView):
         """
         model = query.get("model")
         if model and "=" in model:  # sizes may be written in any order
-            model = models.resolve(model, desk().settings.models_dir).id
+            model = models.resolve(model, broker().settings.models_dir).id
 
-        def wanted(state: State) -> bool:
-            fits = query.get("status") in (None, state.status)
-            return fits and model in (None, recalled(state).id)
+        ids: dict[str, str] = {}  # the models' by the traces'
 
-        found, cursor = desk().page("trace", query.get("cursor"), query["limit"], wanted)
+        def wanted(state: State[TraceRequest]) -> bool:
+            if query.get("status") not in (None, state.status):
+                return False
+            ids[state.id] = recalled(state).id
+            return model in (None, ids[state.id])
+
+        found, cursor = broker().page(TraceRequest, query.get("cursor"), query["limit"], wanted)
         return {
-            "traces": [summary(state) | {"model": recalled(state).id} for state in found],
+            "traces": [summary(state) | {"model": ids[state.id]} for state in found],
             "next_cursor": None if cursor is None else str(cursor),
         }
 
@@ -93,7 +99,7 @@ class Trace(MethodView):
 
         What is done never changes and may be kept for ever; until then the answer is not to be stored.
         """
-        return answer(_find(trace_id), "trace", _represent)
+        return answer(_find(trace_id), _represent)
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -102,18 +108,18 @@ class Trace(MethodView):
 
         A trace that was cancelled stays to be read as such; asked for again, it is computed again.
         """
-        if not desk().cancel("trace", trace_id):
+        if not broker().cancel(TraceRequest, trace_id):
             raise _unknown(trace_id)
 
 
-@events.route(blueprint, "/<trace_id>/events")
+@event_stream.route(blueprint, "/<trace_id>/events")
 def watch(trace_id: str) -> Response:
     """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
 
     These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
     after the one that it names.
     """
-    return events.stream("trace", _find(trace_id))
+    return event_stream.stream(_find(trace_id))
 
 
 @blueprint.get("/<trace_id>/tensors")
@@ -155,25 +161,25 @@ class Tensor(MethodView):
         """
         state = done(trace_id)
         held = state.manifest["tensors"]
-        name = architecture.value_name(name)
-        slot = tensors.find(held, name, "this trace")
-        array = Stored(desk().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        name = value_name(name)
+        slot = tensor_responses.find(held, name, "this trace")
+        array = StoredArray(broker().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
         smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
-        told = tensors.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
+        told = tensor_responses.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
         return immutable(told, state, *identity)
 
 
-def _find(trace_id: str) -> State:
-    state = desk().find("trace", trace_id, admit=admit)
+def _find(trace_id: str) -> State[TraceRequest]:
+    state = broker().find(TraceRequest, trace_id, admit=admit)
     if state is None:
         raise _unknown(trace_id)
     return state
 
 
-def done(trace_id: str) -> State:
+def done(trace_id: str) -> State[TraceRequest]:
     """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
-    state = waited("trace", _find(trace_id))
+    state = waited(_find(trace_id))
     if state.status != "done":
         raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
     return state
@@ -188,21 +194,22 @@ def _not_done(why: str) -> Conflict:
     return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
 
 
-def recalled(state: State) -> Model:
+def recalled(state: State[TraceRequest]) -> Model:
     """The model of a trace, even if its weights are not here any more."""
-    return models.recall(state.request, desk().settings.models_dir)
+    return models.recall(state.request.model, broker().settings.models_dir)
 
 
-def _represent(state: State) -> dict[str, Any]:
-    model, asked = recalled(state), state.request
+def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[str, Any]:
+    """A trace as JSON. `model` is its model, if that is known already."""
+    model = model or recalled(state)
     vocabulary = model.vocabulary
-    told = [(token, vocabulary.piece(token)) for token in asked["tokens"]]
+    pieces = [(token, vocabulary.piece(token)) for token in state.request.tokens]
     body: dict[str, Any] = {
         "model": model.id,
         "config": model.config.to_mapping(),
         "weights": weights_of(model),
-        "tokens": asked["tokens"],
-        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in told],
+        "tokens": state.request.tokens,
+        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in pieces],
     }
     if state.status != "done":
         return body
@@ -215,8 +222,13 @@ def _represent(state: State) -> dict[str, Any]:
             for step in generated
         ],
         "tensors": {name: {k: v for k, v in slot.items() if k != "offset"} for name, slot in held},
-        "layout": state.manifest["layout"],
+        "layout": _layout_link(state.manifest["layout"]),
     }
+
+
+def _layout_link(stored: str) -> str:
+    """Return the link to a layout from what a manifest holds: its id, or, in an older one, the link itself."""
+    return f"/v1/layouts/{stored.rpartition('/')[2]}"
 
 
 def _spelled(drawn: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import flask
 from flask import Response
 
-from service.http.answers import IMMUTABLE, revalidated
-from service.http.headers import policy
+from service.http.responses import IMMUTABLE, revalidated
+from service.http.security_headers import policy
 
 HTML = "text/html; charset=utf-8"
 FILES = Path(__file__).parents[1] / "viewer"

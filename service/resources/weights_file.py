@@ -14,16 +14,16 @@ from flask.views import MethodView
 
 import worker.models.models as models
 import worker.store.safetensors as safetensors
-import worker.weights.weights as weights
-from service.asking.desk import desk
-from service.http.answers import ranged, representation, revalidated
+from service.errors import Invalid
 from service.http.blueprint import BYTES, RANGE, Blueprint
-from service.http.problems import Invalid
+from service.http.responses import ranged, representation, revalidated
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
-from service.reading.encode import SAFETENSORS
-from service.reading.patterns import chosen
+from service.jobs.broker import broker
+from service.tensors.encode import SAFETENSORS
+from service.tensors.patterns import chosen
+from worker.models.sources import catalogue
 from worker.weights.weights import Weights
 
 _AT_ONCE = 1 << 20  # bytes, about
@@ -56,9 +56,9 @@ class WeightsFile(MethodView):
         larger model, ask for some of its weights. A range costs no more than what lies in it.
         """
         representation(SAFETENSORS)
-        settings = desk().settings
+        settings = broker().settings
         model = models.resolve(model_id, settings.models_dir, synthetic_seed=query.get("synthetic"))
-        known = dict(weights.catalogue(model.config))
+        known = dict(catalogue(model.config))
         shapes = {name: known[name] for name in chosen(known, query.get("tensors", []), f"weight of {model.id}")}
         file = File.of(model.weights(), shapes, {"model": model.id, "weights": model.digest})
         if file.length > settings.max_export_bytes:

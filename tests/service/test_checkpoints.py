@@ -19,17 +19,20 @@ from service.app import create_app
 from service.settings import Settings
 from tests.checkpoints import SMALL, bfloat16, of_bfloat16, prefixed, values, write, write_config
 from tests.conftest import Servers, running_worker
+from tests.gpt2 import CONFIGS
 from worker.engine.numpy_engine import Engine
-from worker.families.config import PRESETS, Config
-from worker.families.forward import forward
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt2 import forward
+from worker.families.registry import PRESETS
+from worker.models.sources import synthetic
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights, SyntheticWeights
+from worker.weights.weights import HeldWeights
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}
 OCTETS = {"Accept": "application/octet-stream"}
 TOKENS = [3, 1, 4, 1, 5]
-MICRO = PRESETS["gpt-micro"].config
+MICRO = CONFIGS["gpt-micro"]
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_a_trace_of_a_broken_checkpoint_is_refused_with_the_reason(client: Flask
 def test_what_is_no_folders_name_is_no_model(client: FlaskClient, id: str) -> None:
     answer = ask(client, model=id)
     assert answer.status_code == HTTPStatus.NOT_FOUND
-    assert answer.get_json()["detail"].split(", and any")[0].endswith("gpt3-175b, broken, mine")
+    assert answer.get_json()["detail"].split(", and any")[0].endswith(f"{[*PRESETS][-1]}, broken, mine")
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2fmine", "mine%00", "%ff", "a" * 5000])
@@ -157,12 +160,12 @@ def test_a_presets_weights_come_from_a_checkpoint_of_its_id_and_sizes(client: Fl
 def test_other_sizes_are_not_the_presets_and_it_says_so(client: FlaskClient, models_dir: Path) -> None:
     write(models_dir / "gpt2")
     told = client.get("/v1/models/gpt2").get_json()
-    assert (told["weights"]["source"], told["config"]) == ("synthetic", PRESETS["gpt2"].config.to_mapping())
+    assert (told["weights"]["source"], told["config"]) == ("synthetic", CONFIGS["gpt2"].to_mapping())
     assert "The folder 'gpt2' is not read: its model has n_layer 2, not 12, n_head 3, not 12" in told["weights"]["note"]
 
 
 def test_nano_gpt_stays_the_trained_one_and_it_says_so(client: FlaskClient, models_dir: Path) -> None:
-    config = PRESETS["nano-gpt"].config
+    config = CONFIGS["nano-gpt"]
     write(models_dir / "nano-gpt", values(config), config)
     told = client.get("/v1/models/nano-gpt").get_json()["weights"]
     assert told["source"] == "trained"
@@ -172,7 +175,7 @@ def test_nano_gpt_stays_the_trained_one_and_it_says_so(client: FlaskClient, mode
 def test_a_broken_checkpoint_of_a_preset_is_a_problem_and_not_passed_over(
     client: FlaskClient, models_dir: Path
 ) -> None:
-    write_config(models_dir / "gpt2", PRESETS["gpt2"].config)
+    write_config(models_dir / "gpt2", CONFIGS["gpt2"])
     assert client.get("/v1/models/gpt2").status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     specs: list[Any] = ["gpt2", {}]
     for spec in specs:
@@ -234,7 +237,7 @@ def test_a_seed_asks_for_synthetic_weights_of_a_checkpoints_sizes(computing: Fla
         trace = done(ask(computing, model=id, weights={"synthetic": 3}))
         assert (trace["weights"]["source"], trace["config"]) == ("synthetic", SMALL.to_mapping())
     octets = computing.get(f"/v1/traces/{trace['id']}/tensors/embed?slice=0,0", headers=OCTETS)
-    assert octets.data == SyntheticWeights(SMALL, 3).read("wte.weight", (3,)).tobytes()
+    assert octets.data == synthetic(SMALL, 3).read("wte.weight", (3,)).tobytes()
 
 
 def test_a_layout_takes_a_checkpoints_sizes(computing: FlaskClient) -> None:

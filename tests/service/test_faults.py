@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import psutil
 from flask.testing import FlaskClient
 
-from tests.conftest import Servers, lane, running_worker
+from tests.conftest import Servers, process_of, running_worker
 from worker.store.connection import connect
-from worker.store.queues import Lane
+from worker.store.queues import JobSize
 
 Body = dict[str, Any]
 SECONDS = 60
@@ -31,9 +31,9 @@ def eventually(find: Callable[[], T]) -> T:
     return found
 
 
-def horse(worker: psutil.Process, of: Lane = "large") -> psutil.Process:
-    """The process that computes a job of a lane, once there is one."""
-    [found] = eventually(lane(worker, of).children)
+def horse(worker: psutil.Process, of: JobSize = "large") -> psutil.Process:
+    """The process that computes a job of a size, once there is one."""
+    [found] = eventually(process_of(worker, of).children)
     return found
 
 
@@ -60,7 +60,9 @@ def test_a_trace_whose_process_was_killed_is_tried_again_and_done(
         await_progress(idle_client, id)
         first = horse(worker)
         first.kill()
-        second = eventually(lambda: [child for child in lane(worker, "large").children() if child.pid != first.pid])
+        second = eventually(
+            lambda: [child for child in process_of(worker, "large").children() if child.pid != first.pid]
+        )
         assert len(second) == 1
         assert get(idle_client, id)["status"] in ("queued", "running")
         assert idle_client.get(f"/v1/traces/{id}/tensors/probs").status_code == HTTPStatus.CONFLICT
@@ -76,7 +78,7 @@ def test_a_trace_whose_process_is_killed_each_time_fails_with_a_reason_and_the_w
     with running_worker(idle_servers) as worker:
         id, killed = ask(idle_client, long_request_body), set[int]()
         while get(idle_client, id)["status"] in ("queued", "running"):
-            for child in lane(worker, "large").children():
+            for child in process_of(worker, "large").children():
                 with suppress(psutil.NoSuchProcess):  # it ended meanwhile
                     child.kill()
                     killed.add(child.pid)

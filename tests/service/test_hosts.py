@@ -20,12 +20,11 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from redis import Redis
-from rq import Worker
 
 import worker.store.events as events
 from service.app import create_app
-from service.running.redis_server import find_binary
 from service.settings import Settings
+from service.up.redis_server import find_binary
 from worker.store.connection import connect
 
 IP = shutil.which("ip") or ""
@@ -33,7 +32,7 @@ HUB = "10.77.0.1"
 SECONDS = 120
 FAR = ("east", "west")
 CABLE = ("type", "veth", "peer", "name", "eth0")
-LANES = 2  # of a worker, which registers for each
+PROCESSES = 2  # of a worker, each of which registers
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,15 @@ class Hosts:
 
     def registered(self, host: str) -> set[str]:
         """The names of a host's workers."""
-        found = Worker.all(connection=connect(self.settings.queue_url))
-        return {worker.name for worker in found if worker.hostname == host}
+        queue: Any = connect(self.settings.queue_url)
+        keys = [key.decode() for key in queue.scan_iter("rq:worker:*", _type="hash")]
+        return {key.removeprefix("rq:worker:") for key in keys if queue.hget(key, "hostname") == host.encode()}
+
+    def computing(self, id: str) -> list[str]:
+        """The hosts whose workers run a job."""
+        queue: Any = connect(self.settings.queue_url)
+        names = [queue.hget(key, "worker_name").decode() for key in queue.scan_iter(f"rq:execution:{id}:*")]
+        return [queue.hget(f"rq:worker:{name}", "hostname").decode() for name in names]
 
 
 def ip(*arguments: str) -> None:
@@ -127,7 +133,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
             one = {**far, "OPENBLAS_NUM_THREADS": "1"}
             stack.enter_context(running(name, host, sys.executable, "-m", "worker", **one))
         found = Hosts(name, create_app(settings).test_client(), settings)
-        eventually(lambda: all(len(found.registered(host)) == LANES for host in FAR))
+        eventually(lambda: all(len(found.registered(host)) == PROCESSES for host in FAR))
         yield found
 
 
@@ -156,7 +162,7 @@ def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_comes_back_by_its
     id = client.post("/v1/traces", json=long_request_body).get_json()["id"]
     url = f"/v1/traces/{id}"
     eventually(lambda: client.get(url).get_json()["progress"])
-    [at] = [w.hostname or "" for w in Worker.all(connection=queue) if w.get_current_job_id() == id]
+    [at] = hosts.computing(id)
     [other] = {*FAR} - {at}
 
     hosts.cut(at)
@@ -169,7 +175,7 @@ def test_a_worker_that_is_cut_off_loses_its_job_to_another_and_comes_back_by_its
     hosts.mend(at)
     hosts.cut(other)
     time.sleep(0.5)  # Redis may be about to hand a job to it: it waits so long for the next
-    for body in (request_body, long_request_body | {"tokens": [1]}):  # of both lanes
+    for body in (request_body, long_request_body | {"tokens": [1]}):  # of both sizes
         done = client.post("/v1/traces", json=body, headers={"Prefer": "wait=60"}).get_json()
         assert done["status"] == "done"
     assert turns(queue, id) == told  # nothing late came of the first try

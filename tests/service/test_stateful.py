@@ -12,8 +12,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from service.app import create_app
 from tests.conftest import running_servers, running_worker
-from tests.service.described.test_examples import DECLARED
-from tests.service.described.test_openapi import CHECKS, OPERATIONS
+from tests.service.openapi.test_document import CHECKS, OPERATIONS
+from tests.service.openapi.test_examples import DECLARED
 
 HEADERS = {"Accept-Encoding": "identity", "Prefer": "wait=60"}  # what is done by then must not hang on the machine
 NAMES = {described["operationId"]: f"{method} {path}" for method, path, described in OPERATIONS}

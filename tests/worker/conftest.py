@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,24 @@ import worker.jobs as jobs
 import worker.store.pieces as pieces
 import worker.store.requests as requests
 from tests.worker.models_of_tests import folder, make_weights, models_dir, reads, run_model, temporary
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.models.models import resolve
+from worker.requests import LayoutRequest, Request, TraceRequest
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.store.keys import Kind, request_id
+from worker.store.keys import request_id
+from worker.trace.sampling import Sampling
 
 __all__ = ["folder", "make_weights", "models_dir", "reads", "run_model", "temporary"]  # fixtures
 
 AT = "2026-01-02T03:04:05.678Z"
-GREEDY = {"max_new_tokens": 6, "temperature": 0.0, "top_k": None, "top_p": None, "seed": 0}
+GREEDY = Sampling(max_new_tokens=6)
 OWN = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
-LAYOUT = {"config": OWN.to_mapping(), "tokens": 7, "batch": 3, "style": "columns"}
+LAYOUT = LayoutRequest(OWN, 7, 3)
 
 
-def trace_request(spec: Any = "nano-gpt", **said: Any) -> dict[str, Any]:
-    usual = {"tokens": [2, 1, 0, 1, 1, 2], "generate": None, "capture": ["*"], "dtype": "float32"}
-    return resolve(spec).canonical() | usual | said
+def trace_request(spec: Any = "nano-gpt", tokens: Sequence[int] = (2, 1, 0, 1, 1, 2), **fields: Any) -> TraceRequest:
+    return TraceRequest(resolve(spec).reference, tuple(tokens), **fields)
 
 
 class Store:
@@ -39,13 +40,13 @@ class Store:
         self.queue: Any = connect(settings.queue_url)
         self.cache = connect(settings.cache_url)
 
-    def ask(self, kind: Kind, request: dict[str, Any]) -> str:
-        id = request_id(kind, request)
-        requests.put(self.queue, id, kind, request, AT, 30, 60)
+    def ask(self, request: Request) -> str:
+        id = request_id(request)
+        requests.put(self.queue, id, request, AT, 30, 60)
         return id
 
-    def run(self, kind: Kind, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        id = self.ask(kind, request)
+    def run(self, request: Request) -> tuple[str, dict[str, Any]]:
+        id = self.ask(request)
         jobs.run(id)
         return id, pieces.manifest(self.cache, id)
 
@@ -65,10 +66,9 @@ class Store:
 
 @pytest.fixture
 def store(servers: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """Two empty databases, which jobs.run is told of by the environment."""
+    """Two empty databases, for which jobs are configured."""
     settings = Settings(queue_url=f"{servers.queue_url}?db=2", cache_url=f"{servers.cache_url}?db=2")
-    monkeypatch.setenv("QUEUE_URL", settings.queue_url)
-    monkeypatch.setenv("CACHE_URL", settings.cache_url)
+    monkeypatch.setattr(jobs, "_settings", settings)
     store = Store(settings)
     yield store
     store.queue.flushdb()

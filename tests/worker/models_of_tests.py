@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 import worker.weights.digests as digests
 from tests.checkpoints import write
+from worker.describe.config import Config
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
-from worker.families.forward import forward
+from worker.families.registry import family_of
+from worker.models.sources import catalogue
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights, catalogue
+from worker.weights.weights import HeldWeights
 
 Weights = dict[str, NDArray[Any]]
 
@@ -28,12 +29,13 @@ def _make_weights(config: Config, seed: int = 0) -> Weights:
         values = random.standard_normal(shape)
         if len(shape) == 1:
             values = 0.3 * values + (0.0 if name.endswith("bias") else 1.0)
-        elif name.startswith("h."):
-            values /= np.sqrt(shape[0])
+        elif shapes.tensor(name).is_layered:
+            values /= np.sqrt(shape[0] if name.startswith("h.") else shape[1])  # the inputs of a row or a column
         return values.astype(np.float32)
 
-    made = {name: tensor(name, shape) for name, shape in catalogue(config).items()}
-    return made | ({"lm_head.weight": made["wte.weight"]} if config.tie_word_embeddings else {})
+    shapes = catalogue(config)
+    made = {name: tensor(name, shape) for name, shape in shapes.items()}
+    return {name: made[shapes.source(name)] for name in made}
 
 
 def _run_model(
@@ -46,7 +48,7 @@ def _run_model(
     arena["tokens"][...] = tokens
     held = HeldWeights({name: weight.astype(precision) for name, weight in weights.items()})
     for part in rows or [slice(0, length)]:
-        forward(config, Engine(held), arena, part)
+        family_of(config).forward(config, Engine(held), arena, part, lambda: None)
     return arena
 
 

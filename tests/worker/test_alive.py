@@ -1,4 +1,4 @@
-"""The sign of life that containers are watched by."""
+"""The check by which containers are restarted."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import sys
 import psutil
 
 from tests.conftest import Servers
-from worker.alive import alive
+from worker.rq.monitoring import hosts
 from worker.store.connection import connect
-from worker.store.queues import LANES
+from worker.store.queues import JOB_SIZES
 
 
-def check(environment: dict[str, str], *lanes: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "worker.alive", *lanes]
+def check(environment: dict[str, str], *sizes: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "worker.alive", *sizes]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return ran.returncode, ran.stderr
 
 
 def test_a_host_is_alive_while_it_has_a_worker(servers: Servers, worker: psutil.Process) -> None:
     queue = connect(servers.queue_url)
-    for lane in LANES:
-        assert alive(queue, socket.gethostname(), lane)
-        assert not alive(queue, "another-host", lane)
+    for size in JOB_SIZES:
+        assert hosts(queue, size) == {socket.gethostname()}
     assert check(servers.environment) == (0, "")
 
 

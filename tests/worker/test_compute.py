@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,14 @@ from numpy.typing import NDArray
 import worker.compute as compute
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.models.models import resolve
+from worker.requests import LayoutRequest, TraceRequest
 from worker.settings import Settings
 from worker.trace.arena import Plan, measure, plan
-from worker.weights.weights import SyntheticWeights, Weights
+from worker.trace.sampling import Sampling
+from worker.weights.synthetic import SyntheticWeights
+from worker.weights.weights import Weights
 
 ODD = {"n_layer": 3, "n_head": 3, "n_embd": 24, "d_head": 5, "n_inner": 40, "n_positions": 12, "vocab_size": 17}
 MODELS: dict[str, Any] = {
@@ -25,17 +30,15 @@ MODELS: dict[str, Any] = {
     "one layer": ODD | {"n_layer": 1, "activation_function": "relu"},
     "untied": ODD | {"tie_word_embeddings": False, "activation_function": "gelu"},
 }
-CAPTURES = [["*"], ["probs"], ["tokens", "blocks.*.resid_post"], ["blocks.0.*", "logits"], ["*attn.[qz]", "*.mlp.*"]]
-DRAWN = {"temperature": 1.0, "top_k": None, "top_p": None, "seed": 3}
+CAPTURES = [("*",), ("probs",), ("tokens", "blocks.*.resid_post"), ("blocks.0.*", "logits"), ("*attn.[qz]", "*.mlp.*")]
 
 
-def asked(spec: Any = ODD, new: int = 0, **said: Any) -> dict[str, Any]:
-    usual = {"tokens": [2, 1, 0, 1, 1], "capture": ["*"], "dtype": "float32"}
-    generate = {"max_new_tokens": new} | DRAWN if new else None
-    return resolve(spec).canonical() | usual | {"generate": generate} | said
+def asked(spec: Any = ODD, new: int = 0, tokens: Sequence[int] = (2, 1, 0, 1, 1), **fields: Any) -> TraceRequest:
+    generate = Sampling(new, temperature=1.0, seed=3) if new else None
+    return TraceRequest(resolve(spec).reference, tuple(tokens), generate, **fields)
 
 
-def run(request: dict[str, Any], **settings: Any) -> tuple[bytes, dict[str, Any]]:
+def run(request: TraceRequest, **settings: Any) -> tuple[bytes, dict[str, Any]]:
     content = bytearray()
     manifest = compute.trace(request, Settings(**settings), lambda _: content.extend, lambda *_: None)
     return bytes(content), manifest
@@ -50,7 +53,7 @@ def array(content: bytes, slot: dict[str, Any]) -> NDArray[Any]:
 def held(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a request in an arena that holds all of its trace until the end."""
 
-    def with_all_held(request: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    def with_all_held(request: TraceRequest) -> tuple[bytes, dict[str, Any]]:
         def whole(*how: Any, streamed: bool, **more: Any) -> Plan:
             return plan(*how, **more)
 
@@ -70,7 +73,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("tokens", [[2, 1, 0, 1, 1], [1]], ids=["five tokens", "one token"])
 @pytest.mark.parametrize("new", [0, 1])
 def test_a_trace_of_one_pass_is_that_of_an_arena_that_holds_all(
-    held: Any, model: str, capture: list[str], dtype: str, tokens: list[int], new: int
+    held: Any, model: str, capture: tuple[str, ...], dtype: str, tokens: list[int], new: int
 ) -> None:
     request = asked(MODELS[model], new, capture=capture, dtype=dtype, tokens=tokens)
     assert run(request) == held(request)
@@ -80,7 +83,7 @@ def test_a_trace_of_one_pass_is_that_of_an_arena_that_holds_all(
 @pytest.mark.parametrize("capture", CAPTURES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("new", [0, 1, 2, 6])
-def test_what_is_captured_is_part_of_what_there_is(model: str, capture: list[str], dtype: str, new: int) -> None:
+def test_what_is_captured_is_part_of_what_there_is(model: str, capture: tuple[str, ...], dtype: str, new: int) -> None:
     whole, full = run(asked(MODELS[model], new))
     part, found = run(asked(MODELS[model], new, capture=capture, dtype=dtype))
     assert found["generated"] == full["generated"]
@@ -100,12 +103,12 @@ def test_a_sink_may_not_keep_what_it_is_given() -> None:
 # ----------------------------------------------------------------------------------------------------------- memory
 
 
-def deep(n_layer: int, **sizes: Any) -> dict[str, Any]:
+def deep(n_layer: int, **sizes: Any) -> TraceRequest:
     usual = {"n_layer": n_layer, "n_head": 4, "n_embd": 64, "n_positions": 128, "vocab_size": 50}
     return asked(usual | sizes, tokens=[7] * 128)
 
 
-def peak(request: dict[str, Any]) -> tuple[int, int]:
+def peak(request: TraceRequest) -> tuple[int, int]:
     """The most memory that a trace takes at once, and the bytes that it hands on."""
     handed_on = 0
 
@@ -130,11 +133,11 @@ def test_memory_does_not_grow_with_depth() -> None:
     assert deep_peak < 30e6
 
 
-@pytest.mark.parametrize("capture", [["*"], ["probs"]])
+@pytest.mark.parametrize("capture", [("*",), ("probs",)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_plans_bytes_are_what_is_allocated_and_handed_on(capture: list[str], dtype: str) -> None:
-    request = deep(3, n_head=1, n_embd=512) | {"capture": capture, "dtype": dtype}
-    kept, memory = measure(Config(**request["config"]), 128, capture=tuple(capture), dtype=dtype, streamed=True)
+def test_the_plans_bytes_are_what_is_allocated_and_handed_on(capture: tuple[str, ...], dtype: str) -> None:
+    request = replace(deep(3, n_head=1, n_embd=512), capture=capture, dtype=dtype)
+    kept, memory = measure(request.config, 128, capture=capture, dtype=dtype, streamed=True)
     most, handed_on = peak(request)
     assert handed_on == kept
     assert memory <= most < memory + 40e6  # a tile of weights as it is made, and what is cast and described at once
@@ -185,14 +188,14 @@ def test_progress_counts_the_layers_of_all_passes_and_the_work_that_is_done(new:
 
 def test_what_left_before_a_layer_is_told_is_all_of_it() -> None:
     content, told = bytearray(), []
-    request = asked(capture=["blocks.*.resid_post"])
+    request = asked(capture=("blocks.*.resid_post",))
     compute.trace(request, Settings(), lambda _: content.extend, lambda done, *_: told.append(len(content)))
     assert told == [n * 4 * 5 * 24 for n in (1, 2, 3)]
 
 
 def test_a_layouts_arrays_leave_one_after_the_other() -> None:
     content = bytearray()
-    request = {"config": Config.from_mapping(ODD).to_mapping(), "tokens": 7, "batch": 1, "style": "columns"}
+    request = LayoutRequest(Config.from_mapping(ODD), 7)
     manifest = compute.layout(request, Settings(), lambda _: content.extend, lambda *_: None)
     end = 0
     for slot in sorted(manifest["arrays"].values(), key=lambda slot: slot["offset"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -11,21 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 from redis import Redis
-from rq import Queue, SimpleWorker
 
 import worker.jobs as jobs
 import worker.store.events as events
 import worker.store.pieces as pieces
 import worker.store.requests as requests
 from tests.worker.conftest import AT, GREEDY, LAYOUT, OWN, Store, trace_request
-from worker.describe.architecture import VALUES, expand, sizes
 from worker.engine.compiled import engine
-from worker.families.forward import forward
+from worker.families.registry import describe, family_of
 from worker.layout.geometry import Geometry
 from worker.layout.place import place
 from worker.models.models import resolve
-from worker.settings import Settings
-from worker.store.keys import Kind, request_id
+from worker.requests import Request
+from worker.store.keys import request_id
 from worker.trace.arena import Arena, plan
 
 # ------------------------------------------------------------------------------------------------------ traces
@@ -33,21 +32,21 @@ from worker.trace.arena import Arena, plan
 
 @pytest.mark.parametrize("spec", ["nano-gpt", OWN.to_mapping()], ids=["nano-gpt", "own"])
 def test_a_trace_holds_every_tensor_of_the_description(store: Store, spec: Any) -> None:
-    id, manifest = store.run("trace", trace_request(spec))
+    id, manifest = store.run(trace_request(spec))
     config = resolve(spec).config
     arena = Arena(plan(config, 6))
     arena["tokens"][...] = [2, 1, 0, 1, 1, 2]
-    forward(config, engine(resolve(spec).weights()), arena, slice(0, 6))
-    assert [*manifest["tensors"]] == [name for name, _ in expand(VALUES, config.n_layer)]
-    for name, tensor in expand(VALUES, config.n_layer):
+    family_of(config).forward(config, engine(resolve(spec).weights()), arena, slice(0, 6), lambda: None)
+    assert [*manifest["tensors"]] == [name for name, _ in describe(config).all_values()]
+    for name, tensor in describe(config).all_values():
         slot = manifest["tensors"][name]
-        assert tuple(slot["shape"]) == tensor.shape(sizes(config, 6))
+        assert tuple(slot["shape"]) == tensor.shape(describe(config).sizes(6))
         np.testing.assert_array_equal(store.array(id, slot), arena[name], err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_statistics_are_those_of_the_stored_values(store: Store, dtype: str) -> None:
-    id, manifest = store.run("trace", trace_request(dtype=dtype))
+    id, manifest = store.run(trace_request(dtype=dtype))
     for name, slot in manifest["tensors"].items():
         values = store.array(id, slot).astype(np.float64)
         if name.endswith("attn.scores"):
@@ -59,8 +58,8 @@ def test_statistics_are_those_of_the_stored_values(store: Store, dtype: str) -> 
 
 
 def test_float16_is_the_same_trace_rounded(store: Store) -> None:
-    whole_id, whole = store.run("trace", trace_request())
-    half_id, half = store.run("trace", trace_request(dtype="float16"))
+    whole_id, whole = store.run(trace_request())
+    half_id, half = store.run(trace_request(dtype="float16"))
     kept = {"tokens": "int32", "probs": "float32"}
     for name, slot in half["tensors"].items():
         assert slot["dtype"] == kept.get(name, "float16")
@@ -69,20 +68,20 @@ def test_float16_is_the_same_trace_rounded(store: Store) -> None:
 
 
 def test_a_trace_keeps_what_was_to_be_captured_and_nothing_else(store: Store) -> None:
-    id, manifest = store.run("trace", trace_request(capture=["probs", "blocks.1.attn.pattern"]))
+    id, manifest = store.run(trace_request(capture=("probs", "blocks.1.attn.pattern")))
     assert [*manifest["tensors"]] == ["blocks.1.attn.pattern", "probs"]
     assert manifest["size"] == 4 * (3 * 6 * 6 + 6 * 3)
     np.testing.assert_allclose(store.array(id, manifest["tensors"]["probs"]).sum(-1), 1, rtol=1e-6)
 
 
 def test_a_trace_generates(store: Store) -> None:
-    id, manifest = store.run("trace", trace_request(generate=GREEDY))
+    id, manifest = store.run(trace_request(generate=GREEDY))
     assert [step["token"] for step in manifest["generated"]] == [0, 1, 1, 1, 2, 2]
     assert store.array(id, manifest["tensors"]["tokens"]).tolist() == [[2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]]
 
 
 def test_generated_tokens_come_with_the_probabilities_at_their_positions(store: Store) -> None:
-    id, manifest = store.run("trace", trace_request(generate=GREEDY))
+    id, manifest = store.run(trace_request(generate=GREEDY))
     probs = store.array(id, manifest["tensors"]["probs"])[0]
     assert [step["position"] for step in manifest["generated"]] == [5, 6, 7, 8, 9, 10]
     for step in manifest["generated"]:
@@ -93,40 +92,40 @@ def test_generated_tokens_come_with_the_probabilities_at_their_positions(store: 
 
 
 def test_at_most_five_of_the_most_probable_tokens_are_told(store: Store) -> None:
-    _, manifest = store.run("trace", trace_request(OWN.to_mapping(), generate=GREEDY | {"max_new_tokens": 2}))
+    _, manifest = store.run(trace_request(OWN.to_mapping(), generate=replace(GREEDY, max_new_tokens=2)))
     assert [len(step["top"]) for step in manifest["generated"]] == [5, 5]
 
 
 def test_weights_that_are_not_held_give_the_same_trace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = trace_request(OWN.to_mapping(), generate=GREEDY | {"max_new_tokens": 3})
-    id, manifest = store.run("trace", asked)
+    asked = trace_request(OWN.to_mapping(), generate=replace(GREEDY, max_new_tokens=3))
+    id, manifest = store.run(asked)
     held = pieces.read(store.cache, id, 0, manifest["size"])
     pieces.forget(store.cache, id)
-    monkeypatch.setenv("HELD_WEIGHTS_BYTES", "0")
-    store.run("trace", asked)
+    monkeypatch.setattr(jobs, "_settings", replace(jobs._configured(), held_weights_bytes=0))
+    store.run(asked)
     assert pieces.read(store.cache, id, 0, manifest["size"]) == held
 
 
 def test_a_manifest_tells_the_request_and_its_times_in_order(store: Store) -> None:
     asked = trace_request()
-    _, manifest = store.run("trace", asked)
-    assert (manifest["kind"], manifest["request"], manifest["created_at"]) == ("trace", asked, AT)
+    _, manifest = store.run(asked)
+    assert (manifest["kind"], manifest["request"], manifest["created_at"]) == ("trace", asked.to_json(), AT)
     assert AT < manifest["started_at"] <= manifest["finished_at"]
 
 
 def test_the_picture_of_a_trace_is_placed_with_it(store: Store) -> None:
-    _, manifest = store.run("trace", trace_request(generate=GREEDY))
-    picture = pieces.manifest(store.cache, manifest["layout"].removeprefix("/v1/layouts/"))
+    _, manifest = store.run(trace_request(generate=GREEDY))
+    picture = pieces.manifest(store.cache, manifest["layout"])
     config = resolve("nano-gpt").config.to_mapping()
     assert picture["request"] == {"config": config, "tokens": 11, "batch": 1, "style": "columns"}
-    assert [id for id, _ in requests.newest(store.queue, "layout", None, 9)] == [manifest["layout"].split("/")[-1]]
+    assert [id for id, _ in requests.newest(store.queue, "layout", None, 9)] == [manifest["layout"]]
 
 
 def test_the_picture_of_a_trace_is_not_placed_again(store: Store) -> None:
-    _, first = store.run("trace", trace_request())
-    _, second = store.run("trace", trace_request(dtype="float16"))
+    _, first = store.run(trace_request())
+    _, second = store.run(trace_request(dtype="float16"))
     assert first["layout"] == second["layout"]
-    assert store.events(first["layout"].split("/")[-1]) == ["started", "done"]
+    assert store.events(first["layout"]) == ["started", "done"]
 
 
 # ----------------------------------------------------------------------------------------------------- layouts
@@ -134,7 +133,7 @@ def test_the_picture_of_a_trace_is_not_placed_again(store: Store) -> None:
 
 @pytest.mark.parametrize("style", ["columns", "llm-viz"])
 def test_a_layout_is_the_geometry_of_its_request(store: Store, style: Any) -> None:
-    id, manifest = store.run("layout", LAYOUT | {"style": style})
+    id, manifest = store.run(replace(LAYOUT, style=style))
     stored = {name: store.array(id, slot) for name, slot in manifest["arrays"].items()}
     wanted = place(OWN, 7, 3, style)
     assert [*stored] == [*wanted.to_arrays()]
@@ -144,7 +143,7 @@ def test_a_layout_is_the_geometry_of_its_request(store: Store, style: Any) -> No
 
 
 def test_arrays_of_a_layout_begin_where_their_elements_may(store: Store) -> None:
-    _, manifest = store.run("layout", LAYOUT)
+    _, manifest = store.run(LAYOUT)
     arrays = manifest["arrays"].values()
     assert [array["offset"] % np.dtype(array["dtype"]).itemsize for array in arrays] == [0] * len(arrays)
 
@@ -152,9 +151,9 @@ def test_arrays_of_a_layout_begin_where_their_elements_may(store: Store) -> None
 # ------------------------------------------------------------------------------------------------------ events
 
 
-@pytest.mark.parametrize(("kind", "asked"), [("trace", trace_request()), ("layout", LAYOUT)])
-def test_a_job_says_that_it_started_and_is_done(store: Store, kind: Kind, asked: dict[str, Any]) -> None:
-    id, _ = store.run(kind, asked)
+@pytest.mark.parametrize("request_", [trace_request(), LAYOUT], ids=["trace", "layout"])
+def test_a_job_says_that_it_started_and_is_done(store: Store, request_: Request) -> None:
+    id, _ = store.run(request_)
     found = store.events(id)
     assert (found[0], found[-1]) == ("started", "done")
 
@@ -168,13 +167,13 @@ def test_a_job_is_done_when_it_says_so(store: Store, monkeypatch: pytest.MonkeyP
         return publish(queue, id, event, **data)
 
     monkeypatch.setattr(events, "publish", watched)
-    store.run("layout", LAYOUT)
+    store.run(LAYOUT)
     assert told == [("started", False), ("done", True)]
 
 
 def test_progress_counts_the_layers_of_all_passes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_PROGRESS_EVERY", 0)
-    id, _ = store.run("trace", trace_request(generate=GREEDY))
+    id, _ = store.run(trace_request(generate=GREEDY))
     told = [json.loads(data) for data in store.told(id, b"progress")]
     assert [(step["done"], step["total"], step["unit"]) for step in told] == [(n, 18, "layers") for n in range(1, 19)]
 
@@ -194,7 +193,7 @@ def test_progress_estimates_the_time_that_is_left(store: Store, monkeypatch: pyt
 
 
 def test_a_cancelled_request_is_left_alone(store: Store) -> None:
-    id = store.ask("trace", trace_request())
+    id = store.ask(trace_request())
     requests.cancel(store.queue, id)
     jobs.run(id)
     assert store.cache.dbsize() == 0
@@ -207,36 +206,22 @@ def test_a_request_that_is_gone_is_left_alone(store: Store) -> None:
     assert store.queue.dbsize() == 0
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_rq_keeps_nothing_of_a_job_that_a_worker_took_as_it_was_cancelled(store: Store, known: bool) -> None:
-    id = store.ask("layout", LAYOUT)
-    requests.cancel(store.queue, id)
-    if not known:
-        requests.forget(store.queue, id, "layout")
-    queue = Queue("here", connection=store.queue, serializer="json")
-    job = queue.enqueue(requests.JOB, id, job_id=id, result_ttl=60)
-    SimpleWorker([queue], connection=store.queue, serializer="json").execute_job(job, queue)
-    lasting = [key for key in store.queue.scan_iter("rq:*") if id.encode() in key and store.queue.ttl(key) == -1]
-    assert not store.queue.exists(f"rq:job:{id}", f"rq:results:{id}")
-    assert lasting == []
-
-
 def test_what_is_done_is_not_done_again(store: Store) -> None:
-    id, manifest = store.run("layout", LAYOUT)
+    id, manifest = store.run(LAYOUT)
     jobs.run(id)
     assert pieces.manifest(store.cache, id) == manifest
     assert store.events(id) == ["started", "done"]
 
 
 def test_what_the_cache_lost_in_part_is_made_again(store: Store) -> None:
-    id, _ = store.run("layout", LAYOUT)
+    id, _ = store.run(LAYOUT)
     store.cache.unlink(f"result:{id}:0")
     jobs.run(id)
     assert pieces.which_done(store.cache, [id])
 
 
 def test_weights_that_are_not_here_any_more_fail_the_job_and_leave_nothing(store: Store) -> None:
-    id = store.ask("trace", trace_request() | {"weights": "0" * 64})
+    id = store.ask(replace(trace_request(), model=replace(trace_request().model, weights="0" * 64)))
     with pytest.raises(ValueError, match="are not here any more"):
         jobs.run(id)
     assert store.cache.dbsize() == 0
@@ -251,7 +236,7 @@ def test_a_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pyte
 
     monkeypatch.setattr("worker.compute.Keeper.keep_rest", broken)
     wide = {"n_layer": 1, "n_embd": 12_000, "n_head": 1, "n_inner": 1, "d_head": 1, "vocab_size": 9}
-    id = store.ask("trace", trace_request(wide, tokens=[1] * 8))
+    id = store.ask(trace_request(wide, tokens=[1] * 8))
     with pytest.raises(MemoryError):
         jobs.run(id)
     assert written[0] > 1
@@ -260,13 +245,13 @@ def test_a_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pyte
 
 def test_what_a_killed_process_left_is_written_over(store: Store) -> None:
     asked = trace_request(dtype="float16")
-    id = request_id("trace", asked)
+    id = request_id(asked)
     store.cache.set(f"result:{id}:0", b"half", ex=60)
-    _, manifest = store.run("trace", asked)
+    _, manifest = store.run(asked)
     assert store.cache.strlen(f"result:{id}:0") == manifest["size"]
     assert store.cache.ttl(f"result:{id}:0") == -1
 
 
 def test_warming_up_writes_nothing(store: Store) -> None:
-    jobs.warm_up(Settings.from_environment())
+    jobs.warm_up(jobs._configured())
     assert store.queue.dbsize() == store.cache.dbsize() == 0

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis.exceptions
 
 import worker.jobs as jobs
+import worker.rq.failures as failures
 import worker.store.pieces as pieces
 import worker.store.requests as requests
-import worker.store.shared as shared
+import worker.store.shared_jobs as shared_jobs
 from tests.worker.conftest import AT, Store, trace_request
 from worker.compute import COMPUTE
+from worker.requests import TraceRequest
+from worker.rq.jobs import TRIES
 from worker.store.keys import request_id
 
 
 class Shared:
     """Small requests that share a job."""
 
-    def __init__(self, store: Store, wanted: list[dict[str, Any]], timeout: int = 30) -> None:
+    def __init__(self, store: Store, wanted: list[TraceRequest], timeout: int = 30) -> None:
         self.store = store
-        self.ids = [request_id("trace", request) for request in wanted]
+        self.ids = [request_id(request) for request in wanted]
         records = {
-            id: requests.Record("trace", request, AT, timeout, job="j")
-            for id, request in zip(self.ids, wanted, strict=True)
+            id: requests.Record(request, AT, timeout, job="j") for id, request in zip(self.ids, wanted, strict=True)
         }
         requests.put_all(store.queue, records, 60)
 
@@ -39,11 +42,11 @@ class Shared:
     @property
     def failures(self) -> dict[int, str]:
         """The reasons by the places of those that failed."""
-        found = shared.notes(self.store.queue, ["j"])["j"].failures
+        found = shared_jobs.get_all(self.store.queue, ["j"])["j"].failures
         return {self.ids.index(id): failure.reason for id, failure in found.items()}
 
 
-def some_requests(count: int) -> list[dict[str, Any]]:
+def some_requests(count: int) -> list[TraceRequest]:
     return [trace_request(tokens=[n % 3, 1]) for n in range(count)]
 
 
@@ -52,20 +55,20 @@ def test_requests_that_share_a_job_have_the_results_and_the_events_of_jobs_of_th
     found = Shared(store, wanted)
     assert found.run() == [True] * 3
     manifests = [pieces.manifest(store.cache, id) for id in found.ids]
-    assert [manifest["request"] for manifest in manifests] == wanted
+    assert [manifest["request"] for manifest in manifests] == [request.to_json() for request in wanted]
     assert [store.events(id) for id in found.ids] == [["started", "done"]] * 3
     together = [
         pieces.read(store.cache, id, 0, manifest["size"]) for id, manifest in zip(found.ids, manifests, strict=True)
     ]
     store.cache.flushdb()
     for request, content in zip(wanted, together, strict=True):
-        id, manifest = store.run("trace", request)
+        id, manifest = store.run(request)
         assert pieces.read(store.cache, id, 0, manifest["size"]) == content
 
 
 def test_one_that_raises_fails_alone_and_is_not_tried_again(store: Store) -> None:
     wanted = some_requests(3)
-    wanted[1] |= {"weights": "0" * 64}
+    wanted[1] = replace(wanted[1], model=replace(wanted[1].model, weights="0" * 64))
     found = Shared(store, wanted)
     for _ in range(2):  # as when the process was killed later
         assert found.run() == [True, False, True]
@@ -78,8 +81,8 @@ def test_one_that_raises_fails_alone_and_is_not_tried_again(store: Store) -> Non
 def test_one_that_hangs_is_ended_after_its_own_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     compute = COMPUTE["trace"]
 
-    def hangs(request: dict[str, Any], *rest: Any) -> Any:
-        if request["tokens"] == [1, 1]:
+    def hangs(request: TraceRequest, *rest: Any) -> Any:
+        if request.tokens == (1, 1):
             time.sleep(20)
         return compute(request, *rest)
 
@@ -119,25 +122,25 @@ def test_one_whose_process_is_killed_each_time_is_given_up_and_the_others_are_no
 ) -> None:
     compute = COMPUTE["trace"]
 
-    def killed(request: dict[str, Any], *rest: Any) -> Any:
-        if request["tokens"] == [1, 1]:
+    def killed(request: TraceRequest, *rest: Any) -> Any:
+        if request.tokens == (1, 1):
             raise KeyboardInterrupt
         return compute(request, *rest)
 
     monkeypatch.setitem(COMPUTE, "trace", killed)
     found = Shared(store, some_requests(3))
-    for _ in range(jobs.TRIES):
+    for _ in range(TRIES):
         with pytest.raises(KeyboardInterrupt):
             found.run()
     assert found.run() == [True, False, True]
-    assert found.failures == {1: jobs.KILLED}
+    assert found.failures == {1: failures.KILLED}
 
 
 def test_when_the_store_is_away_no_request_is_blamed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> None:
         raise redis.exceptions.ConnectionError
 
-    monkeypatch.setattr(pieces.Writer, "finish", away)
+    monkeypatch.setattr(pieces.CacheWriter, "finish", away)
     found = Shared(store, some_requests(2))
     with pytest.raises(redis.exceptions.ConnectionError):
         found.run()

@@ -17,9 +17,9 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
 @pytest.fixture(autouse=True)
 def no_request() -> Iterator[None]:
-    logs.end()
+    logs.clear()
     yield
-    logs.end()
+    logs.clear()
 
 
 def line(form: str, message: str, **more: object) -> str:
@@ -30,7 +30,7 @@ def line(form: str, message: str, **more: object) -> str:
 @pytest.mark.parametrize("id", ["a", "6f1d2a3b-9c1e", "Root=1-67891233-abcdef", "x" * 128, "A.b_c:d@e+f/g="])
 def test_a_sane_id_is_kept(id: str) -> None:
     logs.begin(id, None)
-    assert logs.about() == {"request_id": id}
+    assert logs.context() == {"request_id": id}
 
 
 @pytest.mark.parametrize("id", [None, "", "x" * 129, "two words", "line\nbreak", "é", '"quoted"', "{}", "a\x00", "a\n"])
@@ -38,7 +38,7 @@ def test_any_other_is_replaced_by_a_new_one(id: str | None) -> None:
     found = set()
     for _ in range(2):
         logs.begin(id, None)
-        found.add(logs.about()["request_id"])
+        found.add(logs.context()["request_id"])
     assert len(found) == 2
     assert all(len(new) == 32 and new.isalnum() for new in found)
 
@@ -46,7 +46,7 @@ def test_any_other_is_replaced_by_a_new_one(id: str | None) -> None:
 @pytest.mark.parametrize("header", [TRACEPARENT, f"00-{TRACE}-{PARENT}-00", f"cc-{TRACE}-{PARENT}-01-what-is-to-come"])
 def test_a_trace_is_continued_with_a_span_of_our_own(header: str) -> None:
     logs.begin("a", header)
-    about = logs.about()
+    about = logs.context()
     assert (about["trace_id"], about["parent_id"], about["trace_flags"]) == (TRACE, PARENT, header.split("-")[3])
     assert len(about["span_id"]) == 16
     assert about["span_id"] not in (PARENT, "0" * 16)
@@ -69,29 +69,29 @@ def test_a_trace_is_continued_with_a_span_of_our_own(header: str) -> None:
 )
 def test_what_is_no_traceparent_is_passed_over(header: str) -> None:
     logs.begin("a", header)
-    assert logs.about() == {"request_id": "a"}
+    assert logs.context() == {"request_id": "a"}
 
 
 def test_a_job_goes_on_where_the_request_was() -> None:
     logs.begin("a", TRACEPARENT)
-    asked = dict(logs.about())
-    taken = json.loads(json.dumps(logs.carried()))
-    logs.end()
-    logs.resume(taken)
-    found = logs.about()
+    asked = dict(logs.context())
+    taken = json.loads(json.dumps(logs.for_job()))
+    logs.clear()
+    logs.from_job(taken)
+    found = logs.context()
     assert (found["request_id"], found["trace_id"], found["parent_id"]) == ("a", TRACE, asked["span_id"])
     assert found["span_id"] != asked["span_id"]
 
 
 def test_a_job_that_nobody_asked_for_over_http_is_about_no_request() -> None:
-    assert logs.carried() == {}
-    logs.resume({})
-    assert logs.about() == {}
+    assert logs.for_job() == {}
+    logs.from_job({})
+    assert logs.context() == {}
 
 
 def test_json_is_one_object_a_line_whatever_is_told() -> None:
     logs.begin("a", None)
-    logs.note(route="/v1/models")
+    logs.add(route="/v1/models")
     told = line("json", 'two\nlines, "quoted", ä', fields={"seconds": 0.5})
     assert "\n" not in told
     found = json.loads(told)
@@ -116,11 +116,11 @@ def test_text_ends_with_the_request() -> None:
 
 
 def test_nothing_that_is_set_means_text_and_info() -> None:
-    assert logs.chosen({}) == logs.chosen({"LOG_FORMAT": "", "LOG_LEVEL": ""}) == ("text", "info")
-    assert logs.chosen({"LOG_FORMAT": "JSON", "LOG_LEVEL": "Warning"}) == ("json", "warning")
+    assert logs.settings({}) == logs.settings({"LOG_FORMAT": "", "LOG_LEVEL": ""}) == ("text", "info")
+    assert logs.settings({"LOG_FORMAT": "JSON", "LOG_LEVEL": "Warning"}) == ("json", "warning")
 
 
 @pytest.mark.parametrize(("name", "said"), [("LOG_FORMAT", "text or json"), ("LOG_LEVEL", "debug or info")])
 def test_another_format_or_level_is_refused_with_what_there_is(name: str, said: str) -> None:
     with pytest.raises(ValueError, match=f"{name}='xml': {said}"):
-        logs.chosen({name: "xml"})
+        logs.settings({name: "xml"})

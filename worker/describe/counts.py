@@ -1,41 +1,73 @@
-"""What a model or a trace amounts to before it is run: parameters by part, bytes, operations."""
+"""What a model or a trace amounts to before it is run: parameters by part, operations."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import prod
 
-import worker.describe.architecture as architecture
-from worker.families.config import Config
+from worker.describe.architecture import Architecture, Section
+from worker.describe.blocks import Tensor
 
 
-def by_part(config: Config) -> dict[str, int]:
-    """Exact numbers of parameters; the unembedding is among them even where it is tied to the embedding."""
-    sizes = architecture.sizes(config)
-    parts: dict[str, int] = {}
-    for tensor in architecture.WEIGHTS:
-        times = config.n_layer if tensor.scope == "layer" else 1
+def by_part(architecture: Architecture) -> dict[str, int]:
+    """Exact numbers of parameters; an unembedding is among them even where it is tied to the embedding."""
+    return _counted(architecture, architecture.weights)
+
+
+def total(architecture: Architecture) -> int:
+    """The number of parameters; a tied unembedding adds none."""
+    return sum(_counted(architecture, (t for t in architecture.weights if t.alias_of is None)).values())
+
+
+def parameters(architecture: Architecture) -> dict[str, int | dict[str, int]]:
+    """{total, non_embedding, by_part}. `non_embedding` is the N of Kaplan et al. 2020 (arXiv:2001.08361):
+    without token and position embeddings and the unembedding.
+    """
+    inside = _counted(architecture, (tensor for tensor in architecture.weights if not tensor.is_table))
+    return {
+        "total": total(architecture),
+        "non_embedding": sum(inside.values()),
+        "by_part": by_part(architecture),
+    }
+
+
+def _counted(architecture: Architecture, tensors: Iterator[Tensor] | tuple[Tensor, ...]) -> dict[str, int]:
+    sizes, parts = architecture.sizes(), dict[str, int]()
+    for tensor in tensors:
+        times = architecture.n_layer if tensor.is_layered else 1
         for part in tensor.parts:
             parts[part] = parts.get(part, 0) + times * prod(tensor.shape(sizes)) // len(tensor.parts)
     return parts
 
 
-def total(config: Config) -> int:
-    """The number of parameters; a tied unembedding adds none."""
-    parts = by_part(config)
-    return sum(parts.values()) - (parts["unembedding"] if config.tie_word_embeddings else 0)
-
-
-def parameters(config: Config) -> dict[str, int | dict[str, int]]:
-    """{total, non_embedding, by_part}. `non_embedding` is the N of Kaplan et al. 2020 (arXiv:2001.08361):
-    without token and position embeddings and the unembedding.
-    """
-    parts = by_part(config)
-    outside = parts["embedding"] + parts["position"] + parts["unembedding"]
-    return {"total": total(config), "non_embedding": sum(parts.values()) - outside, "by_part": parts}
-
-
-def operations(config: Config, tokens: int, batch: int = 1) -> int:
+def operations(architecture: Architecture, tokens: int, batch: int = 1) -> int:
     """Floating-point operations of the matrix products of a forward pass over `tokens` positions."""
-    s = architecture.sizes(config, tokens, batch)
-    of_a_token = s["C"] * s["3HA"] + s["HA"] * s["C"] + 2 * s["C"] * s["F"] + 2 * tokens * s["HA"]
-    return 2 * batch * tokens * (config.n_layer * of_a_token + s["C"] * s["V"])
+    sizes = architecture.sizes(tokens, batch)
+    return sum(
+        (section.layers or 1) * section_operations(architecture, section, sizes) for section in architecture.sections
+    )
+
+
+def section_operations(architecture: Architecture, section: Section, sizes: Mapping[str, int]) -> int:
+    """The same of one layer of a section: of each product of a formula, a multiplication and an addition."""
+    found = 0
+    for kind in section.kinds:
+        if kind.formula is not None and kind.formula.op == "dot":
+            each = next((given.each for given in kind.formula.inputs if given.each), None)
+            times = sizes[kind.group.count] if kind.group else sizes[_count(architecture, each)] if each else 1
+            pairs = len(kind.formula.inputs) // 2
+            found += 2 * times * pairs * prod(sizes[size] for size in kind.cells) * sizes[kind.formula.over or "1"]
+    return found
+
+
+def multiplied(architecture: Architecture, section: Section) -> set[str]:
+    """The names of the weights of a section that are multiplied with what flows through it."""
+    read = {
+        given.block for kind in section.kinds if kind.formula and kind.formula.op == "dot"
+        for given in kind.formula.inputs[: len(kind.formula.inputs) // 2 * 2]
+    }  # fmt: skip
+    return {kind.tensor for kind in section.kinds if kind.id in read and kind.role == "weight" and kind.tensor}
+
+
+def _count(architecture: Architecture, group: str) -> str:
+    return next(known.count for known in architecture.groups if known.name == group)

@@ -13,7 +13,8 @@ import numpy as np
 
 from worker.engine.memory import aligned
 from worker.engine.numpy_engine import Array, Engine
-from worker.weights.weights import HeldWeights, SyntheticWeights, Weights
+from worker.weights.synthetic import SyntheticWeights
+from worker.weights.weights import HeldWeights, Weights
 
 try:
     import worker.engine._kernels as kernels
@@ -80,6 +81,9 @@ class CompiledEngine(Engine):
         self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
         z: Array,
     ) -> None:  # fmt: skip
+        if k.shape[2] != q.shape[2]:  # the kernel has as many heads of keys as of queries
+            super().attention(rows, q, k, v, scores, largest, total, pattern, z)
+            return
         kernels.attention(rows.start, rows.stop, q, k, v, scores, largest, total, pattern, z)
 
     def softmax(self, x: Array, largest: Array, total: Array, out: Array) -> None:

@@ -6,56 +6,15 @@ views of n positions. It reads weights tile by tile where they come that way, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import pi, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.describe.functions import FUNCTIONS
 from worker.weights.weights import Weights
 
 Array = NDArray[Any]
-
-
-def gelu_new(x: Array, out: Array) -> None:
-    """0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), Hendrycks and Gimpel 2016 (arXiv:1606.08415)."""
-    np.multiply(x, x, out=out)
-    out *= 0.044715
-    out += 1
-    out *= x
-    out *= sqrt(2 / pi)
-    np.tanh(out, out=out)
-    out += 1
-    out *= x
-    out *= 0.5
-
-
-def gelu(x: Array, out: Array) -> None:
-    """x·Φ(x), with the error function to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
-    magnitude = np.abs(x) * sqrt(0.5)
-    t = 1 / (1 + 0.3275911 * magnitude)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    erf = np.copysign(1 - series * np.exp(-magnitude * magnitude), x)
-    np.multiply(0.5 * x, 1 + erf, out=out)
-
-
-def relu(x: Array, out: Array) -> None:
-    """max(x, 0)."""
-    np.maximum(x, 0, out=out)
-
-
-def silu(x: Array, out: Array) -> None:
-    """x·σ(x), the logistic function written with tanh so that it cannot overflow."""
-    np.multiply(0.5 * x, 1 + np.tanh(0.5 * x), out=out)
-
-
-ACTIVATIONS: Mapping[str, Callable[[Array, Array], None]] = {
-    "gelu_new": gelu_new,
-    "gelu": gelu,
-    "relu": relu,
-    "silu": silu,
-}
 
 
 class Engine:
@@ -86,6 +45,36 @@ class Engine:
         for rows, tile in self.weights.tiles(name):
             np.matmul(x, tile.T, out=out[..., rows])
 
+    def project(self, x: Array, name: str, out: Array, *, bias: bool = False) -> None:
+        """x · weightᵀ + bias, as torch.nn.Linear stores them: [B, n, K], [N, K] -> [B, n, N]."""
+        self.unembed(x, f"{name}.weight", out)
+        if bias:
+            out += self.weights[f"{name}.bias"]
+
+    def rms_norm(self, x: Array, name: str, epsilon: float, scale: Array, out: Array) -> None:
+        """x / √(mean of squares + ε) · weight over the last axis, Zhang and Sennrich 2019 (arXiv:1910.07467)."""
+        np.vecdot(x, x, out=scale[..., 0])  # [B, n, 1]
+        scale /= x.shape[-1]
+        scale += epsilon
+        np.sqrt(scale, out=scale)
+        np.divide(x, scale, out=out)
+        out *= self.weights[f"{name}.weight"]
+
+    def rotate(self, x: Array, cos: Array, sin: Array, out: Array) -> None:
+        """Turn the pairs of channels i and i + A/2 of x [B, n, H, A] by the angles whose cos and sin are [1, n, A]
+        (Su et al. 2021, arXiv:2104.09864).
+        """
+        half = x.shape[-1] // 2
+        cos, sin = cos[:, :, None], sin[:, :, None]  # [1, n, 1, A]
+        np.multiply(x, cos, out=out)
+        out[..., :half] -= x[..., half:] * sin[..., :half]
+        out[..., half:] += x[..., :half] * sin[..., half:]
+
+    def gate(self, function: str, x: Array, y: Array, out: Array) -> None:
+        """The function of x, times y (Shazeer 2020, arXiv:2002.05202)."""
+        self.activate(function, x, out)
+        out *= y
+
     def layer_norm(self, x: Array, name: str, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
         """(x − mean) / √(variance + ε) · weight + bias over the last axis, Ba et al. 2016 (arXiv:1607.06450)."""
         part = 1 / x.shape[-1]
@@ -106,34 +95,49 @@ class Engine:
     ) -> None:  # fmt: skip
         """Causal attention of the positions `rows` to all up to each (Vaswani et al. 2017, arXiv:1706.03762).
 
-        q, k, v, z [B, T, H, A]; scores, pattern [B, H, T, T]; largest, total [B, H, T]: all positions of each.
+        q, z [B, T, H, A]; k, v [B, T, G, A], of which each is read by H/G heads (Ainslie et al. 2023,
+        arXiv:2305.13245); scores, pattern [B, H, T, T]; largest, total [B, H, T]: all positions of each.
         """
         T, A = q.shape[1], q.shape[-1]
         stop = rows.stop
         q, k, v, z = (part.transpose(0, 2, 1, 3) for part in (q, k, v, z))  # [B, H, T, A]
         scores, pattern = scores[:, :, rows], pattern[:, :, rows]  # [B, H, n, T]
-        np.matmul(q[:, :, rows], k[:, :, :stop].swapaxes(-1, -2), out=scores[..., :stop])
+        shared = q.shape[1] // k.shape[1]
+        _matmul(q[:, :, rows], k[:, :, :stop].swapaxes(-1, -2), scores[..., :stop], shared)
         scores[..., :stop] *= A**-0.5
         if stop - rows.start == 1:
             scores[..., stop:] = -np.inf
         else:
             future = np.arange(T) > np.arange(rows.start, stop)[:, None]  # [n, T]
             np.copyto(scores, -np.inf, where=future)
-        self.softmax(scores, largest[:, :, rows], total[:, :, rows], pattern)
-        np.matmul(pattern[..., :stop], v[:, :, :stop], out=z[:, :, rows])
+        _softmax(scores, largest[:, :, rows], total[:, :, rows], pattern)
+        _matmul(pattern[..., :stop], v[:, :, :stop], z[:, :, rows], shared)
 
     def softmax(self, x: Array, largest: Array, total: Array, out: Array) -> None:
         """exp(x − max) / Σ exp(x − max) over the last axis, its two statistics kept."""
-        np.maximum.reduce(x, axis=-1, out=largest)
-        np.subtract(x, largest[..., None], out=out)
-        np.exp(out, out=out)
-        np.add.reduce(out, axis=-1, out=total)
-        out /= total[..., None]
+        _softmax(x, largest, total, out)
 
     def activate(self, function: str, x: Array, out: Array) -> None:
-        """One of ACTIVATIONS, element by element."""
-        ACTIVATIONS[function](x, out)
+        """One of FUNCTIONS, element by element."""
+        FUNCTIONS[function].apply(x, out)
 
     def add(self, x: Array, y: Array, out: Array) -> None:
         """x + y."""
         np.add(x, y, out=out)
+
+
+def _matmul(x: Array, y: Array, out: Array, shared: int) -> None:
+    """[B, H, n, K], [B, G, K, N] -> [B, H, n, N], where `shared` = H/G heads of x have the same of y."""
+    if shared == 1:
+        np.matmul(x, y, out=out)
+        return
+    for first in range(shared):
+        np.matmul(x[:, first::shared], y, out=out[:, first::shared])
+
+
+def _softmax(x: Array, largest: Array, total: Array, out: Array) -> None:
+    np.maximum.reduce(x, axis=-1, out=largest)
+    np.subtract(x, largest[..., None], out=out)
+    np.exp(out, out=out)
+    np.add.reduce(out, axis=-1, out=total)
+    out /= total[..., None]

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from worker.describe.architecture import Formula, Input, Sizes
-from worker.explain.cell import Block, Cell, Terms
-from worker.explain.notation import LATEX, TEXT, Notation
+from worker.describe.architecture import Block
+from worker.describe.blocks import GROUPS
+from worker.describe.expression import Sizes
+from worker.describe.formula import Formula, Input
+from worker.describe.notation import LATEX, TEXT, Notation
+from worker.explain.cell import Cell, Terms
 
 _SHOWN = 3  # terms of a sum with their numbers
 
@@ -29,35 +32,37 @@ def words(cell: Cell, given: str) -> Words:
 
 def _equation(n: Notation, cell: Cell) -> str:
     """The cell = its formula in symbols = its formula in numbers = its value."""
-    sides = [n.symbol(cell.block.name, _places(cell.block, list(map(str, cell.at)), cell.sizes))]
+    sides = [n.symbol(cell.block.kind.short, _places(cell.block, list(map(str, cell.at)), cell.sizes))]
     if cell.formula is None:
         sides = [n.symbol(cell.block.tensor, list(map(str, cell.element)))]
-    elif cell.reads:
-        sides += [_in_symbols(n, cell, cell.formula), _in_numbers(n, cell, cell.formula)]
+    elif cell.reads or (cell.formula.op != "input" and not cell.masked):
+        sides += dict.fromkeys((_in_symbols(n, cell, cell.formula), _in_numbers(n, cell, cell.formula)))
     return " = ".join([*sides, n.number(cell.value)])
 
 
 def _in_symbols(n: Notation, cell: Cell, formula: Formula) -> str:
-    symbols = [_symbol(n, cell, formula, given) for given in formula.inputs]
-    if formula.over is None:
-        return _whole(n, cell, formula, "", symbols)
-    body = _term(n, formula, symbols)
-    if formula.op == "max":
-        return n.largest("s", cell.over) + body
-    heads = n.sum("h", cell.config.n_head) if any(given.each_head for given in formula.inputs) else ""
-    return _whole(n, cell, formula, f"{heads}{n.sum('s', cell.over)}{body}", symbols)
+    if formula.over is None or cell.picked is not None:
+        return _whole(n, cell, formula, "", [symbol for given in formula.inputs for symbol in _symbols(n, cell, given)])
+    symbols = [symbol for given in formula.inputs for symbol in _symbols(n, cell, given)]
+    body = formula.operation.over_all(n, cell.over, formula.operation.term(n, symbols))
+    each = _repeated(formula)
+    if each is not None:
+        group = GROUPS[each]
+        body = n.sum(group.letter, cell.sizes[group.count]) + body
+    return _whole(n, cell, formula, body, symbols)
 
 
 def _in_numbers(n: Notation, cell: Cell, formula: Formula) -> str:
-    numbers = [n.signed(run.values[0]) for run in cell.reads]
-    if formula.over is None:
+    if formula.over is None or cell.picked is not None:
+        numbers = [n.signed(value) for run in cell.reads for value in run.values]
         return _whole(n, cell, formula, "", numbers)
+    numbers = [n.signed(run.values[0]) for run in cell.reads]
     apart = [terms for terms in cell.terms if not any(run.summed for run in terms.runs)]
     count = sum(len(terms.weight) for terms in cell.terms) - len(apart)
     first = islice((found for found in cell.weightiest() if found[0] not in apart), _SHOWN)
-    terms = [_term(n, formula, _numbers(n, cell, *found)) for found in first]
+    terms = [formula.operation.term(n, _numbers(n, cell, *found)) for found in first]
     terms += [n.dots] if count > len(terms) else []
-    return _whole(n, cell, formula, (", " if formula.op == "max" else " + ").join(terms), numbers)
+    return _whole(n, cell, formula, formula.operation.joined(n, terms), numbers)
 
 
 def _numbers(n: Notation, cell: Cell, terms: Terms, place: int) -> list[str]:
@@ -66,93 +71,56 @@ def _numbers(n: Notation, cell: Cell, terms: Terms, place: int) -> list[str]:
     return own + [n.signed(run.values[0]) for run in cell.reads if not run.summed]
 
 
-def _term(n: Notation, formula: Formula, inputs: Sequence[str]) -> str:
-    """What is summed."""
-    match formula.op:
-        case "dot":
-            return n.times(*inputs[:2])
-        case "norm_scale":
-            return n.power(n.grouped(n.less(*inputs[:2])), 2)
-        case "sum_exp":
-            return n.call("exp", n.less(*inputs[:2]))
-        case _:
-            return inputs[0]
-
-
 def _whole(n: Notation, cell: Cell, formula: Formula, total: str, inputs: Sequence[str]) -> str:
-    """A formula, given its sum and its inputs, in whatever notation."""
-    config = cell.config
-    match formula.op:
-        case "embed":
-            return f"{inputs[1]} + {inputs[2]}"
-        case "mean":
-            return n.fraction(total, str(cell.over))
-        case "norm_scale":
-            return n.root(f"{n.fraction(total, str(cell.over))} + {n.number(config.layer_norm_epsilon)}")
-        case "layer_norm":
-            x, mean, scale, weight, bias = inputs
-            return f"{n.times(n.fraction(n.less(x, mean), scale), weight)} + {bias}"
-        case "dot":
-            total = n.fraction(total, n.root(str(config.d_head))) if formula.causal else total
-            return f"{total} + {inputs[-1]}" if len(formula.inputs) % 2 else total
-        case "max":
-            return n.call("max", total)
-        case "softmax":
-            return n.fraction(n.call("exp", n.less(*inputs[:2])), inputs[2])
-        case "add":
-            return f"{inputs[0]} + {inputs[1]}"
-        case "activation":
-            return _activation(n, config.activation_function, inputs[0])
-        case _:
-            return total
+    return formula.operation.whole(n, total, inputs, formula.parameters, cell.over, cell.at)
 
 
-def _activation(n: Notation, function: str, x: str) -> str:
-    match function:
-        case "gelu_new":
-            cubic = f"{x} + {n.times('0.044715', n.power(x, 3))}"
-            tanh = n.call("tanh", n.times(n.root(n.fraction("2", n.pi)), n.grouped(cubic)))
-            return n.times(n.times("0.5", x), n.grouped(f"1 + {tanh}"))
-        case "gelu":
-            return n.times(x, n.call("Φ", x))
-        case "relu":
-            return n.call("max", f"{x}, 0")
-        case "silu":
-            return n.times(x, n.call("σ", x))
-    raise ValueError(f"{function} is no activation function")
+def _repeated(formula: Formula) -> str | None:
+    """The group of which a formula reads every member."""
+    return next((given.each for given in formula.inputs if given.each), None)
 
 
 # ------------------------------------------------------------------------------------------------------- symbols
 
 
-def _symbol(n: Notation, cell: Cell, formula: Formula, given: Input) -> str:
-    """An input's block with its places: numbers, and s and h where they are summed over."""
-    head = 0 if given.each_head else cell.block.head or 0
-    rows, of_next = (given.index.rows(cell.sizes, of, summed=True) for of in (head, 1))
-    source, places = cell.block.source(given, head), []
-    for (*factors, step, fixed), row in zip(rows, of_next, strict=True):
-        start = fixed + sum(factor * at for factor, at in zip(factors, cell.at, strict=True))
-        if formula.op == "embed":  # s is the token
-            start, step = start + step * int(cell.reads[0].values[0]), 0
-        places.append(_affine(start, step, row[-1] - fixed if given.each_head else 0))
-    name = f"heads.h.{source.name}" if given.each_head and source.head is not None else _name(cell, source)
-    return n.symbol(name, _places(source, places, cell.sizes))
+def _symbols(n: Notation, cell: Cell, given: Input) -> list[str]:
+    """An input's block with its places: numbers, and s and h where they are summed over. One for each picked s."""
+    group = GROUPS[given.each] if given.each else None
+    members = [{group.letter: number} for number in (0, 1)] if group else [cell.block.members] * 2
+    rows, of_next = (given.index.rows(cell.sizes, of, summed=True) for of in members)
+    source, picked, summed = cell.block.source(given, 0 if group else None), cell.picked, any(row[3] for row in rows)
+    name = _name(cell, source)
+    if group and source.member is not None:
+        several = source.kind.id.rpartition(".{")[0].rpartition(".")[2]  # heads
+        name = f"{several}.{group.letter}.{source.kind.short}"
+    found = []
+    for s in picked if picked is not None and summed else [None]:
+        places = []
+        for (*factors, step, fixed), row in zip(rows, of_next, strict=True):
+            start = fixed + sum(factor * at for factor, at in zip(factors, cell.at, strict=True))
+            if s is not None:
+                start, step = start + step * s, 0
+            places.append(_affine(start, step, row[-1] - fixed if group else 0, group.letter if group else ""))
+        found.append(n.symbol(name, _places(source, places, cell.sizes)))
+    return found
 
 
 def _name(cell: Cell, source: Block) -> str:
     """What a block is called beside the cell's own: the end of its id, the whole where it is of another layer."""
-    return source.name if source.layer in (None, cell.block.layer) else source.id
+    return source.kind.short if source.layer in (None, cell.block.layer) else source.id
 
 
-def _affine(start: int, step: int, of_head: int) -> str:
-    parts = [name if factor == 1 else f"{factor}{name}" for factor, name in ((step, "s"), (of_head, "h")) if factor]
+def _affine(start: int, step: int, of_member: int, letter: str) -> str:
+    parts = [
+        name if factor == 1 else f"{factor}{name}" for factor, name in ((step, "s"), (of_member, letter)) if factor
+    ]
     return "+".join(parts + ([str(start)] if start or not parts else []))
 
 
 def _places(block: Block, places: list[str], sizes: Sizes) -> list[str]:
     """The places along the axes that a block has: the others are always 0."""
     flat = ("1", "B") if sizes["B"] == 1 else ("1",)
-    return [place for place, letter in zip(places, block.kind.cells, strict=True) if letter not in flat]
+    return [place for place, size in zip(places, block.kind.cells, strict=True) if size not in flat]
 
 
 # ------------------------------------------------------------------------------------------------------ sentences
@@ -160,33 +128,14 @@ def _places(block: Block, places: list[str], sizes: Sizes) -> list[str]:
 
 def _sentence(cell: Cell, formula: Formula) -> str:
     """A formula in words."""
-    config, over = cell.config, cell.over
     if cell.masked:
-        return f"Masked, as position {cell.at[0]} comes after position {cell.at[1]} and attention only looks back"
-    x, *others = (_name(cell, cell.block.source(given, 0 if given.each_head else None)) for given in formula.inputs)
-    match formula.op:
-        case "embed":
-            token, position = cell.reads[0].values[0], cell.at[0]
-            return f"Row {token} of {others[0]}, as that is the token, plus row {position} of {others[1]}, its position"
-        case "mean":
-            return f"The mean of the {over:,} channels of {x}"
-        case "norm_scale":
-            return f"The standard deviation of the {over:,} channels of {x}, with ε = {config.layer_norm_epsilon:g}"
-        case "layer_norm":
-            return f"{x} less its mean, divided by its scale, times the gain γ, plus the bias β"
-        case "dot":
-            count = over * (config.n_head if formula.inputs[0].each_head else 1)
-            scaled = f", divided by √{config.d_head}" if formula.causal else ""
-            bias = f", plus {others[1]}" if len(others) == 2 else ""
-            return f"The sum of {count:,} products of {x} and {others[0]}{scaled}{bias}"
-        case "max":
-            return f"The largest of {over:,} {x}"
-        case "sum_exp":
-            return f"The sum of the exponentials of {over:,} {x}, each less the largest"
-        case "softmax":
-            return f"Softmax: the exponential of {x}, less the largest, as a share of the sum of all"
-        case "add":
-            return f"The sum of {x} and {others[0]}"
-        case "activation":
-            return f"{config.activation_function} of {x}"
-    raise ValueError(f"{formula.op} is no operation")
+        key, query, _ = cell.at
+        if key > query:
+            return f"Masked, as position {key} comes after position {query} and attention only looks back"
+        window = formula.parameters.window
+        return f"Masked, as position {key} is {window} or more before position {query}, out of its window"
+    each = _repeated(formula)
+    names = [_name(cell, cell.block.source(given, 0 if given.each else None)) for given in formula.inputs]
+    over = cell.over * (cell.sizes[GROUPS[each].count] if each else 1)
+    values = [run.values[0] for run in cell.reads]
+    return formula.operation.sentence(names, formula.parameters, over, cell.at, values)

@@ -6,13 +6,14 @@ What is the same in every layer is made once and shared between blocks: it is fo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import cache, partial
+from functools import cache
 from itertools import groupby
-from math import sqrt
 from typing import Any
 
-from worker.describe.architecture import HEAD, LAYER, Formula, Index, Input, Kind, block_id
-from worker.layout.geometry import COLUMN, HEAD_ID, MERGED, Geometry
+from worker.describe.blocks import GROUPS, LAYER, Kind, Label
+from worker.describe.formula import Formula, Input
+from worker.describe.index import Index
+from worker.layout.geometry import COLUMN, Geometry, Run
 
 FIELDS = (
     "id", "name", "role", "layer", "head", "position", "size", "cells", "dims", "minor", "tensor", "formula",
@@ -22,8 +23,6 @@ Rows = list[list[int]]
 Layer = int | None
 Block = Callable[[Layer], dict[str, Any]]  # a block, in any layer
 Part = Callable[[Layer], Any]  # a field of it
-
-_MERGED_AT = {part: (merged, n) for merged, parts in MERGED.items() for n, part in enumerate(parts)}
 
 
 def blocks(
@@ -52,31 +51,34 @@ class _Describer:
     def __init__(self, geometry: Geometry, fields: Iterable[str]) -> None:
         self.geometry = geometry
         self.fields = tuple(fields)
-        self.n_layer = geometry.config.n_layer
-        self.rows_of = cache(partial(Index.rows, sizes=geometry.sizes))
+        self.rows_of = cache(self._rows_of)
 
     def blocks(self, layers: range, heads: range) -> Iterator[dict[str, Any]]:
-        s = self.geometry.sections
-        layered = [*self.section(s.before_heads), *self.section(s.heads, heads), *self.section(s.after_heads)]
+        g = self.geometry
+        by_section = [
+            (section, [block for run in runs for block in self.run(run, g.chosen(run, heads))])
+            for section, runs in groupby(g.runs, lambda run: run.section)
+        ]
+        stack = next(n for n, (section, _) in enumerate(by_section) if section.layers is not None)
         for layer in layers:
             if layer == 0:
-                yield from (block(None) for block in self.section(s.embedding))
-            yield from (block(layer) for block in layered)
-            if layer == self.n_layer - 1:
-                yield from (block(None) for block in self.section(s.unembedding))
+                yield from (block(None) for _, found in by_section[:stack] for block in found)
+            yield from (block(layer) for block in by_section[stack][1])
+            if layer == g.architecture.n_layer - 1:
+                yield from (block(None) for _, found in by_section[stack + 1 :] for block in found)
 
-    def section(self, kinds: slice, heads: range | None = None) -> Iterator[Block]:
-        g = self.geometry
+    def run(self, run: Run, members: range) -> Iterator[Block]:
+        g, kinds = self.geometry, run.kinds
         shapes = list(zip(g.kinds[kinds], g.size[kinds].tolist(), g.cells[kinds].tolist(), strict=True))
         places = list(zip(g.x[kinds].tolist(), g.y[kinds].tolist(), strict=True))
-        backs = g.back(kinds, slice(None) if heads is None else slice(heads.start, heads.stop)).T.tolist()
-        for head, of_head in zip([None] if heads is None else heads, backs, strict=True):
-            for (kind, size, cells), (x, y), back in zip(shapes, places, of_head, strict=True):
+        backs = g.back(run, slice(members.start, members.stop) if run.group else slice(None)).T.tolist()
+        for member, of_member in zip(members if run.group else [None], backs, strict=True):
+            for (kind, size, cells), (x, y), back in zip(shapes, places, of_member, strict=True):
                 same = {
-                    "name": kind.name, "role": kind.role, "head": head, "size": size, "cells": cells,
+                    "name": kind.name, "role": kind.role, "head": member, "size": size, "cells": cells,
                     "dims": list(kind.cells), "minor": kind.minor,
                 }  # fmt: skip
-                yield self.block(same, self.varying(kind, head, x, y, back))
+                yield self.block(same, self.varying(kind, member, x, y, back))
 
     def block(self, same: dict[str, Any], varying: dict[str, Part]) -> Block:
         blank = {field: same.get(field) for field in self.fields}
@@ -90,72 +92,64 @@ class _Describer:
 
         return block
 
-    def varying(self, kind: Kind, head: int | None, x: list[float], y: list[float], back: float) -> dict[str, Part]:
-        id = kind.id.replace(HEAD, str(head))
+    def varying(self, kind: Kind, member: int | None, x: list[float], y: list[float], back: float) -> dict[str, Part]:
+        id = self.geometry.architecture.block_id
         parts: dict[str, Part] = {
-            "id": lambda layer: block_id(id, self.n_layer, layer),
+            "id": lambda layer: id(kind.id, layer, member),
             "layer": lambda layer: layer,
             "position": lambda layer: [x[(layer or 0) // COLUMN], y[(layer or 0) % COLUMN], back],
         }
         if kind.tensor is not None and "tensor" in self.fields:
-            parts["tensor"] = self.tensor(kind.tensor, self.rows(kind.index, head))
+            parts["tensor"] = self.tensor(kind.tensor, self.rows(kind.index, self.letter(kind), member))
         if kind.formula is not None and "formula" in self.fields:
-            parts["formula"] = self.formula(kind.formula, head)
+            parts["formula"] = self.formula(kind.formula, self.letter(kind), member)
         return parts
+
+    @staticmethod
+    def letter(kind: Kind) -> str:
+        return kind.group.letter if kind.group else ""
 
     @staticmethod
     def tensor(name: str, rows: Rows) -> Part:
         return lambda layer: {"name": name.replace(LAYER, str(layer)), "index": rows}
 
-    def formula(self, formula: Formula, head: int | None) -> Part:
-        config, sizes = self.geometry.config, self.geometry.sizes
-        same: dict[str, Any] = {"op": formula.op, "over": sizes[formula.over] if formula.over else None}
-        if formula.causal:
-            same |= {"scale": 1 / sqrt(config.d_head), "mask": "causal"}
-        if formula.op == "norm_scale":
-            same["epsilon"] = config.layer_norm_epsilon
-        if formula.op == "activation":
-            same["function"] = config.activation_function
-        inputs = list(self.inputs(formula, head))
+    def formula(self, formula: Formula, letter: str, member: int | None) -> Part:
+        over = self.geometry.sizes[formula.over] if formula.over else None
+        same: dict[str, Any] = {"op": formula.op, "over": over, **formula.parameters.given()}
+        inputs = list(self.inputs(formula, letter, member))
+        id = self.geometry.architecture.block_id
 
         def part(layer: Layer) -> dict[str, Any]:
-            read = [{"block": block_id(id, self.n_layer, layer), "index": rows} for id, rows in inputs]
+            read = [{"block": id(pattern, layer, number), "index": rows} for pattern, number, rows in inputs]
             return {**same, "inputs": read}
 
         return part
 
-    def inputs(self, formula: Formula, head: int | None) -> Iterator[tuple[str, Rows]]:
-        """What a formula reads, block by block: inputs of each head together, one head after another."""
-        for each_head, group in groupby(formula.inputs, lambda given: given.each_head):
-            together = list(group)
-            for h in range(self.geometry.config.n_head) if each_head else (head,):
-                yield from (self.input(given, h) for given in together)
+    def inputs(self, formula: Formula, letter: str, member: int | None) -> Iterator[tuple[str, int | None, Rows]]:
+        """What a formula reads, block by block: inputs of each member together, one member after another."""
+        for each, some in groupby(formula.inputs, lambda given: given.each):
+            together = list(some)
+            if each is None:
+                yield from (self.input(given, letter, member) for given in together)
+                continue
+            group = GROUPS[each]
+            for number in range(self.geometry.sizes[group.count]):
+                yield from (self.input(given, group.letter, number) for given in together)
 
-    def input(self, given: Input, head: int | None) -> tuple[str, Rows]:
-        id, rows = given.block, self.rows(given.index, head, summed=True)
-        if self.geometry.merges and id in _MERGED_AT:
-            id, part = _MERGED_AT[id]
-            i, j, k = rows
-            rows = [i, [*j[:-1], j[-1] + part * self.geometry.config.d_head], k]
-        return id.replace(HEAD, str(head)), rows
+    def input(self, given: Input, letter: str, member: int | None) -> tuple[str, int | None, Rows]:
+        members = {letter: member} if member is not None else {}
+        number = given.number(members, self.geometry.architecture.known, member)
+        return given.block, number, self.rows(given.index, letter, member, summed=True)
 
-    def rows(self, index: Index, head: int | None, *, summed: bool = False) -> Rows:
-        of_head = head if head is not None and "h" in index.text else 0  # most are the same in every head
-        return self.rows_of(index, head=of_head, summed=summed)
+    def rows(self, index: Index, letter: str, member: int | None, *, summed: bool = False) -> Rows:
+        depends = member is not None and letter and index.depends_on(letter)  # most are the same for every member
+        return self.rows_of(index, letter, member if depends else 0, summed)
+
+    def _rows_of(self, index: Index, letter: str, member: int, summed: bool) -> Rows:
+        return index.rows(self.geometry.sizes, {letter: member} if letter else {}, summed=summed)
 
 
 # ----------------------------------------------------------------------------------------------------- groups
-
-#: The parts of a head: the end of the id, the name, and the kinds of block in it.
-_OF_HEAD = (
-    ("q", "Q", ("q_weight", "q_bias", "q")),
-    ("k", "K", ("k_weight", "k_bias", "k")),
-    ("v", "V", ("v_weight", "v_bias", "v")),
-    ("bias", "Biases", ("q_bias", "k_bias", "v_bias")),
-    ("matrix", "Attention Matrix", ("scores", "scores_sum", "scores_max", "pattern")),
-    ("vector", "V Output", ("z",)),
-)
-_PROJECTION = 4  # kinds at the head of LAYER_REST that project the heads; the others are the MLP with its norm
 
 
 def groups(
@@ -165,35 +159,48 @@ def groups(
 
     Raises ValueError for layers or heads that there are not.
     """
-    g, s = geometry, geometry.sections
-    n_layer, of_heads = g.config.n_layer, g.heads(heads)
-
-    def ids(kinds: slice, layer: int | None = None, head: int | None = None) -> list[str]:
-        return [block_id(kind.id, n_layer, layer, head) for kind in g.kinds[kinds]]
-
-    drawn = {kind.id for kind in g.kinds}
+    lister = _Lister(geometry, geometry.heads(heads))
+    labels, n_layer = geometry.architecture.labels, geometry.architecture.n_layer
+    first = next(n for n, label in enumerate(labels) if LAYER in label.id)
+    last = next(n for n, label in enumerate(labels[first:], first) if LAYER not in label.id)
     found: list[dict[str, Any]] = []
-
-    def add(id: str, name: str, blocks: list[str]) -> None:
-        found.append({"id": id, "name": name, "blocks": blocks})
-
-    for layer in g.layers(layers):
+    for layer in geometry.layers(layers):
         if layer == 0:
-            add("embedding", "Embedding", ids(s.embedding))
-        norm, after = ids(s.before_heads, layer), ids(s.after_heads, layer)
-        by_head = {head: ids(s.heads, layer, head) for head in of_heads}
-        attention = [id for of_head in by_head.values() for id in of_head]
-        project, mlp = after[:_PROJECTION], after[_PROJECTION:]
-        at = f"blocks.{layer}"
-        add(at, f"Transformer {layer}", [*norm, *attention, *after])
-        add(f"{at}.proj", "Projection", project)
-        add(f"{at}.self_attention", "Self-attention", [*norm, *attention, *project])
-        add(f"{at}.mlp", "MLP", mlp)
-        for head, blocks in by_head.items():
-            at = f"blocks.{layer}.attn.heads.{head}"
-            for part, name, kinds in _OF_HEAD:
-                add(f"{at}.{part}", name, [f"{at}.{kind}" for kind in kinds if HEAD_ID + kind in drawn])
-            add(at, f"Head {head}", blocks)
+            found += lister.listed(labels[:first], None)
+        found += lister.listed(labels[first:last], layer)
         if layer == n_layer - 1:
-            add("unembedding", "Unembedding", ids(s.unembedding))
+            found += lister.listed(labels[last:], None)
     return found
+
+
+class _Lister:
+    """Lists the blocks under labels, of these heads."""
+
+    def __init__(self, geometry: Geometry, heads: range) -> None:
+        self.architecture = geometry.architecture
+        self.members = {run.group.name: geometry.chosen(run, heads) for run in geometry.runs if run.group is not None}
+
+    def listed(self, labels: Iterable[Label], layer: int | None) -> Iterator[dict[str, Any]]:
+        for group, some in groupby(labels, lambda label: _group(label.id)):
+            together = list(some)
+            for member in self.members[group] if group else [None]:
+                yield from (self.label(label, layer, member) for label in together)
+
+    def label(self, label: Label, layer: int | None, member: int | None) -> dict[str, Any]:
+        id = self.architecture.block_id
+        return {
+            "id": id(label.id, layer, member),
+            "name": id(label.name, layer, member),
+            "blocks": [*self.blocks(label, layer, member)],
+        }
+
+    def blocks(self, label: Label, layer: int | None, member: int | None) -> Iterator[str]:
+        """Kinds of a group together, one member after another."""
+        for group, some in groupby(label.kinds, _group):
+            together = list(some)
+            for number in [member] if member is not None or not group else self.members[group]:
+                yield from (self.architecture.block_id(id, layer, number) for id in together)
+
+
+def _group(id: str) -> str | None:
+    return next((group.name for group in GROUPS.values() if group.placeholder in id), None)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import accumulate, groupby
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from worker.describe.architecture import Role
-from worker.layout.geometry import COLUMN, MERGED, Geometry, Ints
+from worker.describe.blocks import Role
+from worker.describe.outline import outline
+from worker.layout.geometry import COLUMN, Geometry, Ints, Run
 from worker.store.safetensors import Entries, header
 
 ROLES: tuple[Role, ...] = ("weight", "activation", "statistic")
@@ -69,8 +71,8 @@ def _entries(geometry: Geometry, layers: range) -> Entries:
 def described(geometry: Geometry, layers: range) -> dict[str, Any]:
     """What the numbers in the columns of these layers mean: the names of roles and kinds, and the ids of blocks."""
     kinds = [
-        {"id": kind.id, "name": kind.name, "role": kind.role, "scope": kind.scope, "dims": kind.cells,
-         "minor": kind.minor, "tensor": kind.tensor, "merges": MERGED.get(kind.id, ())}
+        {"id": kind.id, "name": kind.name, "role": kind.role, "scope": "head" if kind.group else kind.scope,
+         "dims": kind.cells, "minor": kind.minor, "tensor": kind.tensor, "merges": kind.merges}
         for kind in geometry.kinds
     ]  # fmt: skip
     return {
@@ -85,7 +87,7 @@ def described(geometry: Geometry, layers: range) -> dict[str, Any]:
 
 
 def _metadata(geometry: Geometry, layers: range) -> dict[str, str]:
-    told = described(geometry, layers)
+    told = described(geometry, layers) | {"architecture": outline(geometry.architecture)}
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in told.items()
     }
@@ -96,15 +98,15 @@ def _fill(table: Mapping[str, NDArray[Any]], geometry: Geometry, layers: range) 
     numbers = np.arange(len(geometry.kinds), dtype="u1")
     for section in _sections(geometry, layers):
         position, size, cells, layer, head, role, kind = (section.of(table[name]) for name in COLUMNS)
-        kinds = section.kinds
+        kinds = section.run.kinds
         at = section.layers.clip(0)  # what is of no layer has the same place in every column and row
         position[..., 0] = geometry.x[kinds, at // COLUMN].T[:, None]
         position[..., 1] = geometry.y[kinds, at % COLUMN].T[:, None]
-        position[..., 2] = geometry.back(kinds).T
+        position[..., 2] = geometry.back(section.run).T
         size[:] = geometry.size[kinds]
         cells[:] = geometry.cells[kinds]
         layer[:] = section.layers[:, None, None]
-        head[:] = section.heads[:, None]
+        head[:] = section.members[:, None]
         role[:] = roles[kinds]
         kind[:] = numbers[kinds]
 
@@ -112,32 +114,28 @@ def _fill(table: Mapping[str, NDArray[Any]], geometry: Geometry, layers: range) 
 class _Section(NamedTuple):
     """Where the blocks of some kinds are in the columns."""
 
-    kinds: slice
+    run: Run
     layers: Ints  # [l], -1: of none
-    heads: Ints  # [h], -1: of none
+    members: Ints  # [m], -1: of no group
     rows: slice  # of the column
     within: slice  # of those rows of each layer
 
     def of(self, column: NDArray[Any]) -> NDArray[Any]:
-        """[N, …] -> [l, h, k, …], a view."""
+        """[N, …] -> [l, m, k, …], a view."""
         row = column.shape[1:]
         by_layer = column[self.rows].reshape(len(self.layers), -1, *row)[:, self.within]
-        return by_layer.reshape(*by_layer.shape[:1], len(self.heads), -1, *row)
+        return by_layer.reshape(*by_layer.shape[:1], len(self.members), -1, *row)
 
 
 def _sections(geometry: Geometry, layers: range) -> Iterator[_Section]:
-    if not layers:
-        return
-    embedding, before, heads, after, unembedding = geometry.sections
-    none, every = np.array([-1]), np.arange(geometry.config.n_head)
-    start, stop = 0, geometry.count_in(layers)
-    if layers.start == 0:
-        start = embedding.stop
-        yield _Section(embedding, none, none, slice(start), slice(None))
-    if layers.stop == geometry.config.n_layer:
-        stop -= unembedding.stop - unembedding.start
-        yield _Section(unembedding, none, none, slice(stop, None), slice(None))
-    body, first, rest = slice(start, stop), before.stop - before.start, after.start - after.stop
-    yield _Section(before, np.array(layers), none, body, slice(first))
-    yield _Section(heads, np.array(layers), every, body, slice(first, rest))
-    yield _Section(after, np.array(layers), none, body, slice(rest, None))
+    none, start = np.array([-1]), 0
+    for section, some in groupby(geometry.runs, lambda run: run.section):
+        runs, times = list(some), geometry.comes_with(section, layers)
+        lengths = [run.length * geometry.members(run) for run in runs]
+        rows = slice(start, start := start + times * sum(lengths))
+        if not times:
+            continue
+        for run, length, end in zip(runs, lengths, accumulate(lengths), strict=True):
+            of = none if section.layers is None else np.array(layers)
+            members = np.arange(geometry.members(run)) if run.group else none
+            yield _Section(run, of, members, rows, slice(end - length, end))

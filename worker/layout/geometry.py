@@ -10,54 +10,40 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.describe.architecture import EMBEDDING, HEADS, LAYER_NORM_1, LAYER_REST, UNEMBEDDING, Index, Kind, sizes
-from worker.families.config import MAX_BATCH, Config, ConfigError
+import worker.layout.llm_viz as llm_viz
+from worker.describe.architecture import Architecture, Section
+from worker.describe.blocks import Depth, Group, Kind
+from worker.describe.config import MAX_BATCH, Config, ConfigError
+from worker.describe.expression import Sizes
+from worker.families.registry import config_from_mapping, describe
 
 Style = Literal["columns", "llm-viz"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
 CELL = 1.5  # side of a cell, in model units
 COLUMN = 12  # layers that stand one above the other
-MOST_CELLS = 2**31 - 1  # along one axis: they are told as int32
+MOST_CELLS = 2**31 - 1  # along one axis: they are stored as int32
+_DEPTHS: tuple[Depth, ...] = ("front", "middle", "back")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-HEAD_ID = "blocks.{layer}.attn.heads.{head}."
 
+class Run(NamedTuple):
+    """Neighbouring kinds of a section that are repeated together: once in it, or for each member of a group."""
 
-def _merged(id: str, name: str, *like: str) -> tuple[Kind, tuple[str, ...]]:
-    """A box for three kinds of block of a head: it is their rows, Q's above K's above V's, so no one tensor's."""
-    parts = tuple(f"{HEAD_ID}{part}" for part in like)
-    first = next(kind for kind in HEADS if kind.id == parts[0])
-    width, _, depth = first.cells
-    return Kind(f"{HEAD_ID}{id}", name, first.role, (width, "3A", depth), None, Index("")), parts
+    section: Section
+    kinds: slice  # of the plan's
+    group: Group | None
 
-
-_MERGED = (
-    _merged("qkv_weight", "QKV Weights", "q_weight", "k_weight", "v_weight"),
-    _merged("qkv", "QKV vectors", "q", "k", "v"),
-)
-#: The merged kinds' ids, with the ids of the kinds that each stands for, from the top down.
-MERGED: Mapping[str, tuple[str, ...]] = {kind.id: parts for kind, parts in _MERGED}
-_IN_MERGED = {part for parts in MERGED.values() for part in parts}
-MERGED_HEADS = (*(kind for kind, _ in _MERGED), *(kind for kind in HEADS if kind.id not in _IN_MERGED))
-
-
-class Sections(NamedTuple):
-    """The kinds in block order: the model's first, those of a layer (before, in and after its heads), its last."""
-
-    embedding: slice
-    before_heads: slice
-    heads: slice
-    after_heads: slice
-    unembedding: slice
+    @property
+    def length(self) -> int:
+        return int(self.kinds.stop - self.kinds.start)
 
 
 class Box(NamedTuple):
@@ -72,7 +58,7 @@ class Plan:
     """What is asked, and all that follows from it but the places: which blocks there are, and how large.
 
     K are the kinds of block, in block order. Raises ConfigError, naming `tokens`, `batch`, `style` or the size of the
-    configuration that cannot be.
+    configuration that is not allowed.
     """
 
     config: Config
@@ -81,16 +67,19 @@ class Plan:
     style: Style
 
     def __post_init__(self) -> None:
-        errors = {}
-        for name, most in (("tokens", self.config.n_positions), ("batch", MAX_BATCH)):
+        errors, known = {}, describe(self.config).known
+        for name, most in (("tokens", known["N"]), ("batch", MAX_BATCH)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 errors[name] = [f"{value!r} is not allowed: a whole number from 1 to {most:,}."]
         if self.style not in STYLES:
             errors["style"] = [f"{self.style!r} is not known: one of {', '.join(STYLES)}."]
-        heads, width = self.config.n_head, self.config.d_head
+        elif self.style == "llm-viz" and self.config.model_type != llm_viz.FAMILY:
+            errors["style"] = [f"'llm-viz' places {llm_viz.FAMILY} alone: for any other family it is columns."]
+        heads, width = known["H"], known["A"]
         if heads * width > MOST_CELLS:
-            errors["d_head"] = [f"{heads:,} heads of {width:,} are not allowed: at most {MOST_CELLS:,} in all."]
+            field = "d_head" if "d_head" in type(self.config).rules() else "head_dim"
+            errors[field] = [f"{heads:,} heads of {width:,} are not allowed: at most {MOST_CELLS:,} in all."]
         if errors:
             raise ConfigError(errors)
 
@@ -100,41 +89,51 @@ class Plan:
 
     @property
     def margin(self) -> float:
-        return max(12.0, self.config.n_embd / 10)
+        return max(12.0, self.architecture.known["C"] / 10)
 
     @property
-    def large(self) -> bool:
-        """Whether a head's Q, K and V share one lane, to save depth."""
-        return self.config.n_layer > COLUMN
+    def deep(self) -> bool:
+        """Whether layers stand in several columns."""
+        return self.architecture.n_layer > COLUMN
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The model as it is drawn."""
+        described = describe(self.config)
+        merges = self.style == "llm-viz" and described.n_layer > COLUMN
+        return llm_viz.merged(described) if merges else described
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """What each size in the cells of a kind stands for."""
+        return self.architecture.sizes(self.tokens, self.batch)
 
     @property
-    def merges(self) -> bool:
-        """Whether they are drawn as one, in the kinds of MERGED."""
-        return self.large and self.style == "llm-viz"
-
-    @cached_property
-    def sizes(self) -> dict[str, int]:
-        """What each letter in the cells of a kind stands for."""
-        return sizes(self.config, self.tokens, self.batch) | {"3A": 3 * self.config.d_head}
-
-    @cached_property
     def kinds(self) -> tuple[Kind, ...]:
-        return tuple(kind for section in self._by_section for kind in section)
+        return self.architecture.kinds
 
     @cached_property
-    def sections(self) -> Sections:
-        stops = list(accumulate(map(len, self._by_section)))
-        return Sections(*map(slice, [0, *stops], stops))
+    def runs(self) -> tuple[Run, ...]:
+        """All kinds in block order, run by run."""
+        found: list[Run] = []
+        start = 0
+        for section in self.architecture.sections:
+            for n, kind in enumerate(section.kinds, start):
+                if found and found[-1].section is section and found[-1].group is kind.group:
+                    found[-1] = found[-1]._replace(kinds=slice(found[-1].kinds.start, n + 1))
+                else:
+                    found.append(Run(section, slice(n, n + 1), kind.group))
+            start += len(section.kinds)
+        return tuple(found)
 
-    @property
-    def _by_section(self) -> tuple[tuple[Kind, ...], ...]:
-        heads = MERGED_HEADS if self.merges else HEADS
-        return EMBEDDING, LAYER_NORM_1, heads, LAYER_REST, UNEMBEDDING
+    def members(self, run: Run) -> int:
+        """How many blocks of each kind there are in a layer."""
+        return self.sizes[run.group.count] if run.group else 1
 
     @cached_property
     def cells(self) -> Ints:
         """[K, 3]: how many cells a block of each kind has along x, y and z."""
-        return np.array([[self.sizes[dim] for dim in kind.cells] for kind in self.kinds], np.int64)
+        return np.array([kind.shape(self.sizes) for kind in self.kinds], np.int64)
 
     @cached_property
     def size(self) -> Floats:
@@ -144,22 +143,40 @@ class Plan:
     @property
     def count(self) -> int:
         """How many blocks there are."""
-        return self.count_in(range(self.config.n_layer))
+        return self.count_in(range(self.architecture.n_layer))
 
-    def count_in(self, layers: range) -> int:
-        """How many blocks come with these layers: the first brings what is before it, the last what is after it."""
-        embedding, before, heads, after, unembedding = map(len, self._by_section)
-        of_layer = before + heads * self.config.n_head + after
-        last = self.config.n_layer - 1
-        return (0 in layers) * embedding + len(layers) * of_layer + (last in layers) * unembedding
+    def comes_with(self, section: Section, layers: range) -> int:
+        """How often a section comes with these layers: what is before them with the first, what is after, the last."""
+        if section.layers is not None:
+            return len(layers)
+        sections = self.architecture.sections
+        before = sections.index(section) < sections.index(self.architecture.stack)
+        return int((0 if before else self.architecture.n_layer - 1) in layers)
+
+    def count_in(self, layers: range, heads: range | None = None) -> int:
+        """How many blocks come with these layers, and in them with these heads."""
+        every = range(self.sizes["H"]) if heads is None else heads
+        return sum(
+            run.length * len(self.chosen(run, every)) * self.comes_with(run.section, layers) for run in self.runs
+        )
 
     def layers(self, which: slice | range | None = None) -> range:
         """The layers that a slice or range means; all by default. Raises ValueError where there are none such."""
-        return _chosen(which, self.config.n_layer, "layers")
+        return _chosen(which, self.architecture.n_layer, "layers")
 
     def heads(self, which: slice | range | None = None) -> range:
         """The heads that a slice or range means; all by default. Raises ValueError where there are none such."""
-        return _chosen(which, self.config.n_head, "heads")
+        return _chosen(which, self.sizes["H"], "heads")
+
+    def chosen(self, run: Run, heads: range) -> range:
+        """The members of a run's group that go with these heads: those that stand beside one of them."""
+        if run.group is None:
+            return range(1)
+        count, all_heads = self.members(run), self.sizes["H"]
+        if len(heads) == all_heads or count == all_heads:
+            return heads if count == all_heads else range(count)
+        shared = all_heads // count
+        return range(heads.start // shared, -(-heads.stop // shared)) if heads else range(0)
 
 
 @dataclass(frozen=True)
@@ -172,25 +189,35 @@ class Geometry(Plan):
 
     x: Floats  # [K, G] left edges
     y: Floats  # [K, R] tops
-    z: Floats  # [3, H] middles of each head's three lanes: Q; K, where also the rest of the head is; V
+    z: Floats  # [3, H] middles of what stands in front, in the middle and at the back of each head's place
 
-    def back(self, kinds: slice, heads: slice = slice(None)) -> Floats:
-        """[k, H]: the z at which blocks of these kinds, all of one section, begin; [k, 1] if they are of no head."""
-        depth = self.size[kinds, 2, None]
-        if kinds != self.sections.heads:
+    def back(self, run: Run, members: slice = slice(None)) -> Floats:
+        """[k, members]: the z at which the blocks of a run begin; [k, 1] if they are of no group."""
+        depth = self.size[run.kinds, 2, None]
+        if run.group is None:
             return 0 - depth / 2
-        return self.z[:, heads][[self._lane(kind) for kind in self.kinds[kinds]]] - depth / 2
+        places = self.z[:, self._leads[run.group.name][members]]
+        return places[[self._depth(kind) for kind in self.kinds[run.kinds]]] - depth / 2
 
-    def _lane(self, kind: Kind) -> int:
-        name = kind.id.removeprefix(HEAD_ID)
-        stacked = self.large and not name.endswith("_bias")
-        return 1 if stacked else {"q": 0, "v": 2}.get(name.partition("_")[0], 1)
+    def _depth(self, kind: Kind) -> int:
+        return _DEPTHS.index("middle" if kind.stacked and self.deep else kind.depth)
+
+    @cached_property
+    def _leads(self) -> dict[str, Ints]:
+        """[members] of each group: the head beside which a member stands."""
+        found = {}
+        for group in self.architecture.groups:
+            numbers = np.arange(self.sizes[group.count])
+            found[group.name] = group.lead.value({**self.architecture.known, group.letter: numbers}) + 0 * numbers
+        return found
 
     @cached_property
     def bounds(self) -> Box:
         """The box that just holds every block."""
-        ends = slice(None, None, max(1, self.config.n_head - 1))  # the first and the last head
-        backs = [self.back(kinds, ends) for kinds in self.sections]
+        backs = []
+        for run in self.runs:
+            ends = slice(None, None, max(1, self.members(run) - 1))  # the first and the last member
+            backs.append(self.back(run, ends))
         least = np.stack([self.x.min(1), self.y.min(1), np.concatenate([back.min(1) for back in backs])])
         most = np.stack([self.x.max(1), self.y.max(1), np.concatenate([back.max(1) for back in backs])])
         return Box(least.min(1).tolist(), (most + self.size.T).max(1).tolist())
@@ -204,7 +231,7 @@ class Geometry(Plan):
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Geometry:
         """What `to_arrays` made arrays of."""
         request = json.loads(arrays["request"].tobytes())
-        config = Config.from_mapping(request.pop("config"))
+        config = config_from_mapping(request.pop("config"))
         return cls(config, **request, x=arrays["x"], y=arrays["y"], z=arrays["z"])
 
 

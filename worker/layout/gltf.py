@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from worker.describe.architecture import Role
+from worker.describe.blocks import Role
 from worker.layout.encode import ROLES, columns, described
 from worker.layout.geometry import Geometry
 
@@ -81,15 +81,18 @@ class _Part(NamedTuple):
 
 def _parts(geometry: Geometry, layers: range) -> Iterator[_Part]:
     same: dict[str, dict[str, Array]] = {}
+    names = [
+        section.name for section in geometry.architecture.sections
+    ]  # what is before the layers, they, what is after
     first, together = 0, max(1, _ROWS // geometry.count_in(layers[:1]))
     for at in range(0, len(layers), together):
         table = columns(geometry, layers[at : at + together])
         inside = np.flatnonzero(table["layer"] >= 0)
         stops = [0, int(inside[0]), int(inside[-1]) + 1, len(table["layer"])]
-        for section, start, stop in zip(("embedding", "blocks", "unembedding"), stops, stops[1:], strict=False):
+        for section, start, stop in zip(names, stops, stops[1:], strict=False):
             if start == stop:
                 continue
-            of = layers[at : at + together] if section == "blocks" else [None]
+            of = layers[at : at + together] if section == geometry.architecture.stack.name else [None]
             rows = {name: array[start:stop].reshape(len(of), -1, *array.shape[1:]) for name, array in table.items()}
             low, size = rows["position"], rows["size"]
             origins = (low.min(1) + (low + size).max(1)) / 2  # [parts, 3]

@@ -1,7 +1,7 @@
-"""Checkpoints: folders of Hugging Face's GPT-2, each a model under its folder's name.
+"""Checkpoints: folders as Hugging Face's transformers saves them, each a model under its folder's name.
 
 A folder holds `config.json` and `model.safetensors`, or `model.safetensors.index.json` and the files it names. Its
-tensors are mapped, under the names with or without the prefix `transformer.`; what else there is, is left alone.
+tensors are mapped, under the names with or without the prefix of the family; what else there is, is left alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,31 +21,18 @@ import orjson
 from numpy.typing import NDArray
 
 import worker.weights.digests as digests
-from worker.families.config import Config, ConfigError
+from worker.describe.config import Config, ConfigError
+from worker.families.family import UnsupportedConfigError
+from worker.families.registry import FAMILIES, USUAL, describe, family_of
+from worker.models.sources import catalogue
 from worker.weights.digests import ChangedError, Stamp
 from worker.weights.folder import FileError, Folder
 from worker.weights.mapped import STORED, MappedFile, MappedWeights
-from worker.weights.weights import catalogue
 
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _NAMES = {STORED["F32"]: "float32", STORED["F16"]: "float16", STORED["BF16"]: "bfloat16"}
-_ACTIVATION_FUNCTIONS = {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}  # other names of the same
-_FIELDS = {
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "n_positions",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}  # as Hugging Face reads them, too
-#: What else changes the arithmetic, and the one value of it that is computed here.
-_USUAL = {
-    "model_type": "gpt2",
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "reorder_and_upcast_attn": False,
-    "add_cross_attention": False,
-}
 
 
 class CheckpointError(ValueError):
@@ -143,18 +130,16 @@ def _problems_of(id: str) -> Iterator[None]:
 
 
 def _config(folder: Folder) -> Config:
-    told = folder.json(CONFIG)
-    for field, usual in _USUAL.items():
-        if told.get(field, usual) != usual:
-            found, wanted = (orjson.dumps(value).decode() for value in (told[field], usual))
-            raise FileError(f"{CONFIG} says {field}: {found}, and only {wanted} is computed here")
-    told = {_FIELDS.get(name, name): value for name, value in told.items()}
-    values = {field.name: told[field.name] for field in fields(Config) if field.name in told}
-    function = values.get("activation_function")
-    if isinstance(function, str):
-        values["activation_function"] = _ACTIVATION_FUNCTIONS.get(function, function)
+    given = folder.json(CONFIG)
+    name = given.get("model_type", USUAL)
+    if not isinstance(name, str) or name not in FAMILIES:
+        found, known = orjson.dumps(name).decode(), ", ".join(FAMILIES)
+        raise FileError(f"{CONFIG} says model_type: {found}, and what is computed here is {known}")
+    family = FAMILIES[name]
     try:
-        return Config.from_mapping(values)
+        return family.Config.from_mapping(family.from_hub(given))
+    except UnsupportedConfigError as error:
+        raise FileError(f"{CONFIG} {error}") from None
     except ConfigError as error:
         raise FileError(f"{CONFIG}: {str(error).removesuffix('.')}") from None
 
@@ -206,12 +191,12 @@ def _mapped(folder: Folder, name: str) -> MappedFile:
 
 def _tensors(config: Config, files: Mapping[str, MappedFile], where: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """Every tensor of the catalogue, as it is stored."""
-    tied, tensors, missing = config.tie_word_embeddings, {}, []
-    for name, shape in catalogue(config).items():
-        own = [name, f"transformer.{name}"]
-        if tied and name in ("wte.weight", "lm_head.weight"):  # whichever of the two was kept is both
-            own = ["wte.weight", "transformer.wte.weight", "lm_head.weight"]
-        stored = next((other for other in own if other in where), None)
+    shapes, tensors, missing = catalogue(config), {}, []
+    copies = {shapes.source(tensor.name): tensor.name for tensor in describe(config).weights if tensor.alias_of}
+    for name, shape in shapes.items():
+        source = shapes.source(name)
+        own = [*_stored_as(config, source), *(_stored_as(config, copies[source]) if source in copies else ())]
+        stored = next((other for other in own if other in where), None)  # whichever of two tied ones was kept is both
         if stored is None:
             missing.append(name)
         else:
@@ -219,10 +204,18 @@ def _tensors(config: Config, files: Mapping[str, MappedFile], where: Mapping[str
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise FileError(f"the tensor {missing[0]}{more} is missing from {_listed(files)}")
-    if tied and "lm_head.weight" in where:
-        head = _tensor(files, where["lm_head.weight"], "lm_head.weight", catalogue(config)["lm_head.weight"])
-        _check_tied(tensors["wte.weight"], head)
+    for source, copy in copies.items():
+        stored = next((other for other in _stored_as(config, copy) if other in where), None)
+        if stored is not None:
+            found = _tensor(files, where[stored], stored, shapes[copy])
+            _check_tied(source, tensors[source], copy, found)
     return tensors
+
+
+def _stored_as(config: Config, name: str) -> list[str]:
+    """The names that a weight may have in a file: with the family's prefix and without."""
+    prefix = family_of(config).prefix
+    return list(dict.fromkeys((name, f"{prefix}{name.removeprefix(prefix)}", name.removeprefix(prefix))))
 
 
 def _tensor(files: Mapping[str, MappedFile], file: str, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -239,15 +232,15 @@ def _tensor(files: Mapping[str, MappedFile], file: str, name: str, shape: tuple[
     return found
 
 
-def _check_tied(table: NDArray[Any], head: NDArray[Any]) -> None:
+def _check_tied(source: str, table: NDArray[Any], copy: str, head: NDArray[Any]) -> None:
     """A head that is said to be the embedding and is not: either way, half of its readers would be wrong."""
     pair, step = MappedWeights({"table": table, "head": head}), max(1, (1 << 20) // table.shape[1])
     for start in range(0, len(table), step):
         part = (slice(start, start + step),)
         if not np.array_equal(pair.read("table", part), pair.read("head", part), equal_nan=True):
             raise FileError(
-                f"{CONFIG} ties the head to wte.weight, and lm_head.weight is another matrix: "
-                "set tie_word_embeddings to false, or leave lm_head.weight out"
+                f"{CONFIG} ties the head to {source}, and {copy} is another matrix: "
+                f"set tie_word_embeddings to false, or leave {copy} out"
             )
 
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import worker.models.checkpoints as checkpoints
+import worker.models.sources as sources
 import worker.models.tokens as tokens
-import worker.weights.weights as weights
-from worker.families.config import PRESETS, Config, Preset
+from worker.describe.architecture import Architecture
+from worker.describe.config import Config
+from worker.families.family import Preset
+from worker.families.registry import PRESETS, config_from_mapping, config_from_text, describe, family_of
 from worker.models.checkpoints import Checkpoint, CheckpointError
+from worker.models.reference import ModelRef
+from worker.weights.synthetic import synthetic_digest
+from worker.weights.weights import Weights
 
 Source = Literal["trained", "checkpoint", "synthetic"]
-_NANO = "nano-gpt"
-_SYNTHETIC = weights.synthetic_digest(0).removesuffix("0")
+_SYNTHETIC = synthetic_digest(0).removesuffix("0")
 
 
 class UnknownModelError(LookupError):
@@ -61,13 +67,23 @@ class Model:
         return PRESETS.get(self.id)
 
     @property
+    def architecture(self) -> Architecture:
+        return describe(self.config)
+
+    @property
     def digest(self) -> str:
         """What the weights are known by: equal digests and configurations, equal weights. Raises CheckpointError."""
         if self.lost:
             return self.lost
         if self.checkpoint:
             return self.checkpoint.digest
-        return weights.nano_digest() if self.source == "trained" else weights.synthetic_digest(self.seed)
+        trained = self._trained
+        return sources.trained_digest(trained) if trained else synthetic_digest(self.seed)
+
+    @property
+    def _trained(self) -> Path | None:
+        """The file of its weights, where they come with this package."""
+        return self.preset.trained if self.preset and self.source == "trained" else None
 
     @property
     def note(self) -> str:
@@ -75,28 +91,30 @@ class Model:
             return "These weights are not here any more."
         if self.checkpoint:
             return self.checkpoint.note
-        if self.source == "trained":
-            return "Trained to sort six letters; the file's metadata holds the facts of the training." + self.remark
+        if self.preset and self.source == "trained":
+            return self.preset.trained_note + self.remark
+        title = family_of(self.config).title
         return (
-            f"Made from seed {self.seed} with the mean and deviation of GPT-2's initialisation: "
+            f"Made from seed {self.seed} with the mean and deviation of {title}'s initialisation: "
             "the sizes are real, the values and what they predict are not." + self.remark
         )
 
     @property
     def vocabulary(self) -> tokens.Vocabulary:
-        return tokens.of(self.config, sorts=self.id == _NANO)
+        return tokens.of(self.config, self.preset.letters if self.preset else "")
 
-    def canonical(self) -> dict[str, Any]:
-        """What of the model decides a result: its sizes and which weights. Raises CheckpointError."""
-        return {"config": self.config.to_mapping(), "weights": self.digest}
+    @property
+    def reference(self) -> ModelRef:
+        """What of the model decides a result: its configuration and which weights. Raises CheckpointError."""
+        return ModelRef(self.config, self.digest)
 
-    def weights(self) -> weights.Weights:
+    def weights(self) -> Weights:
         """The weights themselves; synthetic ones are made as they are read, those of a checkpoint are mapped."""
         if self.lost:
             raise LostWeightsError(self.lost)
         if self.checkpoint:
             return self.checkpoint.weights()
-        return weights.nano() if self.source == "trained" else weights.SyntheticWeights(self.config, self.seed)
+        return sources.trained(self._trained) if self._trained else sources.synthetic(self.config, self.seed)
 
     def confirm(self) -> None:
         """Raise LostWeightsError where a checkpoint's files are others than when they were opened."""
@@ -117,9 +135,9 @@ def find(id: str, models_dir: str = "") -> Model:
     has_folder, preset = id in checkpoints.names(models_dir), PRESETS.get(id)
     if not has_folder and preset is None:
         raise UnknownModelError(id, ids(models_dir))
-    if id == _NANO:
+    if preset is not None and preset.trained:
         remark = f" The folder {id!r} is not read: a model of this name is trained already." if has_folder else ""
-        return Model(id, PRESETS[id].config, "trained", remark=remark)
+        return Model(id, preset.config, "trained", remark=remark)
     if preset is not None:
         others = _differences(preset.config, checkpoints.sizes(id, models_dir)) if has_folder else ""
         if not has_folder or others:
@@ -145,13 +163,13 @@ def sizes(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
     Raises UnknownModelError, ConfigError and CheckpointError.
     """
     if not isinstance(spec, str):
-        return Config.from_mapping(spec)
+        return config_from_mapping(spec)
     if spec in PRESETS:
         return PRESETS[spec].config
     if spec in checkpoints.names(models_dir):
         return checkpoints.sizes(spec, models_dir)
     if "=" in spec:
-        return Config.from_text(spec)
+        return config_from_text(spec)
     raise UnknownModelError(spec, ids(models_dir))
 
 
@@ -170,14 +188,15 @@ def resolve(spec: str | Mapping[str, Any], models_dir: str = "", *, synthetic_se
     return Model(id_of(config), config, "synthetic", synthetic_seed or 0)
 
 
-def from_canonical(request: Mapping[str, Any], models_dir: str = "") -> Model:
-    """The model whose `canonical()` is part of a request. Raises LostWeightsError where its weights are others now."""
-    config, digest = Config.from_mapping(request["config"]), request["weights"]
+def from_reference(reference: ModelRef, models_dir: str = "") -> Model:
+    """The model of a reference. Raises LostWeightsError where its weights are others now."""
+    config, digest = reference.config, reference.weights
     same = preset_of(config)
     if digest.startswith(_SYNTHETIC):
         return Model(id_of(config), config, "synthetic", int(digest.removeprefix(_SYNTHETIC)))
-    if same == _NANO and digest == weights.nano_digest():
-        return find(_NANO)
+    trained = PRESETS[same].trained if same else None
+    if same and trained and digest == sources.trained_digest(trained):
+        return find(same)
     for found in _checkpoints_of(config, models_dir):
         with suppress(CheckpointError):
             if found.digest == digest:
@@ -185,12 +204,12 @@ def from_canonical(request: Mapping[str, Any], models_dir: str = "") -> Model:
     raise LostWeightsError(digest)
 
 
-def recall(request: Mapping[str, Any], models_dir: str = "") -> Model:
-    """The same of a request that was answered long ago: weights that are not here any more are told as such."""
+def recall(reference: ModelRef, models_dir: str = "") -> Model:
+    """The model of a reference from an old request: where its weights are gone, one that says so (`lost`)."""
     try:
-        return from_canonical(request, models_dir)
+        return from_reference(reference, models_dir)
     except LostWeightsError:
-        config, digest = Config.from_mapping(request["config"]), request["weights"]
+        config, digest = reference.config, reference.weights
         source: Source = "synthetic" if digest.startswith("synthetic-") else "checkpoint"
         return Model(id_of(config), config, source, lost=digest)
 
@@ -199,12 +218,14 @@ def _checkpoints_of(config: Config, models_dir: str) -> Iterator[Checkpoint]:
     """The sound checkpoints of a configuration, that of its preset first."""
     same = preset_of(config)
     for id in sorted(checkpoints.names(models_dir), key=lambda id: (id != same, id)):
-        if id not in PRESETS or (id == same and id != _NANO):
+        if id not in PRESETS or (id == same and not PRESETS[id].trained):
             with suppress(CheckpointError):
                 if checkpoints.sizes(id, models_dir) == config:
                     yield checkpoints.load(id, models_dir)
 
 
 def _differences(wanted: Config, found: Config) -> str:
+    if wanted.model_type != found.model_type:
+        return f"model_type {found.model_type}, not {wanted.model_type}"
     pairs = zip(wanted.to_mapping().items(), found.to_mapping().values(), strict=True)
     return ", ".join(f"{name} {other}, not {value}" for (name, value), other in pairs if other != value)

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from worker.families.config import Config
+from worker.describe.config import Config
+from worker.families.registry import describe, family_of
 
 if TYPE_CHECKING:
     import tiktoken
@@ -84,14 +85,15 @@ class Ids:
         return b""
 
 
-NANO_LETTERS = Letters("ABC")
+def of(config: Config, letters: str = "") -> Vocabulary:
+    """The vocabulary of a configuration: these letters, or what its family says."""
+    if letters:
+        return Letters(letters)
+    return Gpt2() if family_of(config).vocabulary(config) == Gpt2.kind else Ids(_size(config))
 
 
-def of(config: Config, *, sorts: bool = False) -> Vocabulary:
-    """The vocabulary of a configuration: GPT-2's where the size is GPT-2's; `sorts`: nano-gpt's letters."""
-    if sorts:
-        return NANO_LETTERS
-    return Gpt2() if config.vocab_size == Gpt2.size else Ids(config.vocab_size)
+def _size(config: Config) -> int:
+    return describe(config).known["V"]
 
 
 @cache

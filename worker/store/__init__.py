@@ -1,1 +1,1 @@
-"""What is kept in Redis: requests by their ids, results in pieces, events of what is under way."""
+"""Requests, results, events and counters in Redis; large results in an object store."""

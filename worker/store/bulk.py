@@ -1,6 +1,6 @@
-"""Values from Redis straight into memory, as fast as the socket gives them.
+"""Read strings from Redis straight into buffers, at the speed of the socket.
 
-The client reads them too, and copies each twice more: a result of 200 MB takes it twice as long.
+The Redis client copies each value twice more: a result of 200 MB takes it twice as long.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any, NamedTuple
 import redis.exceptions
 from redis import Redis
 
-_AT_ONCE = 8  # values asked for before those asked for earlier are read: enough to keep Redis busy
+_PIPELINED = 8  # commands sent before the replies to the earlier ones are read: enough to keep Redis busy
 
 
-class Wanted(NamedTuple):
-    """A part of a string in Redis, from byte `start` on: as much as `into` holds."""
+class StringRange(NamedTuple):
+    """A part of a string in Redis, from byte `start` on, as long as the buffer."""
 
     key: str
     start: int
-    into: memoryview
+    buffer: memoryview
 
 
-class NotThere(LookupError):
-    """A string is missing, or is too short."""
+class MissingString(LookupError):
+    """A string does not exist, or is too short."""
 
 
-def receive(cache: Redis, wanted: Iterable[Wanted]) -> Iterator[memoryview]:
-    """Fill one `into` after another, and hand it on. Its memory may be that of others: it is used when they are next.
+def receive(cache: Redis, wanted: Iterable[StringRange]) -> Iterator[memoryview]:
+    """Fill one buffer after another, and yield it. Several may share memory: one is filled after the last was consumed.
 
-    Raises NotThere, and redis.exceptions.ConnectionError and TimeoutError.
+    Raises MissingString, and redis.exceptions.ConnectionError and TimeoutError.
     """
     pool = cache.connection_pool
     connection: Any = pool.get_connection()
@@ -42,10 +42,10 @@ def receive(cache: Redis, wanted: Iterable[Wanted]) -> Iterator[memoryview]:
         while asked:
             following = _ask(connection, left)
             for one in asked:
-                _expect(connection._sock, head + b"$%d\r\n" % len(one.into))
-                _fill(connection._sock, one.into)
+                _expect(connection._sock, head + b"$%d\r\n" % len(one.buffer))
+                _fill(connection._sock, one.buffer)
                 head = b"\r\n"
-                yield one.into
+                yield one.buffer
             asked = following
         _expect(connection._sock, head)
         whole = True
@@ -55,21 +55,21 @@ def receive(cache: Redis, wanted: Iterable[Wanted]) -> Iterator[memoryview]:
         raise redis.exceptions.ConnectionError(str(error)) from None
     finally:
         if not whole:
-            connection.disconnect()  # what was asked for is still on its way
+            connection.disconnect()  # replies are still on their way
         pool.release(connection)
 
 
-def _ask(connection: Any, left: Iterator[Wanted]) -> list[Wanted]:
-    """Send for the next few."""
-    asked = [*islice(left, _AT_ONCE)]
+def _ask(connection: Any, left: Iterator[StringRange]) -> list[StringRange]:
+    """Send the next few commands."""
+    asked = [*islice(left, _PIPELINED)]
     if asked:
-        commands = [("GETRANGE", key, start, start + len(into) - 1) for key, start, into in asked]
+        commands = [("GETRANGE", key, start, start + len(buffer) - 1) for key, start, buffer in asked]
         connection.send_packed_command(connection.pack_commands(commands))
     return asked
 
 
 def _expect(sock: socket.socket, text: bytes) -> None:
-    """Read exactly this: the frame of the next value (https://redis.io/docs/latest/develop/reference/protocol-spec)."""
+    """Read exactly this text, the frame of the next value (https://redis.io/docs/latest/develop/reference/protocol-spec)."""
     got = b""
     while len(got) < len(text):
         part = sock.recv(len(text) - len(got))
@@ -77,12 +77,12 @@ def _expect(sock: socket.socket, text: bytes) -> None:
             raise ConnectionError("Redis closed the connection")
         got += part
         if not text.startswith(got):
-            raise NotThere
+            raise MissingString
 
 
-def _fill(sock: socket.socket, into: memoryview) -> None:
-    while into:
-        count = sock.recv_into(into)
+def _fill(sock: socket.socket, buffer: memoryview) -> None:
+    while buffer:
+        count = sock.recv_into(buffer)
         if not count:
             raise ConnectionError("Redis closed the connection")
-        into = into[count:]
+        buffer = buffer[count:]

@@ -1,7 +1,7 @@
-"""Results in the cache: bytes in pieces first, the manifest (JSON) last, so that a manifest means a whole result.
+"""Results in the cache: bytes in pieces first, the manifest (JSON) last, so that a manifest means a complete result.
 
-A result's bytes are one run, cut into pieces of nearly 1 MiB; its arrays are ranges of the run. A piece that Redis
-evicted makes the result a miss: readers get `Missing`, never a part.
+The bytes of a result are cut into pieces of nearly 1 MiB; its arrays are ranges of the bytes. Where Redis evicted a
+piece, readers get `Missing`, never a part.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from redis import Redis
 from redis.client import Pipeline
 
 import worker.store.bulk as bulk
-from worker.store.runs import Missing
+from worker.store.stored_bytes import Missing
 
 PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
-_AT_ONCE = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
-_SWEPT = 1024  # pieces removed a round trip, where nothing says how many there are
+_PIPELINED = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
+_CHUNK = 1024  # keys a round trip
 
-#: Parts of pieces as one string: their keys but for the number, then piece, first and last byte of each in a text.
-#: The numbers stay text: Lua takes longer to write one than Redis to read a part.
+#: Return parts of pieces as one string. Arguments: their keys but for the number, and a text with piece, first and last
+#: byte of each. The numbers stay text: Lua takes longer to write one than Redis to read a part.
 _GATHER = """
 local found, n = {}, 0
 for piece, first, last in string.gmatch(ARGV[2], "(%d+),(%d+),(%d+)") do
@@ -38,8 +38,8 @@ end
 return table.concat(found)
 """
 
-#: The manifest with this key, where each of the result's pieces of so many bytes is there. Who reads a part of a result
-#: uses all of it: Redis is not to evict one piece before another, as what is left would be of no use.
+#: Return the manifest with this key if each of the result's pieces exists. This counts as a use of all pieces: if Redis
+#: evicted one before the others, the rest would be of no use.
 _WHOLE = """
 local found = redis.call("GET", KEYS[1])
 if not found then return false end
@@ -54,7 +54,7 @@ _SIZE = re.compile(rb'"size":(\d+)}$').search
 
 
 class CacheFull(Exception):
-    """The cache takes no more."""
+    """The cache has no room."""
 
 
 def _manifest_key(id: str) -> str:
@@ -69,20 +69,20 @@ def _piece_keys(id: str, size: int) -> list[str]:
     return [_piece_key(id, n) for n in range(-(-size // PIECE))]
 
 
-class Writer:
-    """Stores a result: its bytes as they come, then the manifest. Holds less than a piece of them.
+class CacheWriter:
+    """Stores a result: its bytes as they come, then the manifest. Holds less than a piece of the bytes.
 
-    As a context it leaves nothing behind that was not finished. A process that is killed cannot tidy up, and one that
-    was cut off must not, as another may be writing the same by then: what they wrote expires after `patience` seconds,
+    As a context manager it removes an unfinished result. A process that is killed cannot clean up, and one that was cut
+    off from Redis must not, as another may be writing the same by then: what they wrote expires after `ttl` seconds,
     which are more than writing takes.
-    Its methods raise CacheFull where Redis has no room, or makes room by evicting what they wrote before.
+    Its methods raise CacheFull if Redis has no room, or makes room by evicting earlier pieces of the same result.
     """
 
-    def __init__(self, cache: Redis, id: str, patience: int) -> None:
-        self.cache, self.id, self.patience = cache, id, patience
+    def __init__(self, cache: Redis, id: str, ttl: int) -> None:
+        self.cache, self.id, self.ttl = cache, id, ttl
         self.size = 0  # bytes appended
         self._sent = 0  # pieces in Redis
-        self._part = bytearray()  # what does not fill a piece yet
+        self._part = bytearray()  # the bytes that do not fill a piece yet
         self._finished = False
 
     def __enter__(self) -> Self:
@@ -90,11 +90,11 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         if not self._finished and not issubclass(kind or Exception, redis.exceptions.RedisError):
-            with suppress(redis.exceptions.RedisError):  # what was raised says more, and what is left expires
+            with suppress(redis.exceptions.RedisError):  # the first exception says more, and what is left expires
                 forget(self.cache, self.id)
 
     def append(self, content: memoryview) -> None:
-        """Add bytes, uint8 [n]; their memory may be used again when this returns."""
+        """Add bytes, uint8 [n]; the caller may reuse their memory."""
         self.size += len(content)
         room = PIECE - len(self._part)
         if len(content) < room:
@@ -106,11 +106,11 @@ class Writer:
         over = len(content) // PIECE * PIECE
         full += [content[start : start + PIECE] for start in range(0, over, PIECE)]
         self._part = bytearray(content[over:])
-        for start in range(0, len(full), _AT_ONCE):
-            self._send(full[start : start + _AT_ONCE])
+        for start in range(0, len(full), _PIPELINED):
+            self._send(full[start : start + _PIPELINED])
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write what is left, and the manifest: from now on there is a result."""
+        """Write the last bytes and the manifest, which completes the result."""
         keys, pipeline = _piece_keys(self.id, self.size), self.cache.pipeline(transaction=False)
         for key in keys[: self._sent]:
             pipeline.persist(key)
@@ -120,22 +120,22 @@ class Writer:
         pipeline.set(_manifest_key(self.id), orjson.dumps(manifest | {"size": self.size}))
         pipeline.exists(_manifest_key(self.id), *keys)
         if self._execute(pipeline) < 1 + len(keys):
-            raise self._full()  # its last pieces evicted the first: it would be a miss for ever
+            raise self._full()  # the last pieces evicted the first: every read would be a miss
         self._finished = True
 
     def _send(self, full: Sequence[bytearray | memoryview]) -> None:
         pipeline = self.cache.pipeline(transaction=False)
         if self._sent == 0:
-            pipeline.unlink(_manifest_key(self.id))  # an older one's, of which the cache lost a piece
+            pipeline.unlink(_manifest_key(self.id))  # of an earlier result, of which the cache lost a piece
         for n, piece in enumerate(full, start=self._sent):
-            pipeline.set(_piece_key(self.id, n), piece, ex=self.patience)
+            pipeline.set(_piece_key(self.id, n), piece, ex=self.ttl)
         pipeline.exists(_piece_key(self.id, 0))
         self._sent += len(full)
         if not self._execute(pipeline):
             raise self._full()
 
     def _execute(self, pipeline: Pipeline) -> int:
-        """The answer to the last command."""
+        """Return the reply to the last command."""
         try:
             return int(pipeline.execute()[-1])
         except redis.exceptions.OutOfMemoryError:
@@ -146,8 +146,8 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class CachedRun:
-    """The bytes of a finished result in the cache; the methods are the functions below."""
+class CachedBytes:
+    """The bytes of a finished result in the cache."""
 
     cache: Redis
     id: str
@@ -155,20 +155,20 @@ class CachedRun:
     gap = 3 << 10
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """As Run has it."""
+        """See StoredBytes."""
         return stream(self.cache, self.id, start, stop)
 
     def receive(self, wanted: Iterable[tuple[int, memoryview]]) -> Iterator[memoryview]:
-        """As Run has it."""
+        """See StoredBytes."""
         return receive(self.cache, ((self.id, *one) for one in wanted))
 
     def gather(self, starts: NDArray[np.int64], size: int) -> bytes:
-        """As Run has it; no more than a piece has from each start."""
+        """See StoredBytes; a part is no longer than a piece."""
         return gather(self.cache, self.id, starts, size)
 
 
 def manifest(cache: Redis, id: str) -> dict[str, Any]:
-    """The manifest of a finished result, of which every piece is there. Raises Missing."""
+    """Return the manifest of a finished result of which every piece exists. Raises Missing."""
     content = cache.eval(_WHOLE, 1, _manifest_key(id), PIECE, _SIZE_DIGITS)
     if content is None:
         raise Missing(id)
@@ -177,36 +177,36 @@ def manifest(cache: Redis, id: str) -> dict[str, Any]:
 
 
 def read(cache: Redis, id: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` of a result. Raises Missing where one of its pieces is gone."""
+    """Return bytes `start` to `stop` of a result. Raises Missing if one of its pieces does not exist."""
     return b"".join(stream(cache, id, start, stop))
 
 
 def stream(cache: Redis, id: str, start: int, stop: int) -> Iterator[bytes]:
-    """The same in pieces, for answers too large to hold. Raises Missing, at any piece."""
+    """Yield bytes `start` to `stop` in pieces, for answers too large for memory. Raises Missing, at any piece."""
     window = memoryview(bytearray(min(PIECE, stop - start)))
     return map(bytes, receive(cache, ((id, low, window[: high - low]) for low, high in _cuts(start, stop))))
 
 
 def receive(cache: Redis, wanted: Iterable[tuple[str, int, memoryview]]) -> Iterator[memoryview]:
-    """Fill one memory after another from the bytes of the result `id` that begin at `start`: (id, start, memory).
+    """Fill one buffer after another from the bytes of the result `id` that begin at `start`: (id, start, buffer).
 
-    Each is handed on when it is full, as `bulk.receive` does it. Raises Missing where a piece is gone.
+    Each is yielded when it is full, as by `bulk.receive`. Raises Missing if a piece does not exist.
     """
     try:
         yield from bulk.receive(cache, chain.from_iterable(_parts(*one) for one in wanted))
-    except bulk.NotThere:
+    except bulk.MissingString:
         raise Missing from None
 
 
 def gather(cache: Redis, id: str, starts: NDArray[np.int64], size: int) -> bytes:
-    """Short runs of a result, `size` bytes (no more than a piece has) from each start, one after another.
+    """Return many short parts of a result, `size` bytes (at most a piece) from each start, one after another.
 
-    Redis puts them together: asking for each takes ten times as long. Raises Missing.
+    Redis joins them: one command for each takes ten times as long. Raises Missing.
     """
     piece, first = np.divmod(starts, PIECE)
     last = first + size - 1
     cuts = np.stack([piece, first, np.minimum(last, PIECE - 1)], 1)
-    if (over := last >= PIECE).any():  # the rest of a run is in the next piece
+    if (over := last >= PIECE).any():  # the rest of a part is in the next piece
         rest = np.stack([piece + 1, 0 * first, last - PIECE], 1)
         cuts = np.stack([cuts, rest], 1)[np.stack([over | True, over], 1)]
     text = orjson.dumps(cuts, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -217,27 +217,27 @@ def gather(cache: Redis, id: str, starts: NDArray[np.int64], size: int) -> bytes
 
 
 def _cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """The parts of a range of bytes, each in one piece."""
+    """Split a range of bytes at the ends of pieces."""
     while start < stop:
         end = min(start - start % PIECE + PIECE, stop)
         yield start, end
         start = end
 
 
-def _parts(id: str, start: int, into: memoryview) -> Iterator[bulk.Wanted]:
+def _parts(id: str, start: int, into: memoryview) -> Iterator[bulk.StringRange]:
     for low, high in _cuts(start, start + len(into)):
-        yield bulk.Wanted(_piece_key(id, low // PIECE), low % PIECE, into[low - start : high - start])
+        yield bulk.StringRange(_piece_key(id, low // PIECE), low % PIECE, into[low - start : high - start])
 
 
 def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:
-    """Those of many results that are there, whole; of their manifests only the ends are read."""
+    """Return those of many results that are complete; of their manifests only the ends are read."""
     found: set[str] = set()
-    for start in range(0, len(ids), _SWEPT):
-        portion, pipeline = ids[start : start + _SWEPT], cache.pipeline(transaction=False)
-        for id in portion:
+    for start in range(0, len(ids), _CHUNK):
+        chunk, pipeline = ids[start : start + _CHUNK], cache.pipeline(transaction=False)
+        for id in chunk:
             pipeline.getrange(_manifest_key(id), -_SIZE_DIGITS, -1)
         ends = map(_SIZE, pipeline.execute())
-        sizes = {id: int(end[1]) for id, end in zip(portion, ends, strict=True) if end}
+        sizes = {id: int(end[1]) for id, end in zip(chunk, ends, strict=True) if end}
         for id, size in sizes.items():
             pipeline.exists(*_piece_keys(id, size), _manifest_key(id))
         wholes = zip(sizes.items(), pipeline.execute(), strict=True)
@@ -246,16 +246,16 @@ def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:
 
 
 def drop_unfinished(cache: Redis, id: str) -> None:
-    """Remove what a killed process wrote of a result, unless it had finished."""
+    """Remove what a dead process wrote of a result, unless it had finished."""
     if not cache.exists(_manifest_key(id)):
         forget(cache, id)
 
 
 def forget(cache: Redis, id: str) -> None:
-    """Remove a result or what there is of one: the manifest first, so that nobody finds it half there."""
+    """Remove a result or parts of one: the manifest first, so that no reader finds it incomplete."""
     content = cache.getdel(_manifest_key(id))
     written = 0 if content is None else len(_piece_keys(id, orjson.loads(content)["size"]))
-    for first in count(0, _SWEPT):
-        gone = cache.unlink(*(_piece_key(id, n) for n in range(first, first + _SWEPT)))
-        if not gone and first + _SWEPT >= written:
+    for first in count(0, _CHUNK):
+        gone = cache.unlink(*(_piece_key(id, n) for n in range(first, first + _CHUNK)))
+        if not gone and first + _CHUNK >= written:
             return

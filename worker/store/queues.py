@@ -1,53 +1,53 @@
-"""The queues of jobs: what is soon done never waits for what takes long, and what has a low priority waits for others.
+"""The names of the queues: one for each job size and priority.
 
-A queue is a lane and a priority. A worker has a process for each lane, which takes jobs from that lane's queues, of a
-low priority only while there are no others.
+Short jobs never wait for long ones: a worker has a process for each size. It takes jobs from the queues of that size,
+and those of a low priority only while there are no others.
 """
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-Lane = Literal["small", "large"]
+JobSize = Literal["small", "large"]
 Priority = Literal["normal", "low"]
-LANES: tuple[Lane, ...] = get_args(Lane)
-PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # as they are taken
-SMALL_SECONDS = 2.0  # of estimated work: long beside a job's beginning, short for who waits behind it
+JOB_SIZES: tuple[JobSize, ...] = get_args(JobSize)
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the highest first
+SMALL_SECONDS = 2.0  # estimated seconds of work: long beside starting a job, short for the jobs that wait behind it
 
 
-def name(lane: Lane, priority: Priority) -> str:
-    """RQ's name of a queue."""
-    return f"cutaway-{lane}-{priority}"
+def name(size: JobSize, priority: Priority) -> str:
+    """Return the name of a queue."""
+    return f"cutaway-{size}-{priority}"
 
 
-def of_lane(lane: Lane) -> list[str]:
-    """The names of a lane's queues, in the order in which they are taken from."""
-    return [name(lane, priority) for priority in PRIORITIES]
+def names_of(size: JobSize) -> list[str]:
+    """Return the names of the queues of a size, the highest priority first."""
+    return [name(size, priority) for priority in PRIORITIES]
 
 
-NAMES = [name for lane in LANES for name in of_lane(lane)]
+NAMES = [name for size in JOB_SIZES for name in names_of(size)]
 
 
 def choose(seconds: float, priority: Priority) -> str:
-    """The queue of work that takes about so many seconds on a slow machine."""
+    """Return the queue for work that takes about so many seconds on a slow machine."""
     return name("small" if seconds <= SMALL_SECONDS else "large", priority)
 
 
 def priority(queue: str) -> Priority:
-    """The priority of a queue by its name."""
+    """Return the priority of a queue."""
     return next(priority for priority in PRIORITIES if queue.endswith(priority))
 
 
 def with_priority(queue: str, priority: Priority) -> str:
-    """The queue of the same lane with another priority."""
-    return name(_lane(queue), priority)
+    """Return the queue of the same size with another priority."""
+    return name(_size(queue), priority)
 
 
 def ahead(queue: str) -> list[str]:
-    """The queues from which jobs are taken before those of this one."""
-    names = of_lane(_lane(queue))
+    """Return the queues of the same size with a higher priority."""
+    names = names_of(_size(queue))
     return names[: names.index(queue)]
 
 
-def _lane(queue: str) -> Lane:
-    return next(lane for lane in LANES if queue in of_lane(lane))
+def _size(queue: str) -> JobSize:
+    return next(size for size in JOB_SIZES if queue in names_of(size))

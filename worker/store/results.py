@@ -1,6 +1,6 @@
-"""Finished results wherever they are: in the cache, or in the archive where they are too large for it.
+"""Finished results, in the cache or, if they are too large for it, in the archive.
 
-Of what is archived the cache has the manifest, too, if it has not evicted it: most questions need no more.
+The cache also holds the manifests of archived results until it evicts them: most requests need no more.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ import worker.store.pieces as pieces
 import worker.store.safetensors as safetensors
 from worker.settings import Settings
 from worker.store.connection import connect
-from worker.store.runs import Away, Missing, Run
 from worker.store.safetensors import Entries
+from worker.store.stored_bytes import Missing, StoredBytes, Unavailable
 
 if TYPE_CHECKING:
     import worker.store.archive as archives
     from worker.store.archive import Archive
 
-_PATIENCE = 60.0  # seconds for which a worker tries again to reach the archive
+_RETRY_SECONDS = 60.0  # for which a worker tries to reach the archive
 
 
 class AlreadyThere(Exception):
-    """A result need not be computed: the archive has it."""
+    """The archive has this result."""
 
 
-def results(settings: Settings, cache: Redis | None = None, patience: float = _PATIENCE) -> Results:
-    """The results that are where `settings` say, in this cache."""
-    archive = _archive(settings.trace_store, patience) if settings.trace_store else None
+def results(settings: Settings, cache: Redis | None = None, retry_seconds: float = _RETRY_SECONDS) -> Results:
+    """Return the results where `settings` place them, in this cache or that of the settings."""
+    archive = _archive(settings.trace_store, retry_seconds) if settings.trace_store else None
     return Results(cache or connect(settings.cache_url), archive, settings.trace_store_above)
 
 
 @cache
-def _archive(url: str, patience: float) -> Archive:
-    from worker.store.archive import Archive  # which takes 7 MB
+def _archive(url: str, retry_seconds: float) -> Archive:
+    from worker.store.archive import Archive  # it takes 7 MB of memory
 
-    return Archive(url, patience)
+    return Archive(url, retry_seconds)
 
 
 class Results:
-    """The cache, and an archive for what is larger than `above` bytes, if there is one."""
+    """The cache, and an archive, if there is one, for results larger than `above` bytes."""
 
     def __init__(self, cache: Redis, archive: Archive | None = None, above: int = 0) -> None:
         self.cache, self.archive, self.above = cache, archive, above
 
     def manifest(self, id: str) -> dict[str, Any]:
-        """The manifest of a finished result that is whole, as far as the cache knows. Raises Missing."""
+        """Return the manifest of a finished result that is complete, as far as the cache knows. Raises Missing."""
         with suppress(Missing):
             return pieces.manifest(self.cache, id)
         copy: Any = self.cache.get(_copy_key(id)) if self.archive else None
@@ -62,7 +62,7 @@ class Results:
         return known
 
     def recover(self, id: str) -> dict[str, Any]:
-        """The same of one that the cache knows nothing of, but the archive may. Raises Missing and Away."""
+        """Return a manifest from the archive, and store it in the cache again. Raises Missing and Unavailable."""
         if self.archive is None:
             raise Missing(id)
         found = self.archive.manifest(id)
@@ -70,16 +70,16 @@ class Results:
             self.cache.set(_copy_key(id), orjson.dumps(found))
         return found
 
-    def run(self, id: str, manifest: Mapping[str, Any]) -> Run:
-        """The bytes of a finished result."""
+    def bytes_of(self, id: str, manifest: Mapping[str, Any]) -> StoredBytes:
+        """Return the bytes of a finished result."""
         if self.archive is None or "archived" not in manifest:
-            return pieces.CachedRun(self.cache, id)
-        from worker.store.archive import ArchivedRun
+            return pieces.CachedBytes(self.cache, id)
+        from worker.store.archive import ArchivedBytes
 
-        return ArchivedRun(self.archive, id, manifest["archived"], lambda: self.forget(id))
+        return ArchivedBytes(self.archive, id, manifest["archived"], lambda: self.forget(id))
 
     def which_done(self, ids: Sequence[str]) -> set[str]:
-        """Those of many results that the cache knows to be there, whole."""
+        """Return those of many results that are complete, as far as the cache knows."""
         found = pieces.which_done(self.cache, ids)
         if self.archive is not None and (left := [id for id in ids if id not in found]):
             pipeline = self.cache.pipeline(transaction=False)
@@ -88,35 +88,35 @@ class Results:
             found |= {id for id, there in zip(left, pipeline.execute(), strict=True) if there}
         return found
 
-    def writer(self, id: str, patience: int, metadata: Mapping[str, str]) -> Writer:
-        """What stores a result; see Writer."""
-        return Writer(self, id, patience, metadata)
+    def writer(self, id: str, ttl: int, metadata: Mapping[str, str]) -> ResultWriter:
+        """Return a writer for a result."""
+        return ResultWriter(self, id, ttl, metadata)
 
     def drop_unfinished(self, id: str) -> None:
-        """Remove what a killed process wrote of a result, unless it had finished."""
+        """Remove what a dead process wrote of a result, unless it had finished."""
         pieces.drop_unfinished(self.cache, id)
         if self.archive is not None:
-            self.archive.tidy(id)
+            self.archive.clean_up(id)
 
     def forget(self, id: str) -> None:
-        """Remove a result or what there is of one. Raises Away."""
+        """Remove a result or parts of one. Raises Unavailable."""
         pieces.forget(self.cache, id)
         if self.archive is not None:
             self.archive.forget(id)
             self.cache.unlink(_copy_key(id))
 
 
-class Writer:
-    """Stores a result where its size belongs. As a context it leaves nothing behind that was not finished.
+class ResultWriter:
+    """Stores a result in the cache or the archive, by its size. As a context manager it removes an unfinished result.
 
-    Beside what the two places raise (CacheFull, Away), `open` raises AlreadyThere.
+    Raises what the writers of the two raise (CacheFull, Unavailable); `open` raises AlreadyThere.
     """
 
-    def __init__(self, results: Results, id: str, patience: int, metadata: Mapping[str, str]) -> None:
-        self.results, self.id, self.patience, self.metadata = results, id, patience, metadata
+    def __init__(self, results: Results, id: str, ttl: int, metadata: Mapping[str, str]) -> None:
+        self.results, self.id, self.ttl, self.metadata = results, id, ttl, metadata
         self.size = 0  # bytes
         self._stack = ExitStack()
-        self._to: pieces.Writer | archives.Writer
+        self._target: pieces.CacheWriter | archives.ArchiveWriter
 
     def __enter__(self) -> Self:
         return self
@@ -125,25 +125,25 @@ class Writer:
         self._stack.__exit__(*raised)
 
     def open(self, entries: Entries) -> Callable[[memoryview], None]:
-        """Begin: the result has these arrays in this order, without gaps. What is given takes their bytes."""
+        """Begin a result of these arrays in this order, without gaps; return what takes their bytes."""
         self.size, archive = safetensors.size(entries), self.results.archive
         if archive is None or self.size <= self.results.above:
-            self._to = pieces.Writer(self.results.cache, self.id, self.patience)
+            self._target = pieces.CacheWriter(self.results.cache, self.id, self.ttl)
         else:
-            from worker.store.archive import Writer as ArchiveWriter
+            from worker.store.archive import ArchiveWriter
 
-            with suppress(Missing, Away):  # if it stays away, writing will say so
+            with suppress(Missing, Unavailable):  # if it stays unavailable, writing raises
                 self.results.recover(self.id)
                 raise AlreadyThere
-            self._to = ArchiveWriter(archive, self.id, entries, self.metadata)
-        self._stack.enter_context(self._to)
-        return self._to.append
+            self._target = ArchiveWriter(archive, self.id, entries, self.metadata)
+        self._stack.enter_context(self._target)
+        return self._target.append
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest: from now on there is a result."""
-        self._to.finish(manifest)
-        if not isinstance(self._to, pieces.Writer):
-            with suppress(Missing, Away):  # then whoever reads it does
+        """Write the manifest, which completes the result."""
+        self._target.finish(manifest)
+        if not isinstance(self._target, pieces.CacheWriter):
+            with suppress(Missing, Unavailable):  # then the first read does
                 self.results.recover(self.id)
 
 

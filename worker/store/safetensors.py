@@ -1,4 +1,4 @@
-"""How a file of the safetensors format begins (https://huggingface.co/docs/safetensors)."""
+"""Headers of safetensors files (https://huggingface.co/docs/safetensors)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MEDIA_TYPE = "application/x-safetensors"
 
 
 def size(entries: Entries) -> int:
-    """The bytes of all these arrays."""
+    """Return the bytes of all these arrays."""
     return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in entries.values())
 
 
 def header(entries: Entries, metadata: Mapping[str, str]) -> bytes:
-    """How a safetensors file begins that holds arrays of these dtypes and shapes in this order, without gaps.
+    """Return the header of a file that holds arrays of these dtypes and shapes in this order, without gaps.
 
-    It is padded to whole words of 8 bytes, so that all the data are aligned if the widest elements come first.
+    It is padded to a multiple of 8 bytes, so that all data are aligned if the widest elements come first.
     """
     described: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0

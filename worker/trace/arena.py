@@ -14,20 +14,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache
-from itertools import takewhile
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-import worker.describe.architecture as architecture
-from worker.describe.architecture import VALUES, Tensor
+from worker.describe.architecture import Architecture
+from worker.describe.blocks import Tensor
+from worker.describe.config import Config
 from worker.engine.memory import aligned
-from worker.families.config import Config
-
-_READ_LATER = ("blocks.{layer}.attn.k", "blocks.{layer}.attn.v")  # by the passes that follow
-_BEFORE = [tensor.name for tensor in takewhile(lambda tensor: tensor.scope == "model", VALUES)]
+from worker.families.registry import describe
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Slot:
     shape: tuple[int, ...]
     dtype: str
     offset: int
+    is_masked: bool = False  # −∞ stands in it for what is not there
 
     @cached_property
     def nbytes(self) -> int:
@@ -84,28 +82,30 @@ def plan(
 
     Values are computed in `precision`, and the captured ones stored in `dtype` (the same where it is None).
     """
-    sizes, tensors = architecture.sizes(config, tokens, batch), dict(architecture.expand(VALUES, config.n_layer))
+    architecture = describe(config)
+    sizes, tensors = architecture.sizes(tokens, batch), dict(architecture.all_values())
     chosen = dict.fromkeys(captured(tensors, capture))
     alone = [name for name, tensor in tensors.items() if _lies_alone(tensor, name in chosen, streamed)]
     slots: dict[str, Slot] = {}
     end = 0
     for name in sorted(alone, key=lambda name: name not in chosen):  # those captured lie together: they leave together
-        slots[name] = Slot(tensors[name].shape(sizes), _computed(tensors[name], precision), end)
+        slots[name] = _slot(tensors[name], sizes, _computed(tensors[name], precision), end)
         end += slots[name].nbytes
     window: dict[str, Slot] = {}
     for name, tensor in tensors.items():
         if name not in slots:
             if tensor.name not in window:
-                window[tensor.name] = Slot(tensor.shape(sizes), _computed(tensor, precision), end)
+                window[tensor.name] = _slot(tensor, sizes, _computed(tensor, precision), end)
                 end += window[tensor.name].nbytes
             slots[name] = window[tensor.name]
     kept: dict[str, Slot] = {}
-    sections: list[list[str]] = [[] for _ in range(config.n_layer + 1)]
+    sections: list[list[str]] = [[] for _ in range(architecture.n_layer + 1)]
     kept_bytes = 0
-    for name in chosen:
-        kept[name] = Slot(slots[name].shape, _stored(tensors[name], precision, dtype), kept_bytes)
-        kept_bytes += kept[name].nbytes
-        sections[_section(name, tensors[name], config.n_layer)].append(name)
+    for section, name in _completed(architecture):
+        if name in chosen:
+            kept[name] = _slot(tensors[name], sizes, _stored(tensors[name], precision, dtype), kept_bytes)
+            kept_bytes += kept[name].nbytes
+            sections[section].append(name)
     return Plan(slots, kept, tuple(map(tuple, sections)), Size(kept_bytes, end), streamed)
 
 
@@ -120,11 +120,12 @@ def measure(
     streamed: bool = False,
 ) -> Size:
     """The size of the plan with these arguments, found without making it."""
-    sizes, times = architecture.sizes(config, tokens, batch), _times_captured(config.n_layer, capture)
+    architecture = describe(config)
+    sizes, times = architecture.sizes(tokens, batch), _times_captured(config, capture)
     kept = memory = 0
-    for tensor in VALUES:
+    for tensor in architecture.values:
         shape, count = tensor.shape(sizes), times[tensor.name]
-        copies = config.n_layer if tensor.scope == "layer" else 1
+        copies = architecture.n_layer if tensor.is_layered else 1
         alone = count * _lies_alone(tensor, True, streamed) + (copies - count) * _lies_alone(tensor, False, streamed)
         kept += count * _nbytes(shape, _stored(tensor, precision, dtype))
         memory += (alone + (alone < copies)) * _nbytes(shape, _computed(tensor, precision))
@@ -147,14 +148,18 @@ class Arena(dict[str, NDArray[Any]]):
 
 
 @lru_cache(maxsize=16)
-def _times_captured(n_layer: int, capture: tuple[str, ...]) -> Counter[str]:
-    """How many times a tensor of the table is captured, by its name there."""
-    tensors = dict(architecture.expand(VALUES, n_layer))
+def _times_captured(config: Config, capture: tuple[str, ...]) -> Counter[str]:
+    """How many times a tensor of the description is captured, by its name there."""
+    tensors = dict(describe(config).all_values())
     return Counter(tensors[name].name for name in captured(tensors, capture))
 
 
+def _slot(tensor: Tensor, sizes: Mapping[str, int], dtype: str, offset: int) -> Slot:
+    return Slot(tensor.shape(sizes), dtype, offset, tensor.is_masked)
+
+
 def _lies_alone(tensor: Tensor, is_captured: bool, streamed: bool) -> bool:
-    return tensor.scope == "model" or (not streamed and (is_captured or tensor.name in _READ_LATER))
+    return not tensor.is_layered or (not streamed and (is_captured or tensor.read_later))
 
 
 def _computed(tensor: Tensor, precision: str) -> str:
@@ -162,15 +167,18 @@ def _computed(tensor: Tensor, precision: str) -> str:
 
 
 def _stored(tensor: Tensor, precision: str, dtype: str | None) -> str:
-    """The vocabulary's softmax stays as it is: float16 would leave nearly all of it subnormal."""
     computed = _computed(tensor, precision)
-    return computed if dtype is None or tensor.dtype != "float32" or tensor.name == "probs" else dtype
+    return computed if dtype is None or tensor.dtype != "float32" or tensor.is_exact else dtype
 
 
-def _section(name: str, tensor: Tensor, n_layer: int) -> int:
-    if tensor.scope == "layer":
-        return int(name.split(".")[1])
-    return 0 if tensor.name in _BEFORE else n_layer
+def _completed(architecture: Architecture) -> Iterator[tuple[int, str]]:
+    """The values by name, each with the number of layers that are done before it is complete."""
+    done = 0
+    for section in architecture.sections:
+        for layer in range(section.layers or 1):
+            for tensor in section.values:
+                yield done + layer, tensor.of(layer)
+        done += section.layers or 0
 
 
 def _nbytes(shape: tuple[int, ...], dtype: str) -> int:

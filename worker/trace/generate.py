@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from worker.describe.config import Config
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
-from worker.families.forward import forward
+from worker.families.registry import family_of
 from worker.trace.arena import Arena
 from worker.trace.sampling import Sampling, choose
 
@@ -25,13 +25,13 @@ def generate(
 
     The arena is planned for `positions(len(prompt), sampling)`; each pass fills only rows not filled before.
     """
-    tokens = arena["tokens"]
+    tokens, family = arena["tokens"], family_of(config)
     tokens[0, : len(prompt)] = prompt
     random = np.random.Generator(np.random.Philox(sampling.seed))
     new: list[int] = []
     start, stop = 0, len(prompt)
     while True:
-        forward(config, engine, arena, slice(start, stop), after_layer)
+        family.forward(config, engine, arena, slice(start, stop), after_layer)
         if len(new) < sampling.max_new_tokens:
             new.append(choose(arena["logits"][0, stop - 1], sampling, random))
         if len(new) == sampling.max_new_tokens:

@@ -56,13 +56,14 @@ class Keeper:
     def _hand_on(self, flat: Values, dtype: str, starts: list[int], names: list[str]) -> list[Statistics]:
         """Cast and hand on `flat` [n], in which the tensors `names` begin at `starts`; the statistics of each."""
         level = self._level(names[0])
+        masked = [self.arena.plan.slots[name].is_masked for name in names]
         strips = level.strips(_AT_ONCE) if level else ((n, n + _AT_ONCE) for n in range(0, len(flat), _AT_ONCE))
         parts = []
         for start, stop in strips:  # more than one only where there is one tensor
             with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
                 part = flat[start:stop].astype(dtype, copy=False)
             self.sink(part.view(np.uint8).data)
-            parts.append([level.add(part)] if level else _statistics(part, starts, names))
+            parts.append([level.add(part)] if level else _statistics(part, starts, masked))
         if len(parts) == 1:
             return parts[0]
         lows, highs, sums, counts = zip(*(part[0] for part in parts), strict=True)
@@ -70,22 +71,22 @@ class Keeper:
 
     def _level(self, name: str) -> Level | None:
         """The level of detail to be kept of a tensor, if it is large. What is masked has no sums: scores have none."""
-        shape = self.arena.plan.slots[name].shape
-        if _has_level(name, shape):
-            self._levels[name] = Level(shape)
+        slot = self.arena.plan.slots[name]
+        if _has_level(slot):
+            self._levels[name] = Level(slot.shape)
         return self._levels.get(name)
 
 
 def arrays(plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of all that a keeper hands on, in its order: tensors, and levels of those that have one."""
     tensors = {name: (slot.dtype, slot.shape) for name, slot in plan.kept.items()}
-    levels = {f"{name} smaller": Level(shape).shape for name, (_, shape) in tensors.items() if _has_level(name, shape)}
+    levels = {f"{name} smaller": Level(slot.shape).shape for name, slot in plan.kept.items() if _has_level(slot)}
     gap = {"gap": ("uint8", (-plan.size.kept % 4,))} if levels and plan.size.kept % 4 else {}
     return tensors | gap | {name: ("float32", shape) for name, shape in levels.items()}
 
 
-def _has_level(name: str, shape: tuple[int, ...]) -> bool:
-    return has_level(shape) and not name.endswith("attn.scores")
+def _has_level(slot: Slot) -> bool:
+    return has_level(slot.shape) and not slot.is_masked
 
 
 def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:
@@ -104,13 +105,13 @@ def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:
         yield run
 
 
-def _statistics(flat: Values, starts: list[int], names: list[str]) -> list[Statistics]:
-    """Of each tensor in `flat` [n]; masked cells of scores (−inf) are left out."""
+def _statistics(flat: Values, starts: list[int], masked: list[bool]) -> list[Statistics]:
+    """Of each tensor in `flat` [n]; masked cells (−inf) are left out where there are any."""
     lows, highs = np.minimum.reduceat(flat, starts).tolist(), np.maximum.reduceat(flat, starts).tolist()
     sums, stops = np.add.reduceat(flat, starts, dtype=np.float64).tolist(), [*starts[1:], len(flat)]
     found: list[Statistics] = []
-    for name, low, high, total, start, stop in zip(names, lows, highs, sums, starts, stops, strict=True):
-        if name.endswith("attn.scores"):
+    for has_masked, low, high, total, start, stop in zip(masked, lows, highs, sums, starts, stops, strict=True):
+        if has_masked:
             seen = flat[start:stop][np.isfinite(flat[start:stop])]
             found.append((seen.min(initial=inf).item(), high, seen.sum(dtype=np.float64).item(), seen.size))
         else:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.describe.config import Config
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
-from worker.families.forward import forward, predict
+from worker.families.registry import describe, family_of
 from worker.trace.arena import Arena
 
 MOST = 20  # tokens that are kept of a prediction
@@ -35,8 +35,10 @@ def look_through(
 
     `head` holds the same weights as `engine` and does the predicting, in the arena's places for the prediction.
     """
-    length, kept = arena["tokens"].shape[1], min(MOST, config.vocab_size)
-    shape = config.n_layer + 1, length, kept
+    family, architecture = family_of(config), describe(config)
+    entering, pattern = architecture.landmark("entering"), architecture.landmark("pattern")
+    length, kept = arena["tokens"].shape[1], min(MOST, architecture.known["V"])
+    shape = architecture.n_layer + 1, length, kept
     seen = Seen(np.empty(shape, np.int32), np.empty(shape, np.float32), np.eye(length, dtype=np.float32))
     done = 0
 
@@ -47,13 +49,13 @@ def look_through(
 
     def through_layer() -> None:
         nonlocal done
-        predict(config, head, arena[f"blocks.{done}.resid_pre"], arena)
+        family.predict(config, head, arena[entering.of(done)], arena)
         see()
-        roll_out(arena[f"blocks.{done}.attn.pattern"][0], seen.rollout)
+        roll_out(arena[pattern.of(done)][0], seen.rollout)
         done += 1
         after_layer(done)
 
-    forward(config, engine, arena, slice(0, length), through_layer)
+    family.forward(config, engine, arena, slice(0, length), through_layer)
     see()
     return seen
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-import worker.describe.architecture as architecture
 import worker.describe.counts as counts
-from worker.families.config import Config
+from worker.describe.architecture import Architecture, Section
+from worker.describe.config import Config
+from worker.families.registry import describe
 from worker.trace.sampling import Sampling, passes
 
 # Seconds on a slow machine of two processors, in plain NumPy.
@@ -26,25 +29,19 @@ class Work:
     """
 
     def __init__(self, config: Config, prompt: int, sampling: Sampling, held_weights_bytes: int) -> None:
-        self.config, self.prompt, self.passes = config, prompt, passes(sampling)
-        self.held = self.passes > 1 and 4 * counts.total(config) <= held_weights_bytes
-        s = architecture.sizes(config)
-        self._layer_weights = s["C"] * s["3HA"] + s["HA"] * s["C"] + 2 * s["C"] * s["F"]
-        self._head_weights = s["V"] * s["C"]
-        self._cells = {scope: (_cells(config, scope, 1), _cells(config, scope, 2)) for scope in ("layer", "model")}
+        self.architecture, self.prompt, self.passes = describe(config), prompt, passes(sampling)
+        self.held = self.passes > 1 and 4 * counts.total(self.architecture) <= held_weights_bytes
+        self._layer, self._ends = _each(config)
 
     def layer(self, n: int) -> float:
         """One layer of pass `n`."""
         rows, length = self._rows(n)
-        operations = 2 * (self._layer_weights + 2 * length * self.config.n_head * self.config.d_head)
-        each = operations * _OPERATION + self._filled("layer", length)
-        return _CALLED + self._weights(n, self._layer_weights) + rows * each
+        return _CALLED + self._weights(n, self._layer.weights) + rows * self._layer.seconds(length)
 
     def ends(self, n: int) -> float:
         """What is before and after the layers of pass `n`."""
         rows, length = self._rows(n)
-        each = 2 * self._head_weights * _OPERATION + self._filled("model", length)
-        return self._weights(n, self._head_weights) + rows * each
+        return self._weights(n, self._ends.weights) + rows * self._ends.seconds(length)
 
     @property
     def seconds(self) -> float:
@@ -53,7 +50,7 @@ class Work:
         return self._of(0) + (last * (self._of(1) + self._of(last)) / 2 if last else 0)
 
     def _of(self, n: int) -> float:
-        return self.config.n_layer * self.layer(n) + self.ends(n)
+        return self.architecture.n_layer * self.layer(n) + self.ends(n)
 
     def _rows(self, n: int) -> tuple[int, int]:
         """How many positions pass `n` computes, and how many there are then."""
@@ -62,14 +59,42 @@ class Work:
     def _weights(self, n: int, count: int) -> float:
         return count * (_READ if self.held and n else _MADE)
 
-    def _filled(self, scope: str, length: int) -> float:
-        """Filling a position of the tensors: as many cells as with one position, and some for each one more."""
-        one, two = self._cells[scope]
-        return (one + (two - one) * (length - 1)) * _FILLED
+
+@dataclass(frozen=True)
+class _Each:
+    """What one layer, or what is outside of the layers, takes: `weights` are those of matrices. Operations and cells of
+    one position among one, and among two: both grow evenly with how many there are.
+    """
+
+    weights: int
+    operations: tuple[int, int]
+    cells: tuple[int, int]
+
+    def seconds(self, length: int) -> float:
+        """One position among `length`."""
+        return self._at(self.operations, length) * _OPERATION + self._at(self.cells, length) * _FILLED
+
+    @staticmethod
+    def _at(grows: tuple[int, int], length: int) -> int:
+        one, two = grows
+        return one + (two - one) * (length - 1)
 
 
 @lru_cache(maxsize=16)
-def _cells(config: Config, scope: str, length: int) -> int:
-    """How many values of a layer, or outside of the layers, belong to one of `length` positions."""
-    sizes = architecture.sizes(config, length)
-    return sum(prod(tensor.shape(sizes)) for tensor in architecture.VALUES if tensor.scope == scope) // length
+def _each(config: Config) -> tuple[_Each, _Each]:
+    """A layer, and what is outside of the layers."""
+    architecture = describe(config)
+    outside = [section for section in architecture.sections if section.layers is None]
+    return _taken(architecture, [architecture.stack]), _taken(architecture, outside)
+
+
+def _taken(architecture: Architecture, sections: Sequence[Section]) -> _Each:
+    sizes = architecture.sizes()
+    matrices = {name for section in sections for name in counts.multiplied(architecture, section)}
+    weights = sum(prod(t.shape(sizes)) for section in sections for t in section.weights if t.name in matrices)
+    operations, cells = [], []
+    for length in (1, 2):
+        s = architecture.sizes(length)
+        operations.append(sum(counts.section_operations(architecture, section, s) for section in sections) // length)
+        cells.append(sum(prod(value.shape(s)) for section in sections for value in section.values) // length)
+    return _Each(weights, (operations[0], operations[1]), (cells[0], cells[1]))

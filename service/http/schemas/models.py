@@ -6,32 +6,31 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from service.http.schemas.fields import Digits, whole
+from service.http.schemas.fields import Digits
 from service.http.schemas.tensors import TensorQuery
-from worker.families.config import ACTIVATION_FUNCTIONS, LIMITS
+from worker.families.registry import FAMILIES, USUAL
 
 
-class PartialConfigSchema(Schema):
-    """Sizes by the names of Hugging Face's GPT2Config; what is left out is GPT-2's."""
+class ConfigField(fields.Dict):
+    """A whole configuration, by the names of its family's Hugging Face class."""
 
-    n_layer = whole(1, LIMITS["n_layer"])
-    n_head = whole(1, LIMITS["n_head"])
-    n_embd = whole(1, LIMITS["n_embd"])
-    d_head = whole(1, LIMITS["d_head"], allow_none=True)
-    n_inner = whole(1, LIMITS["n_inner"], allow_none=True)
-    n_positions = whole(1, LIMITS["n_positions"])
-    vocab_size = whole(1, LIMITS["vocab_size"])
-    layer_norm_epsilon = fields.Float(validate=validate.Range(0, 1, min_inclusive=False, max_inclusive=False))
-    activation_function = fields.String(validate=validate.OneOf(ACTIVATION_FUNCTIONS))
-    tie_word_embeddings = fields.Boolean()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, metadata={"allOf": [{"$ref": "#/components/schemas/Config"}]})
 
 
-class ConfigSchema(PartialConfigSchema):
-    """All sizes of a model, by the names of Hugging Face's GPT2Config."""
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        field_obj.required = True
-        field_obj.allow_none = False
+def config_components() -> dict[str, dict[str, Any]]:
+    """The schemas of configurations, from the families' own rules: whole ones, and partial ones in requests."""
+    components: dict[str, dict[str, Any]] = {}
+    for partial in (False, True):
+        before = "Partial" if partial else ""
+        named = {
+            f"{before}{family.Config.__name__}": family.Config.json_schema(partial) for family in FAMILIES.values()
+        }
+        either = [{"$ref": f"#/components/schemas/{name}"} for name in named]
+        what = "Sizes; what is left out is as usual in the family" if partial else "All sizes of a model"
+        said = f"{what}, by the names of Hugging Face's class. Without `model_type` it is {USUAL}'s."
+        components |= {f"{before}Config": {"description": said, "anyOf": either}} | named
+    return components
 
 
 class ModelField(fields.Field[Any]):
@@ -89,9 +88,10 @@ class VocabularySchema(Schema):
 class ModelSchema(Schema):
     id = fields.String(required=True)
     name = fields.String(required=True)
-    family = fields.String(required=True)
+    family = fields.String(required=True, metadata={"description": "its series, for people"})
+    model_type = fields.String(required=True, metadata={"description": "the family, as in /v1/families"})
     note = fields.String(required=True)
-    config = fields.Nested(ConfigSchema, required=True)
+    config = ConfigField(required=True)
     parameters = fields.Nested(PartSchema, required=True)
     weights = fields.Nested(WeightsSchema, required=True)
     vocabulary = fields.Nested(VocabularySchema, required=True)

@@ -7,9 +7,9 @@ from typing import Any
 from marshmallow import Schema, fields, validate
 
 from service.http.schemas.fields import Digits
-from service.reading.encode import DTYPES
-from service.reading.patterns import PATTERNS
-from service.reading.reduce import HOW
+from service.tensors.encode import DTYPES
+from service.tensors.patterns import PATTERNS
+from service.tensors.reduce import HOW
 
 
 class TensorSchema(Schema):

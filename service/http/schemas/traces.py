@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from service.http.schemas.fields import Number, Tokens, whole
-from service.http.schemas.models import ConfigSchema, ModelField, WeightsSchema
+from service.http.schemas.models import ConfigField, ModelField, WeightsSchema
 from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
 from service.http.schemas.tensors import TensorSchema
-from worker.families.config import LIMITS
+from service.jobs.canonical import TraceFields
+from worker.describe.config import MOST_POSITIONS, MOST_TOKENS
 from worker.store.queues import PRIORITIES
+from worker.trace.sampling import Sampling
 
 
 class GenerateSchema(Schema):
     """How new tokens are drawn; temperature 0 is greedy."""
 
-    max_new_tokens = whole(1, LIMITS["n_positions"], required=True)
+    max_new_tokens = whole(1, MOST_POSITIONS, required=True)
     temperature = Number(load_default=0.0, validate=validate.Range(0, 100))
-    top_k = whole(1, LIMITS["vocab_size"], load_default=None, allow_none=True)
+    top_k = whole(1, MOST_TOKENS, load_default=None, allow_none=True)
     top_p = Number(load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False))
     seed = whole(0, 2**63 - 1, load_default=0)
+
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> Sampling:
+        return Sampling(**data)
 
 
 class WeightsChoiceSchema(Schema):
     synthetic = whole(0, 2**63 - 1, required=True, metadata={"description": "the seed"})
+
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> int:
+        seed: int = data["synthetic"]
+        return seed
 
 
 class TraceRequestSchema(Schema):
@@ -33,7 +44,7 @@ class TraceRequestSchema(Schema):
 
     model = ModelField(required=True)
     text = fields.String()
-    tokens = Tokens(whole(0, LIMITS["vocab_size"] - 1), validate=validate.Length(max=LIMITS["n_positions"]))
+    tokens = Tokens(whole(0, MOST_TOKENS - 1), validate=validate.Length(max=MOST_POSITIONS))
     generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
     capture = fields.List(
         fields.String(validate=validate.Length(1, 200)), load_default=lambda: ["*"], validate=validate.Length(1, 100)
@@ -53,6 +64,10 @@ class TraceRequestSchema(Schema):
     def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
         if ("text" in data) == ("tokens" in data):
             raise ValidationError('Exactly one of "text" and "tokens" is needed.', "text")
+
+    @post_load
+    def make(self, data: dict[str, Any], **kwargs: Any) -> TraceFields:
+        return TraceFields(**data)
 
 
 class PieceSchema(Schema):
@@ -79,7 +94,7 @@ class GeneratedSchema(ProbabilitySchema):
 class TraceSchema(SummarySchema):
     """A trace; `output`, `generated`, `tensors` and `layout` are there when it is done."""
 
-    config = fields.Nested(ConfigSchema, required=True)
+    config = ConfigField(required=True)
     weights = fields.Nested(WeightsSchema, required=True)
     tokens = fields.List(fields.Integer(), required=True)
     pieces = fields.List(fields.Nested(PieceSchema), required=True)

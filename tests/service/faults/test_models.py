@@ -10,7 +10,7 @@ import pytest
 
 from tests.checkpoints import values, write
 from tests.processes import Body, Stack
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 
 MINE = Config(n_layer=60, n_head=2, n_embd=64, d_head=32, n_inner=256, n_positions=64, vocab_size=17)
 ASKED = {"model": "mine", "tokens": [3, 1, 4], "generate": {"max_new_tokens": 40}, "capture": ["probs"]}

@@ -12,7 +12,7 @@ from http.client import HTTPConnection
 import pytest
 
 import worker.store.pieces as pieces
-from service.running.redis_server import Role
+from service.up.redis_server import Role
 from tests.processes import Answer, Api, Body, Stack, eventually
 from worker.store.connection import connect
 

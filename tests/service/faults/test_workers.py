@@ -6,14 +6,13 @@ import time
 from datetime import datetime
 from typing import Any
 
-from rq import Queue
-
 import worker.store.pieces as pieces
 from tests.processes import Body, Stack, busy, kill_all
+from worker.rq.queue import open_queue
 from worker.store.connection import connect
 from worker.store.queues import name
 
-TAKEOVER = 15  # seconds from the death of a worker to the end of the trace that it computed
+RECOVERY = 15  # seconds from the death of a worker to the end of the trace that it computed
 
 
 def told(stack: Stack, id: str) -> list[str]:
@@ -25,13 +24,13 @@ def test_a_trace_is_done_soon_and_once_whoever_of_its_processes_is_killed_and_wh
     stack: Stack, seconds: Body, request_body: Body
 ) -> None:
     queue, cache = connect(stack.servers.queue_url), connect(stack.servers.cache_url)
-    jobs = Queue(name("small", "normal"), connection=queue, serializer="json")
+    jobs = open_queue(name("small", "normal"), queue)
     assert jobs.acquire_maintenance_lock()  # RQ's own; who was killed with it would keep it for a quarter of an hour
     with stack.api() as api, stack.workers(3):
         ids = [api.trace(seconds), api.trace(seconds | {"tokens": [1]})]
         for id in ids:
             api.progressed(id)
-        parent, both = (lane.parent() for lane in busy(stack))
+        parent, both = (process.parent() for process in busy(stack))
         assert parent is not None
         assert both is not None
         parent.kill()  # and the kernel ends its process
@@ -45,7 +44,7 @@ def test_a_trace_is_done_soon_and_once_whoever_of_its_processes_is_killed_and_wh
         ended = [api.ended(id) for id in (*ids, id)]
     assert [trace["status"] for trace in ended] == ["done"] * 3
     took = [datetime.fromisoformat(trace["finished_at"]).timestamp() - killed for trace in ended]
-    assert max(took) < TAKEOVER, took
+    assert max(took) < RECOVERY, took
     for id in ids:
         assert told(stack, id) == ["queued", "started", "queued", "started", "done"]
         assert pieces.which_done(cache, [id])

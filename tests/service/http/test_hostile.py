@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import service.http.strict as strict
+import service.http.json_parsing as json_parsing
 import service.resources.batches as batches
 
 JSON = "application/json"
@@ -200,7 +200,7 @@ def test_a_header_as_long_as_is_read_changes_nothing(
 def test_a_page_looks_at_only_so_many_and_the_next_goes_on(
     idle_client: FlaskClient, request_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.asking.desk._A_PAGE", 2)
+    monkeypatch.setattr("service.jobs.broker._A_PAGE", 2)
     nano = json.loads(NANO + "}")
     for body in (nano, *(request_body | {"tokens": [n]} for n in range(4))):
         assert idle_client.post("/v1/traces", json=body).status_code == HTTPStatus.ACCEPTED
@@ -232,7 +232,7 @@ VALUES = st.recursive(
 @settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(VALUES)
 def test_what_is_json_is_read_as_it_was_meant(value: Any) -> None:
-    assert strict.loads(json.dumps(value).encode()) == value
+    assert json_parsing.loads(json.dumps(value).encode()) == value
 
 
 @settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.settings import Settings
-from worker.families.config import PRESETS
+from worker.families.registry import PRESETS
 
 JSON = "application/json"
 NANO = {"model": "nano-gpt", "text": "CBABBC"}

@@ -15,14 +15,14 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import service.asking.together as together
+import service.jobs.batching as batching
 import worker.store.events as events
 from service.app import create_app
-from service.asking.standing import UNFINISHED
-from service.asking.watched import Watched
+from service.jobs.batch_events import Watched
+from service.jobs.status import UNFINISHED
 from service.resources.batches import MOST
-from tests.conftest import Servers, lane, running_worker
-from tests.service.http.test_events import Told, parse
+from tests.conftest import Servers, process_of, running_worker
+from tests.service.http.test_event_stream import Told, parse
 from worker.store.connection import connect
 from worker.store.queues import NAMES
 
@@ -161,7 +161,7 @@ def test_the_same_batch_twice_is_two_batches_of_the_same_traces(idle_client: Fla
 def test_small_traces_share_jobs_and_large_ones_have_their_own(
     idle_client: FlaskClient, idle_servers: Servers, request_body: Body, long_request_body: Body
 ) -> None:
-    ask(idle_client, several(request_body, 2 * together.SHARED_MOST))
+    ask(idle_client, several(request_body, 2 * batching.SHARED_MOST))
     assert jobs(idle_servers) <= 4
     before = jobs(idle_servers)
     ask(idle_client, [long_request_body | {"tokens": [n]} for n in range(3)])
@@ -239,13 +239,13 @@ def test_a_trace_that_fails_fails_alone_with_its_reason(
 def test_when_the_process_is_killed_what_is_done_stays_done_and_the_rest_is_tried_again(
     idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "SHARED_SECONDS", 1000.0)
+    monkeypatch.setattr(batching, "SHARED_SECONDS", 1000.0)
     wanted = [long_request_body | {"tokens": [n], "generate": {"max_new_tokens": 60}} for n in range(4)]
     with running_worker(idle_servers) as worker:
         batch = ask(idle_client, wanted)
         ids = [trace["id"] for trace in batch["traces"]]
         eventually(lambda: statuses(get(idle_client, batch["id"]))[:2] == ["done", "running"])
-        for child in lane(worker, "small").children():
+        for child in process_of(worker, "small").children():
             child.kill()
         assert statuses(ended(idle_client, batch["id"])) == ["done"] * 4
     assert [times_started(idle_servers, id) for id in ids][0::2] == [1, 1]
@@ -255,13 +255,13 @@ def test_when_the_process_is_killed_what_is_done_stays_done_and_the_rest_is_trie
 def test_one_whose_process_is_killed_each_time_fails_and_the_others_are_done(
     idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "SHARED_SECONDS", 1000.0)
+    monkeypatch.setattr(batching, "SHARED_SECONDS", 1000.0)
     wanted = [long_request_body | {"tokens": [n], "generate": {"max_new_tokens": 40}} for n in range(3)]
     with running_worker(idle_servers) as worker:
         batch = ask(idle_client, wanted)
         while statuses(get(idle_client, batch["id"]))[1] in UNFINISHED:
             if statuses(get(idle_client, batch["id"]))[1] == "running":
-                for child in lane(worker, "small").children():
+                for child in process_of(worker, "small").children():
                     with suppress(psutil.NoSuchProcess):
                         child.kill()
         assert statuses(ended(idle_client, batch["id"])) == ["done", "failed", "done"]
@@ -313,10 +313,10 @@ def test_who_watches_what_waits_hears_that_the_stream_lives_however_much_others_
 ) -> None:
     app = create_app(idle_servers.settings)
     id = app.test_client().post("/v1/batches", json={"requests": [request_body]}).get_json()["id"]
-    desk = app.extensions["desk"]
-    batch = together.get(desk, id)
+    broker = app.extensions["broker"]
+    batch = batching.get(broker, id)
     assert batch is not None
-    told = Watched(desk, batch).told(None)
+    told = Watched(broker, batch).told(None)
     first = next(told)
     assert first is not None
     assert first.name == "progress"

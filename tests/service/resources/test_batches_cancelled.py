@@ -8,7 +8,7 @@ from http import HTTPStatus
 from flask.testing import FlaskClient
 
 from tests.conftest import Servers, running_worker
-from tests.service.http.test_events import parse
+from tests.service.http.test_event_stream import parse
 from tests.service.resources.test_batches import Body, ask, ended, eventually, get, several, statuses, times_started
 from worker.store.connection import connect
 

@@ -19,7 +19,7 @@ from service.app import create_app
 from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
 from tests.explanations import operands, recomputed, some_cells, told
-from worker.weights.weights import nano
+from tests.nano import nano
 
 Body = dict[str, Any]
 OCTETS = {"Accept": "application/octet-stream"}

@@ -15,13 +15,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
-import service.reading.llm_viz as llm_viz
+import service.tensors.llm_viz as llm_viz
 from service.app import create_app
 from tests import checkpoints
 from tests.conftest import Servers
+from tests.gpt2 import CONFIGS
 from tests.mingpt import forward
-from worker.families.config import PRESETS, Config
-from worker.weights.weights import SyntheticWeights, nano
+from tests.nano import nano
+from worker.families.gpt2 import GPT2Config as Config
+from worker.models.sources import synthetic
 
 Body = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]
@@ -112,7 +114,7 @@ def test_the_exported_weights_sort_letters(page_model: tuple[Body, Tensors]) -> 
 
 def test_a_head_that_is_tied_is_there_all_the_same(app: Flask) -> None:
     config, tensors = as_the_page(app.test_client().get("/v1/models/gpt-micro/llm-viz").data)
-    source = SyntheticWeights(PRESETS["gpt-micro"].config, 0)
+    source = synthetic(CONFIGS["gpt-micro"], 0)
     assert (config["model_type"], config["block_size"]) == ("gpt-micro", 1024)
     np.testing.assert_array_equal(tensors["lm_head.weight"], source["wte.weight"])
     np.testing.assert_array_equal(tensors["transformer.wte.weight"], source["wte.weight"])

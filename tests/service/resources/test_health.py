@@ -17,7 +17,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import service.asking.probe as probe
+import service.jobs.archive_probe as archive_probe
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import Servers, running_worker
@@ -135,7 +135,7 @@ def test_with_a_store_that_can_be_written_to_it_is_ready_and_one_small_object_te
 def test_a_store_that_is_gone_is_told_and_one_that_comes_back_is_ready(
     client: FlaskClient, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_GOOD", 0.0)
+    monkeypatch.setattr(archive_probe, "_GOOD", 0.0)
     settings = replace(servers.settings, trace_store=str(tmp_path / "store"))
     again = create_app(settings).test_client()
     assert again.get("/readyz").status_code == HTTPStatus.OK

@@ -17,13 +17,13 @@ import psutil
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-import worker.store.tallies as tallies
+import worker.store.job_metrics as job_metrics
 from service.app import create_app
 from service.settings import Settings
-from tests.conftest import Servers, lane, running_worker
-from worker.jobs import TRIES
+from tests.conftest import Servers, process_of, running_worker
+from worker.rq.jobs import TRIES
 from worker.store.connection import connect
-from worker.store.queues import LANES
+from worker.store.queues import JOB_SIZES
 
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -66,14 +66,14 @@ def test_a_job_that_waits_is_seen_and_so_are_workers(
     idle_client.post("/v1/traces", json={"model": "nano-gpt", "tokens": [0, 1]})
     idle = metrics(idle_client)
     assert idle["cutaway_queue_waiting", "cutaway-small-normal"] == 1
-    assert [idle["cutaway_workers", lane] for lane in LANES] == [0, 0]
+    assert [idle["cutaway_workers", size] for size in JOB_SIZES] == [0, 0]
     found = metrics(client)
-    assert [found["cutaway_workers", lane] for lane in LANES] == [1, 1]
+    assert [found["cutaway_workers", size] for size in JOB_SIZES] == [1, 1]
 
 
 def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, idle_servers: Servers) -> None:
     for took in (0.02, 5.0):
-        tallies.record(connect(idle_servers.queue_url), "cutaway-small-low", "trace", "1M", "done", 0.001, took)
+        job_metrics.record(connect(idle_servers.queue_url), "cutaway-small-low", "trace", "1M", "done", 0.001, took)
     found, rest = metrics(idle_client), ("done", "1M", "cutaway-small-low")
     counts = {bound: found["cutaway_job_seconds_bucket", "trace", bound, *rest] for bound in ("0.01", "0.03", "+Inf")}
     assert counts == {"0.01": 0, "0.03": 1, "+Inf": 2}
@@ -97,7 +97,7 @@ def test_jobs_whose_process_was_killed_are_counted_each_time(
     with running_worker(idle_servers) as worker:
         path = f"/v1/traces/{idle_client.post('/v1/traces', json=long_request_body).get_json()['id']}"
         while idle_client.get(path).get_json()["status"] in ("queued", "running"):
-            for process in lane(worker, "large").children():
+            for process in process_of(worker, "large").children():
                 with suppress(psutil.NoSuchProcess):  # it ended meanwhile
                     process.kill()
         assert idle_client.get(path).get_json()["status"] == "failed"

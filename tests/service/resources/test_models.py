@@ -11,8 +11,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from safetensors.numpy import load_file
 
-from worker.families.config import PRESETS, Config
-from worker.weights.weights import NANO_PATH, SyntheticWeights, catalogue, nano_digest
+from tests.gpt2 import CONFIGS
+from tests.nano import NANO_PATH, nano_digest
+from worker.families.registry import PRESETS, config_from_mapping
+from worker.models.sources import catalogue, synthetic
 
 OCTETS = {"Accept": "application/octet-stream"}
 
@@ -39,7 +41,7 @@ def test_every_preset_is_listed_as_it_is_told_by_itself(client: FlaskClient) -> 
 @pytest.mark.parametrize("id", PRESETS)
 def test_a_configuration_is_told_whole_and_means_the_same_model(client: FlaskClient, id: str) -> None:
     model = client.get(f"/v1/models/{id}").get_json()
-    assert Config.from_mapping(model["config"]) == PRESETS[id].config
+    assert config_from_mapping(model["config"]) == PRESETS[id].config
     assert set(model["config"]) == set(PRESETS[id].config.to_mapping())
 
 
@@ -92,7 +94,7 @@ def test_every_weight_is_listed(client: FlaskClient, id: str) -> None:
 
 
 def test_the_weights_of_nano_gpt_are_those_of_its_file(client: FlaskClient, nano: dict[str, Any]) -> None:
-    assert set(nano) == set(catalogue(PRESETS["nano-gpt"].config))
+    assert set(nano) == set(catalogue(CONFIGS["nano-gpt"]))
     for name, expected in nano.items():
         octets = client.get(f"/v1/models/nano-gpt/tensors/{name}", headers=OCTETS)
         assert octets.headers["Tensor-Shape"] == ",".join(map(str, expected.shape))
@@ -114,7 +116,7 @@ def test_a_slice_of_a_weight_is_numpys(client: FlaskClient, nano: dict[str, Any]
 
 @pytest.mark.parametrize("rows", [slice(None), slice(None, None, -7), slice(40_000, 3, -1), slice(2, 9)])
 def test_a_weight_of_many_runs_is_in_one_piece(client: FlaskClient, rows: slice) -> None:
-    weights = SyntheticWeights(PRESETS["gpt-micro"].config, 0)
+    weights = synthetic(CONFIGS["gpt-micro"], 0)
     text = ":".join("" if part is None else str(part) for part in (rows.start, rows.stop, rows.step))
     octets = client.get(f"/v1/models/gpt-micro/tensors/wte.weight?slice={text},:60", headers=OCTETS)
     assert octets.data == weights["wte.weight"][rows, :60].tobytes()
@@ -124,8 +126,8 @@ def test_a_slice_of_the_largest_model_is_made_for_itself(client: FlaskClient) ->
     url = "/v1/models/gpt3-175b/tensors/h.95.mlp.c_fc.weight?slice=12287,-3:"
     answer = client.get(url)
     assert (answer.status_code, answer.get_json()["shape"]) == (HTTPStatus.OK, [3])
-    config = PRESETS["gpt3-175b"].config
-    expected = SyntheticWeights(config, 0).read("h.95.mlp.c_fc.weight", (12287, slice(-3, None)))
+    config = CONFIGS["gpt3-175b"]
+    expected = synthetic(config, 0).read("h.95.mlp.c_fc.weight", (12287, slice(-3, None)))
     assert np.array(answer.get_json()["data"], np.float32).tolist() == expected.tolist()
     assert len(set(answer.get_json()["data"])) == 3
     assert answer.headers["Cache-Control"] == "public, no-cache"  # a checkpoint may take its place

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from tests.explanations import reached
-from worker.families.config import Config
-from worker.weights.weights import SyntheticWeights, catalogue
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import config_from_text
+from worker.models.sources import catalogue, synthetic
 
 Body = dict[str, Any]
 OWN = "n_layer=2,n_head=3,n_embd=24,vocab_size=17,n_positions=9"
@@ -60,7 +61,7 @@ def test_all_that_is_read_of_a_model_is_read_of_a_configuration(models: FlaskCli
 
 @pytest.mark.parametrize("seed", [None, 0, 7, 2**63 - 1])
 def test_every_representation_of_its_weights_is_what_the_seed_makes(models: FlaskClient, seed: int | None) -> None:
-    expected = SyntheticWeights(CONFIG, seed or 0)["h.1.attn.c_attn.weight"][5:, ::2]
+    expected = synthetic(CONFIG, seed or 0)["h.1.attn.c_attn.weight"][5:, ::2]
     url = f"/v1/models/{OWN}/tensors/h.1.attn.c_attn.weight?slice=5:,::2"
     url += "" if seed is None else f"&synthetic={seed}"
     assert np.array(models.get(url).get_json()["data"], np.float32).tolist() == expected.tolist()
@@ -82,14 +83,14 @@ def test_a_seed_asks_for_other_weights_of_a_model_with_a_name_as_well(models: Fl
     trained, made = (models.get(f"{url}{query}").get_json()["data"] for query in ("", "?synthetic=7"))
     assert trained != made
     config = Config.from_mapping(models.get("/v1/models/nano-gpt").get_json()["config"])
-    assert np.array(made, np.float32).tolist() == SyntheticWeights(config, 7)["wte.weight"].tolist()
+    assert np.array(made, np.float32).tolist() == synthetic(config, 7)["wte.weight"].tolist()
     assert models.get("/v1/models/nano-gpt?synthetic=7").get_json()["weights"]["source"] == "synthetic"
 
 
 def test_of_the_largest_model_that_can_be_only_what_is_read_is_made(models: FlaskClient) -> None:
-    name, config = "h.9999.mlp.c_fc.weight", Config.from_text(HUGE)
+    name, config = "h.9999.mlp.c_fc.weight", config_from_text(HUGE)
     answer = models.get(f"/v1/models/{HUGE}/tensors/{name}?slice=999999,-3:")
-    expected = SyntheticWeights(config, 0).read(name, (999_999, slice(-3, None)))
+    expected = synthetic(config, 0).read(name, (999_999, slice(-3, None)))
     assert np.array(answer.get_json()["data"], np.float32).tolist() == expected.tolist()
 
 

@@ -9,14 +9,16 @@ from http import HTTPStatus
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import worker.describe.architecture as architecture
+from service.app import create_app
 from tests.conftest import Servers, running_worker
-from worker.families.config import PRESETS
+from tests.gpt2 import CONFIGS
+from worker.families.registry import describe
 from worker.store.connection import connect
 
 Body = dict[str, Any]
@@ -86,9 +88,9 @@ def test_each_step_tells_the_probabilities_it_was_drawn_from(client: FlaskClient
 
 
 def test_a_trace_holds_every_tensor_of_the_description_in_order(client: FlaskClient, sorted_letters: Body) -> None:
-    config = PRESETS["nano-gpt"].config
-    sizes = architecture.sizes(config, 6 + 6 - 1)  # the last new token is not fed
-    expected = {name: list(t.shape(sizes)) for name, t in architecture.expand(architecture.VALUES, config.n_layer)}
+    config = CONFIGS["nano-gpt"]
+    sizes = describe(config).sizes(6 + 6 - 1)  # the last new token is not fed
+    expected = {name: list(t.shape(sizes)) for name, t in describe(config).all_values()}
     listed = client.get(f"/v1/traces/{sorted_letters['id']}/tensors").get_json()["tensors"]
     assert {tensor["name"]: tensor["shape"] for tensor in listed} == expected
     assert [tensor["name"] for tensor in listed] == list(expected)
@@ -116,6 +118,19 @@ def test_only_what_was_captured_is_kept(client: FlaskClient, request_body: Body)
 # ---------------------------------------------------------------------------------------------------- asking
 
 
+def test_a_trace_links_to_its_layout_whether_its_manifest_holds_the_id_or_the_link(
+    client: FlaskClient, servers: Servers, request_body: Body
+) -> None:
+    trace, cache = ask_and_wait(client, request_body), connect(servers.cache_url)
+    key = f"result:{trace['id']}"
+    manifest: Body = orjson.loads(cache.get(key) or b"")
+    assert trace["layout"] == f"/v1/layouts/{manifest['layout']}"
+    assert client.get(trace["layout"]).get_json()["status"] == "done"
+    cache.set(key, orjson.dumps(manifest | {"layout": trace["layout"]}))  # as workers wrote it before
+    other = create_app(servers.settings).test_client()
+    assert get(other, trace["id"]).get_json()["layout"] == trace["layout"]
+
+
 def test_asking_without_waiting_answers_202_with_the_place_of_the_trace(
     client: FlaskClient, request_body: Body
 ) -> None:
@@ -140,8 +155,8 @@ def test_asking_for_what_is_done_answers_200_at_once(client: FlaskClient, reques
     [
         {"model": "nano-gpt", "text": "CBABBC"},
         {"model": "nano-gpt", "tokens": [2, 1, 0, 1, 1, 2]},
-        {"model": PRESETS["nano-gpt"].config.to_mapping(), "text": "CBABBC"},
-        {"model": PRESETS["nano-gpt"].config.to_mapping() | {"d_head": None, "n_inner": None}, "text": "CBABBC"},
+        {"model": CONFIGS["nano-gpt"].to_mapping(), "text": "CBABBC"},
+        {"model": CONFIGS["nano-gpt"].to_mapping() | {"d_head": None, "n_inner": None}, "text": "CBABBC"},
         {"capture": ["*"], "dtype": "float32", "text": "CBABBC", "model": "nano-gpt"},
     ],
 )

@@ -9,9 +9,7 @@ from http import HTTPStatus
 import pytest
 from flask.testing import FlaskClient
 from redis import Redis
-from rq.job import Job
 
-import service.asking.jobs as jobs
 from tests.conftest import Servers, running_worker
 from tests.service.resources.test_traces import (
     OCTETS,
@@ -24,6 +22,8 @@ from tests.service.resources.test_traces import (
     status,
     times_started,
 )
+from worker.rq.queue import fetch
+from worker.rq.removal import wait_until_ended
 from worker.store.connection import connect
 
 # -------------------------------------------------------------------------------------- cancelling, forgetting
@@ -143,7 +143,7 @@ def test_a_tensor_of_many_pieces_is_never_half_served(
 
 def test_a_lost_result_is_forgotten_too(client: FlaskClient, servers: Servers, request_body: Body) -> None:
     id = ask_and_wait(client, request_body)["id"]
-    assert jobs.ends(Job.fetch(id, connection=connect(servers.queue_url), serializer="json"))  # else it seems to run
+    assert wait_until_ended(fetch(id, connect(servers.queue_url)))  # else it seems to run
     lose_the_manifest(connect(servers.cache_url), id)
     assert client.delete(f"/v1/traces/{id}").status_code == HTTPStatus.NO_CONTENT
     assert get(client, id).status_code == HTTPStatus.NOT_FOUND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,40 +13,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.describe.architecture import (
-    KINDS,
-    Formula,
-    Input,
-    Kind,
-    block_id,
-    sizes,
-)
-from worker.families.config import Config
+from worker.describe.architecture import RESIDUAL, Architecture
+from worker.describe.blocks import Kind
+from worker.describe.config import Config
+from worker.describe.expression import Sizes
+from worker.describe.formula import Input
+from worker.families.registry import describe
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A kind at a layer and a head."""
+    """A kind in a layer, and of a member of its group."""
 
     id: str
     kind: Kind
     layer: int | None
-    head: int
+    member: int
 
     @property
     def tensor(self) -> str:
         assert self.kind.tensor is not None
         return self.kind.tensor.replace("{layer}", str(self.layer))
 
+    @property
+    def members(self) -> dict[str, int]:
+        return {self.kind.group.letter: self.member} if self.kind.group else {}
+
+
+def block_id(architecture: Architecture, pattern: str, layer: int | None, member: int) -> str:
+    """The id that a pattern stands for in a layer, for a member of its group."""
+    if pattern == RESIDUAL:
+        before = (architecture.n_layer if layer is None else layer) - 1
+        return "embedding" if before < 0 else f"blocks.{before}.resid_post"
+    return re.sub(r"{(\w+)}", lambda place: str(layer if place[1] == "layer" else member), pattern)
+
 
 def all_blocks(config: Config) -> Iterator[Block]:
-    for kind in KINDS:
-        layers = [None] if kind.scope == "model" else [*range(config.n_layer)]
-        heads = [*range(config.n_head)] if kind.scope == "head" else [0]
-        for layer, head in product(layers, heads):
-            yield Block(block_id(kind.id, config.n_layer, layer, head), kind, layer, head)
+    architecture = describe(config)
+    sizes = architecture.sizes(1)
+    for kind in architecture.kinds:
+        layers = [*range(architecture.n_layer)] if "{layer}" in kind.id else [None]
+        members = [*range(sizes[kind.group.count])] if kind.group else [0]
+        for layer, member in product(layers, members):
+            yield Block(block_id(architecture, kind.id, layer, member), kind, layer, member)
 
 
 def linear(row: list[int], variables: tuple[Array, ...]) -> Array:
@@ -70,8 +82,12 @@ class Reader:
         return {block.id: block for block in all_blocks(self.config)}
 
     @cached_property
-    def sizes(self) -> dict[str, int]:
-        return sizes(self.config, self.tokens, self.batch)
+    def sizes(self) -> Sizes:
+        return self.architecture.sizes(self.tokens, self.batch)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return describe(self.config)
 
     def shape(self, block: Block) -> tuple[int, ...]:
         return tuple(self.sizes[letter] for letter in block.kind.cells)
@@ -81,7 +97,7 @@ class Reader:
         for at, size in zip(cell, self.shape(block), strict=True):
             assert at.min() >= 0, block.id
             assert at.max() < size, block.id
-        rows = block.kind.index.rows(self.sizes, block.head)
+        rows = block.kind.index.rows(self.sizes, block.members)
         return [linear(row, cell) for row in rows]
 
     def cells(self, block: Block, *cell: Array) -> Array:
@@ -98,18 +114,18 @@ class Reader:
         assert formula is not None
         i, j, _ = cell
         s = np.arange(self.sizes[formula.over] if formula.over else 1)
-        x, *others = self._inputs(block, formula, tuple(at[:, None] for at in cell), s)  # each called: [n, S]
+        x, *others = self.inputs(block, tuple(at[:, None] for at in cell), s)  # each called: [n, S]
         match formula.op:
             case "input":
                 return self.cells(block, *cell)
             case "embed":
-                y, z = others
-                return (y(x().astype(int)) + z())[:, 0]
+                rows, *more = others
+                return sum((each() for each in more), rows(x().astype(int)))[:, 0]
             case "mean":
                 return x().sum(1) / len(s)
             case "norm_scale":
-                [y] = others
-                return np.sqrt(((x() - y()) ** 2).sum(1) / len(s) + self.config.layer_norm_epsilon)
+                y = others[0]
+                return np.sqrt(((x() - y()) ** 2).sum(1) / len(s) + formula.parameters.epsilon)
             case "layer_norm":
                 y, z, weight, bias = others
                 return ((x() - y()) / z() * weight() + bias())[:, 0]
@@ -119,31 +135,53 @@ class Reader:
                 total = sum(((left() * right()).sum(1) for left, right in pairs), np.zeros(len(i)))
                 if len(reads) % 2:
                     total = total + reads[-1](np.zeros(1, int))[:, 0]
-                return np.where(i > j, -np.inf, total / sqrt(self.config.d_head)) if formula.causal else total
+                p = formula.parameters
+                return np.where((i > j) & (p.mask is not None), -np.inf, total * (1.0 if p.scale is None else p.scale))
             case "max":
                 return x().max(1)
             case "sum_exp":
-                [y] = others
+                y = others[0]
                 return np.exp(x() - y()).sum(1)
             case "softmax":
-                y, z = others
+                y, z = others[:2]
                 return (np.exp(x() - y()) / z())[:, 0]
             case "add":
-                [y] = others
-                return (x() + y())[:, 0]
-            case "activation":
-                return ACTIVATIONS[self.config.activation_function](x()[:, 0])
+                return sum((y() for y in others), x())[:, 0]
+            case "activation" | "gated":
+                function = ACTIVATIONS[formula.parameters.function or ""]
+                return function(x()[:, 0]) * (others[0]()[:, 0] if others else 1.0)
+            case "rms_scale":
+                return np.sqrt((x() ** 2).sum(1) / len(s) + formula.parameters.epsilon)
+            case "rms_norm":
+                y, z = others[:2]
+                return (x() / y() * z())[:, 0]
+            case "rotary":
+                p = formula.parameters
+                width, base = p.width or 0, p.base or 0.0
+                angle = i * base ** (-2 * (j % (width // 2)) / width)
+                return np.cos(angle) if p.function == "cos" else np.sin(angle)
+            case "rotate":
+                y, z = others[:2]
+                half = (formula.parameters.width or 0) // 2
+                own, partner = (np.take_along_axis(x(), at[:, None], 1) for at in (j, (j + half) % (2 * half)))
+                return (own * y() + np.where(j < half, -1, 1)[:, None] * partner * z())[:, 0]
         raise AssertionError(f"{formula.op} is no operation")
 
-    def _inputs(self, block: Block, formula: Formula, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
-        own = [(source, block.head) for source in formula.inputs if not source.each_head]
-        of_heads = [source for source in formula.inputs if source.each_head]
-        repeated = [(source, head) for head in range(self.config.n_head) for source in of_heads]
+    def inputs(self, block: Block, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
+        formula = block.kind.formula
+        assert formula is not None
+        own = [(source, block.members, block.member) for source in formula.inputs if not source.each]
+        of_heads = [source for source in formula.inputs if source.each]
+        repeated = [(source, {"h": head}, head) for head in range(self.sizes["H"]) for source in of_heads]
 
-        def reading(source: Input, head: int) -> Callable[..., Array]:
+        def reading(source: Input, members: dict[str, int], member: int) -> Callable[..., Array]:
+            if source.member is not None:
+                assert source.member == "h//R"
+                member = member // (self.sizes["H"] // self.sizes["G"])
+
             def read(s: Array = s) -> Array:
-                id = block_id(source.block, self.config.n_layer, block.layer, head)
-                rows = source.index.rows(self.sizes, head, summed=True)
+                id = block_id(self.architecture, source.block, block.layer, member)
+                rows = source.index.rows(self.sizes, members, summed=True)
                 return self.cells(self.blocks[id], *(linear(row, (*cell, s)) for row in rows))
 
             return read
@@ -153,6 +191,8 @@ class Reader:
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+    "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu": lambda x: x * np.vectorize(lambda v: 0.5 * (1 + erf(v / sqrt(2))))(x),
 }
 

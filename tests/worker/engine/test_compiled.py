@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import worker.engine.compiled as compiled
-import worker.weights.weights
+import worker.weights.synthetic
+from tests.gpt2 import CONFIGS
+from tests.nano import nano
 from worker.engine.numpy_engine import Engine
-from worker.families.config import PRESETS, Config
-from worker.families.forward import forward
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt2 import forward
+from worker.models.sources import synthetic
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights, SyntheticWeights, Weights, nano
+from worker.weights.weights import HeldWeights, Weights
 
 kernels = pytest.importorskip("worker.engine._kernels", reason="no compiler built the kernels here")
 Array = NDArray[Any]
@@ -39,7 +42,7 @@ def odd(**sizes: Any) -> Config:
     return Config.from_mapping(usual | sizes)
 
 
-CONFIGS = {
+MODELS = {
     "odd sizes, batch of 3": (odd(), 41, 3),
     "untied": (odd(tie_word_embeddings=False), 13, 1),
     "gelu": (odd(activation_function="gelu"), 5, 2),
@@ -73,10 +76,10 @@ def tokens_of(config: Config, length: int, batch: int) -> Array:
 
 @pytest.mark.parametrize("keep", [False, True], ids=["read", "kept"])
 @pytest.mark.parametrize("held", [False, True], ids=["drawn", "arrays"])
-@pytest.mark.parametrize("case", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("case", MODELS.values(), ids=MODELS)
 def test_it_computes_what_numpy_computes(case: tuple[Config, int, int], held: bool, keep: bool) -> None:
     config, length, batch = case
-    weights: Weights = SyntheticWeights(config, 1)
+    weights: Weights = synthetic(config, 1)
     arrays = HeldWeights(weights)
     tokens, rows = tokens_of(config, length, batch), [slice(0, length)]
     found = filled(config, compiled.CompiledEngine(arrays if held else weights, keep=keep), tokens, rows)
@@ -86,7 +89,7 @@ def test_it_computes_what_numpy_computes(case: tuple[Config, int, int], held: bo
 @pytest.mark.parametrize("keep", [False, True], ids=["read", "kept"])
 @pytest.mark.parametrize("cuts", [[6, 7, 8, 9, 10, 11], [1, 5, 11], [3, 11]])
 def test_it_goes_on_where_it_stopped(cuts: list[int], keep: bool) -> None:
-    config = PRESETS["nano-gpt"].config
+    config = CONFIGS["nano-gpt"]
     rows = [slice(start, stop) for start, stop in zip([0, *cuts], cuts, strict=False)]
     tokens = tokens_of(config, 11, 1)
     found = filled(config, compiled.CompiledEngine(nano(), keep=keep), tokens, rows)
@@ -101,7 +104,7 @@ def test_matrices_may_come_in_tiles() -> None:
                 yield slice(start, min(start + 7, len(whole))), whole[start : start + 7]
 
     config = odd()
-    weights, tokens = SyntheticWeights(config, 1), tokens_of(config, 20, 2)
+    weights, tokens = synthetic(config, 1), tokens_of(config, 20, 2)
     found = filled(config, compiled.CompiledEngine(Tiled(weights)), tokens, [slice(0, 20)])
     assert_same(found, filled(config, Engine(HeldWeights(weights)), tokens, [slice(0, 20)]))
 
@@ -122,10 +125,10 @@ def test_values_too_small_for_float32_are_0_and_large_ones_do_not_overflow() -> 
 @settings(max_examples=60)
 @given(first=st.integers(0, 40), count=st.integers(0, 300), seed=st.integers(0, 3))
 def test_it_draws_the_values_that_numpy_makes(first: int, count: int, seed: int) -> None:
-    weights = SyntheticWeights(odd(), seed)
+    weights = synthetic(odd(), seed)
     compared = weights._run("wte.weight", first, count)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker.weights.weights, "draw", None)
+        patch.setattr(worker.weights.synthetic, "draw", None)
         np.testing.assert_array_equal(weights._run("wte.weight", first, count), compared)
 
 
@@ -154,13 +157,13 @@ def test_the_number_of_threads_changes_no_value(threads: str) -> None:
         import hashlib
         from worker.trace.arena import Arena, plan
         from worker.engine.compiled import CompiledEngine
-        from worker.families.config import Config
-        from worker.families.forward import forward
-        from worker.weights.weights import SyntheticWeights
+        from worker.families.gpt2 import GPT2Config as Config
+        from worker.families.gpt2 import forward
+        from worker.models.sources import synthetic
         config = Config(n_layer=2, n_head=4, n_embd=128, n_positions=64, vocab_size=500)
         arena = Arena(plan(config, 50))
         arena["tokens"][...] = range(50)
-        forward(config, CompiledEngine(SyntheticWeights(config, 0)), arena, slice(0, 50))
+        forward(config, CompiledEngine(synthetic(config, 0)), arena, slice(0, 50))
         print(hashlib.sha256(arena.memory).hexdigest())
     """
     environment = os.environ | {"OPENBLAS_NUM_THREADS": threads}

@@ -13,14 +13,17 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.explanations import operands, recomputed, some_cells, told
-from worker.explain.cell import Cell, CellError, Read, Sources, UnknownBlockError, find, look
-from worker.families.config import PRESETS, Config
+from tests.gpt2 import CONFIGS
+from tests.nano import nano as trained
+from worker.describe.architecture import UnknownBlockError
+from worker.explain.cell import Cell, CellError, Read, Sources, look
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe
 from worker.layout.describe import blocks
 from worker.layout.place import place
-from worker.weights.weights import SyntheticWeights
-from worker.weights.weights import nano as trained
+from worker.models.sources import synthetic
 
-NANO = PRESETS["nano-gpt"].config
+NANO = CONFIGS["nano-gpt"]
 ODD: dict[str, Any] = {
     "n_layer": 2,
     "n_head": 3,
@@ -30,7 +33,7 @@ ODD: dict[str, Any] = {
     "n_positions": 6,
     "vocab_size": 9,
 }
-CONFIGS = {
+MODELS = {
     "relu, untied": Config(**ODD, activation_function="relu", tie_word_embeddings=False),
     "silu": Config(**ODD, activation_function="silu"),
     "gelu": Config(**ODD, activation_function="gelu"),
@@ -74,9 +77,9 @@ def nano(run_model: Callable[..., Any]) -> Traced:
     return Traced(NANO, weights | run_model(NANO, weights, [[2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]]))
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=MODELS)
 def odd(request: pytest.FixtureRequest, make_weights: Callable[..., Any], run_model: Callable[..., Any]) -> Traced:
-    config = CONFIGS[request.param]
+    config = MODELS[request.param]
     weights = make_weights(config)
     return Traced(config, weights | run_model(config, weights, np.random.default_rng(1).integers(0, 9, (3, 5))))
 
@@ -126,8 +129,8 @@ def test_no_more_is_read_than_the_cell_and_its_operands(odd: Traced) -> None:
 
 
 def test_weights_of_any_model_are_made_for_the_operands_alone() -> None:
-    config = PRESETS["gpt3-175b"].config
-    weights, tensors = SyntheticWeights(config, 0), {"h.95.mlp.c_proj.weight", "h.95.mlp.c_proj.bias"}
+    config = CONFIGS["gpt3-175b"]
+    weights, tensors = synthetic(config, 0), {"h.95.mlp.c_proj.weight", "h.95.mlp.c_proj.bias"}
     asked: dict[str, int] = {}
 
     def read(name: str, key: Any) -> NDArray[Any]:
@@ -192,8 +195,8 @@ def test_what_is_no_sum_is_not_shortened(nano: Traced) -> None:
 def test_every_block_of_a_layout_is_found_by_its_id() -> None:
     config = Config(n_layer=13, n_head=2, n_embd=4, n_positions=3, vocab_size=3)
     for block in blocks(place(config, 3)):
-        found = find(13, block["id"], 2)
-        assert (found.id, found.layer, found.head) == (block["id"], block["layer"], block["head"])
+        found = describe(config).find(block["id"])
+        assert (found.id, found.layer, found.member) == (block["id"], block["layer"], block["head"])
         assert (found.tensor, found.kind.role) == (block["tensor"]["name"], block["role"])
 
 
@@ -213,7 +216,7 @@ def test_every_block_of_a_layout_is_found_by_its_id() -> None:
 )
 def test_what_is_no_block_is_refused_with_what_there_is(id: str, why: str) -> None:
     with pytest.raises(UnknownBlockError, match=f"There is no block '{id}'.*{why}"):
-        find(3, id, 3)
+        describe(NANO).find(id)
 
 
 @pytest.mark.parametrize("at", [(11, 0, 0), (0, 48, 0), (0, 0, 1), (-1, 0, 0)])
@@ -236,4 +239,4 @@ def test_what_is_no_cell_is_refused_with_what_there_is(nano: Traced, at: Any) ->
     ],
 )
 def test_a_block_says_which_values_explain_it(id: str, values: list[str]) -> None:
-    assert find(3, id).values == values
+    assert describe(NANO).find(id).values == values

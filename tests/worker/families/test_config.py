@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.gpt2 import CONFIGS
+from worker.describe.config import Config as AnyConfig
+from worker.describe.config import ConfigError, Whole
 from worker.describe.counts import operations, parameters
-from worker.families.config import ACTIVATION_FUNCTIONS, LIMITS, PRESETS, Config, ConfigError
+from worker.describe.functions import FUNCTIONS
+from worker.families.gpt2 import FAMILY
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import PRESETS, config_from_text, describe
 
+LIMITS = {name: rule.most for name, rule in Config.rules().items() if isinstance(rule, Whole)}
 SIZES_AND_TOTALS = {  # n_layer, n_embd, n_head, d_head, n_positions, vocab_size, parameters
     "nano-gpt": (3, 48, 3, 16, 11, 3, 85_728),
     "gpt-micro": (4, 128, 4, 32, 1024, 50257, 7_357_312),
@@ -48,13 +55,13 @@ PARTS_OF_175B = {
 
 
 def total(config: Config) -> int:
-    found = parameters(config)["total"]
+    found = parameters(describe(config))["total"]
     assert isinstance(found, int)
     return found
 
 
 def parts(config: Config) -> dict[str, int]:
-    found = parameters(config)["by_part"]
+    found = parameters(describe(config))["by_part"]
     assert isinstance(found, dict)
     return found
 
@@ -62,7 +69,7 @@ def parts(config: Config) -> dict[str, int]:
 def configs() -> st.SearchStrategy[Config]:
     sizes: Any = {name: st.integers(1, most) for name, most in LIMITS.items()}
     epsilon = st.floats(0, 1, exclude_min=True, exclude_max=True)
-    functions = st.sampled_from(ACTIVATION_FUNCTIONS)
+    functions = st.sampled_from([*FUNCTIONS])
     return st.builds(
         Config, layer_norm_epsilon=epsilon, activation_function=functions, tie_word_embeddings=st.booleans(), **sizes
     )
@@ -72,26 +79,26 @@ def configs() -> st.SearchStrategy[Config]:
 
 
 def test_presets_are_the_published_models() -> None:
-    assert list(PRESETS) == list(SIZES_AND_TOTALS)
+    assert [preset.id for preset in FAMILY.presets] == list(SIZES_AND_TOTALS)
 
 
 @pytest.mark.parametrize("id", SIZES_AND_TOTALS)
 def test_presets_have_the_published_sizes(id: str) -> None:
-    c = PRESETS[id].config
+    c = CONFIGS[id]
     sizes = (c.n_layer, c.n_embd, c.n_head, c.d_head, c.n_positions, c.vocab_size)
     assert sizes == SIZES_AND_TOTALS[id][:-1]
 
 
 @pytest.mark.parametrize("id", SIZES_AND_TOTALS)
 def test_presets_have_gpt2s_numerics(id: str) -> None:
-    c = PRESETS[id].config
+    c = CONFIGS[id]
     assert (c.layer_norm_epsilon, c.activation_function, c.n_inner) == (1e-5, "gelu_new", 4 * c.n_embd)
     assert c.tie_word_embeddings == (id != "nano-gpt")
 
 
 @pytest.mark.parametrize("id", SIZES_AND_TOTALS)
 def test_parameters_of_presets_are_exact(id: str) -> None:
-    assert total(PRESETS[id].config) == SIZES_AND_TOTALS[id][-1]
+    assert total(CONFIGS[id]) == SIZES_AND_TOTALS[id][-1]
 
 
 @pytest.mark.parametrize("id", ["gpt3-xl", "gpt3-13b"])
@@ -100,29 +107,29 @@ def test_notes_tell_where_the_paper_contradicts_itself(id: str) -> None:
 
 
 def test_parts_of_gpt3_are_exact() -> None:
-    assert parts(PRESETS["gpt3-175b"].config) == PARTS_OF_175B
+    assert parts(CONFIGS["gpt3-175b"]) == PARTS_OF_175B
 
 
 def test_gpt3_without_positions_biases_and_norms_is_the_number_that_is_quoted() -> None:
-    found = parts(PRESETS["gpt3-175b"].config)
+    found = parts(CONFIGS["gpt3-175b"])
     assert sum(n for part, n in found.items() if part not in ("position", "biases", "layer_norm")) == 175_181_291_520
 
 
 def test_a_tied_head_is_a_part_that_the_total_leaves_out() -> None:
-    tied = PRESETS["nano-gpt"].config.to_mapping() | {"tie_word_embeddings": True}
+    tied = CONFIGS["nano-gpt"].to_mapping() | {"tie_word_embeddings": True}
     assert total(Config(**tied)) == 85_584
-    assert parts(Config(**tied)) == parts(PRESETS["nano-gpt"].config)
+    assert parts(Config(**tied)) == parts(CONFIGS["nano-gpt"])
 
 
 def test_non_embedding_parameters_leave_out_what_depends_on_vocabulary_and_positions() -> None:
     small, large = Config(vocab_size=1, n_positions=1), Config()
-    assert parameters(small)["non_embedding"] == parameters(large)["non_embedding"] == 85_056_000
+    assert parameters(describe(small))["non_embedding"] == parameters(describe(large))["non_embedding"] == 85_056_000
 
 
 def test_operations_of_one_token_are_two_for_every_weight_of_a_matrix_and_what_attention_adds() -> None:
-    found = parts(PRESETS["gpt2"].config)
+    found = parts(CONFIGS["gpt2"])
     matrices = sum(n for part, n in found.items() if part not in ("embedding", "position", "biases", "layer_norm"))
-    assert operations(PRESETS["gpt2"].config, 1) == 2 * (matrices + 12 * 2 * 768)
+    assert operations(describe(CONFIGS["gpt2"]), 1) == 2 * (matrices + 12 * 2 * 768)
 
 
 # ----------------------------------------------------------------------------------------------------- refusals
@@ -222,7 +229,7 @@ def test_a_whole_epsilon_and_a_fractional_one_have_the_same_type() -> None:
 @given(configs())
 def test_a_configuration_survives_its_line_in_any_order(config: Config) -> None:
     pairs = config.to_text().split(",")
-    assert Config.from_text(",".join(pairs)) == Config.from_text(",".join(pairs[::-1])) == config
+    assert config_from_text(",".join(pairs)) == config_from_text(",".join(pairs[::-1])) == config
 
 
 @pytest.mark.parametrize(
@@ -230,7 +237,7 @@ def test_a_configuration_survives_its_line_in_any_order(config: Config) -> None:
     [
         (Config(), "n_layer=12,n_head=12,n_embd=768"),
         (
-            PRESETS["nano-gpt"].config,
+            CONFIGS["nano-gpt"],
             "n_layer=3,n_head=3,n_embd=48,n_positions=11,vocab_size=3,tie_word_embeddings=false",
         ),
         (Config(n_head=5, n_embd=11, d_head=2), "n_layer=12,n_head=5,n_embd=11,d_head=2"),
@@ -242,12 +249,12 @@ def test_a_configuration_survives_its_line_in_any_order(config: Config) -> None:
 )
 def test_a_line_tells_the_sizes_and_what_else_is_not_gpt2s(config: Config, text: str) -> None:
     assert config.to_text() == text
-    assert Config.from_text(text) == config
+    assert config_from_text(text) == config
 
 
 @given(st.dictionaries(st.sampled_from([*Config().to_mapping()]), st.one_of(st.integers(), st.booleans(), st.none())))
 def test_a_line_means_and_is_refused_what_its_mapping_is(values: dict[str, Any]) -> None:
-    def read(make: Callable[[], Config]) -> Config | dict[str, list[str]]:
+    def read(make: Callable[[], AnyConfig]) -> AnyConfig | dict[str, list[str]]:
         try:
             return make()
         except ConfigError as error:
@@ -255,4 +262,4 @@ def test_a_line_means_and_is_refused_what_its_mapping_is(values: dict[str, Any])
 
     text = ",".join(f"{name}={json.dumps(value)}" for name, value in (values or {"n_layer": 12}).items())
     big = any(type(value) is int and abs(value) >= 2**63 for value in values.values())  # JSON's readers differ
-    assert big or read(lambda: Config.from_text(text)) == read(lambda: Config.from_mapping(values))
+    assert big or read(lambda: config_from_text(text)) == read(lambda: Config.from_mapping(values))

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.engine.numpy_engine import ACTIVATIONS, Engine
-from worker.families.config import ACTIVATION_FUNCTIONS, PRESETS, Config
-from worker.families.forward import forward
+from tests.gpt2 import CONFIGS
+from tests.nano import nano as trained
+from worker.describe.functions import FUNCTIONS
+from worker.engine.numpy_engine import Engine
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt2 import forward
 from worker.trace.arena import Arena
 from worker.weights.weights import HeldWeights
-from worker.weights.weights import nano as trained
 
 Array = NDArray[Any]
 
@@ -35,7 +37,7 @@ def odd(**sizes: Any) -> Config:
     return Config.from_mapping(usual | sizes)
 
 
-CONFIGS = {
+MODELS = {
     "gelu_new, tied": (odd(), 1),
     "gelu, untied, batch of 3": (odd(activation_function="gelu", tie_word_embeddings=False), 3),
     "relu, batch of 3": (odd(activation_function="relu", n_layer=2), 3),
@@ -58,10 +60,10 @@ def assert_close(found: Arena, wanted: Any, tolerance: float = 1e-5) -> None:
         np.testing.assert_allclose(found[name], values, rtol=0, atol=tolerance * max(largest, 1e-3), err_msg=name)
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=MODELS)
 def case(request: pytest.FixtureRequest, make_weights: Any, run_model: Any) -> tuple[Config, Any, Array, Arena]:
     """A configuration, its weights, tokens and what the forward pass makes of them."""
-    config, batch = CONFIGS[request.param]
+    config, batch = MODELS[request.param]
     weights, tokens = make_weights(config), tokens_of(config, batch)
     return config, weights, tokens, run_model(config, weights, tokens)
 
@@ -118,32 +120,32 @@ def test_it_is_the_papers_model(case: tuple[Config, Any, Array, Arena]) -> None:
 
 
 def test_nano_gpt_has_the_logits_of_the_papers_model(run_model: Any) -> None:
-    config, weights = PRESETS["nano-gpt"].config, dict(trained())
+    config, weights = CONFIGS["nano-gpt"], dict(trained())
     tokens = [2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]
     wanted = naive(config, weights, tokens)["logits"]
     assert abs(run_model(config, weights, tokens)["logits"][0] - wanted).max() < 1e-4  # erf or ε = 1e-6: over 4e-3
 
 
-@pytest.mark.parametrize("function", ACTIVATION_FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("float64", 8e-8)])
 def test_activations_follow_their_definitions(function: str, precision: str, tolerance: float) -> None:
     x = np.linspace(-9, 9, 2001).astype(precision)  # 0 is among them
     y = np.empty_like(x)
-    ACTIVATIONS[function](x, y)
+    FUNCTIONS[function].apply(x, y)
     exact = np.array([EXACT[function](float(value)) for value in x])
     assert (abs(y - exact) / np.maximum(1, abs(x))).max() < tolerance
 
 
-@pytest.mark.parametrize("function", ACTIVATION_FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_activations_of_large_values_are_finite(function: str) -> None:
     x = np.array([-1e4, -200, 200, 1e4], np.float32)
     y = np.empty_like(x)
-    ACTIVATIONS[function](x, y)
+    FUNCTIONS[function].apply(x, y)
     np.testing.assert_allclose(y, np.maximum(x, 0), atol=1e-6)
 
 
 def test_every_activation_function_that_is_allowed_exists() -> None:
-    assert set(ACTIVATIONS) == set(ACTIVATION_FUNCTIONS) == set(EXACT)
+    assert set(FUNCTIONS) == set(EXACT)
 
 
 def test_layer_norm_of_gpt3s_width_keeps_float32s_precision() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.describe.architecture import VALUES, WEIGHTS, expand
-from worker.families.config import PRESETS, Config
+from tests.gpt2 import CONFIGS
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe
 from worker.layout.describe import FIELDS, blocks, groups
 from worker.layout.encode import ROLES, columns
 from worker.layout.geometry import STYLES, Geometry, Style
@@ -52,7 +53,7 @@ def test_ids_are_unique(style: Style, n_layer: int) -> None:
 
 
 def test_a_block_is_as_the_contract_shows_it() -> None:
-    g = place(PRESETS["nano-gpt"].config, 11)
+    g = place(CONFIGS["nano-gpt"], 11)
     block = next(block for block in blocks(g) if block["id"] == "blocks.0.attn.heads.1.q")
     assert tuple(block) == FIELDS
     position, size = block.pop("position"), block.pop("size")
@@ -89,7 +90,10 @@ def cells(shape: list[int], index: list[list[int]]) -> NDArray[np.int64]:
 @pytest.mark.parametrize(("style", "n_layer"), LARGE_AND_SMALL)
 def test_blocks_of_a_tensor_cover_it_exactly_once(style: Style, n_layer: int) -> None:
     g = geometry(style, n_layer)
-    shapes = {name: tensor.shape(g.sizes) for name, tensor in (*expand(WEIGHTS, n_layer), *expand(VALUES, n_layer))}
+    shapes = {
+        name: tensor.shape(g.sizes)
+        for name, tensor in (*describe(g.config).all_weights(), *describe(g.config).all_values())
+    }
     seen: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for block in blocks(g, fields={"cells", "tensor"}):
         if block["tensor"]:
@@ -118,7 +122,7 @@ def test_inputs_are_cells_of_blocks_that_come_before(style: Style, n_layer: int)
     for block in told:
         for given in block["formula"]["inputs"] if block["formula"] else ():
             assert given["block"] in known
-            over = g.config.vocab_size if block["formula"]["op"] == "embed" else block["formula"]["over"] or 1
+            over = g.sizes["V"] if block["formula"]["op"] == "embed" else block["formula"]["over"] or 1
             reached = cells([*block["cells"], over], given["index"])
             assert (reached >= 0).all()
             assert (reached < shapes[given["block"]]).all()
@@ -135,7 +139,7 @@ def test_formulas_carry_their_constants() -> None:
     assert {name: scores[name] for name in ("op", "over", "scale", "mask")} == {
         "op": "dot", "over": 4, "scale": 0.5, "mask": "causal",
     }  # fmt: skip
-    assert formula(g, "blocks.3.ln2.scale")["epsilon"] == g.config.layer_norm_epsilon
+    assert formula(g, "blocks.3.ln2.scale")["epsilon"] == Config().layer_norm_epsilon
     assert formula(g, "blocks.3.mlp.post")["function"] == "gelu_new"
 
 

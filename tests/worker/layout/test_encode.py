@@ -11,7 +11,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load
 
-from worker.families.config import Config
+from worker.describe.outline import outline
+from worker.families.gpt2 import GPT2Config as Config
 from worker.layout.encode import COLUMNS, ROLES, columns, safetensors
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.place import place
@@ -91,6 +92,7 @@ def test_the_metadata_name_roles_and_kinds(tmp_path: Path) -> None:
     with safe_open(file, "numpy") as opened:
         metadata = opened.metadata()
     kinds = json.loads(metadata.pop("kinds"))
+    assert json.loads(metadata.pop("architecture")) == json.loads(json.dumps(outline(g.architecture)))
     assert metadata == {
         "roles": '["weight", "activation", "statistic"]', "style": "llm-viz", "cell": "1.5", "margin": "12.0",
         "count": str(g.count), "layers": "12:14",

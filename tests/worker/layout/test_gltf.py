@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.glb import Glb
-from worker.describe.architecture import block_id
-from worker.families.config import PRESETS, Config
+from tests.gpt2 import CONFIGS
+from worker.families.gpt2 import GPT2Config as Config
 from worker.layout.encode import columns
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.gltf import COLORS, INSTANCE_BYTES, INSTANCING, glb
@@ -23,7 +23,7 @@ def geometry(style: Style = "columns", n_layer: int = 14) -> Geometry:
 
 
 def preset(id: str, style: Style) -> Geometry:
-    config = PRESETS[id].config
+    config = CONFIGS[id]
     return place(config, config.n_positions, style=style)
 
 
@@ -32,7 +32,7 @@ def read(g: Geometry, layers: range | None = None) -> Glb:
 
 
 CASES = [geometry(), geometry("llm-viz"), geometry(n_layer=1), preset("nano-gpt", "columns"), preset("gpt2", "llm-viz")]
-EVERY = pytest.mark.parametrize("g", CASES, ids=lambda g: f"{g.config.n_layer} layers, {g.style}")
+EVERY = pytest.mark.parametrize("g", CASES, ids=lambda g: f"{g.architecture.n_layer} layers, {g.style}")
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -62,10 +62,9 @@ def test_a_layer_of_the_largest_preset_is_held_far_better_than_the_model_would_b
 
 @EVERY
 def test_a_clients_ids_are_those_of_the_blocks(g: Geometry) -> None:
-    n_layer = g.config.n_layer
     table = columns(g)
     expected = [
-        block_id(g.kinds[kind].id, n_layer, layer, head)
+        g.architecture.block_id(g.kinds[kind].id, layer, head)
         for kind, layer, head in zip(*(table[name].tolist() for name in ("kind", "layer", "head")), strict=True)
     ]
     assert read(g).ids() == expected
@@ -84,9 +83,9 @@ def test_a_block_has_the_colour_of_its_role(g: Geometry) -> None:
 def test_there_is_a_node_and_a_mesh_of_its_own_for_every_layer(g: Geometry) -> None:
     file = read(g)
     nodes = [node for node, _ in file.parts]
-    names = ["embedding", *(f"blocks.{n}" for n in range(g.config.n_layer)), "unembedding"]
+    names = ["embedding", *(f"blocks.{n}" for n in range(g.architecture.n_layer)), "unembedding"]
     assert [node["name"] for node in nodes] == names
-    assert [node["extras"]["layer"] for node in nodes] == [None, *range(g.config.n_layer), None]
+    assert [node["extras"]["layer"] for node in nodes] == [None, *range(g.architecture.n_layer), None]
     assert [node["extras"]["count"] for node in nodes] == [len(found["_ID"]) for _, found in file.parts]
     assert [node["extras"]["first"] for node in nodes] == [int(found["_ID"][0]) for _, found in file.parts]
     meshes = [file.json["meshes"][node["mesh"]]["primitives"][0] for node in nodes]

@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worker.families.config import PRESETS, Config, ConfigError
+from tests.gpt2 import CONFIGS
+from worker.describe.config import ConfigError
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.llama import LlamaConfig
+from worker.families.registry import PRESETS, describe
 from worker.layout.encode import columns
 from worker.layout.geometry import STYLES, Geometry, Style
 from worker.layout.place import place
@@ -60,8 +64,8 @@ def configs(n_layer: int = 40) -> st.SearchStrategy[Config]:
 # ------------------------------------------------------------------------------------------------ the original
 
 ORIGINAL = {
-    "nano-gpt": (PRESETS["nano-gpt"].config, 206, "4e1a08e58e82cace3b3102ab2814022662e714a07507139ac2fcc8b287202216"),
-    "gpt2": (PRESETS["gpt2"].config, 2294, "567d7a039388594ee69bd0af9a1b378328665964c48d1ed9540da96945cd50cd"),
+    "nano-gpt": (CONFIGS["nano-gpt"], 206, "4e1a08e58e82cace3b3102ab2814022662e714a07507139ac2fcc8b287202216"),
+    "gpt2": (CONFIGS["gpt2"], 2294, "567d7a039388594ee69bd0af9a1b378328665964c48d1ed9540da96945cd50cd"),
     "thirteen layers": (
         Config(n_layer=13, n_head=3, n_embd=48, n_positions=16, vocab_size=10),
         690,
@@ -87,13 +91,13 @@ def test_llm_viz_is_the_original_to_the_last_bit(shape: str) -> None:
     ],
 )
 def test_gpt2_begins_as_the_original_does(row: int, kind: str, box: list[float]) -> None:
-    geometry = place(PRESETS["gpt2"].config, 1024)
+    geometry = place(CONFIGS["gpt2"], 1024)
     assert geometry.kinds[row].id == kind
     assert boxes(geometry)[row].tolist() == box
 
 
 def test_margins_are_the_originals() -> None:
-    assert [place(PRESETS[id].config, 8).margin for id in ("nano-gpt", "gpt2")] == [12, 76.8]
+    assert [place(CONFIGS[id], 8).margin for id in ("nano-gpt", "gpt2")] == [12, 76.8]
 
 
 # ------------------------------------------------------------------------------------------------------ counts
@@ -173,7 +177,28 @@ def test_the_overlaps_of_the_original_are_seen() -> None:
 @pytest.mark.parametrize("id", PRESETS)
 def test_no_two_blocks_of_a_preset_overlap(id: str, tokens: int | None) -> None:
     config = PRESETS[id].config
-    assert overlapping(boxes(place(config, tokens or config.n_positions))) == 0
+    assert overlapping(boxes(place(config, tokens or describe(config).known["N"]))) == 0
+
+
+def llamas(n_layer: int = 30) -> st.SearchStrategy[LlamaConfig]:
+    """Any sizes of a family with shared keys and values, a gated MLP, and biases or none."""
+    most = {"num_hidden_layers": n_layer, "hidden_size": 300, "intermediate_size": 900, "vocab_size": 5000}
+    return st.builds(
+        LlamaConfig,
+        num_attention_heads=st.just(12),
+        num_key_value_heads=st.sampled_from([1, 2, 3, 4, 6, 12]),
+        head_dim=st.integers(1, 30).map(lambda half: 2 * half),
+        max_position_embeddings=st.just(3000),
+        attention_bias=st.booleans(),
+        mlp_bias=st.booleans(),
+        **{name: st.integers(1, n) for name, n in most.items()},
+    )
+
+
+@given(llamas(), st.integers(1, 3000), st.integers(1, 64))
+@settings(max_examples=25)
+def test_no_two_blocks_of_any_llama_overlap(config: LlamaConfig, tokens: int, batch: int) -> None:
+    assert overlapping(boxes(place(config, tokens, batch))) == 0
 
 
 @given(configs(), st.integers(1, 64))
@@ -216,6 +241,7 @@ def test_arrays_give_back_the_geometry(style: Style) -> None:
         ("batch", {"batch": 0}),
         ("batch", {"batch": 65}),
         ("style", {"style": "rows"}),
+        ("style", {"style": "llm-viz", "config": LlamaConfig()}),
         ("d_head", {"config": Config(n_head=10**6, d_head=10**6)}),
     ],
 )

@@ -26,8 +26,8 @@ from tests.checkpoints import (
     write_shards,
 )  # fmt: skip
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
-from worker.families.forward import forward
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt2 import forward
 from worker.models.checkpoints import CheckpointError, sizes
 from worker.trace.arena import Arena, plan
 from worker.weights.weights import HeldWeights, Weights

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.checkpoints import SMALL, Tensors, assert_holds, loaded, raw, values, write, write_config, write_shards
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.models.checkpoints import CheckpointError, load, names
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -139,7 +139,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
     "config no JSON": (text("config.json", "{"), "config.json is not JSON: "),
     "config no object": (text("config.json", "[1]"), "config.json is no JSON object"),
-    "another architecture": (config(model_type="llama"), 'says model_type: "llama", and only "gpt2" is computed here'),
+    "another architecture": (
+        config(model_type="bert"),
+        'says model_type: "bert", and what is computed here is gpt2, llama',
+    ),
     "scaled by layer": (
         config(scale_attn_by_inverse_layer_idx=True),
         "scale_attn_by_inverse_layer_idx: true, and only",

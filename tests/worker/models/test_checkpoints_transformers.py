@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import worker.models.models as models
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
-from worker.families.forward import forward
+from worker.families.registry import family_of
 from worker.trace.arena import Arena, plan
 from worker.weights.weights import HeldWeights, Weights
 
@@ -101,7 +101,7 @@ def ours(folder: Path, made_of: Callable[[Weights], Engine] = engine) -> Arena:
     assert model.source == "checkpoint"
     arena = Arena(plan(model.config, len(TOKENS)))
     arena["tokens"][...] = TOKENS
-    forward(model.config, made_of(model.weights()), arena, slice(0, len(TOKENS)))
+    family_of(model.config).forward(model.config, made_of(model.weights()), arena, slice(0, len(TOKENS)), lambda: None)
     return arena
 
 

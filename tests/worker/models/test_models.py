@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from worker.families.config import PRESETS, Config, ConfigError
-from worker.models.models import UnknownModelError, find, from_canonical, ids, resolve
-from worker.weights.weights import nano_digest
+from tests.nano import nano_digest
+from worker.describe.config import ConfigError
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import PRESETS
+from worker.models.models import UnknownModelError, find, from_reference, ids, resolve
+from worker.models.reference import ModelRef
 
 OWN = {"n_layer": 2, "n_embd": 24, "n_head": 3, "d_head": 5, "vocab_size": 17}
 
@@ -96,13 +100,13 @@ def test_weights_are_those_of_the_seed() -> None:
 @pytest.mark.parametrize("spec", [*PRESETS, OWN], ids=[*PRESETS, "own"])
 def test_a_model_survives_its_canonical_form(spec: Any, seed: int | None) -> None:
     model = resolve(spec, synthetic_seed=seed)
-    assert from_canonical(json.loads(json.dumps(model.canonical() | {"tokens": [1]}))) == model
+    assert from_reference(ModelRef.from_json(json.loads(json.dumps(model.reference.to_json())))) == model
 
 
 def test_canonical_forms_differ_where_weights_or_sizes_do() -> None:
     models = [resolve("nano-gpt"), resolve("gpt2"), resolve(OWN)]
     models += [resolve(spec, synthetic_seed=7) for spec in ("nano-gpt", "gpt2", OWN)]
-    assert len({json.dumps(model.canonical()) for model in models}) == 6
+    assert len({json.dumps(model.reference.to_json()) for model in models}) == 6
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_canonical_forms_differ_where_weights_or_sizes_do() -> None:
 )
 def test_weights_that_are_not_here_any_more_are_refused(weights: str) -> None:
     with pytest.raises(ValueError, match="are not here any more"):
-        from_canonical(resolve("nano-gpt").canonical() | {"weights": weights})
+        from_reference(replace(resolve("nano-gpt").reference, weights=weights))
 
 
 def test_nano_gpts_sizes_with_synthetic_weights_read_letters_too() -> None:

@@ -7,10 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worker.models.tokens as tokens
-from worker.families.config import PRESETS, Config
-from worker.models.tokens import NANO_LETTERS, Gpt2, Ids, Letters, TextError
+from tests.gpt2 import CONFIGS
+from worker.families.gpt2 import GPT2Config as Config
+from worker.models.tokens import Gpt2, Ids, Letters, TextError
 
 GPT2 = Gpt2()
+
+
+NANO_LETTERS = Letters("ABC")
 
 
 def is_utf8(content: bytes) -> bool:
@@ -105,8 +109,8 @@ def test_ids_alone_have_no_text() -> None:
 @pytest.mark.parametrize(
     ("config", "sorts", "kind", "size"),
     [
-        (PRESETS["nano-gpt"].config, True, Letters, 3),
-        (PRESETS["gpt3-175b"].config, False, Gpt2, 50257),
+        (CONFIGS["nano-gpt"], True, Letters, 3),
+        (CONFIGS["gpt3-175b"], False, Gpt2, 50257),
         (Config(n_layer=1), False, Gpt2, 50257),
         (Config(vocab_size=50258), False, Ids, 50258),
         (Config(vocab_size=3), False, Ids, 3),
@@ -114,6 +118,6 @@ def test_ids_alone_have_no_text() -> None:
     ids=["nano-gpt", "gpt3-175b", "GPT-2's size", "one more", "three"],
 )
 def test_a_vocabulary_follows_from_its_size(config: Config, sorts: bool, kind: type, size: int) -> None:
-    found = tokens.of(config, sorts=sorts)
+    found = tokens.of(config, "ABC" if sorts else "")
     assert type(found) is kind
     assert found.size == size

@@ -17,9 +17,9 @@ import pytest
 import safetensors.numpy
 
 from tests.places import KEYS, SECRET, Relay, ask, running_bucket_server
-from worker.store.archive import Archive, ArchivedRun, Writer
-from worker.store.runs import Away, Missing, read
+from worker.store.archive import Archive, ArchivedBytes, ArchiveWriter
 from worker.store.safetensors import Entries
+from worker.store.stored_bytes import Missing, Unavailable, read
 
 MIB = 1 << 20
 VALUES = np.random.default_rng(0).standard_normal((5, 1 << 20), dtype=np.float32)
@@ -30,8 +30,8 @@ SIZE = len(CONTENT)
 #: Begins to write a result, and is killed; or writes 120 MB and tells by how much its memory grew, in MB.
 WRITE = """
 import os, resource, signal, sys
-from worker.store.archive import Archive, Writer
-writer = Writer(Archive(sys.argv[1], 5), "killed", {"a": ("|u1", (120 << 20,))}, {})
+from worker.store.archive import Archive, ArchiveWriter
+writer = ArchiveWriter(Archive(sys.argv[1], 5), "killed", {"a": ("|u1", (120 << 20,))}, {})
 with writer:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for n in range(120):
@@ -50,8 +50,8 @@ class Place:
     archive: Archive
     relay: Relay | None
 
-    def run(self, id: str = "a") -> ArchivedRun:
-        return ArchivedRun(self.archive, id, self.archive.manifest(id)["archived"], lambda: None)
+    def run(self, id: str = "a") -> ArchivedBytes:
+        return ArchivedBytes(self.archive, id, self.archive.manifest(id)["archived"], lambda: None)
 
     def names(self) -> set[str]:
         """All that is to be seen in it."""
@@ -84,7 +84,7 @@ def place(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def write(place: Place, id: str = "a", **manifest: Any) -> None:
-    with Writer(place.archive, id, ENTRIES, {"id": id}) as writer:
+    with ArchiveWriter(place.archive, id, ENTRIES, {"id": id}) as writer:
         for start in range(0, SIZE, 3_000_001):
             writer.append(memoryview(CONTENT)[start : start + 3_000_001])
         writer.finish(manifest)
@@ -140,7 +140,7 @@ def test_results_do_not_touch_each_other(place: Place) -> None:
 
 def test_memory_may_be_used_again_when_it_was_appended(place: Place) -> None:
     window = bytearray(3)
-    with Writer(place.archive, "a", {"a": ("|u1", (9,))}, {}) as writer:
+    with ArchiveWriter(place.archive, "a", {"a": ("|u1", (9,))}, {}) as writer:
         for n in range(3):
             window[:] = bytes([n, n, n])
             writer.append(memoryview(window))
@@ -158,7 +158,7 @@ def test_an_unknown_result_is_missing_and_forgetting_it_does_nothing(place: Plac
 
 
 def test_there_is_no_result_before_it_is_finished(place: Place) -> None:
-    with Writer(place.archive, "a", ENTRIES, {}) as writer:
+    with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
         writer.append(memoryview(CONTENT))
         with pytest.raises(Missing):
             place.archive.manifest("a")
@@ -170,7 +170,7 @@ def test_there_is_no_result_before_it_is_finished(place: Place) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_exception_while_it_is_made_leaves_nothing(place: Place, error: type[BaseException]) -> None:
     def make() -> None:
-        with Writer(place.archive, "a", ENTRIES, {}) as writer:
+        with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
             writer.append(memoryview(CONTENT))
             raise error
 
@@ -182,7 +182,7 @@ def test_an_exception_while_it_is_made_leaves_nothing(place: Place, error: type[
 
 def test_less_than_was_announced_is_no_result(place: Place) -> None:
     def make() -> None:
-        with Writer(place.archive, "a", ENTRIES, {}) as writer:
+        with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
             writer.append(memoryview(CONTENT)[:-5])
             writer.finish({})
 
@@ -192,7 +192,7 @@ def test_less_than_was_announced_is_no_result(place: Place) -> None:
 
 
 def test_what_is_left_without_a_word_is_no_result(place: Place) -> None:
-    with Writer(place.archive, "a", ENTRIES, {}) as writer:
+    with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
         writer.append(memoryview(CONTENT))  # it was cancelled meanwhile
     assert place.names() == set()
     assert nothing_is_hidden(place)
@@ -204,7 +204,7 @@ def test_a_writer_that_is_killed_midway_leaves_nothing_to_be_seen(place: Place) 
     with pytest.raises(Missing):
         place.archive.manifest("killed")
     assert place.names() == set()
-    place.archive.tidy("killed")
+    place.archive.clean_up("killed")
     assert place.relay is not None or nothing_is_hidden(
         place
     )  # a bucket's rule has to end uploads that nobody goes on with
@@ -230,7 +230,7 @@ def nothing_is_hidden(place: Place) -> bool:
 def test_a_result_whose_object_somebody_removed_is_missing_and_that_is_told(place: Place) -> None:
     write(place)
     told: list[str] = []
-    run = ArchivedRun(place.archive, "a", place.run().head, lambda: told.append("lost"))
+    run = ArchivedBytes(place.archive, "a", place.run().head, lambda: told.append("lost"))
     obstore.delete(place.archive.store, "a.safetensors")
     with pytest.raises(Missing):
         read(run, 0, 5)
@@ -249,7 +249,7 @@ def test_a_store_that_is_away_says_so_and_nothing_of_who_asked(place: Place, cap
         assert moved.exists()
     with caplog.at_level(logging.DEBUG):
         for asked in (lambda: place.archive.manifest("a"), lambda: read(run, 0, 9), lambda: write(place, "b")):
-            with pytest.raises(Away) as raised:
+            with pytest.raises(Unavailable) as raised:
                 asked()
             assert raised.value.__cause__ is None
             assert SECRET not in str(raised.value)
@@ -262,8 +262,8 @@ def test_a_store_that_refuses_is_away_and_what_it_answers_is_not_told(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(place)
-    with pytest.raises(Away):
-        ArchivedRun(place.archive, "a", 10 * SIZE, lambda: None).gather(np.array([0]), 9)  # what there is not
+    with pytest.raises(Unavailable):
+        ArchivedBytes(place.archive, "a", 10 * SIZE, lambda: None).gather(np.array([0]), 9)  # what there is not
     assert "416 Range Not Satisfiable" in caplog.text
     assert "<Error>" not in caplog.text
 

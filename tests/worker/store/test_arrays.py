@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from redis import Redis
 
 import worker.store.pieces as pieces
-from worker.store.arrays import Axes, Stored
-from worker.store.pieces import CachedRun, Writer
-from worker.store.runs import Missing
+from worker.store.arrays import Axes, StoredArray
+from worker.store.pieces import CachedBytes, CacheWriter
+from worker.store.stored_bytes import Missing
 
 SHAPE = (3, 5, 7, 11)
 ARRAY = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
 
 
-def store(cache: Redis, array: Any) -> Stored:
+def store(cache: Redis, array: Any) -> StoredArray:
     """An array, after 12 bytes of something else."""
-    with Writer(cache, "a", patience=60) as writer:
+    with CacheWriter(cache, "a", ttl=60) as writer:
         writer.append(memoryview(bytes(12) + array.tobytes()))
         writer.finish({})
-    return Stored(CachedRun(cache, "a"), array.shape, array.dtype, 12)
+    return StoredArray(CachedBytes(cache, "a"), array.shape, array.dtype, 12)
 
 
 def ranges(size: int) -> st.SearchStrategy[range]:
@@ -40,7 +40,7 @@ any_axes = st.tuples(*map(ranges, SHAPE))
 @given(st.lists(any_axes, min_size=1, max_size=5), st.sampled_from([0, 30, 200, 10_000]), st.sampled_from([256, 1000]))
 def test_parts_are_the_cells_of_their_axes(cache: Redis, many: list[Axes], gap: int, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CachedRun, "gap", gap)
+        patch.setattr(CachedBytes, "gap", gap)
         patch.setattr(pieces, "PIECE", piece)
         again = store(cache, ARRAY)
         found = [part.copy() for part in again.parts(iter(many))]
@@ -51,12 +51,12 @@ def test_parts_are_the_cells_of_their_axes(cache: Redis, many: list[Axes], gap: 
 
 @given(any_axes)
 def test_reading_costs_at_least_the_cells_and_at_most_all_between(axes: Axes) -> None:
-    cost = Stored(CachedRun(Redis(), "a"), SHAPE, np.dtype("<f4"), 0).cost(axes)
+    cost = StoredArray(CachedBytes(Redis(), "a"), SHAPE, np.dtype("<f4"), 0).cost(axes)
     assert 4 * np.prod([*map(len, axes)]) <= cost <= ARRAY.nbytes
 
 
 def test_far_cells_are_read_alone(cache: Redis) -> None:
-    wide = Stored(CachedRun(cache, "a"), (1024, 100_000), np.dtype("<f4"), 0)
+    wide = StoredArray(CachedBytes(cache, "a"), (1024, 100_000), np.dtype("<f4"), 0)
     column = (range(1024), range(5, 6))
     assert wide.cost(column) == 1024 * 4 + 1023 * (3 << 10)  # instead of 400 MB
     assert wide.cost((range(7, 8), range(1024))) == 4096

@@ -10,7 +10,7 @@ import redis.exceptions
 from redis import Redis
 
 from tests.conftest import Servers
-from worker.store.bulk import NotThere, Wanted, receive
+from worker.store.bulk import MissingString, StringRange, receive
 from worker.store.connection import connect
 
 CONTENT = np.random.default_rng(0).bytes(1 << 20)
@@ -23,11 +23,11 @@ def stored(cache: Redis) -> Redis:
     return cache
 
 
-def room(*ranges: tuple[int, int]) -> tuple[bytearray, list[Wanted]]:
+def room(*ranges: tuple[int, int]) -> tuple[bytearray, list[StringRange]]:
     """Memory for parts of "a" that follow each other, and what is wanted."""
     memory, end, wanted = bytearray(sum(high - low for low, high in ranges)), 0, []
     for low, high in ranges:
-        wanted.append(Wanted("a", low, memoryview(memory)[end : end + high - low]))
+        wanted.append(StringRange("a", low, memoryview(memory)[end : end + high - low]))
         end += high - low
     return memory, wanted
 
@@ -44,7 +44,7 @@ def test_parts_of_any_number_come_in_their_order(stored: Redis, count: int) -> N
 
 def test_memory_may_be_used_again_as_soon_as_the_next_is_asked_for(stored: Redis) -> None:
     window = memoryview(bytearray(1000))
-    views = receive(stored, (Wanted("a", start, window) for start in range(0, 100_000, 1000)))
+    views = receive(stored, (StringRange("a", start, window) for start in range(0, 100_000, 1000)))
     assert b"".join(map(bytes, views)) == CONTENT[:100_000]
 
 
@@ -54,9 +54,9 @@ def test_what_is_not_there_is_said_and_the_connection_is_no_worse(
     stored: Redis, lacking: tuple[str, int], before: int
 ) -> None:
     _, wanted = room(*((n, n + 100) for n in range(before + 5)))
-    wanted[before] = Wanted(*lacking, memoryview(bytearray(100)))
+    wanted[before] = StringRange(*lacking, memoryview(bytearray(100)))
     seen: list[bytes] = []
-    with pytest.raises(NotThere):
+    with pytest.raises(MissingString):
         seen.extend(map(bytes, receive(stored, wanted)))
     assert seen == [CONTENT[n : n + 100] for n in range(before)]
     assert stored.getrange("a", 5, 9) == CONTENT[5:10]
@@ -75,7 +75,7 @@ def test_who_stops_reading_leaves_nothing_for_the_next(stored: Redis, read: int)
 def test_a_connection_that_breaks_is_the_errors_of_the_client(servers: Servers) -> None:
     own: Any = connect(f"{servers.cache_url}?db=5", retries=1)
     own.set("a", CONTENT)
-    views = receive(own, (Wanted("a", 0, memoryview(bytearray(len(CONTENT)))) for _ in range(100)))
+    views = receive(own, (StringRange("a", 0, memoryview(bytearray(len(CONTENT)))) for _ in range(100)))
     next(views)
     connect(servers.cache_url).client_kill_filter(_type="normal", skipme=True)
     with pytest.raises(redis.exceptions.ConnectionError):

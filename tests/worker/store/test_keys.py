@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worker.store.keys as keys
-from worker.store.keys import request_id
+from worker.store.keys import content_id
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -29,7 +29,7 @@ def reversed_everywhere(value: Any) -> Any:
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(), json_values))
 def test_the_order_of_keys_does_not_matter(request: dict[str, Any]) -> None:
-    assert request_id("trace", request) == request_id("trace", reversed_everywhere(request))
+    assert content_id("trace", request) == content_id("trace", reversed_everywhere(request))
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,23 @@ def test_the_order_of_keys_does_not_matter(request: dict[str, Any]) -> None:
     ],
 )
 def test_another_request_has_another_id(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert request_id("trace", one) != request_id("trace", other)
+    assert content_id("trace", one) != content_id("trace", other)
 
 
 def test_kinds_have_different_ids() -> None:
-    assert request_id("trace", {"tokens": 1}) != request_id("layout", {"tokens": 1})
+    assert content_id("trace", {"tokens": 1}) != content_id("layout", {"tokens": 1})
 
 
 def test_an_id_is_64_hexadecimal_digits() -> None:
-    assert re.fullmatch("[0-9a-f]{64}", request_id("layout", {}))
+    assert re.fullmatch("[0-9a-f]{64}", content_id("layout", {}))
 
 
 def test_another_version_has_other_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = request_id("trace", {})
+    before = content_id("trace", {})
     monkeypatch.setattr(keys, "VERSION", keys.VERSION + 1)
-    assert request_id("trace", {}) != before
+    assert content_id("trace", {}) != before
 
 
 def test_what_json_cannot_say_has_no_id() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        request_id("trace", {"temperature": float("nan")})
+        content_id("trace", {"temperature": float("nan")})

@@ -16,18 +16,18 @@ import redis.exceptions
 from redis import Redis
 from redis.client import Pipeline
 
+import service.up.redis_server as redis_server
 import worker.store.pieces as pieces
-from service.running import redis_server
 from worker.store.connection import connect
-from worker.store.pieces import PIECE, CacheFull, Writer
-from worker.store.runs import Missing
+from worker.store.pieces import PIECE, CacheFull, CacheWriter
+from worker.store.stored_bytes import Missing
 
 SIZE = 18 * PIECE + 123  # more than one round trip's pieces, and a part of one
 CONTENT = np.random.default_rng(0).bytes(SIZE)
 
 
 def write(cache: Redis, content: bytes = CONTENT, id: str = "a", **manifest: Any) -> None:
-    with Writer(cache, id, patience=60) as writer:
+    with CacheWriter(cache, id, ttl=60) as writer:
         writer.append(memoryview(content))
         writer.finish(manifest)
 
@@ -167,7 +167,7 @@ def test_a_range_past_the_end_is_missing(stored: Redis) -> None:
 
 @pytest.mark.parametrize("step", [999_983, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 17 * PIECE + 5, SIZE])
 def test_however_it_is_cut_a_result_is_the_same(cache: Redis, step: int) -> None:
-    with Writer(cache, "a", patience=60) as writer:
+    with CacheWriter(cache, "a", ttl=60) as writer:
         for start in range(0, SIZE, step):
             writer.append(memoryview(CONTENT)[start : start + step])
         writer.finish({})
@@ -178,7 +178,7 @@ def test_however_it_is_cut_a_result_is_the_same(cache: Redis, step: int) -> None
 
 def test_memory_may_be_used_again_when_it_was_appended(cache: Redis) -> None:
     window, rest = bytearray(3 * PIECE // 2), CONTENT
-    with Writer(cache, "a", patience=60) as writer:
+    with CacheWriter(cache, "a", ttl=60) as writer:
         while rest:
             taken, rest = rest[: len(window)], rest[len(window) :]
             window[: len(taken)] = taken
@@ -191,7 +191,7 @@ def test_pieces_leave_as_they_fill_and_memory_is_bounded(cache: Redis) -> None:
     content, sent = memoryview(CONTENT)[: PIECE // 3], []
     tracemalloc.start()
     try:
-        with Writer(cache, "a", patience=60) as writer:
+        with CacheWriter(cache, "a", ttl=60) as writer:
             for _ in range(60):
                 writer.append(content)
                 sent.append(cache.dbsize())
@@ -205,7 +205,7 @@ def test_pieces_leave_as_they_fill_and_memory_is_bounded(cache: Redis) -> None:
 
 def test_what_is_finished_stays_and_what_is_not_expires(cache: Redis) -> None:
     keys = [f"result:a:{n}" for n in range(19)]
-    with Writer(cache, "a", patience=60) as writer:
+    with CacheWriter(cache, "a", ttl=60) as writer:
         writer.append(memoryview(CONTENT))
         assert all(0 < cache.ttl(key) <= 60 for key in keys[:18])
         writer.finish({})
@@ -215,7 +215,7 @@ def test_what_is_finished_stays_and_what_is_not_expires(cache: Redis) -> None:
 def test_there_is_no_result_before_it_is_finished(cache: Redis) -> None:
     write(cache)
     cache.unlink("result:a:3")  # lost, so it is made again: until then the old manifest must not speak for it
-    with Writer(cache, "a", patience=60) as writer:
+    with CacheWriter(cache, "a", ttl=60) as writer:
         writer.append(memoryview(CONTENT))
         with pytest.raises(Missing):
             pieces.manifest(cache, "a")
@@ -243,7 +243,7 @@ def test_a_writer_that_fails_midway_leaves_nothing(cache: Redis, monkeypatch: py
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[BaseException]) -> None:
     def make() -> None:
-        with Writer(cache, "a", patience=60) as writer:
+        with CacheWriter(cache, "a", ttl=60) as writer:
             writer.append(memoryview(CONTENT))
             raise error
 
@@ -255,14 +255,14 @@ def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_writer_that_was_cut_off_leaves_alone_what_another_writes(cache: Redis, finished: bool) -> None:
     def cut_off() -> None:
-        with Writer(cache, "a", patience=60) as writer:
+        with CacheWriter(cache, "a", ttl=60) as writer:
             writer.append(memoryview(CONTENT)[: 3 * PIECE])
             another.append(memoryview(CONTENT))
             if finished:
                 another.finish({})
             raise redis.exceptions.ConnectionError
 
-    with Writer(cache, "a", patience=60) as another:
+    with CacheWriter(cache, "a", ttl=60) as another:
         with pytest.raises(redis.exceptions.ConnectionError):
             cut_off()
         if not finished:
@@ -272,7 +272,7 @@ def test_a_writer_that_was_cut_off_leaves_alone_what_another_writes(cache: Redis
 
 def test_what_a_killed_writer_left_is_dropped_and_what_is_finished_is_not(cache: Redis) -> None:
     write(cache, id="b")
-    Writer(cache, "a", patience=60).append(memoryview(CONTENT))
+    CacheWriter(cache, "a", ttl=60).append(memoryview(CONTENT))
     cache.unlink("result:a:0", "result:a:7")  # evicted, perhaps
     for id in ("a", "b", "never"):
         pieces.drop_unfinished(cache, id)
@@ -313,12 +313,12 @@ def test_a_result_larger_than_the_cache_is_refused_and_nothing_of_it_is_left(sma
 
 
 def test_a_result_that_evicts_itself_is_given_up_at_once(small_cache: Redis) -> None:
-    def append_without_end(writer: Writer) -> None:
+    def append_without_end(writer: CacheWriter) -> None:
         with writer:
             for _ in range(1000):
                 writer.append(memoryview(CONTENT)[:PIECE])
 
-    writer = Writer(small_cache, "a", patience=60)
+    writer = CacheWriter(small_cache, "a", ttl=60)
     with pytest.raises(CacheFull):
         append_without_end(writer)
     assert writer.size < 30 * PIECE

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import replace
 
+import pytest
 from redis import Redis
 
 import worker.store.requests as requests
-from worker.store.keys import Kind
+from worker.families.gpt2 import GPT2Config as Config
+from worker.models.reference import ModelRef
+from worker.requests import LayoutRequest, LensRequest, Request, RequestKind, TraceRequest
 from worker.store.requests import Record
+from worker.trace.sampling import Sampling
 
 AT = "2026-01-02T03:04:05.678Z"
 
 
-def put(queue: Redis, *ids: str, kind: Kind = "trace", ttl: int = 60, **request: Any) -> None:
+def traced(*tokens: int) -> TraceRequest:
+    return TraceRequest(ModelRef(Config(), "synthetic-1-0"), tokens)
+
+
+def put(queue: Redis, *ids: str, request: Request | None = None, ttl: int = 60) -> None:
     for id in ids:
-        requests.put(queue, id, kind, request, AT, 30, ttl)
+        requests.put(queue, id, request or traced(1), AT, 30, ttl)
 
 
-def listed(queue: Redis, before: int | None = None, count: int = 100, kind: Kind = "trace") -> list[str]:
+def listed(queue: Redis, before: int | None = None, count: int = 100, kind: RequestKind = "trace") -> list[str]:
     return [id for id, _ in requests.newest(queue, kind, before, count)]
 
 
 def test_a_record_tells_what_was_asked_for(queue: Redis) -> None:
-    put(queue, "a", tokens=[1, 2], generate=None)
-    assert requests.get(queue, "a") == Record("trace", {"tokens": [1, 2], "generate": None}, AT, 30)
+    put(queue, "a", request=traced(1, 2))
+    assert requests.get(queue, "a") == Record(traced(1, 2), AT, 30)
 
 
 def test_nobody_asked_for_an_unknown_id(queue: Redis) -> None:
@@ -44,15 +52,15 @@ def test_what_is_asked_for_again_is_the_newest(queue: Redis) -> None:
 
 def test_kinds_are_listed_apart(queue: Redis) -> None:
     put(queue, "a")
-    put(queue, "b", kind="layout")
+    put(queue, "b", request=LayoutRequest(Config(), 7))
     assert (listed(queue), listed(queue, kind="layout")) == (["a"], ["b"])
 
 
 def test_listed_records_are_those_of_their_ids(queue: Redis) -> None:
-    for id in "abc":
-        put(queue, id, said=id)
-    assert [(id, record.request["said"]) for id, record in requests.newest(queue, "trace", None, 9)] == [
-        ("c", "c"), ("b", "b"), ("a", "a"),
+    for n, id in enumerate("abc"):
+        put(queue, id, request=traced(n))
+    assert [(id, record.request) for id, record in requests.newest(queue, "trace", None, 9)] == [
+        ("c", traced(2)), ("b", traced(1)), ("a", traced(0)),
     ]  # fmt: skip
 
 
@@ -79,9 +87,9 @@ def test_expired_requests_are_dropped_and_the_page_is_filled_with_others(queue: 
 
 
 def test_a_cancelled_request_says_so(queue: Redis) -> None:
-    put(queue, "a", tokens=[1])
+    put(queue, "a", request=traced(1))
     requests.cancel(queue, "a")
-    assert requests.get(queue, "a") == Record("trace", {"tokens": [1]}, AT, 30, cancelled=True)
+    assert requests.get(queue, "a") == Record(traced(1), AT, 30, cancelled=True)
 
 
 def test_cancelling_does_not_lengthen_a_life(queue: Redis) -> None:
@@ -112,16 +120,33 @@ def test_a_forgotten_request_is_gone(queue: Redis) -> None:
 
 
 def test_many_are_put_and_got_in_their_order(queue: Redis) -> None:
-    records = {f"{n}": Record("trace", {"n": n}, AT, 30, job="j", batch="b") for n in range(2500)}
+    records = {f"{n}": Record(traced(n), AT, 30, job="j", batch="b") for n in range(2500)}
     requests.put_all(queue, records, 60)
     assert requests.get_all(queue, [*records, "unknown"]) == [*records.values(), None]
     assert listed(queue, count=3) == ["2499", "2498", "2497"]
 
 
 def test_a_change_leaves_the_rest_of_a_record_and_its_time(queue: Redis) -> None:
-    put(queue, "a", "b", tokens=[1], ttl=50)
+    put(queue, "a", "b", request=traced(1), ttl=50)
     requests.change(queue, ["a", "unknown"], job="j")
-    assert requests.get(queue, "a") == Record("trace", {"tokens": [1]}, AT, 30, job="j")
-    assert requests.get(queue, "b") == Record("trace", {"tokens": [1]}, AT, 30)
+    assert requests.get(queue, "a") == Record(traced(1), AT, 30, job="j")
+    assert requests.get(queue, "b") == Record(traced(1), AT, 30)
     assert requests.get(queue, "unknown") is None
     assert 0 < queue.ttl("request:a") <= 50
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        traced(1, 2),
+        replace(traced(1), generate=Sampling(3, 0.5, 2, 0.9, 7), capture=("logits", "blocks.0.*"), dtype="float16"),
+        LayoutRequest(Config(n_layer=2), 7, 3, "llm-viz"),
+        LensRequest(ModelRef(Config(), "synthetic-1-0"), (1, 2)),
+    ],
+    ids=["trace", "trace with all fields", "layout", "lens"],
+)
+def test_a_request_of_any_kind_is_read_as_it_was_written(queue: Redis, request_: Request) -> None:
+    put(queue, "a", request=request_)
+    found = requests.get(queue, "a")
+    assert found is not None
+    assert (found.kind, found.request) == (request_.kind, request_)

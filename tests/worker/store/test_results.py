@@ -10,7 +10,7 @@ from redis import Redis
 import worker.store.pieces as pieces
 from worker.store.archive import Archive
 from worker.store.results import AlreadyThere, Results
-from worker.store.runs import Missing, read
+from worker.store.stored_bytes import Missing, read
 
 ABOVE = 1000
 SMALL, LARGE = b"s" * ABOVE, b"l" * (ABOVE + 1)
@@ -29,7 +29,7 @@ def write(kept: Results, id: str, content: bytes) -> None:
 
 def content(kept: Results, id: str) -> bytes:
     manifest = kept.manifest(id)
-    return read(kept.run(id, manifest), 0, manifest["size"])
+    return read(kept.bytes_of(id, manifest), 0, manifest["size"])
 
 
 def test_its_size_says_where_a_result_is_and_it_is_read_alike(kept: Results, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.describe.architecture import VALUES, expand, sizes
-from worker.families.config import PRESETS, Config
+from tests.gpt2 import CONFIGS
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe
 from worker.trace.arena import Arena, Plan, Slot, captured, measure, plan
 
 SMALL = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
-NAMES = [name for name, _ in expand(VALUES, 2)]
+NAMES = [name for name, _ in describe(SMALL).all_values()]
 
 PATTERNS = [
     ("*",),
@@ -117,9 +118,9 @@ def test_a_section_is_what_is_complete_as_a_layer_ends() -> None:
 @given(st.integers(1, 9), st.integers(1, 4))
 def test_slots_have_the_shapes_of_the_description(tokens: int, batch: int) -> None:
     made = plan(SMALL, tokens, batch)
-    for name, tensor in expand(VALUES, 2):
+    for name, tensor in describe(SMALL).all_values():
         slot = made.slots[name]
-        assert (slot.shape, slot.dtype) == (tensor.shape(sizes(SMALL, tokens, batch)), tensor.dtype)
+        assert (slot.shape, slot.dtype) == (tensor.shape(describe(SMALL).sizes(tokens, batch)), tensor.dtype)
         assert slot.nbytes == 4 * prod(slot.shape)
 
 
@@ -144,15 +145,15 @@ def test_patterns_capture_the_whole_names_they_match(patterns: list[str], names:
 @pytest.mark.parametrize("id", ["nano-gpt", "gpt2", "gpt2-xl", "gpt3-175b"])
 @pytest.mark.parametrize("T", [1, 11, 1024])
 def test_a_full_trace_of_any_model_is_sized_without_being_made(id: str, T: int) -> None:
-    n = sizes(PRESETS[id].config)
+    n = describe(CONFIGS[id]).sizes()
     C, H, HA, F, V = (n[letter] for letter in ("C", "H", "HA", "F", "V"))
     residuals_and_norms, statistics, attention = 7 * C, 4 + 2 * H, 4 * HA + 2 * H * T
     layer = residuals_and_norms + statistics + attention + 2 * F
     ends = 1 + 2 * C + (C + 2) + (2 * V + 2)  # tokens and embeddings, the final norm, the logits
-    L = PRESETS[id].config.n_layer
+    L = CONFIGS[id].n_layer
     whole, one = 4 * T * (L * layer + ends), 4 * T * (layer + ends)
-    assert measure(PRESETS[id].config, T) == (whole, whole)
-    assert measure(PRESETS[id].config, T, streamed=True) == (whole, one)
+    assert measure(CONFIGS[id], T) == (whole, whole)
+    assert measure(CONFIGS[id], T, streamed=True) == (whole, one)
 
 
 def test_tensors_are_views_of_one_memory_at_their_offsets() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 import worker.trace.keep as keep
-from worker.families.config import Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.trace.arena import Arena, plan
 from worker.trace.detail import KEPT, Level, factors, shrunk
 from worker.trace.keep import Keeper, arrays

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.gpt2 import CONFIGS
+from tests.nano import nano
 from worker.engine.numpy_engine import Engine
-from worker.families.forward import forward
-from worker.models.models import find
+from worker.families.gpt2 import forward
 from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
 from worker.trace.sampling import Sampling, choose, positions
-from worker.weights.weights import nano
 
-NANO = find("nano-gpt").config
+NANO = CONFIGS["nano-gpt"]
 
 LOGITS = np.log(np.array([0.05, 0.5, 0.15, 0.3], np.float32))  # most probable first: 1, 3, 2, 0
 

@@ -10,16 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 import worker.trace.keep as keep
-from worker.describe.architecture import VALUES, expand
 from worker.engine.numpy_engine import Engine
-from worker.families.config import Config
-from worker.families.forward import forward
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt2 import forward
+from worker.families.registry import describe
 from worker.trace.arena import Arena, captured, plan
 from worker.trace.keep import Keeper
 from worker.weights.weights import HeldWeights
 
 SMALL = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
-NAMES = [name for name, _ in expand(VALUES, 2)]
+NAMES = [name for name, _ in describe(SMALL).all_values()]
 CAPTURES = [("*",), ("probs",), ("logits", "blocks.1.*"), ("blocks.*.attn.pattern",), ("*resid_p*",), ("nothing",)]
 
 

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tests.gpt2 import CONFIGS
+from tests.nano import nano as trained
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
-from worker.families.config import PRESETS, Config
+from worker.families.gpt2 import GPT2Config as Config
 from worker.trace.arena import Arena, plan
 from worker.trace.lens import MOST, Seen, look_through, most
 from worker.weights.weights import HeldWeights
-from worker.weights.weights import nano as trained
 
 ODD: dict[str, Any] = {
     "n_layer": 3,
@@ -29,7 +30,7 @@ ODD: dict[str, Any] = {
     "vocab_size": 37,
 }
 MODELS = {
-    "nano": PRESETS["nano-gpt"].config,
+    "nano": CONFIGS["nano-gpt"],
     "tied": Config(**ODD),
     "untied": Config(**ODD, tie_word_embeddings=False, activation_function="silu"),
 }

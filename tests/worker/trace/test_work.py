@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 import worker.describe.counts as counts
-from worker.families.config import PRESETS, Config
+from tests.gpt2 import CONFIGS
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe
 from worker.trace.sampling import Sampling
 from worker.trace.work import Work
 
 SMALL = Config(n_layer=3, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=200, vocab_size=17)
-GPT3 = PRESETS["gpt3-175b"].config
+GPT3 = CONFIGS["gpt3-175b"]
 
 
 def work(config: Config = SMALL, prompt: int = 7, new: int = 0, held: int = 0) -> Work:
@@ -44,7 +46,7 @@ def test_more_takes_longer(more: dict[str, Any]) -> None:
 
 
 def test_weights_are_held_where_they_fit_and_are_needed_again() -> None:
-    whole = 4 * counts.total(SMALL)
+    whole = 4 * counts.total(describe(SMALL))
     assert [work(new=new, held=whole).held for new in (0, 1, 2)] == [False, False, True]
     assert not work(new=2, held=whole - 1).held
     assert work(GPT3, new=6).seconds > 2 * work(GPT3, new=6, held=1 << 50).seconds
@@ -52,5 +54,5 @@ def test_weights_are_held_where_they_fit_and_are_needed_again() -> None:
 
 def test_gpt3_takes_minutes_and_not_days() -> None:
     assert 300 < work(GPT3, 11).seconds < 3600  # 10 minutes, measured on two slow processors
-    assert work(PRESETS["gpt2"].config, 11).seconds < 5
-    assert work(PRESETS["nano-gpt"].config, 6, 6).seconds < 0.1
+    assert work(CONFIGS["gpt2"], 11).seconds < 5
+    assert work(CONFIGS["nano-gpt"], 6, 6).seconds < 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -14,15 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import worker.describe.architecture as architecture
-from worker.families.config import PRESETS, Config
-from worker.weights.weights import NANO_PATH, HeldWeights, Key, SyntheticWeights, catalogue, nano, nano_digest
+from tests.gpt2 import CONFIGS
+from tests.nano import NANO_PATH, nano, nano_digest
+from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import describe, family_of
+from worker.models.sources import catalogue, synthetic
+from worker.weights.synthetic import SyntheticWeights
+from worker.weights.weights import HeldWeights, Key
 
-NANO = PRESETS["nano-gpt"].config
+NANO = CONFIGS["nano-gpt"]
 #: Its word embedding and its projections have element counts that four does not divide.
 SMALL = Config(n_layer=2, n_head=3, n_embd=15, d_head=7, n_inner=37, n_positions=11, vocab_size=13)
 UNTIED = Config(**(SMALL.to_mapping() | {"tie_word_embeddings": False}))
-GPT2 = PRESETS["gpt2"].config
+GPT2 = CONFIGS["gpt2"]
 DEVIATION = 0.02
 
 
@@ -93,7 +98,7 @@ def test_a_slice_of_a_file_is_that_of_the_whole(key: Key) -> None:
 @given(keys(), st.integers(0, 3))
 def test_a_slice_is_the_same_slice_of_the_whole(named: tuple[str, Key], seed: int) -> None:
     name, key = named
-    weights = SyntheticWeights(SMALL, seed)
+    weights = synthetic(SMALL, seed)
     part, whole = weights.read(name, key), weights[name]
     assert part.dtype == np.float32
     np.testing.assert_array_equal(part, whole[key], strict=True)
@@ -103,13 +108,13 @@ def test_a_slice_is_the_same_slice_of_the_whole(named: tuple[str, Key], seed: in
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
 def test_values_are_lanes_of_splitmix64(name: str, seed: int) -> None:
     deviation = DEVIATION / 2 if "c_proj" in name else DEVIATION  # √(2L) = 2
-    values = SyntheticWeights(SMALL, seed)[name].ravel()
+    values = synthetic(SMALL, seed)[name].ravel()
     wanted = [splitmix(seed, name, n, deviation) for n in range(values.size)]
     np.testing.assert_allclose(values, wanted, rtol=3e-7)
 
 
 def test_values_of_the_largest_tensors_are_at_their_own_index() -> None:
-    weights, name = SyntheticWeights(PRESETS["gpt3-175b"].config, 5), "h.95.mlp.c_fc.weight"
+    weights, name = synthetic(CONFIGS["gpt3-175b"], 5), "h.95.mlp.c_fc.weight"
     found = weights.read(name, (12287, slice(-9, None)))
     last = 12288 * 49152
     np.testing.assert_allclose(found, [splitmix(5, name, n, DEVIATION) for n in range(last - 9, last)], rtol=3e-7)
@@ -117,32 +122,32 @@ def test_values_of_the_largest_tensors_are_at_their_own_index() -> None:
 
 def test_another_instance_has_the_same_values() -> None:
     for name in catalogue(UNTIED):
-        np.testing.assert_array_equal(SyntheticWeights(UNTIED, 4)[name], SyntheticWeights(UNTIED, 4)[name])
+        np.testing.assert_array_equal(synthetic(UNTIED, 4)[name], synthetic(UNTIED, 4)[name])
 
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_another_seed_has_other_values(name: str) -> None:
-    one, other = SyntheticWeights(UNTIED, 1)[name], SyntheticWeights(UNTIED, 2)[name]
+    one, other = synthetic(UNTIED, 1)[name], synthetic(UNTIED, 2)[name]
     assert (one != other).mean() > 0.99
 
 
 def test_no_two_tensors_have_the_same_values() -> None:
-    weights = SyntheticWeights(UNTIED, 0)
+    weights = synthetic(UNTIED, 0)
     starts = [tuple(weights[name].ravel()[:40].tolist()) for name in RANDOM]
     assert len(set(starts)) == len(RANDOM)
 
 
 @pytest.mark.parametrize("config", [SMALL, UNTIED], ids=["tied", "untied"])
 def test_every_tensor_has_its_shape_and_is_float32(config: Config) -> None:
-    weights = SyntheticWeights(config, 0)
+    weights = synthetic(config, 0)
     for name, shape in catalogue(config).items():
         assert weights[name].shape == shape, name
         assert weights[name].dtype == np.float32, name
 
 
 def test_the_catalogue_has_every_name_that_it_lists_and_no_other() -> None:
-    sizes = architecture.sizes(UNTIED)
-    listed = {name: t.shape(sizes) for name, t in architecture.expand(architecture.WEIGHTS, UNTIED.n_layer)}
+    sizes = describe(UNTIED).sizes()
+    listed = {name: t.shape(sizes) for name, t in describe(UNTIED).all_weights()}
     assert dict(catalogue(UNTIED)) == listed
     assert len(catalogue(UNTIED)) == len(listed)
     for name in ("h.2.ln_1.bias", "h.01.ln_1.bias", "h.-1.ln_1.bias", "h.{layer}.ln_1.bias", "h.ln_1.bias", "wte", ""):
@@ -154,7 +159,7 @@ def test_the_catalogue_has_every_name_that_it_lists_and_no_other() -> None:
 def test_a_value_beyond_the_reach_of_32_bits_is_the_one_at_its_index() -> None:
     config = Config(n_layer=10_000, n_head=1_000, n_embd=1_000_000, n_inner=10_000_000)
     name = "h.9999.mlp.c_fc.weight"
-    weights, at = SyntheticWeights(config, 5), 999_999 * 10_000_000 + 9_999_990
+    weights, at = synthetic(config, 5), 999_999 * 10_000_000 + 9_999_990
     wanted = [splitmix(5, name, at + n, DEVIATION) for n in range(10)]
     np.testing.assert_allclose(weights.read(name, (999_999, slice(-10, None))), wanted, rtol=1e-6)
     np.testing.assert_allclose(weights.read(name, (slice(999_999, None),))[0, -10:], wanted, rtol=1e-6)
@@ -168,7 +173,7 @@ def test_a_value_beyond_the_reach_of_32_bits_is_the_one_at_its_index() -> None:
     ],
 )
 def test_values_have_the_moments_of_gpt2s_initialisation(name: str, deviation: float) -> None:
-    values = SyntheticWeights(GPT2, 0).read(name, (slice(512),)).astype(np.float64)
+    values = synthetic(GPT2, 0).read(name, (slice(512),)).astype(np.float64)
     n = values.size
     assert abs(values.mean()) < 5 * deviation / n**0.5
     assert values.std() == pytest.approx(deviation, rel=5 * (0.2 / n) ** 0.5)  # a uniform one's kurtosis is 1.8
@@ -183,39 +188,42 @@ def test_biases_are_0_and_gains_are_1(suffix: str, value: float) -> None:
     names = [name for name in catalogue(SMALL) if name.endswith(suffix)]
     assert names
     for name in names:
-        assert (SyntheticWeights(SMALL, 0)[name] == value).all(), name
+        assert (synthetic(SMALL, 0)[name] == value).all(), name
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 4, 5, 768, 4 * 768, 2**14, 2**16])
 def test_neighbours_and_rows_are_not_correlated(lag: int) -> None:
-    values = SyntheticWeights(GPT2, 0).read("h.0.mlp.c_fc.weight", (slice(200),)).ravel()
+    values = synthetic(GPT2, 0).read("h.0.mlp.c_fc.weight", (slice(200),)).ravel()
     assert abs(correlation(values[lag:], values[:-lag])) < 5
 
 
 def test_tensors_and_seeds_are_not_correlated() -> None:
     names = ["wte.weight", "h.0.attn.c_attn.weight", "h.1.attn.c_attn.weight", "h.1.mlp.c_fc.weight"]
-    drawn = [SyntheticWeights(GPT2, s).read(name, (slice(90), slice(768))) for name in names for s in (0, 1, 2)]
+    drawn = [synthetic(GPT2, s).read(name, (slice(90), slice(768))) for name in names for s in (0, 1, 2)]
     assert max(abs(correlation(a, b)) for a, b in combinations(drawn, 2)) < 5
 
 
 def test_a_tied_head_is_the_word_embedding() -> None:
-    weights = SyntheticWeights(SMALL, 3)
+    weights = synthetic(SMALL, 3)
     np.testing.assert_array_equal(weights["lm_head.weight"], weights["wte.weight"])
     key = (slice(2, 9, 3), -1)
     np.testing.assert_array_equal(weights.read("lm_head.weight", key), weights["wte.weight"][key])
 
 
 def test_an_untied_head_is_not_the_word_embedding() -> None:
-    weights = SyntheticWeights(UNTIED, 3)
+    weights = synthetic(UNTIED, 3)
     assert (weights["lm_head.weight"] != weights["wte.weight"]).mean() > 0.99
 
 
 @pytest.mark.parametrize("name", ["wte.weight", "h.95.mlp.c_fc.weight", "h.0.mlp.c_fc.bias", "ln_f.weight"])
 def test_a_slice_of_the_largest_model_takes_little_memory(name: str) -> None:
-    weights = SyntheticWeights(PRESETS["gpt3-175b"].config, 0)
+    weights = synthetic(CONFIGS["gpt3-175b"], 0)
     tracemalloc.start()
     try:
-        assert weights.read(name, (slice(-100, None, 1),) * len(catalogue(weights.config)[name])).size in (100, 10_000)
+        assert weights.read(name, (slice(-100, None, 1),) * len(catalogue(CONFIGS["gpt3-175b"])[name])).size in (
+            100,
+            10_000,
+        )
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()
@@ -229,7 +237,7 @@ def test_held_weights_are_made_once() -> None:
             self.made += 1
             return super().__getitem__(name)
 
-    source = Counting(SMALL, 0)
+    source = Counting(catalogue(SMALL), partial(family_of(SMALL).initial, SMALL), 0)
     held = HeldWeights(source)
     assert held["wte.weight"] is held["wte.weight"]
     assert source.made == 1
@@ -237,4 +245,4 @@ def test_held_weights_are_made_once() -> None:
 
 def test_an_unknown_tensor_is_a_key_error() -> None:
     with pytest.raises(KeyError, match=r"h\.2\.ln_1\.weight"):
-        SyntheticWeights(SMALL, 0)["h.2.ln_1.weight"]
+        synthetic(SMALL, 0)["h.2.ln_1.weight"]

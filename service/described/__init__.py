@@ -1,1 +1,0 @@
-"""The service in OpenAPI: written from the code, with recorded examples."""

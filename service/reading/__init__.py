@@ -1,1 +1,0 @@
-"""From a stored tensor to bytes: slices, level of detail, representations."""

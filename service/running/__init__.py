@@ -1,1 +1,0 @@
-"""The processes: Redis, workers and the API's server."""

@@ -1,0 +1,1 @@
+"""The API's server: gunicorn, its connections and its log lines."""

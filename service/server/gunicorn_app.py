@@ -1,0 +1,99 @@
+"""The API under gunicorn: a few processes, each with threads, because a request mostly waits for Redis."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+import service.http.auth as auth
+import service.server.connections as connections
+import service.server.refusals as refusals
+from service.app import create_app
+from service.http.api_keys import Keys
+from service.resources.metrics import FOLDER
+from service.server.logger import Logger
+from service.settings import Settings
+from worker.process import die_with_parent, share_arenas
+
+_ARENAS = 2  # of memory, for all threads of a process: one runs Python at a time
+_COUNTED = 1 << 18  # bytes of a file of counts: far more than those of all routes take
+
+
+class Server(BaseApplication):
+    """gunicorn with our settings and nothing read from its command line or files."""
+
+    def __init__(self, host: str, port: int, processes: int, threads: int) -> None:
+        settings = Settings.from_environment()
+        self.keys = Keys.of(settings)
+        if settings.rate_limit:
+            auth.parsed(settings.rate_limit)  # what is wrong is said here, and not by each process
+        self.settings: dict[str, Any] = {
+            "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "workers": processes,
+            "worker_class": connections.Worker,
+            "threads": threads + settings.max_streams + settings.max_waits,  # each of those holds one
+            "graceful_timeout": 10,
+            "limit_request_line": refusals.LINE,
+            "limit_request_fields": refusals.FIELDS,
+            "limit_request_field_size": refusals.FIELD,
+            "forwarder_headers": "",  # nobody says where the application begins
+            "control_socket_disable": True,
+            "on_starting": self._on_starting,
+            "post_fork": _post_fork,
+            "child_exit": _child_exit,
+            "on_exit": _on_exit,
+            "post_worker_init": _post_worker_init,
+            "proc_name": "cutaway-api",
+            "logger_class": Logger,
+        }
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="cutaway-metrics-")
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self.settings.items():
+            self.cfg.set(name, value)
+
+    def _on_starting(self, arbiter: Any) -> None:
+        said = f"{len(self.keys)} keys let callers in" if self.keys else "no API_KEYS are set: whoever comes is let in"
+        arbiter.log.info(said)
+
+    def load(self) -> Callable[..., Any]:
+        return create_app()
+
+
+def _post_fork(arbiter: Any, worker: Any) -> None:
+    die_with_parent(signal.SIGKILL, worker.ppid)
+    share_arenas(_ARENAS)
+    _reserve(os.environ[FOLDER])
+
+
+def _reserve(folder: str) -> None:
+    """Take the room on the disk in which this process will count its requests, or count them in memory, alone.
+
+    The files are mapped: a page that there is no room for later would kill the process.
+    """
+    try:
+        for kind in ("counter", "histogram"):
+            with Path(folder, f"{kind}_{os.getpid()}.db").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _COUNTED)
+    except OSError:
+        del os.environ[FOLDER]
+
+
+def _child_exit(arbiter: Any, worker: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _on_exit(arbiter: Any) -> None:
+    shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+
+
+def _post_worker_init(worker: Any) -> None:
+    worker.wsgi.extensions["streams"].going_on = lambda: worker.alive  # a stop need not wait for endless answers

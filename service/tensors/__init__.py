@@ -1,0 +1,1 @@
+"""Stored tensors as values and bytes: slices, levels of detail, encodings."""

@@ -1,0 +1,1 @@
+"""`cutaway up`: embedded Redis servers, workers and the API as child processes."""

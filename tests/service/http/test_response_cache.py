@@ -1,0 +1,160 @@
+"""Answers that a process keeps: the same as if they were made again, and gone when what they are made of is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from redis import Redis
+
+import service.http.response_cache as response_cache
+from service.app import create_app
+from service.http.response_cache import _OVERHEAD, Answer, Kept
+from tests.conftest import Servers
+from worker.store.connection import connect
+
+OCTETS = {"Accept": "application/octet-stream"}
+
+
+@pytest.fixture
+def path(sorted_letters: dict[str, Any]) -> str:
+    return f"/v1/traces/{sorted_letters['id']}/tensors/logits"
+
+
+@pytest.fixture
+def cache(servers: Servers) -> Redis:
+    return connect(servers.cache_url)
+
+
+@pytest.fixture
+def fresh(client: FlaskClient, servers: Servers) -> FlaskClient:
+    """A client of a process that has given no answer yet, with a worker behind it."""
+    return create_app(servers.settings).test_client()
+
+
+def asked(client: FlaskClient, cache: Redis, path: str, **headers: str) -> tuple[Any, int]:
+    """An answer, and how many commands the cache carried out for it."""
+    before = cache.info("stats")["total_commands_processed"]
+    answer = client.get(path, headers=headers)
+    return answer, cache.info("stats")["total_commands_processed"] - before - 1
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
+@pytest.mark.parametrize("suffix", ["", "/tensors", "/tensors/logits", "/explain?block=probs&cell=0,0,0"])
+def test_an_answer_given_again_is_the_same_and_asks_the_cache_nothing(
+    fresh: FlaskClient, sorted_letters: dict[str, Any], cache: Redis, encoding: str, suffix: str
+) -> None:
+    path = f"/v1/traces/{sorted_letters['id']}{suffix}"
+    first, cost = asked(fresh, cache, path, **{"Accept-Encoding": encoding})
+    again, cost_again = asked(fresh, cache, path, **{"Accept-Encoding": encoding})
+    assert (first.status_code, cost > 0, cost_again) == (HTTPStatus.OK, True, 0)
+    assert again.data == first.data
+    dated = {"Date", "X-Request-ID", "traceparent"}
+    assert {(k, v) for k, v in again.headers if k not in dated} == {(k, v) for k, v in first.headers if k not in dated}
+
+
+def test_answers_are_told_apart_by_what_selects_them(fresh: FlaskClient, path: str) -> None:
+    for _ in range(2):
+        assert fresh.get(path).is_json
+        assert fresh.get(path, headers=OCTETS).mimetype == OCTETS["Accept"]
+        assert len(fresh.get(f"{path}?slice=0,0", headers=OCTETS).data) == 3 * 4
+        assert len(fresh.get(f"{path}?slice=0,:2", headers=OCTETS).data) == 2 * 3 * 4
+
+
+def test_who_has_a_kept_answer_is_told_so(fresh: FlaskClient, path: str) -> None:
+    etag = fresh.get(path).headers["ETag"]
+    again = fresh.get(path, headers={"If-None-Match": etag})
+    assert (again.status_code, again.data, again.headers["ETag"]) == (HTTPStatus.NOT_MODIFIED, b"", etag)
+    assert fresh.get(path, headers={"If-None-Match": '"another"'}).status_code == HTTPStatus.OK
+
+
+def test_a_head_has_no_body_and_is_not_kept(fresh: FlaskClient, path: str) -> None:
+    assert fresh.head(path).data == b""
+    body = fresh.get(path).data
+    assert body != b""
+    assert fresh.head(path).data == b""
+
+
+def test_a_range_of_what_was_read_whole_is_a_range(fresh: FlaskClient, sorted_letters: dict[str, Any]) -> None:
+    path = f"/v1/traces/{sorted_letters['id']}/safetensors?tensors=embed"
+    whole = fresh.get(path).data
+    part = fresh.get(path, headers={"Range": "bytes=8-15"})
+    assert (part.status_code, part.data) == (HTTPStatus.PARTIAL_CONTENT, whole[8:16])
+    assert fresh.get(path).data == whole
+
+
+def test_what_is_deleted_is_gone_at_once(client: FlaskClient, fresh: FlaskClient, request_body: dict[str, Any]) -> None:
+    made = fresh.post("/v1/traces", json=request_body, headers={"Prefer": "wait=30"}).get_json()
+    path = f"/v1/traces/{made['id']}"
+    assert [fresh.get(path).status_code for _ in range(2)] == [HTTPStatus.OK] * 2
+    assert fresh.delete(path).status_code == HTTPStatus.NO_CONTENT
+    assert fresh.get(path).status_code == HTTPStatus.NOT_FOUND
+
+
+@pytest.mark.parametrize("lost", ["", ":0"])
+def test_what_the_cache_lost_is_noticed_and_the_new_result_is_read(
+    fresh: FlaskClient, request_body: dict[str, Any], cache: Redis, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    made = fresh.post("/v1/traces", json=request_body, headers={"Prefer": "wait=30"}).get_json()
+    path = f"/v1/traces/{made['id']}"
+    before = fresh.get(path).get_json()
+    cache.unlink(f"result:{made['id']}{lost}")
+    monkeypatch.setattr(response_cache, "_GOOD", 0.0)
+    after = fresh.get(path, headers={"Prefer": "wait=30"}).get_json()
+    assert fresh.get(path).get_json()["finished_at"] == after["finished_at"] > before["finished_at"]
+
+
+def test_what_is_not_finished_is_not_kept(idle_client: FlaskClient, request_body: dict[str, Any]) -> None:
+    made = idle_client.post("/v1/traces", json=request_body).get_json()
+    assert idle_client.get(f"/v1/traces/{made['id']}").get_json()["status"] == "queued"
+    idle_client.delete(f"/v1/traces/{made['id']}")
+    assert idle_client.get(f"/v1/traces/{made['id']}").get_json()["status"] == "cancelled"
+
+
+def test_no_more_is_kept_than_there_is_room_for() -> None:
+    held = Kept(100 * _OVERHEAD)
+    for n in range(1000):
+        held._put(
+            (str(n),),
+            Answer(b"x" * _OVERHEAD, [], "id", "then", 0.0, 2 * _OVERHEAD),
+        )
+        assert held._taken == sum(answer.size for answer in held._answers.values()) <= held.room
+    assert [key for (key,) in held._answers] == [str(n) for n in range(950, 1000)]  # those used last
+
+
+def test_what_selects_an_answer_takes_room_too(fresh: FlaskClient, path: str) -> None:
+    held = fresh.application.extensions["kept"]
+    body = fresh.get(path, headers={"Origin": f"https://{'a' * 3000}.example"}).data
+    assert held._taken > len(body) + 3000
+
+
+def test_without_room_nothing_is_kept(client: FlaskClient, servers: Servers, path: str, cache: Redis) -> None:
+    without = create_app(replace(servers.settings, max_kept_bytes=0)).test_client()
+    assert all(asked(without, cache, path)[1] > 0 for _ in range(2))
+
+
+def test_what_was_kept_for_a_key_is_given_to_nobody_without(servers: Servers, path: str) -> None:
+    client = create_app(replace(servers.settings, api_keys="mine:" + 40 * "k")).test_client()
+    given = {"X-API-Key": 40 * "k"}
+    first, again = (client.get(path, headers=given) for _ in range(2))
+    assert (first.status_code, again.status_code) == (HTTPStatus.OK, HTTPStatus.OK)
+    assert "private" in again.headers["Cache-Control"]
+    refused = client.get(path)
+    assert refused.status_code == HTTPStatus.UNAUTHORIZED
+    assert client.get(path, headers={"X-API-Key": 40 * "x"}).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_what_was_lost_and_made_again_is_not_given_as_it_was_before(
+    client: FlaskClient, fresh: FlaskClient, cache: Redis
+) -> None:
+    id = client.post("/v1/layouts", json={"model": "nano-gpt", "tokens": 6}, headers={"Prefer": "wait=60"}).get_json()[
+        "id"
+    ]
+    before = fresh.get(f"/v1/layouts/{id}").get_json()
+    cache.delete(f"result:{id}")
+    again = fresh.post("/v1/layouts", json={"model": "nano-gpt", "tokens": 6}, headers={"Prefer": "wait=60"}).get_json()
+    assert again["finished_at"] > before["finished_at"]
+    assert fresh.get(f"/v1/layouts/{id}").get_json() == again

@@ -1,0 +1,441 @@
+"""The operations that make blocks: what each takes, computes and says of itself. Each is written here and nowhere else.
+
+A cell (i, j, k) is made from the cells that its inputs lead to, x, y, z, … in their order; those that depend on s are
+summed over it, or only some of them are picked.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import cos, inf, isclose, sin
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.describe.functions import FUNCTIONS
+from worker.describe.notation import Notation
+
+Array = NDArray[Any]
+Cell = tuple[int, int, int]
+Mask = Literal["causal", "window"]
+MASKS: tuple[Mask, ...] = ("causal", "window")
+PAIRS = ("halves", "neighbours")
+WAVES = ("cos", "sin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The numbers and words of an operation; None where it has none."""
+
+    scale: float | None = None  # of a sum of products
+    mask: Mask | None = None  # i is a key, j a query: −∞ where i > j, with "window" also where i ≤ j − window
+    window: int | None = None
+    epsilon: float | None = None
+    function: str | None = None  # one of FUNCTIONS, or of WAVES
+    pairs: str | None = None  # which channels turn together: i with i + width/2, or 2i with 2i + 1
+    base: float | None = None
+    width: int | None = None  # how many channels turn
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not None, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+    def masks(self, cell: Cell) -> bool:
+        """Whether a cell is masked."""
+        key, query, _ = cell
+        return self.mask is not None and (key > query or (self.window is not None and key <= query - self.window))
+
+
+NONE = Parameters()
+
+
+class Operation(ABC):
+    """One operation. `arity`: how few and how many inputs it takes; `sums`: whether over s."""
+
+    name: ClassVar[str]
+    meaning: ClassVar[str]  # for people, as the README has it
+    arity: ClassVar[tuple[int, float]]
+    sums: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()  # parameters
+    takes: ClassVar[frozenset[str]] = frozenset()  # parameters that it can do without
+
+    @abstractmethod
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        """The values of n cells, whose i, j and k are `cells`, from [n, S] of each input, or [n, 1] without s."""
+
+    @abstractmethod
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        """What is computed, in words: `names` are the inputs', `values` the first value of each."""
+
+    def term(self, n: Notation, inputs: Sequence[str]) -> str:
+        """What is summed over s, in symbols or numbers."""
+        return inputs[0]
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        """All of it, `total` being the sum of the terms; where s is picked, an input stands once for each."""
+        return total
+
+    def over_all(self, n: Notation, over: int, term: str) -> str:
+        """The sum of a term over s, in symbols."""
+        return f"{n.sum('s', over)}{term}"
+
+    def joined(self, n: Notation, terms: Sequence[str]) -> str:
+        """The sum of terms, in numbers."""
+        return " + ".join(terms)
+
+    def picks(self, p: Parameters, cell: Cell, first: Any) -> range | None:
+        """The values of s that are read, where they are not all; `first` is the first input's value."""
+        return None
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        """Which inputs stand together in a sum, and what each of their n terms weighs: ∞ where every term needs it."""
+        yield slice(None), np.array([inf])
+
+
+class Input(Operation):
+    name, meaning, arity = "input", "given by the request", (0, 0)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        raise ValueError("what is given by the request is not computed")
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return "Given by the request"
+
+
+class Embed(Operation):
+    name, meaning, arity = "embed", "y(s), s being the token x, plus z if there is one", (2, 3)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.add.reduce([one[:, 0] for one in inputs[1:]])
+
+    def picks(self, p: Parameters, cell: Cell, first: Any) -> range | None:
+        return None if first is None else range(int(first), int(first) + 1)
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return " + ".join(inputs[1:])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        position = f", plus row {cell[0]} of {names[2]}, its position" if len(names) > 2 else ""
+        return f"Row {values[0]} of {names[1]}, as that is the token{position}"
+
+
+class Mean(Operation):
+    name, meaning, arity, sums = "mean", "(1/over) Σₛ x", (1, 1), True
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.mean(inputs[0], 1)
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.fraction(total, str(over))
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        yield slice(None), np.abs(inputs[0])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The mean of the {over:,} channels of {names[0]}"
+
+
+class NormScale(Operation):
+    name, meaning, arity, sums = "norm_scale", "√((1/over) Σₛ (x − y)² + `epsilon`)", (2, 2), True
+    needs = frozenset({"epsilon"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.sqrt(np.mean((inputs[0] - inputs[1]) ** 2, 1) + p.epsilon)
+
+    def term(self, n: Notation, inputs: Sequence[str]) -> str:
+        return n.power(n.grouped(n.less(*inputs[:2])), 2)
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        yield slice(1), (inputs[0] - inputs[1]) ** 2
+        yield slice(1, None), np.array([inf])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The standard deviation of the {over:,} channels of {names[0]}, with ε = {p.epsilon:g}"
+
+
+class LayerNorm(Operation):
+    name, meaning, arity = "layer_norm", "(x − y) / z · weight + bias", (5, 5)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        x, mean, scale, weight, bias = (one[:, 0] for one in inputs)
+        return (x - mean) / scale * weight + bias
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        x, mean, scale, weight, bias = inputs
+        return f"{n.times(n.fraction(n.less(x, mean), scale), weight)} + {bias}"
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"{names[0]} less its mean, divided by its scale, times the gain γ, plus the bias β"
+
+
+class RmsScale(Operation):
+    name, meaning, arity, sums = "rms_scale", "√((1/over) Σₛ x² + `epsilon`)", (1, 1), True
+    needs = frozenset({"epsilon"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.sqrt(np.mean(inputs[0] ** 2, 1) + p.epsilon)
+
+    def term(self, n: Notation, inputs: Sequence[str]) -> str:
+        return n.power(inputs[0], 2)
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        yield slice(None), inputs[0] ** 2
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The root of the mean square of the {over:,} channels of {names[0]}, with ε = {p.epsilon:g}"
+
+
+class RmsNorm(Operation):
+    name, meaning, arity = "rms_norm", "x / y · z", (3, 3)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        x, scale, weight = (one[:, 0] for one in inputs)
+        return x / scale * weight
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.times(n.fraction(*inputs[:2]), inputs[2])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"{names[0]}, divided by its scale, times the gain γ"
+
+
+class Dot(Operation):
+    name, arity, sums = "dot", (2, inf), True
+    meaning = (
+        "Σₛ x·y over every pair of inputs, plus the one left over; times `scale`, −∞ where `mask` is causal and i > j, "
+        "or is window and i > j or i ≤ j − `window`"
+    )
+    takes = frozenset({"scale", "mask", "window"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        total = np.add.reduce([(x * y).sum(1) for x, y in zip(inputs[::2], inputs[1::2], strict=False)])
+        total = total * (1 if p.scale is None else p.scale)
+        if len(inputs) % 2:
+            total = total + inputs[-1][:, 0]
+        masked = [p.masks(cell) for cell in zip(*(axis.tolist() for axis in cells), strict=True)]
+        return np.where(masked, -inf, total)
+
+    def term(self, n: Notation, inputs: Sequence[str]) -> str:
+        return n.times(*inputs[:2])
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        if p.scale is not None:
+            root = _square_under(p.scale)
+            total = n.fraction(total, n.root(str(root))) if root else n.times(n.number(p.scale), n.grouped(total))
+        return f"{total} + {inputs[-1]}" if len(inputs) % 2 else total
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        for at in range(0, len(inputs) - 1, 2):
+            yield slice(at, at + 2), np.abs(inputs[at] * inputs[at + 1])
+        if len(inputs) % 2:
+            yield slice(len(inputs) - 1, None), np.abs(inputs[-1])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        root = None if p.scale is None else _square_under(p.scale)
+        scaled = "" if p.scale is None else f", divided by √{root}" if root else f", times {p.scale:g}"
+        bias = f", plus {names[2]}" if len(names) == 3 else ""
+        return f"The sum of {over:,} products of {names[0]} and {names[1]}{scaled}{bias}"
+
+
+class Max(Operation):
+    name, meaning, arity, sums = "max", "maxₛ x", (1, 1), True
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.max(inputs[0], 1)
+
+    def over_all(self, n: Notation, over: int, term: str) -> str:
+        return n.largest("s", over) + term
+
+    def joined(self, n: Notation, terms: Sequence[str]) -> str:
+        return n.call("max", ", ".join(terms))
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        yield slice(None), inputs[0]
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The largest of {over:,} {names[0]}"
+
+
+class SumExp(Operation):
+    name, meaning, arity, sums = "sum_exp", "Σₛ exp(x − y)", (2, 2), True
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.exp(inputs[0] - inputs[1]).sum(1)
+
+    def term(self, n: Notation, inputs: Sequence[str]) -> str:
+        return n.call("exp", n.less(*inputs[:2]))
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        yield slice(1), np.exp(inputs[0] - inputs[1])
+        yield slice(1, None), np.array([inf])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The sum of the exponentials of {over:,} {names[0]}, each less the largest"
+
+
+class Softmax(Operation):
+    name, meaning, arity = "softmax", "exp(x − y) / z", (3, 3)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        x, largest, total = (one[:, 0] for one in inputs)
+        return np.exp(x - largest) / total
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.fraction(n.call("exp", n.less(*inputs[:2])), inputs[2])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"Softmax: the exponential of {names[0]}, less the largest, as a share of the sum of all"
+
+
+class Add(Operation):
+    name, meaning, arity = "add", "x + y + …", (2, inf)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return np.add.reduce([one[:, 0] for one in inputs])
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return " + ".join(inputs)
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The sum of {', '.join(names[:-1])} and {names[-1]}"
+
+
+class Activation(Operation):
+    name, meaning, arity = "activation", "`function` of x", (1, 1)
+    needs = frozenset({"function"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return _applied(p.function, inputs[0][:, 0])
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return FUNCTIONS[p.function or ""].text(n, inputs[0])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"{p.function} of {names[0]}"
+
+
+class Gated(Operation):
+    """Shazeer 2020 (arXiv:2002.05202)."""
+
+    name, meaning, arity = "gated", "`function` of x, times y", (2, 2)
+    needs = frozenset({"function"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        return _applied(p.function, inputs[0][:, 0]) * inputs[1][:, 0]
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.times(FUNCTIONS[p.function or ""].text(n, inputs[0]), inputs[1])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"{p.function} of {names[0]}, times {names[1]}"
+
+
+class Rotary(Operation):
+    """Su et al. 2021 (arXiv:2104.09864): the angles, one for each pair of channels."""
+
+    name, arity = "rotary", (0, 0)
+    meaning = "`function` (cos or sin) of i · `base`^(−2p / `width`), p being the pair of j"
+    needs = frozenset({"function", "base", "pairs", "width"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        angle = cells[0] * self._frequency(p, cells[1])
+        return np.cos(angle) if p.function == "cos" else np.sin(angle)
+
+    @staticmethod
+    def _frequency(p: Parameters, channel: Any) -> Any:
+        pair = channel % ((p.width or 0) // 2) if p.pairs == "halves" else channel // 2
+        return (p.base or 0.0) ** (-2.0 * pair / (p.width or 1))
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        frequency = float(self._frequency(p, cell[1]))
+        return n.call(p.function or "", n.times(str(cell[0]), n.number(frequency)))
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        wave = cos if p.function == "cos" else sin
+        return f"The {'co' if wave is cos else ''}sine of position {cell[0]} times the frequency of channel {cell[1]}"
+
+
+class Rotate(Operation):
+    name, arity, sums = "rotate", (3, 3), True
+    meaning = "x(j)·y ∓ x(its partner)·z: − in the first of a pair, + in the second; `pairs` says which are partners"
+    needs = frozenset({"pairs", "width"})
+
+    @staticmethod
+    def _pair(p: Parameters, channel: Any) -> tuple[Any, Any, Any]:
+        """The channels of its pair, and whether it is the first."""
+        half = (p.width or 0) // 2
+        first = channel % half if p.pairs == "halves" else channel // 2 * 2
+        return first, first + (half if p.pairs == "halves" else 1), channel == first
+
+    def picks(self, p: Parameters, cell: Cell, first: Any) -> range | None:
+        start, last, _ = self._pair(p, cell[1])
+        return range(start, last + 1, last - start)
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        x, wave_cos, wave_sin = inputs
+        start, last, is_first = self._pair(p, cells[1])
+        each = np.arange(len(x))
+        a, b, c, s = x[each, start], x[each, last], wave_cos[:, 0], wave_sin[:, 0]
+        return np.where(is_first, a * c - b * s, b * c + a * s)
+
+    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        a, b, c, s = inputs
+        if self._pair(p, cell[1])[2]:
+            return n.less(n.times(a, c), n.times(b, s))
+        return f"{n.times(b, c)} + {n.times(a, s)}"
+
+    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+        yield slice(1), np.full(len(inputs[0]), inf)
+        yield slice(1, None), np.array([inf])
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        start, last, _ = self._pair(p, cell[1])
+        return f"Channels {start} and {last} of {names[0]}, turned by the angle of position {cell[0]}"
+
+
+def _applied(function: str | None, x: Array) -> Array:
+    out = np.empty_like(x)
+    FUNCTIONS[function or ""].apply(x, out)
+    return out
+
+
+def _square_under(scale: float) -> int | None:
+    """n where the scale is 1/√n."""
+    n = round(scale**-2)
+    return n if isclose(n**-0.5, scale, rel_tol=1e-12) else None
+
+
+#: Every operation by its name.
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        kind.name: kind()
+        for kind in (
+            Input,
+            Embed,
+            Mean,
+            NormScale,
+            LayerNorm,
+            RmsScale,
+            RmsNorm,
+            Dot,
+            Rotary,
+            Rotate,
+            Max,
+            SumExp,
+            Softmax,
+            Add,
+            Activation,
+            Gated,
+        )
+    }
+)

@@ -1,0 +1,466 @@
+"""GPT-2 and GPT-3 (Radford et al. 2019, Brown et al. 2020): layer norms before each part, learned positions, GELU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from numpy.typing import NDArray
+
+import worker.families.parts as parts
+from worker.describe.architecture import RESIDUAL, Architecture, Section
+from worker.describe.blocks import Kind, Label, Part, Spot, Step
+from worker.describe.config import (
+    MOST_HEADS,
+    MOST_INNER,
+    MOST_LAYERS,
+    MOST_POSITIONS,
+    MOST_TOKENS,
+    MOST_WIDTH,
+    Choice,
+    Config,
+    Flag,
+    Number,
+    Whole,
+    ruled,
+)  # fmt: skip
+from worker.describe.formula import Formula
+from worker.describe.functions import FUNCTIONS
+from worker.describe.operations import Parameters
+from worker.families.family import Family, Preset, Tensors, VocabularyKind
+from worker.families.parts import ATTENTION, HEAD, LAYER, STREAM, beside, ids, joined, kind, read, value, weight
+from worker.weights.synthetic import Initial
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPT2Config(Config):
+    """Hugging Face's GPT2Config. What is left out is GPT-2's; `d_head` stands apart from `n_embd / n_head` because a
+    configuration may break the equality.
+    """
+
+    model_type: ClassVar[str] = "gpt2"
+    is_usual: ClassVar[bool] = True
+
+    n_layer: int = ruled(Whole(MOST_LAYERS), 12, main=True)
+    n_head: int = ruled(Whole(MOST_HEADS), 12, main=True)
+    n_embd: int = ruled(Whole(MOST_WIDTH), 768, main=True)
+    d_head: int = ruled(Whole(MOST_WIDTH, derived=True), 0)  # n_embd / n_head
+    n_inner: int = ruled(Whole(MOST_INNER, derived=True), 0)  # 4 · n_embd
+    n_positions: int = ruled(Whole(MOST_POSITIONS), 1024)
+    vocab_size: int = ruled(Whole(MOST_TOKENS), 50257)
+    layer_norm_epsilon: float = ruled(Number(below=1), 1e-5)
+    activation_function: str = ruled(Choice((*FUNCTIONS,)), "gelu_new")
+    tie_word_embeddings: bool = ruled(Flag(), True)
+
+    def derived(self) -> dict[str, float]:
+        return {"d_head": self.n_embd / self.n_head, "n_inner": 4 * self.n_embd}
+
+    def conflicts(self, wrong: Mapping[str, str]) -> dict[str, str]:
+        if self.d_head or {"n_head", "n_embd", "d_head"} & wrong.keys() or self.n_embd % self.n_head == 0:
+            return {}
+        said = f"{self.n_head} heads do not divide the width n_embd = {self.n_embd}"
+        return {"n_head": f"{said}: choose a divisor of it, or say d_head."}
+
+
+# ------------------------------------------------------------------------------------------------- the description
+
+_W = "h.{layer}"  # weights have Hugging Face's names without `transformer.`, linear ones stored (in, out)
+
+
+def describe(config: GPT2Config) -> Architecture:
+    """Its tensors and blocks."""
+    c = config
+    known = {
+        "C": c.n_embd, "H": c.n_head, "A": c.d_head, "F": c.n_inner, "V": c.vocab_size, "N": c.n_positions,
+        "G": c.n_head, "R": 1,
+    }  # fmt: skip
+    return Architecture(known, (_embedding(), _layers(config), _unembedding(config)), LABELS, STEPS)
+
+
+def _embedding() -> Section:
+    embed = Formula("embed", (read("tokens", "i 0 k"), read("wte", "s j 0"), read("wpe", "i j 0")))
+    return Section(
+        "embedding",
+        weights=(
+            weight("wte.weight", "V C", "embedding", table=True),
+            weight("wpe.weight", "N C", "position", table=True),
+        ),
+        values=(
+            value("tokens", "B T", landmark="tokens", dtype="int32"),
+            value("embed", "B T C"),
+            value("pos_embed", "B T C"),
+        ),
+        kinds=(
+            kind("tokens", "Tokens", "activation", "T 1 B", "tokens: k i", STREAM, "tokens", Formula("input"),
+                 part="tokens"),
+            kind("wte", "Token Embed", "weight", "V C 1", "wte.weight: i j", Spot("norm", "right"), "tables"),
+            kind("wpe", "Position Embed", "weight", "T C 1", "wpe.weight: i j", Spot("aside", "left"), "tables"),
+            kind("embedding", "Input Embed", "activation", "T C B", "blocks.0.resid_pre: k i j", STREAM, "tables",
+                 embed, part="embedding"),
+        ),
+        shelves={"tokens": "top", "tables": "top + (s + m)", "end": "tables + (C*s + m) + 2*m"},
+    )  # fmt: skip
+
+
+def _layers(config: GPT2Config) -> Section:
+    at = f"{LAYER}.attn"
+    return Section(
+        "blocks",
+        layers=config.n_layer,
+        enters="embedding",
+        leaves=f"{LAYER}.resid_post",
+        weights=(
+            *_norm_weights(f"{_W}.ln_1"),
+            weight(f"{_W}.attn.c_attn.weight", "C 3HA", "query", "key", "value"),
+            weight(f"{_W}.attn.c_attn.bias", "3HA", "biases"),
+            weight(f"{_W}.attn.c_proj.weight", "HA C", "output"),
+            weight(f"{_W}.attn.c_proj.bias", "C", "biases"),
+            *_norm_weights(f"{_W}.ln_2"),
+            weight(f"{_W}.mlp.c_fc.weight", "C F", "up_projection"),
+            weight(f"{_W}.mlp.c_fc.bias", "F", "biases"),
+            weight(f"{_W}.mlp.c_proj.weight", "F C", "down_projection"),
+            weight(f"{_W}.mlp.c_proj.bias", "C", "biases"),
+        ),
+        values=(
+            value(f"{LAYER}.resid_pre", "B T C", landmark="entering"),
+            *parts.layer_norm_values(f"{LAYER}.ln1"),
+            value(f"{at}.q", "B T H A"),
+            value(f"{at}.k", "B T H A", read_later=True),
+            value(f"{at}.v", "B T H A", read_later=True),
+            *parts.attention_values(),
+            value(f"{LAYER}.attn_out", "B T C"),
+            value(f"{LAYER}.resid_mid", "B T C"),
+            *parts.layer_norm_values(f"{LAYER}.ln2"),
+            value(f"{LAYER}.mlp.pre", "B T F"),
+            value(f"{LAYER}.mlp.post", "B T F"),
+            value(f"{LAYER}.mlp_out", "B T C"),
+            value(f"{LAYER}.resid_post", "B T C", landmark="leaving"),
+        ),
+        kinds=(
+            *parts.layer_norm_kinds(f"{LAYER}.ln1", RESIDUAL, f"{_W}.ln_1", config.layer_norm_epsilon, "ln1"),
+            *_heads(config),
+            *_projection(),
+            *parts.layer_norm_kinds(
+                f"{LAYER}.ln2", f"{LAYER}.resid_mid", f"{_W}.ln_2", config.layer_norm_epsilon, "ln2"
+            ),
+            *_mlp(config),
+        ),
+        shelves=parts.layer_norm_shelves("ln1", "top + 2*m") | {
+            "q": "ln1_out",
+            "k": "q + A*s*deep",  # where layers stand in several columns, below each other: that saves depth
+            "v": "k + A*s*deep",
+            "scores": "q + A*s + m + 2*A*s*deep",
+            "z": "scores + T*s + m",
+            "attn_out": "max(z + A*s + 2*m, q + C*s + m)",
+        } | parts.layer_norm_shelves("ln2", "attn_out + C*s + m") | {
+            "in_weight": "ln2_out",
+            "in_bias": "in_weight - s - m",
+            "pre": "in_weight + (C*s + m)",
+            "post": "pre + (T*s + m)",
+            "mlp_out": "post + (T*s + m)",
+            "end": "mlp_out + (C*s - m) + 2*m",
+        },
+    )  # fmt: skip
+
+
+_PARTS: Mapping[str, Part] = {"q": "query", "k": "key", "v": "value"}
+
+
+def _heads(config: GPT2Config) -> Iterator[Kind]:
+    offsets = {"q": "h*A", "k": "HA+h*A", "v": "2*HA+h*A"}
+    depths = {"q": "front", "k": "middle", "v": "back"}
+    for n, at in offsets.items():
+        at = f"{_W}.attn.c_attn.weight: i j+{at}"
+        yield kind(f"{HEAD}.{n}_weight", f"{n.upper()} Weights", "weight", "C A 1", at, beside(f"{HEAD}.{n}"), n,
+                   depth=depths[n], stacked=True)  # fmt: skip
+    for n in offsets:
+        dot = (
+            read(f"{HEAD}.{n}_weight", "s j 0"),
+            read(f"{LAYER}.ln1.out", "i s k"),
+            read(f"{HEAD}.{n}_bias", "0 j 0"),
+        )
+        at = f"{LAYER}.attn.{n}: k i h j"
+        yield kind(f"{HEAD}.{n}", f"{n.upper()} vectors", "activation", "T A B", at, ATTENTION, n,
+                   Formula("dot", dot, "C"), part=_PARTS[n], depth=depths[n], stacked=True)  # fmt: skip
+    for n, at in offsets.items():
+        at = f"{_W}.attn.c_attn.bias: j+{at}"
+        yield kind(f"{HEAD}.{n}_bias", f"{n.upper()} Bias", "weight", "1 A 1", at, beside(f"{HEAD}.{n}_weight"), "q",
+                   minor=True, depth=depths[n])  # fmt: skip
+    query, key, v = read(f"{HEAD}.q", "j s k"), read(f"{HEAD}.k", "i s k"), read(f"{HEAD}.v", "s j k")
+    yield from parts.attention_kinds(query, key, v, 1 / sqrt(config.d_head))
+
+
+def _projection() -> Iterator[Kind]:
+    dot = (
+        read(f"{LAYER}.attn.out_weight", "s+h*A j 0", each="head"),
+        read(f"{HEAD}.z", "i s k", each="head"),
+        read(f"{LAYER}.attn.out_bias", "0 j 0"),
+    )
+    add = Formula("add", (read(f"{LAYER}.attn_out", "i j k"), read(RESIDUAL, "i j k")))
+    at, out = f"{_W}.attn.c_proj", f"{LAYER}.attn_out"
+    yield kind(f"{LAYER}.attn.out_weight", "Projection Weights", "weight", "HA C 1", f"{at}.weight: i j",
+               beside(out), "attn_out")  # fmt: skip
+    yield kind(f"{LAYER}.attn.out_bias", "Projection Bias", "weight", "1 C 1", f"{at}.bias: j",
+               beside(f"{LAYER}.attn.out_weight"), "attn_out", minor=True)  # fmt: skip
+    yield kind(out, "Attention Output", "activation", "T C B", f"{out}: k i j", ATTENTION, "attn_out",
+               Formula("dot", dot, "A"), part="attention_out")  # fmt: skip
+    yield kind(f"{LAYER}.resid_mid", "Attention Residual", "activation", "T C B", f"{LAYER}.resid_mid: k i j", STREAM,
+               "attn_out", add)  # fmt: skip
+
+
+def _mlp(config: GPT2Config) -> Iterator[Kind]:
+    at, mlp, out = f"{_W}.mlp", f"{LAYER}.mlp", f"{LAYER}.mlp_out"
+    up = (read(f"{mlp}.in_weight", "i s 0"), read(f"{LAYER}.ln2.out", "j s k"), read(f"{mlp}.in_bias", "i 0 0"))
+    down = (read(f"{mlp}.out_weight", "s j 0"), read(f"{mlp}.post", "s i k"), read(f"{mlp}.out_bias", "0 j 0"))
+    function = Parameters(function=config.activation_function)
+    act = Formula("activation", (read(f"{mlp}.pre", "i j k"),), parameters=function)
+    add = Formula("add", (read(out, "i j k"), read(f"{LAYER}.resid_mid", "i j k")))
+    yield kind(f"{mlp}.in_weight", "MLP Weights", "weight", "F C 1", f"{at}.c_fc.weight: j i", ATTENTION,
+               "in_weight")  # fmt: skip
+    yield kind(f"{mlp}.in_bias", "MLP Bias", "weight", "F 1 1", f"{at}.c_fc.bias: i", ATTENTION, "in_bias",
+               minor=True)  # fmt: skip
+    yield kind(f"{mlp}.pre", "MLP", "activation", "F T B", f"{mlp}.pre: k j i", ATTENTION, "pre",
+               Formula("dot", up, "C"))  # fmt: skip
+    yield kind(f"{mlp}.post", "MLP Activation", "activation", "F T B", f"{mlp}.post: k j i", ATTENTION, "post", act,
+               part="mlp")  # fmt: skip
+    yield kind(f"{mlp}.out_weight", "MLP Projection Weights", "weight", "F C 1", f"{at}.c_proj.weight: i j", ATTENTION,
+               "mlp_out")  # fmt: skip
+    yield kind(f"{mlp}.out_bias", "MLP Projection Bias", "weight", "1 C 1", f"{at}.c_proj.bias: j",
+               beside(f"{mlp}.out_weight"), "mlp_out", minor=True)  # fmt: skip
+    yield kind(out, "MLP Result", "activation", "T C B", f"{out}: k i j", Spot("attention", "left", margins=-1),
+               "mlp_out", Formula("dot", down, "F"))  # fmt: skip
+    yield kind(f"{LAYER}.resid_post", "MLP Residual", "activation", "T C B", f"{LAYER}.resid_post: k i j", STREAM,
+               "mlp_out", add, part="resid")  # fmt: skip
+
+
+def _unembedding(config: GPT2Config) -> Section:
+    tied = "wte.weight" if config.tie_word_embeddings else None
+    return Section(
+        "unembedding",
+        weights=(
+            *_norm_weights("ln_f"),
+            weight("lm_head.weight", "V C", "unembedding", table=True, alias_of=tied),
+        ),
+        values=(*parts.layer_norm_values("ln_final"), *parts.prediction_values()),
+        kinds=(
+            *parts.layer_norm_kinds("ln_final", RESIDUAL, "ln_f", config.layer_norm_epsilon, "ln_final"),
+            *parts.prediction_kinds("lm_head.weight"),
+        ),
+        shelves=parts.layer_norm_shelves("ln_final", "top + 2*m") | parts.prediction_shelves("ln_final_out"),
+    )
+
+
+def _norm_weights(name: str) -> tuple[Any, ...]:
+    return weight(f"{name}.weight", "C", "layer_norm"), weight(f"{name}.bias", "C", "layer_norm")
+
+
+# ------------------------------------------------------------------------------------------------ what people see
+
+_NORM = ("mean", "scale", "weight", "bias", "out")
+_OF_HEAD = tuple(f"{n}{end}" for end in ("_weight", "", "_bias") for n in "qkv")
+_SCORES = ("scores", "scores_sum", "scores_max", "pattern")
+
+
+_LN1, _LN2 = (ids(f"{LAYER}.{norm}", *_NORM) for norm in ("ln1", "ln2"))
+_HEAD_KINDS = ids(HEAD, *_OF_HEAD, *_SCORES, "z")
+_PROJECTION_KINDS = ids(LAYER, "attn.out_weight", "attn.out_bias", "attn_out", "resid_mid")
+_MLP_KINDS = (
+    *_LN2,
+    *ids(LAYER, "mlp.in_weight", "mlp.in_bias", "mlp.pre", "mlp.post", "mlp.out_weight", "mlp.out_bias", "mlp_out",
+          "resid_post"),
+)  # fmt: skip
+
+LABELS = (
+    Label("embedding", "Embedding", ("tokens", "wte", "wpe", "embedding")),
+    Label(LAYER, "Transformer {layer}", (*_LN1, *_HEAD_KINDS, *_PROJECTION_KINDS, *_MLP_KINDS)),
+    Label(f"{LAYER}.proj", "Projection", _PROJECTION_KINDS),
+    Label(f"{LAYER}.self_attention", "Self-attention", (*_LN1, *_HEAD_KINDS, *_PROJECTION_KINDS)),
+    Label(f"{LAYER}.mlp", "MLP", _MLP_KINDS),
+    *(Label(f"{HEAD}.{n}", n.upper(), ids(HEAD, f"{n}_weight", f"{n}_bias", n)) for n in "qkv"),
+    Label(f"{HEAD}.bias", "Biases", ids(HEAD, "q_bias", "k_bias", "v_bias")),
+    Label(f"{HEAD}.matrix", "Attention Matrix", ids(HEAD, *_SCORES)),
+    Label(f"{HEAD}.vector", "V Output", ids(HEAD, "z")),
+    Label(HEAD, "Head {head}", _HEAD_KINDS),
+    Label("unembedding", "Unembedding",
+          (*ids("ln_final", *_NORM), "lm_head", "logits", "logits_sum", "logits_max", "probs")),
+)  # fmt: skip
+
+_NORM_FORMULA = "y = (x − μ) / √(σ² + ε) · γ + β"
+STEPS = (
+    Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",)),
+    Step("embedding", "Embedding", "Each token becomes a vector, and its position is added.",
+         "x = wte[token] + wpe[position]", ("embedding",)),
+    Step("norm", "Layer norm", "Every position's vector is brought to the same scale.", _NORM_FORMULA,
+         ids(f"{LAYER}.ln1", "out", "mean", "scale")),
+    Step("qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head.",
+         "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v")),
+    Step("scores", "Attention scores", "Each position's query is compared with the keys of those up to it.",
+         "s(i, j) = q(i) · k(j) / √d", ids(HEAD, "scores")),
+    Step("softmax", "Softmax", "Scores become shares.", "p(i, j) = exp s(i, j) / Σ_j exp s(i, j)",
+         ids(HEAD, "pattern", "scores_max", "scores_sum")),
+    Step("mix", "Mixing the values", "Each position takes its share of the values of the others.",
+         "z(i) = Σ_j p(i, j) · v(j)", ids(HEAD, "z")),
+    Step("project", "Projection", "One more matrix brings the results of all heads together.",
+         "a = W_o·[z_0, z_1, …] + b_o", ids(LAYER, "attn_out")),
+    Step("residual", "Residual", "The result is added to the vector that came in.", "x ← x + a",
+         ids(LAYER, "resid_mid")),
+    Step("mlp", "MLP: wide", "After another norm, a matrix makes each vector wider.", "h = W_1·norm(x) + b_1",
+         ids(LAYER, "mlp.pre")),
+    Step("activation", "Activation", "Each number goes through a curve.", "h ← {activation}(h)",
+         ids(LAYER, "mlp.post")),
+    Step("back", "MLP: narrow", "A second matrix brings it back to the width of the stream, and it is added.",
+         "x ← x + W_2·h + b_2", ids(LAYER, "mlp_out", "resid_post")),
+    Step("last", "Final layer norm", "Each vector is brought to the same scale once more.", _NORM_FORMULA,
+         ids("ln_final", "out", "mean", "scale")),
+    Step("logits", "Logits", "Each vector is compared with every token.", "logits = W_lm·y", ("logits",)),
+    Step("probs", "Probabilities", "Softmax again, over all tokens.", "p(v) = exp logits(v) / Σ exp logits",
+         ("probs", "logits_max", "logits_sum")),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ the forward pass
+
+_ATTENTION = ("q", "k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
+
+
+def block(l: int, config: GPT2Config, engine: Engine, a: Tensors, new: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
+    """One transformer block: resid_pre [B, T, C] -> resid_post [B, T, C]; `new` are the `rows` of `a`."""
+    here, weights, epsilon = f"blocks.{l}", f"h.{l}", config.layer_norm_epsilon
+    resid_pre, resid_mid, attn_out, mlp_out = (
+        new[f"{here}.{name}"] for name in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
+    )
+    normed = parts.layer_norm(engine, resid_pre, f"{weights}.ln_1", epsilon, new, f"{here}.ln1")
+    engine.linear(normed, f"{weights}.attn.c_attn", *(joined(new[f"{here}.attn.{name}"]) for name in "qkv"))
+    engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _ATTENTION))
+    engine.linear(joined(new[f"{here}.attn.z"]), f"{weights}.attn.c_proj", attn_out)
+    engine.add(attn_out, resid_pre, resid_mid)
+
+    pre, post = new[f"{here}.mlp.pre"], new[f"{here}.mlp.post"]
+    normed = parts.layer_norm(engine, resid_mid, f"{weights}.ln_2", epsilon, new, f"{here}.ln2")
+    engine.linear(normed, f"{weights}.mlp.c_fc", pre)
+    engine.activate(config.activation_function, pre, post)
+    engine.linear(post, f"{weights}.mlp.c_proj", mlp_out)
+    engine.add(mlp_out, resid_mid, new[f"{here}.resid_post"])
+
+
+def forward(
+    config: GPT2Config, engine: Engine, a: Tensors, rows: slice, after_layer: Callable[[], None] = lambda: None
+) -> None:
+    """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
+    tokens = a["tokens"]
+    new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
+    resid = new["blocks.0.resid_pre"]
+    engine.embed("wte.weight", tokens[:, rows], new["embed"])
+    engine.embed("wpe.weight", rows, new["pos_embed"])
+    engine.add(new["embed"], new["pos_embed"], resid)
+    for l in range(config.n_layer):  # noqa: E741
+        if l:
+            new[f"blocks.{l}.resid_pre"][:] = resid
+        block(l, config, engine, a, new, rows)
+        resid = new[f"blocks.{l}.resid_post"]
+        after_layer()
+    predict(config, engine, resid, new)
+
+
+def predict(config: GPT2Config, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
+    """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
+    normed = parts.layer_norm(engine, resid, "ln_f", config.layer_norm_epsilon, new, "ln_final")
+    engine.unembed(normed, "lm_head.weight", new["logits"])
+    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
+
+
+# ------------------------------------------------------------------------------------------ weights and vocabulary
+
+
+def initial(config: GPT2Config, name: str) -> Initial:
+    """GPT-2's: 0.02, residual projections 0.02/√(2L), biases and the norms' parameters none."""
+    if name.endswith(".bias"):
+        return Initial(0.0, 0.0)
+    if ".ln_" in name or name.startswith("ln_f"):
+        return Initial(1.0, 0.0)
+    return Initial(0.0, 0.02 / sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 0.02)
+
+
+#: What else changes the arithmetic, and the one value of it that is computed here.
+_FIXED = {
+    "model_type": "gpt2",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "add_cross_attention": False,
+}
+_RENAMED = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}  # as Hugging Face reads them, too
+
+
+def from_hub(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration in a `config.json`. Raises UnsupportedConfigError."""
+    return parts.hub_fields(GPT2Config, told, _FIXED, _RENAMED, "activation_function")
+
+
+def vocabulary(config: GPT2Config) -> VocabularyKind:
+    """GPT-2's own where the size is."""
+    return "gpt2" if config.vocab_size == 50257 else "ids"
+
+
+# ---------------------------------------------------------------------------------------------------------- presets
+
+
+def _gpt2(id: str, name: str, n_layer: int, n_embd: int, n_head: int, note: str = "", series: str = "gpt2") -> Preset:
+    return Preset(id, name, series, GPT2Config(n_layer=n_layer, n_embd=n_embd, n_head=n_head), note)
+
+
+def _gpt3(id: str, name: str, n_layer: int, n_embd: int, n_head: int, note: str = "") -> Preset:
+    config = GPT2Config(n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=2048)
+    return Preset(id, name, "gpt3", config, note)
+
+
+_NANO = GPT2Config(n_layer=3, n_embd=48, n_head=3, n_positions=11, vocab_size=3, tie_word_embeddings=False)
+_XL_NOTE = (
+    "The paper's Table 2.1 prints 24 heads of 128, which make 3072 and not the width of 2048; "
+    "16 heads fit the width and the 1.3 billion parameters."
+)
+_13B_NOTE = "The paper's Table 2.1 prints a width of 5140; 40 heads of 128 make 5120."
+_TRAINED = "Trained to sort six letters; the file's metadata holds the facts of the training."
+
+FAMILY = Family(
+    title="GPT-2",
+    sentence="A decoder with layer norms before each part, learned positions, attention of all heads alike and GELU.",
+    Config=GPT2Config,
+    presets=(
+        Preset("nano-gpt", "nano-gpt", "nano", _NANO, "Sorts six letters A, B, C; its head is not tied.",
+               Path(str(resources.files("worker.families") / "nano-gpt.safetensors")), _TRAINED, "ABC"),
+        _gpt2("gpt-micro", "GPT micro", 4, 128, 4, series="minigpt"),
+        _gpt2("gpt-mini", "GPT mini", 6, 192, 6, series="minigpt"),
+        _gpt2("gopher-44m", "Gopher 44M", 8, 512, 16, "Gopher's sizes on GPT-2's architecture.", "gopher"),
+        _gpt2("gpt2", "GPT-2", 12, 768, 12),
+        _gpt2("gpt2-medium", "GPT-2 medium", 24, 1024, 16),
+        _gpt2("gpt2-large", "GPT-2 large", 36, 1280, 20),
+        _gpt2("gpt2-xl", "GPT-2 XL", 48, 1600, 25),
+        _gpt3("gpt3-small", "GPT-3 small", 12, 768, 12),
+        _gpt3("gpt3-medium", "GPT-3 medium", 24, 1024, 16),
+        _gpt3("gpt3-large", "GPT-3 large", 24, 1536, 16),
+        _gpt3("gpt3-xl", "GPT-3 XL", 24, 2048, 16, _XL_NOTE),
+        _gpt3("gpt3-2.7b", "GPT-3 2.7B", 32, 2560, 32),
+        _gpt3("gpt3-6.7b", "GPT-3 6.7B", 32, 4096, 32),
+        _gpt3("gpt3-13b", "GPT-3 13B", 40, 5120, 40, _13B_NOTE),
+        _gpt3("gpt3-175b", "GPT-3 175B", 96, 12288, 96),
+    ),
+    describe=describe,
+    forward=forward,
+    predict=predict,
+    initial=initial,
+    from_hub=from_hub,
+    prefix="transformer.",
+    vocabulary=vocabulary,
+)  # fmt: skip

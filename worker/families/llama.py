@@ -1,0 +1,507 @@
+"""Llama (Touvron et al. 2023, arXiv:2302.13971, 2307.09288): RMS norms, rotary positions, shared keys, a gated MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import worker.families.parts as parts
+from worker.describe.architecture import RESIDUAL, Architecture, Section
+from worker.describe.blocks import Depth, Kind, Label, Part, Spot, Step
+from worker.describe.config import (
+    MOST_HEADS,
+    MOST_INNER,
+    MOST_LAYERS,
+    MOST_POSITIONS,
+    MOST_TOKENS,
+    MOST_WIDTH,
+    Choice,
+    Config,
+    Flag,
+    Number,
+    Whole,
+    ruled,
+)  # fmt: skip
+from worker.describe.formula import Formula, Input
+from worker.describe.functions import FUNCTIONS
+from worker.describe.operations import Parameters
+from worker.families.family import Family, Preset, Tensors, UnsupportedConfigError, VocabularyKind
+from worker.families.parts import (
+    ATTENTION,
+    HEAD,
+    KV_HEAD,
+    LAYER,
+    STREAM,
+    beside,
+    ids,
+    joined,
+    kind,
+    read,
+    value,
+    weight,
+)
+from worker.weights.synthetic import Initial
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaConfig(Config):
+    """Hugging Face's LlamaConfig. What is left out is Llama 2's of 7 billion parameters, or follows from the rest."""
+
+    model_type: ClassVar[str] = "llama"
+
+    num_hidden_layers: int = ruled(Whole(MOST_LAYERS), 32, main=True)
+    num_attention_heads: int = ruled(Whole(MOST_HEADS), 32, main=True)
+    num_key_value_heads: int = ruled(Whole(MOST_HEADS, derived=True), 0)  # num_attention_heads
+    hidden_size: int = ruled(Whole(MOST_WIDTH), 4096, main=True)
+    head_dim: int = ruled(Whole(MOST_WIDTH, derived=True), 0)  # hidden_size / num_attention_heads
+    intermediate_size: int = ruled(Whole(MOST_INNER), 11008)
+    max_position_embeddings: int = ruled(Whole(MOST_POSITIONS), 4096)
+    vocab_size: int = ruled(Whole(MOST_TOKENS), 32000)
+    rms_norm_eps: float = ruled(Number(below=1), 1e-5)
+    rope_theta: float = ruled(Number(below=1e12), 10000.0)
+    hidden_act: str = ruled(Choice((*FUNCTIONS,)), "silu")
+    attention_bias: bool = ruled(Flag(), False)
+    mlp_bias: bool = ruled(Flag(), False)
+    tie_word_embeddings: bool = ruled(Flag(), False)
+
+    def derived(self) -> dict[str, float]:
+        heads = self.num_attention_heads
+        return {"num_key_value_heads": heads, "head_dim": self.hidden_size / heads}
+
+    def conflicts(self, wrong: Mapping[str, str]) -> dict[str, str]:
+        if {"num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim"} & wrong.keys():
+            return {}
+        heads, shared = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
+        if heads % shared:
+            said = f"{shared} heads of keys and values do not divide the {heads} heads"
+            return {"num_key_value_heads": f"{said}: choose a divisor of num_attention_heads."}
+        if not self.head_dim and self.hidden_size % heads:
+            said = f"{heads} heads do not divide the width hidden_size = {self.hidden_size}"
+            return {"num_attention_heads": f"{said}: choose a divisor of it, or say head_dim."}
+        width = self.head_dim or self.hidden_size // heads
+        if width % 2:
+            return {"head_dim": f"{width} is not allowed: channels are rotated in pairs, so an even number."}
+        return {}
+
+
+# ------------------------------------------------------------------------------------------------- the description
+
+_W = "model.layers.{layer}"  # weights have Hugging Face's names, linear ones stored (out, in)
+
+
+def describe(config: LlamaConfig) -> Architecture:
+    """Its tensors and blocks."""
+    c = config
+    known = {
+        "C": c.hidden_size, "H": c.num_attention_heads, "G": c.num_key_value_heads, "A": c.head_dim,
+        "R": c.num_attention_heads // c.num_key_value_heads, "F": c.intermediate_size, "V": c.vocab_size,
+        "N": c.max_position_embeddings,
+    }  # fmt: skip
+    sections = (_embedding(config), _layers(config), _unembedding(config))
+    drawn = {kind.id for section in sections for kind in section.kinds}
+    labels = tuple(Label(label.id, label.name, tuple(id for id in label.kinds if id in drawn)) for label in _LABELS)
+    return Architecture(known, sections, labels, STEPS)
+
+
+def _embedding(config: LlamaConfig) -> Section:
+    embed = Formula("embed", (read("tokens", "i 0 k"), read("embed_tokens", "s j 0")))
+    angles = Parameters(base=config.rope_theta, pairs="halves", width=config.head_dim)
+    aside = Spot("aside", "left")
+    return Section(
+        "embedding",
+        weights=(weight("model.embed_tokens.weight", "V C", "embedding", table=True),),
+        values=(
+            value("tokens", "B T", landmark="tokens", dtype="int32"),
+            value("embed", "B T C"),
+            *(value(f"rotary.{wave}", "1 T A", "statistic") for wave in ("cos", "sin")),
+        ),
+        kinds=(
+            kind("tokens", "Tokens", "activation", "T 1 B", "tokens: k i", STREAM, "tokens", Formula("input"),
+                 part="tokens"),
+            kind("embed_tokens", "Token Embed", "weight", "V C 1", "model.embed_tokens.weight: i j",
+                 Spot("norm", "right"), "tables"),
+            kind("embedding", "Input Embed", "activation", "T C B", "blocks.0.resid_pre: k i j", STREAM, "tables",
+                 embed, part="embedding"),
+            *(
+                kind(f"rotary.{wave}", f"Rotary {wave}", "statistic", "T A 1", f"rotary.{wave}: 0 i j", aside, shelf,
+                     Formula("rotary", parameters=replace(angles, function=wave)))
+                for wave, shelf in (("cos", "tables"), ("sin", "sines"))
+            ),
+        ),
+        shelves={
+            "tokens": "top",
+            "tables": "top + (s + m)",
+            "sines": "tables + A*s + m",
+            "end": "max(tables + C*s, sines + A*s) + 3*m",
+        },
+    )  # fmt: skip
+
+
+def _layers(config: LlamaConfig) -> Section:
+    at, norm = f"{LAYER}.attn", config.rms_norm_eps
+    return Section(
+        "blocks",
+        layers=config.num_hidden_layers,
+        enters="embedding",
+        leaves=f"{LAYER}.resid_post",
+        weights=tuple(_layer_weights(config)),
+        values=(
+            value(f"{LAYER}.resid_pre", "B T C", landmark="entering"),
+            *parts.rms_norm_values(f"{LAYER}.ln1"),
+            value(f"{at}.q", "B T H A"),
+            value(f"{at}.k", "B T G A"),
+            value(f"{at}.v", "B T G A", read_later=True),
+            value(f"{at}.rot_q", "B T H A"),
+            value(f"{at}.rot_k", "B T G A", read_later=True),
+            *parts.attention_values(),
+            value(f"{LAYER}.attn_out", "B T C"),
+            value(f"{LAYER}.resid_mid", "B T C"),
+            *parts.rms_norm_values(f"{LAYER}.ln2"),
+            *(value(f"{LAYER}.mlp.{name}", "B T F") for name in ("pre", "pre_linear", "post")),
+            value(f"{LAYER}.mlp_out", "B T C"),
+            value(f"{LAYER}.resid_post", "B T C", landmark="leaving"),
+        ),
+        kinds=(
+            *parts.rms_norm_kinds(f"{LAYER}.ln1", RESIDUAL, f"{_W}.input_layernorm", norm, "ln1"),
+            *_vectors(config, KV_HEAD, "g", "kv"),
+            *_vectors(config, HEAD, "h", "q"),
+            *parts.attention_kinds(
+                read(f"{HEAD}.rot_q", "j s k"),
+                read(f"{KV_HEAD}.rot_k", "i s k", member="h//R"),
+                read(f"{KV_HEAD}.v", "s j k", member="h//R"),
+                1 / sqrt(config.head_dim),
+            ),
+            *_projection(config),
+            *parts.rms_norm_kinds(f"{LAYER}.ln2", f"{LAYER}.resid_mid", f"{_W}.post_attention_layernorm", norm, "ln2"),
+            *_mlp(config),
+        ),
+        shelves=parts.rms_norm_shelves("ln1", "top + 2*m") | {
+            "q": "ln1_out",
+            "k": "q + A*s*deep",  # where layers stand in several columns, below each other: that saves depth
+            "v": "k + A*s*deep",
+            "rot_q": "v + A*s + m",
+            "rot_k": "rot_q + A*s*deep",
+            "scores": "rot_k + A*s + m",
+            "z": "scores + T*s + m",
+            "attn_out": "max(z + A*s + 2*m, q + C*s + m)",
+        } | parts.rms_norm_shelves("ln2", "attn_out + C*s + m") | {
+            "gate_weight": "ln2_out",
+            "gate_bias": "gate_weight - s - m",
+            "pre": "gate_weight + C*s + m",
+            "up_bias": "pre + T*s + m",
+            "up_weight": "up_bias + s + m",
+            "pre_linear": "up_weight + C*s + m",
+            "post": "pre_linear + T*s + m",
+            "mlp_out": "post + T*s + m",
+            "end": "mlp_out + C*s + m",
+        },
+    )  # fmt: skip
+
+
+def _layer_weights(config: LlamaConfig) -> Iterator[Any]:
+    yield weight(f"{_W}.input_layernorm.weight", "C", "rms_norm")
+    for name, rows, part in (("q", "HA", "query"), ("k", "GA", "key"), ("v", "GA", "value"), ("o", "C", "output")):
+        yield weight(f"{_W}.self_attn.{name}_proj.weight", f"{rows} {'HA' if name == 'o' else 'C'}", part)
+        if config.attention_bias:
+            yield weight(f"{_W}.self_attn.{name}_proj.bias", rows, "biases")
+    yield weight(f"{_W}.post_attention_layernorm.weight", "C", "rms_norm")
+    for name, rows, columns in (("gate", "F", "C"), ("up", "F", "C"), ("down", "C", "F")):
+        yield weight(f"{_W}.mlp.{name}_proj.weight", f"{rows} {columns}", f"{name}_projection")
+        if config.mlp_bias:
+            yield weight(f"{_W}.mlp.{name}_proj.bias", rows, "biases")
+
+
+Inputs = tuple[Input, ...]
+_PARTS: Mapping[str, Part] = {"q": "query", "k": "key", "v": "value"}
+_DEPTHS: Mapping[str, Depth] = {"q": "front", "k": "middle", "v": "back"}
+
+
+def _vectors(config: LlamaConfig, at: str, number: str, names: str) -> Iterator[Kind]:
+    """The queries of a head, or the keys and values that several share: weights, vectors, and those that turn."""
+    for n in names:
+        tensor = f"{_W}.self_attn.{n}_proj.weight: j+{number}*A i"
+        yield kind(f"{at}.{n}_weight", f"{n.upper()} Weights", "weight", "C A 1", tensor, beside(f"{at}.{n}"), n,
+                   depth=_DEPTHS[n], stacked=True)  # fmt: skip
+    for n in names:
+        dot: Inputs = (read(f"{at}.{n}_weight", "s j 0"), read(f"{LAYER}.ln1.out", "i s k"))
+        dot += _bias(config.attention_bias, f"{at}.{n}_bias", "0 j 0")
+        tensor = f"{LAYER}.attn.{n}: k i {number} j"
+        yield kind(f"{at}.{n}", f"{n.upper()} vectors", "activation", "T A B", tensor, ATTENTION, n,
+                   Formula("dot", dot, "C"), part=_PARTS[n], depth=_DEPTHS[n], stacked=True)  # fmt: skip
+    for n in names if config.attention_bias else "":
+        tensor = f"{_W}.self_attn.{n}_proj.bias: j+{number}*A"
+        yield kind(f"{at}.{n}_bias", f"{n.upper()} Bias", "weight", "1 A 1", tensor, beside(f"{at}.{n}_weight"), "q",
+                   minor=True, depth=_DEPTHS[n])  # fmt: skip
+    for n in names.replace("v", ""):
+        turned = (read(f"{at}.{n}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
+        rotate = Formula("rotate", turned, "A", Parameters(pairs="halves", width=config.head_dim))
+        tensor = f"{LAYER}.attn.rot_{n}: k i {number} j"
+        yield kind(f"{at}.rot_{n}", f"Rotated {n.upper()}", "activation", "T A B", tensor, ATTENTION, f"rot_{n}",
+                   rotate, depth=_DEPTHS[n], stacked=True)  # fmt: skip
+
+
+def _bias(there: bool, block: str, index: str) -> Inputs:
+    return (read(block, index),) if there else ()
+
+
+def _projection(config: LlamaConfig) -> Iterator[Kind]:
+    dot: Inputs = (read(f"{LAYER}.attn.out_weight", "s+h*A j 0", each="head"), read(f"{HEAD}.z", "i s k", each="head"))
+    dot += _bias(config.attention_bias, f"{LAYER}.attn.out_bias", "0 j 0")
+    add = Formula("add", (read(f"{LAYER}.attn_out", "i j k"), read(RESIDUAL, "i j k")))
+    at, out = f"{_W}.self_attn.o_proj", f"{LAYER}.attn_out"
+    yield kind(f"{LAYER}.attn.out_weight", "Projection Weights", "weight", "HA C 1", f"{at}.weight: j i",
+               beside(out), "attn_out")  # fmt: skip
+    if config.attention_bias:
+        yield kind(f"{LAYER}.attn.out_bias", "Projection Bias", "weight", "1 C 1", f"{at}.bias: j",
+                   beside(f"{LAYER}.attn.out_weight"), "attn_out", minor=True)  # fmt: skip
+    yield kind(out, "Attention Output", "activation", "T C B", f"{out}: k i j", ATTENTION, "attn_out",
+               Formula("dot", dot, "A"), part="attention_out")  # fmt: skip
+    yield kind(f"{LAYER}.resid_mid", "Attention Residual", "activation", "T C B", f"{LAYER}.resid_mid: k i j", STREAM,
+               "attn_out", add)  # fmt: skip
+
+
+def _mlp(config: LlamaConfig) -> Iterator[Kind]:
+    at, out, biased = f"{_W}.mlp", f"{LAYER}.mlp_out", config.mlp_bias
+    for name, result, title in (("gate", "pre", "MLP Gate"), ("up", "pre_linear", "MLP Up")):
+        dot: Inputs = (read(f"{LAYER}.mlp.{name}_weight", "i s 0"), read(f"{LAYER}.ln2.out", "j s k"))
+        dot += _bias(biased, f"{LAYER}.mlp.{name}_bias", "i 0 0")
+        yield kind(f"{LAYER}.mlp.{name}_weight", f"{title} Weights", "weight", "F C 1", f"{at}.{name}_proj.weight: i j",
+                   ATTENTION, f"{name}_weight")  # fmt: skip
+        if biased:
+            yield kind(f"{LAYER}.mlp.{name}_bias", f"{title} Bias", "weight", "F 1 1", f"{at}.{name}_proj.bias: i",
+                       ATTENTION, f"{name}_bias", minor=True)  # fmt: skip
+        yield kind(f"{LAYER}.mlp.{result}", title, "activation", "F T B", f"{LAYER}.mlp.{result}: k j i", ATTENTION,
+                   result, Formula("dot", dot, "C"))  # fmt: skip
+    gated = (read(f"{LAYER}.mlp.pre", "i j k"), read(f"{LAYER}.mlp.pre_linear", "i j k"))
+    gate = Formula("gated", gated, parameters=Parameters(function=config.hidden_act))
+    down: Inputs = (read(f"{LAYER}.mlp.down_weight", "s j 0"), read(f"{LAYER}.mlp.post", "s i k"))
+    down += _bias(biased, f"{LAYER}.mlp.down_bias", "0 j 0")
+    add = Formula("add", (read(out, "i j k"), read(f"{LAYER}.resid_mid", "i j k")))
+    yield kind(f"{LAYER}.mlp.post", "Gated MLP", "activation", "F T B", f"{LAYER}.mlp.post: k j i", ATTENTION, "post",
+               gate, part="mlp")  # fmt: skip
+    yield kind(f"{LAYER}.mlp.down_weight", "MLP Down Weights", "weight", "F C 1", f"{at}.down_proj.weight: j i",
+               ATTENTION, "mlp_out")  # fmt: skip
+    if biased:
+        yield kind(f"{LAYER}.mlp.down_bias", "MLP Down Bias", "weight", "1 C 1", f"{at}.down_proj.bias: j",
+                   beside(f"{LAYER}.mlp.down_weight"), "mlp_out", minor=True)  # fmt: skip
+    yield kind(out, "MLP Result", "activation", "T C B", f"{out}: k i j", Spot("attention", "left", margins=-1),
+               "mlp_out", Formula("dot", down, "F"))  # fmt: skip
+    yield kind(f"{LAYER}.resid_post", "MLP Residual", "activation", "T C B", f"{LAYER}.resid_post: k i j", STREAM,
+               "mlp_out", add, part="resid")  # fmt: skip
+
+
+def _unembedding(config: LlamaConfig) -> Section:
+    tied = "model.embed_tokens.weight" if config.tie_word_embeddings else None
+    return Section(
+        "unembedding",
+        weights=(
+            weight("model.norm.weight", "C", "rms_norm"),
+            weight("lm_head.weight", "V C", "unembedding", table=True, alias_of=tied),
+        ),
+        values=(*parts.rms_norm_values("ln_final"), *parts.prediction_values()),
+        kinds=(
+            *parts.rms_norm_kinds("ln_final", RESIDUAL, "model.norm", config.rms_norm_eps, "ln_final"),
+            *parts.prediction_kinds("lm_head.weight"),
+        ),
+        shelves=parts.rms_norm_shelves("ln_final", "top + 2*m") | parts.prediction_shelves("ln_final_out"),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what people see
+
+_NORM = ("scale", "weight", "out")
+_LN1, _LN2 = (ids(f"{LAYER}.{norm}", *_NORM) for norm in ("ln1", "ln2"))
+_KEYS = ids(KV_HEAD, "k_weight", "v_weight", "k", "v", "k_bias", "v_bias", "rot_k")
+_QUERIES = ids(HEAD, "q_weight", "q", "q_bias", "rot_q")
+_SCORES = ids(HEAD, "scores", "scores_sum", "scores_max", "pattern")
+_PROJECTION = ids(LAYER, "attn.out_weight", "attn.out_bias", "attn_out", "resid_mid")
+_MLP = (
+    *_LN2,
+    *ids(LAYER, "mlp.gate_weight", "mlp.gate_bias", "mlp.pre", "mlp.up_weight", "mlp.up_bias", "mlp.pre_linear",
+         "mlp.post", "mlp.down_weight", "mlp.down_bias", "mlp_out", "resid_post"),
+)  # fmt: skip
+_ATTENTION_KINDS = (*_LN1, *_KEYS, *_QUERIES, *_SCORES, f"{HEAD}.z", *_PROJECTION)
+
+_LABELS = (
+    Label("embedding", "Embedding", ("tokens", "embed_tokens", "embedding", "rotary.cos", "rotary.sin")),
+    Label(LAYER, "Transformer {layer}", (*_ATTENTION_KINDS, *_MLP)),
+    Label(f"{LAYER}.proj", "Projection", _PROJECTION),
+    Label(f"{LAYER}.self_attention", "Self-attention", _ATTENTION_KINDS),
+    Label(f"{LAYER}.mlp", "MLP", _MLP),
+    Label(f"{KV_HEAD}.k", "K", ids(KV_HEAD, "k_weight", "k_bias", "k", "rot_k")),
+    Label(f"{KV_HEAD}.v", "V", ids(KV_HEAD, "v_weight", "v_bias", "v")),
+    Label(KV_HEAD, "Head {kv_head} of keys and values", _KEYS),
+    Label(f"{HEAD}.q", "Q", _QUERIES),
+    Label(f"{HEAD}.matrix", "Attention Matrix", _SCORES),
+    Label(f"{HEAD}.vector", "V Output", (f"{HEAD}.z",)),
+    Label(HEAD, "Head {head}", (*_QUERIES, *_SCORES, f"{HEAD}.z")),
+    Label("unembedding", "Unembedding",
+          (*ids("ln_final", *_NORM), "lm_head", "logits", "logits_sum", "logits_max", "probs")),
+)  # fmt: skip
+
+_RMS = "y = x / √(mean(x²) + ε) · γ"
+STEPS = (
+    Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",)),
+    Step("lookup", "Embedding", "Each token is replaced by a vector from a table. Where it stands is not added here: "
+         "that comes in with the rotation of queries and keys.", "x = E[token]", ("embedding",)),
+    Step("rms_norm", "RMS norm", "Every position's vector is brought to the same size: divided by the root of the mean "
+         "of its squares, and multiplied by a learned gain. No mean is subtracted, and nothing is added.", _RMS,
+         ids(f"{LAYER}.ln1", "out", "scale")),
+    Step("grouped_qkv", "Queries, keys, values", "Each head has queries of its own; a key and a value are shared by "
+         "several heads, which saves memory when text is generated.", "q = W_q·y\nk = W_k·y\nv = W_v·y",
+         (*ids(HEAD, "q"), *ids(KV_HEAD, "k", "v"))),
+    Step("rotate", "Rotation", "Pairs of channels of each query and key are turned by an angle that grows with the "
+         "position, slowly in some pairs and fast in others. So a score depends on how far apart two positions are.",
+         "q ← q · cos(i·θ) + turned(q) · sin(i·θ)", (*ids(HEAD, "rot_q"), *ids(KV_HEAD, "rot_k"))),
+    Step("scores", "Attention scores", "Each position's query is compared with the keys of those up to it.",
+         "s(i, j) = q(i) · k(j) / √d", ids(HEAD, "scores")),
+    Step("softmax", "Softmax", "Scores become shares.", "p(i, j) = exp s(i, j) / Σ_j exp s(i, j)",
+         ids(HEAD, "pattern", "scores_max", "scores_sum")),
+    Step("mix", "Mixing the values", "Each position takes its share of the values of the others.",
+         "z(i) = Σ_j p(i, j) · v(j)", ids(HEAD, "z")),
+    Step("project", "Projection", "One more matrix brings the results of all heads together.",
+         "a = W_o·[z_0, z_1, …]", ids(LAYER, "attn_out")),
+    Step("residual", "Residual", "The result is added to the vector that came in.", "x ← x + a",
+         ids(LAYER, "resid_mid")),
+    Step("gate_up", "MLP: gate and up", "After another norm, two matrices make each vector wider: one result will be "
+         "the gate of the other.", "g = W_g·norm(x)\nu = W_u·norm(x)", ids(LAYER, "mlp.pre", "mlp.pre_linear")),
+    Step("gated", "Gate", "The gate goes through a curve, which brings negative numbers close to 0, and is multiplied "
+         "with the other result, cell by cell.", "h = {activation}(g) · u", ids(LAYER, "mlp.post")),
+    Step("down", "MLP: down", "A third matrix brings it back to the width of the stream, and it is added.",
+         "x ← x + W_d·h", ids(LAYER, "mlp_out", "resid_post")),
+    Step("last_rms_norm", "Final RMS norm", "Each vector is brought to the same size once more.", _RMS,
+         ids("ln_final", "out", "scale")),
+    Step("logits", "Logits", "Each vector is compared with every token.", "logits = W_lm·y", ("logits",)),
+    Step("probs", "Probabilities", "Softmax again, over all tokens.", "p(v) = exp logits(v) / Σ exp logits",
+         ("probs", "logits_max", "logits_sum")),
+)  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------ the forward pass
+
+_READ = ("rot_q", "rot_k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
+
+
+def block(l: int, config: LlamaConfig, engine: Engine, a: Tensors, new: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
+    """One transformer block: resid_pre [B, T, C] -> resid_post [B, T, C]; `new` are the `rows` of `a`."""
+    here, weights, epsilon = f"blocks.{l}", f"model.layers.{l}", config.rms_norm_eps
+    resid_pre, resid_mid, attn_out, mlp_out = (
+        new[f"{here}.{name}"] for name in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
+    )
+    normed = parts.rms_norm(engine, resid_pre, f"{weights}.input_layernorm", epsilon, new, f"{here}.ln1")
+    for n in "qkv":
+        out = joined(new[f"{here}.attn.{n}"])
+        engine.project(normed, f"{weights}.self_attn.{n}_proj", out, bias=config.attention_bias)
+    for n in "qk":
+        engine.rotate(new[f"{here}.attn.{n}"], new["rotary.cos"], new["rotary.sin"], new[f"{here}.attn.rot_{n}"])
+    engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _READ))
+    z = joined(new[f"{here}.attn.z"])
+    engine.project(z, f"{weights}.self_attn.o_proj", attn_out, bias=config.attention_bias)
+    engine.add(attn_out, resid_pre, resid_mid)
+
+    gate, up, post = (new[f"{here}.mlp.{name}"] for name in ("pre", "pre_linear", "post"))
+    normed = parts.rms_norm(engine, resid_mid, f"{weights}.post_attention_layernorm", epsilon, new, f"{here}.ln2")
+    engine.project(normed, f"{weights}.mlp.gate_proj", gate, bias=config.mlp_bias)
+    engine.project(normed, f"{weights}.mlp.up_proj", up, bias=config.mlp_bias)
+    engine.gate(config.hidden_act, gate, up, post)
+    engine.project(post, f"{weights}.mlp.down_proj", mlp_out, bias=config.mlp_bias)
+    engine.add(mlp_out, resid_mid, new[f"{here}.resid_post"])
+
+
+def forward(
+    config: LlamaConfig, engine: Engine, a: Tensors, rows: slice, after_layer: Callable[[], None] = lambda: None
+) -> None:
+    """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
+    tokens = a["tokens"]
+    new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
+    resid = new["blocks.0.resid_pre"]
+    engine.embed("model.embed_tokens.weight", tokens[:, rows], new["embed"])
+    resid[:] = new["embed"]
+    _turn(config, rows, new)
+    for l in range(config.num_hidden_layers):  # noqa: E741
+        if l:
+            new[f"blocks.{l}.resid_pre"][:] = resid
+        block(l, config, engine, a, new, rows)
+        resid = new[f"blocks.{l}.resid_post"]
+        after_layer()
+    predict(config, engine, resid, new)
+
+
+def _turn(config: LlamaConfig, rows: slice, new: Tensors) -> None:
+    """The angle of each position (the rows) and pair of channels: its cosine and sine [1, n, A]."""
+    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)  # [A/2]
+    angles = np.multiply.outer(np.arange(rows.start, rows.stop), np.tile(frequencies, 2))
+    new["rotary.cos"][:] = np.cos(angles)
+    new["rotary.sin"][:] = np.sin(angles)
+
+
+def predict(config: LlamaConfig, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
+    """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
+    normed = parts.rms_norm(engine, resid, "model.norm", config.rms_norm_eps, new, "ln_final")
+    engine.unembed(normed, "lm_head.weight", new["logits"])
+    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
+
+
+# ------------------------------------------------------------------------------------------ weights and vocabulary
+
+
+def initial(config: LlamaConfig, name: str) -> Initial:
+    """Llama's in transformers: 0.02, no biases, the norms' gains 1."""
+    if name.endswith(".bias"):
+        return Initial(0.0, 0.0)
+    return Initial(1.0, 0.0) if "norm" in name else Initial(0.0, 0.02)
+
+
+_FIXED = {"model_type": "llama", "partial_rotary_factor": 1.0}
+
+
+def from_hub(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a configuration in a `config.json`. Raises UnsupportedConfigError."""
+    fields = parts.hub_fields(LlamaConfig, given, _FIXED, {}, "hidden_act")
+    for name in ("rope_scaling", "rope_parameters"):
+        rotary = given.get(name) or {}
+        kind = rotary.get("rope_type", rotary.get("type", "default"))
+        if kind != "default":
+            raise UnsupportedConfigError(f'says {name}: "{kind}", and only "default" is computed here')
+        fields |= {"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {}
+    return fields
+
+
+def vocabulary(config: LlamaConfig) -> VocabularyKind:
+    """Tokens go by their ids."""
+    return "ids"
+
+
+def _llama(id: str, name: str, n_layer: int, width: int, heads: int, shared: int, inner: int, **more: Any) -> Preset:
+    config = LlamaConfig(
+        num_hidden_layers=n_layer, hidden_size=width, num_attention_heads=heads, num_key_value_heads=shared,
+        intermediate_size=inner, **more,
+    )  # fmt: skip
+    return Preset(id, name, "llama", config)
+
+
+FAMILY = Family(
+    title="Llama",
+    sentence="A decoder with RMS norms before each part, rotary positions, shared keys and values, and a gated MLP.",
+    Config=LlamaConfig,
+    presets=(
+        _llama("smollm2-135m", "SmolLM2 135M", 30, 576, 9, 3, 1536, vocab_size=49152, max_position_embeddings=8192,
+               rope_theta=1e5, tie_word_embeddings=True),
+        _llama("llama-2-7b", "Llama 2 7B", 32, 4096, 32, 32, 11008),
+        _llama("llama-2-70b", "Llama 2 70B", 80, 8192, 64, 8, 28672),
+    ),
+    describe=describe,
+    forward=forward,
+    predict=predict,
+    initial=initial,
+    from_hub=from_hub,
+    prefix="model.",
+    vocabulary=vocabulary,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""RQ: queues, workers and jobs. The only package that imports it."""

@@ -1,8 +1,9 @@
 /** Small layouts, made by hand: one block for each kind, in every layer and head. */
 
-import { Description, type Kind } from "../src/layout/description";
-import { describeGpt2, type BareKind } from "../src/layout/gpt2";
+import { present } from "../src/checked/item";
+import { Description, type Architecture, type Kind } from "../src/layout/description";
 import { Layout } from "../src/layout/layout";
+import gpt2 from "./architectures/gpt2.json";
 
 const KINDS: [string, string, Kind["role"], Kind["scope"], boolean][] = [
   ["wte", "Token Embed", "weight", "model", false],
@@ -18,12 +19,15 @@ const KINDS: [string, string, Kind["role"], Kind["scope"], boolean][] = [
   ["probs", "Probabilities", "activation", "model", false],
 ];
 
-const SIZES = { n_embd: 4, n_inner: 16, d_head: 2, vocab_size: 9, n_positions: 8, activation_function: "gelu", tie_word_embeddings: false };
-
-/** The description of a GPT-2 with a few of its kinds. */
-export function descriptionOf(layers: number, heads: number, change: object = {}): Description {
-  const kinds = KINDS.map(([id, name, role, scope, minor]): BareKind => ({ id, name, role, scope, dims: [role === "weight" ? "C" : "T", "C", "B"], minor, tensor: null }));
-  return new Description(describeGpt2(kinds, { ...SIZES, n_layer: layers, n_head: heads, ...change } as never));
+/** GPT-2's architecture as the service describes it, with a few of its kinds. */
+export function descriptionOf(layers: number, heads: number, change: Partial<Architecture> = {}): Description {
+  const all = gpt2 as unknown as Architecture;
+  const kinds = KINDS.map(([id, name, role, scope, minor]): Kind => {
+    const kind = present(all.kinds.find((one) => one.id === id), id);
+    return { ...kind, name, role, scope, minor, dims: [role === "weight" ? "C" : "T", "C", "B"], tensor: null };
+  });
+  const sizes = { stacks: [{ name: "blocks", layers }], groups: [{ name: "head", count: heads, pattern: "heads.{head}" }], context: 8 };
+  return new Description({ ...all, ...sizes, kinds, ...change });
 }
 
 /** A layout of any description whose members of groups are counted by `description.members`. */
@@ -39,6 +43,6 @@ export function layoutFrom(description: Description): Layout {
   return new Layout({ id: "L" } as never, description, { ...columns, role: new Uint8Array(rows.length), kind: Uint8Array.from(column(0)) }, new Map());
 }
 
-export function layoutOf(layers: number, heads: number, change: object = {}): Layout {
+export function layoutOf(layers: number, heads: number, change: Partial<Architecture> = {}): Layout {
   return layoutFrom(descriptionOf(layers, heads, change));
 }

@@ -10,8 +10,11 @@ import { nth, operands } from "../src/tour/fill";
 import { STOPPED, computed, play, type Command, type Place } from "../src/state/player";
 import { common } from "../src/tour/sight";
 import { tourOf } from "../src/state/steps";
-import { parameterCount } from "../src/layout/gpt2";
 import { descriptionOf, layoutFrom } from "./layouts";
+import gpt2 from "./architectures/gpt2.json";
+import llama from "./architectures/llama.json";
+import { blockName } from "../src/i18n/names";
+import { Description, type Architecture, type Kind } from "../src/layout/description";
 import { WORDS, fill } from "../src/tour/words";
 
 const FACTS = ["model", "parameters", "layers", "heads", "width", "head_width", "inner", "vocab", "tokens", "activation"];
@@ -48,21 +51,22 @@ describe("the words of the tour", () => {
     expect(fill("{a} of {b}", { a: "1", b: "2" })).toBe("1 of 2");
     expect(fill("{a} of {b}", { a: "1" })).toBeNull();
   });
-
-  it("count the parameters of a model of one's own sizes", () => {
-    const nano = { n_layer: 3, n_embd: 48, n_inner: 192, n_positions: 11, vocab_size: 3, tie_word_embeddings: false };
-    const gpt2 = { n_layer: 12, n_embd: 768, n_inner: 3072, n_positions: 1024, vocab_size: 50257, tie_word_embeddings: true };
-    const count = (sizes: object): number => parameterCount(sizes as Parameters<typeof parameterCount>[0]);
-    expect([count(nano), count(gpt2)]).toEqual([85_728, 124_439_808]);
-  });
 });
 
 describe("the steps of the tour", () => {
-  const own = (id: string): string => id.replace(/^blocks\.\d+\./, "").replace(/^attn\.heads\.\d+\./, "").replace(/^(ln1|ln2|ln_final)\./, "ln.");
+  it.each([gpt2, llama])("name kinds that the architecture has", (architecture) => {
+    const description = new Description(architecture as unknown as Architecture);
+    const ids = description.kinds.map(({ id }) => id);
+    for (const { kinds, from } of tourOf(description)) for (const id of [...kinds, ...from]) expect(ids).toContain(id);
+  });
 
-  it.each(STEPS.map((step) => [step.id, step] as const))("%s names blocks that there are", (_, step) => {
-    const shown = DESCRIPTION.blocksOf(step);
-    for (const id of [...shown.computed, ...shown.read]) expect(names).toHaveProperty([`block.${own(id)}`]);
+  it.each([gpt2, llama])("have words, the service's own where locales have none", (architecture) => {
+    for (const step of tourOf(new Description(architecture as unknown as Architecture)))
+      for (const part of ["title", "text"]) expect(WORDS.en[`${step.id}.${part}`] ?? (part === "title" ? step.name : step.text)).not.toBe("");
+  });
+
+  it.each([gpt2, llama])("name blocks that the locales have names for", (architecture) => {
+    for (const kind of architecture.kinds) expect(Object.values(names)).toContain(blockName(kind as unknown as Kind));
   });
 
   it("mean the head in front, or all of them", () => {

@@ -1,11 +1,11 @@
 /** Reads a block's values: from the file of a small trace or model, from small tensors loaded whole, or by slices. */
 
 import { present } from "../checked/item";
-import type { Config, Service, Trace, Values } from "../api/service";
+import type { Service, Trace, Values } from "../api/service";
 import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
-import { parameterCount } from "../layout/gpt2";
 import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
+import { parametersOf } from "../reading/parameters";
 import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";
 import { count, type Choice } from "./choose";
@@ -29,15 +29,19 @@ export class Sources {
     private readonly service: Service,
     store: Readable,
   ) {
-    store.subscribe(({ run }) => run.trace, (trace) => trace && this.#ahead(`/v1/models/${trace.model}`, trace.config, trace));
+    store.subscribe(({ run }) => run.trace, (trace, { models }) => {
+      if (!trace) return;
+      const parameters = models.find(({ id }) => id === trace.model)?.parameters.total;
+      this.#ahead(`/v1/models/${trace.model}`, parameters ?? Infinity, trace); // of any other, once its layout is there
+    });
     store.subscribe(({ figures }) => figures, (figures) => {
-      for (const { source, layout, trace } of figures) this.#ahead(source, layout.facts.config, trace);
+      for (const { source, layout, model, trace } of figures) this.#ahead(source, parametersOf(layout, model), trace);
     });
   }
 
   /** Requests the files of a small model and trace early, so that its first values come from memory. */
-  #ahead(source: string, config: Config, trace: Trace | null): void {
-    if (parameterCount(config) <= SMALL_MODEL) void this.#file(source).catch(() => {});
+  #ahead(source: string, parameters: number, trace: Trace | null): void {
+    if (parameters <= SMALL_MODEL) void this.#file(source).catch(() => {});
     if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
   }
 
@@ -54,7 +58,7 @@ export class Sources {
     const { trace } = figure;
     const tensors = trace?.tensors ?? {};
     const fact = tensors[name];
-    const small = fact ? sum(tensors) <= SMALL_FILE : parameterCount(figure.layout.facts.config) <= SMALL_MODEL;
+    const small = fact ? sum(tensors) <= SMALL_FILE : parametersOf(figure.layout, figure.model) <= SMALL_MODEL;
     if (small) return this.#fromFile(source, name);
     if (!fact || fact.shape.reduce((a, b) => a * b, 1) > SMALL_TENSOR) return null;
     return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));

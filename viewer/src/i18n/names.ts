@@ -1,9 +1,10 @@
-/** Names of blocks: translated where the locales have one, otherwise the service's. */
+/** Names of blocks: translated where the locales have the service's name or the id, otherwise the service's. */
 
 import type { Kind } from "../layout/description";
 import { maybe } from "./text";
 
-export function blockName({ id, name, part }: Pick<Kind, "id" | "name" | "part">): string {
+export function blockName({ id, name }: Pick<Kind, "id" | "name">): string {
   const own = id.slice(id.lastIndexOf("}.") + 1).replace(/^\./, "");
-  return maybe(part === "norm" ? `block.ln.${own.slice(own.lastIndexOf(".") + 1)}` : `block.${own}`, name || id);
+  const last = own.slice(own.lastIndexOf(".") + 1);
+  return maybe(`block.${name}`, maybe(`block.${own}`, name || maybe(`block.${last}`, id)));
 }

@@ -70,7 +70,7 @@ export interface Architecture {
   groups: Group[];
   steps: Step[];
   context: number; // the most positions that the model can take
-  activation: string; // the function in its MLPs
+  activation: string | null; // the function in its MLPs
   tied: string[]; // parts of the parameters that are another part's numbers
 }
 
@@ -104,7 +104,7 @@ export class Description implements Architecture {
   readonly groups: Group[];
   readonly steps: Step[];
   readonly context: number;
-  readonly activation: string;
+  readonly activation: string | null;
   readonly tied: string[];
 
   constructor({ kinds, stacks, groups, steps, context, activation, tied }: Architecture) {
@@ -135,6 +135,17 @@ export class Description implements Architecture {
   /** The heads of the attention whose pattern is read. */
   get heads(): number {
     return this.members(this.part("pattern")?.group ?? null);
+  }
+
+  /** How many heads a layout is read of so that two members of each group, or its only one, are among their blocks. */
+  get sampledHeads(): number {
+    const { heads } = this;
+    return Math.max(1, ...this.groups.map(({ count }) => (count > 1 ? Math.floor(heads / count) + 1 : 1)));
+  }
+
+  /** A head that goes with a member of a group. */
+  headOf(group: string | null, member: number): number {
+    return group === null ? 0 : Math.floor((member * this.heads) / this.members(group));
   }
 
   /** How many layers of all stacks together have blocks of a kind, and how many such blocks there are. */

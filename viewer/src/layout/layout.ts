@@ -5,7 +5,6 @@ import { column, type File } from "../api/safetensors";
 import { item, present } from "../checked/item";
 import { AXES, unite, type Box } from "./box";
 import { Description, filled, isPosition, numbersIn, shapeOf, type Architecture, type Kind, type Part } from "./description";
-import { describeGpt2, type BareKind } from "./gpt2";
 import type { Index, IndexRow, Place } from "./place";
 
 /** Rows that are drawn together: a layer, or what is before the first or after the last. */
@@ -45,7 +44,7 @@ export class Layout {
     readonly facts: LayoutFacts,
     readonly description: Description,
     { position, size, cells, layer, head, role, kind }: Columns,
-    private readonly indices: Map<string, Index[]>, // by the kind's id, then head: the first two of them
+    private readonly indices: Map<string, Index[]>, // by the kind's id, then member of its group: the first two of them
   ) {
     this.position = position;
     this.size = size;
@@ -62,7 +61,7 @@ export class Layout {
     this.spans = spansOf(layer, (row) => this.kindAt(row).stack);
   }
 
-  static read(facts: LayoutFacts, file: File, samples: LayoutFacts[]): Layout {
+  static read(facts: LayoutFacts, description: Description, file: File, samples: LayoutFacts[]): Layout {
     const columns: Columns = {
       position: column(file, "position", Float64Array),
       size: column(file, "size", Float64Array),
@@ -72,7 +71,7 @@ export class Layout {
       role: column(file, "role", Uint8Array),
       kind: column(file, "kind", Uint8Array),
     };
-    return new Layout(facts, describe(file.metadata, facts), columns, indicesOf(samples));
+    return new Layout(facts, description, columns, indicesOf(samples));
   }
 
   get bounds(): Box {
@@ -156,18 +155,8 @@ export class Layout {
 }
 
 /** The architecture, from the metadata of a layout's file. */
-function describe(metadata: Record<string, string>, { config }: LayoutFacts): Description {
-  const read = <T>(name: string): T => JSON.parse(present(metadata[name], `${name} in the layout's metadata`)) as T;
-  if (metadata["stacks"] === undefined) return new Description(describeGpt2(read<BareKind[]>("kinds"), config));
-  return new Description({
-    kinds: read("kinds"),
-    stacks: read("stacks"),
-    groups: read("groups_of"),
-    steps: read("steps"),
-    context: read("context"),
-    activation: read("activation"),
-    tied: read("tied"),
-  } satisfies Architecture);
+export function describedIn({ metadata }: Pick<File, "metadata">): Description {
+  return new Description(JSON.parse(present(metadata["architecture"], "architecture in the layout's metadata")) as Architecture);
 }
 
 function spansOf(layers: Int32Array, stackOf: (row: number) => string | null): Span[] {
@@ -190,7 +179,7 @@ function axisOf(row: readonly number[]): IndexRow {
   return [item(row, 0), item(row, 1), item(row, 2), item(row, 3)];
 }
 
-/** Index maps are the same in all layers: two heads of one layer determine all. */
+/** Index maps are the same in all layers: two members of each group determine all. */
 function indicesOf(samples: LayoutFacts[]): Map<string, Index[]> {
   const indices = new Map<string, Index[]>();
   for (const { blocks } of samples)

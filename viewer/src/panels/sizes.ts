@@ -1,13 +1,11 @@
 /** The layout of a model of any size; and further models beside it, to scale. */
 
-import { item } from "../checked/item";
-import { t, type Key } from "../i18n/text";
-import { SIZE_FIELDS, fits, requestOf, type Sizes } from "../layout/gpt2";
+import { t } from "../i18n/text";
 import { refText } from "../state/address";
 import { button, el, field, select } from "./dom";
 import type { App, Panel } from "./panel";
 
-const TEXTS: readonly Key[] = ["sizes.layers", "sizes.heads", "sizes.width"]; // of SIZE_FIELDS
+type Config = Record<string, unknown>;
 
 export const sizes: Panel = {
   id: "sizes",
@@ -16,27 +14,37 @@ export const sizes: Panel = {
   open: false,
   mount(root, app) {
     const { store } = app;
-    const inputs = SIZE_FIELDS.map((name, n) => ({ name, text: item(TEXTS, n), box: el("input", { type: "number", min: 1, required: true, name }) }));
+    const grid = el("div", { class: "grid" });
     const tokens = el("input", { type: "number", min: 1, name: "tokens" });
     const form = el("form", { onsubmit: (event) => submit(event) });
-    const fields = inputs.map(({ text, box }) => field(t(text), box));
-    form.append(el("div", { class: "grid" }, ...fields, field(t("sizes.tokens"), tokens)), el("button", { type: "submit" }, t("sizes.show")));
+    form.append(grid, el("button", { type: "submit" }, t("sizes.show")));
     root.append(form, ...beside(app));
 
+    let shown: Config = {};
+    let inputs: HTMLInputElement[] = []; // one for each whole number in the configuration, whatever its family calls it
     const submit = (event: Event): void => {
       event.preventDefault();
-      const wanted = Object.fromEntries(inputs.map(({ name, box }) => [name, Number(box.value)])) as Sizes;
-      const length = Number(tokens.value) || null;
-      const known = store.state.models.find(({ config }) => fits(config, wanted, length));
-      store.dispatch({ type: "show", change: { model: known?.id ?? requestOf(wanted, length), tokens: length, traced: false } });
+      const wanted: Config = { ...shown, ...Object.fromEntries(inputs.map(({ name, value }) => [name, Number(value)])) };
+      const known = store.state.models.find(({ config }) => same(config, wanted));
+      store.dispatch({ type: "show", change: { model: known?.id ?? wanted, tokens: Number(tokens.value) || null, traced: false } });
     };
     store.subscribe(({ figures }) => figures[0]?.layout, (layout) => {
       if (!layout) return;
-      for (const { name, box } of inputs) box.value = String(layout.facts.config[name]);
+      shown = layout.facts.config;
+      inputs = sizesIn(shown).map(([name, value]) => el("input", { type: "number", min: 1, required: true, name, value }));
+      grid.replaceChildren(...inputs.map((input) => field(input.name, input)), field(t("sizes.tokens"), tokens));
       tokens.value = String(layout.facts.tokens);
     });
   },
 };
+
+function sizesIn(config: Config): [string, number][] {
+  return Object.entries(config).filter((entry): entry is [string, number] => Number.isInteger(entry[1]));
+}
+
+function same(config: Config, other: Config): boolean {
+  return Object.keys({ ...config, ...other }).every((name) => config[name] === other[name]);
+}
 
 function beside({ store }: App): HTMLElement[] {
   const chips = el("div", { class: "chips" });

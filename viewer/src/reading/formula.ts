@@ -15,8 +15,11 @@ export function inWords({ op, over, inputs, scale, function: activation }: Formu
       if (scale !== undefined) return t("how.scores", { n: terms, x, y, root: number(scale ** -2) });
       return t(left ? "how.dot.plus" : "how.dot", { n: terms, x, y, bias: left });
     }
+    case "embed":
+      return t(z ? "how.embed" : "how.embed.token", { y, z });
     case "activation":
-      return t("how.activation", { x, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
+    case "gated":
+      return t(`how.${op}`, { x, y, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
     default:
       return KNOWN.has(op) ? t(`how.${op}` as Key, { n: each, x, y, z, weight, bias }) : "";
   }
@@ -40,4 +43,4 @@ function sidesOf(equation: string): string[] {
   return sides.map((side) => side.trim());
 }
 
-const KNOWN = new Set(["input", "embed", "mean", "norm_scale", "layer_norm", "max", "sum_exp", "softmax", "add"]);
+const KNOWN = new Set(["input", "mean", "norm_scale", "layer_norm", "rms_scale", "rms_norm", "rotary", "rotate", "max", "sum_exp", "softmax", "add"]);

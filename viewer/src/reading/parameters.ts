@@ -25,6 +25,17 @@ export function totalOf(parts: readonly Part[]): number {
   return parts.reduce((sum, { count, tied }) => sum + (tied ? 0 : count), 0);
 }
 
+const totals = new WeakMap<Layout, number>(); // counted once: there may be many blocks
+
+/** How many parameters a model has. */
+export function parametersOf(layout: Layout, model: Model | null): number {
+  const known = model?.parameters.total ?? totals.get(layout);
+  if (known !== undefined) return known;
+  const total = totalOf(partsOf(layout, null));
+  totals.set(layout, total);
+  return total;
+}
+
 /** Every weight has a block: their cells are the parameters. A table of positions is drawn as far as there are tokens. */
 function counted(layout: Layout): Record<string, number> {
   const parts: Record<string, number> = {};

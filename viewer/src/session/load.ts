@@ -1,20 +1,20 @@
 /** Loads layouts, and makes the figures of models from them. */
 
 import { present } from "../checked/item";
-import type { Config, Service, Model, ModelRef, Trace } from "../api/service";
-import { samplesOf } from "../layout/gpt2";
-import { Layout } from "../layout/layout";
+import type { Service, Model, ModelRef, Trace } from "../api/service";
+import { Layout, describedIn } from "../layout/layout";
 import type { Figure } from "../state/state";
 
-/** The layout behind a link, of a model of this configuration, as soon as it is done. */
-async function loadLayout(service: Service, link: string, config: Config, signal?: AbortSignal): Promise<Layout> {
-  const { first, last, heads } = samplesOf(config);
-  const [file, facts, ...more] = await Promise.all([
-    service.layoutColumns(link, signal),
-    service.layoutTensors(link, first, heads, signal),
-    ...(last === first ? [] : [service.layoutTensors(link, last, heads, signal)]),
+/** The layout behind a link, as soon as it is done. Its file says how many layers and heads there are to sample. */
+async function loadLayout(service: Service, link: string, signal?: AbortSignal): Promise<Layout> {
+  const file = await service.layoutColumns(link, signal);
+  const description = describedIn(file);
+  const [last, heads] = [description.layers() - 1, description.sampledHeads];
+  const [facts, ...more] = await Promise.all([
+    service.layoutTensors(link, 0, heads, signal),
+    ...(last > 0 ? [service.layoutTensors(link, last, heads, signal)] : []),
   ]);
-  return Layout.read(facts, file, [facts, ...more]);
+  return Layout.read(facts, description, file, [facts, ...more]);
 }
 
 const MOST = 8; // layouts in the cache
@@ -26,15 +26,15 @@ export class Layouts {
   constructor(private readonly service: Service) {}
 
   async of(ref: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<Layout> {
-    const { id, config } = await this.service.askLayout(ref, tokens, signal);
-    return this.at(`/v1/layouts/${id}`, config, signal);
+    const { id } = await this.service.askLayout(ref, tokens, signal);
+    return this.at(`/v1/layouts/${id}`, signal);
   }
 
   /** The layout that a finished trace links to. */
-  at(link: string, config: Config, signal?: AbortSignal): Promise<Layout> {
+  at(link: string, signal?: AbortSignal): Promise<Layout> {
     const known = this.#layouts.get(link);
     if (known) return known;
-    const loading = loadLayout(this.service, link, config, signal);
+    const loading = loadLayout(this.service, link, signal);
     this.#layouts.set(link, loading);
     loading.catch(() => this.#layouts.delete(link));
     const [oldest] = this.#layouts.keys();

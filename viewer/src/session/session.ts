@@ -89,7 +89,7 @@ export class Session {
 
   async #showMain(trace: Trace | null, tokens: number | null, signal: AbortSignal): Promise<void> {
     const { model: ref } = this.store.state.view;
-    const layout = await (trace?.layout ? this.#layouts.at(trace.layout, trace.config, signal) : this.#layouts.of(ref, tokens, signal));
+    const layout = await (trace?.layout ? this.#layouts.at(trace.layout, signal) : this.#layouts.of(ref, tokens, signal));
     signal.throwIfAborted();
     const { models, view } = this.store.state;
     this.#show({ main: figure(ref, layout, trace, models) });

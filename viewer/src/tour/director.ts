@@ -108,10 +108,11 @@ export class Director {
     if (row === null) return;
     this.#loading = new AbortController();
     const { signal } = this.#loading;
-    const [own, member] = [item(layout.layer, row), Math.max(item(layout.head, row), 0)];
+    const own = item(layout.layer, row);
+    const head = layout.description.headOf(layout.kindAt(row).group, item(layout.head, row));
     const layer = own >= 0 ? own : row < item(layout.spans, 0).end ? 0 : layout.description.layers() - 1;
     try {
-      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, member, signal);
+      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, head, signal);
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
       if (scene === this.#scene) this.#show();
     } catch (error) {

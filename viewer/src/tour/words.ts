@@ -6,7 +6,7 @@ import { blockName } from "../i18n/names";
 import { compact, number, t, used, type Language } from "../i18n/text";
 import type { Figure } from "../state/state";
 import type { TourStep } from "../state/steps";
-import { partsOf, totalOf } from "../reading/parameters";
+import { parametersOf } from "../reading/parameters";
 
 export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": zhHant };
 
@@ -17,7 +17,7 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
   const { description } = layout;
   const values: Facts = {
     model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"] ?? t("own")),
-    parameters: number(model?.parameters.total ?? totalOf(partsOf(layout, null))),
+    parameters: number(parametersOf(layout, model)),
     layers: number(description.layers()),
     heads: number(description.heads),
     width: number(layout.widthOf("embedding")),
@@ -25,7 +25,7 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
     inner: number(layout.widthOf("mlp")),
     vocab: number(layout.widthOf("logits")),
     tokens: number(layout.facts.tokens),
-    activation: description.activation.startsWith("gelu") ? "GELU" : description.activation,
+    activation: description.activation?.startsWith("gelu") ? "GELU" : (description.activation ?? ""),
   };
   if (!trace) return values;
   values["prompt"] = quoted(trace.pieces.map(({ text }) => text).join(""));

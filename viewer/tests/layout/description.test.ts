@@ -5,10 +5,9 @@ import { join, resolve } from "node:path";
 import { describe, expect, it, test } from "vitest";
 
 import type { Formula, LayoutFacts } from "../../src/api/service";
-import type { File } from "../../src/api/safetensors";
 import { blockName } from "../../src/i18n/names";
 import { Description, filled, numbersIn, shapeOf, type Architecture, type Kind } from "../../src/layout/description";
-import { Layout } from "../../src/layout/layout";
+import { describedIn } from "../../src/layout/layout";
 import { find } from "../../src/reading/search";
 import { cachePerToken } from "../../src/reading/parameters";
 import { Formulas } from "../../src/session/formulas";
@@ -117,20 +116,21 @@ describe("the tour of an architecture", () => {
   });
 });
 
-test("a layout's file describes its architecture, or GPT-2's is assumed", () => {
-  const empty = { bytes: () => new Uint8Array() , entries: new Map() };
-  const facts = { config: { n_layer: 2, n_head: 4, n_positions: 8, activation_function: "relu", tie_word_embeddings: true } } as LayoutFacts;
-  const { groups, ...rest } = GROUPED;
-  const said = Object.fromEntries(Object.entries({ ...rest, groups_of: groups }).map(([name, value]) => [name, JSON.stringify(value)]));
-  const read = (metadata: Record<string, string>): Description => Layout.read(facts, { ...empty, metadata } as File, []).description;
-  expect(read(said)).toEqual(description);
-  expect(read({ kinds: "[]" })).toMatchObject({ stacks: [{ layers: 2 }], groups: [{ name: "head", count: 4 }], context: 8, tied: ["unembedding"] });
+test("a layout's file describes its architecture", () => {
+  expect(describedIn({ metadata: { architecture: JSON.stringify(GROUPED) } })).toEqual(description);
+  expect(() => describedIn({ metadata: {} })).toThrow("architecture");
 });
 
-test("no other module knows the names of GPT-2's blocks, tensors and sizes", () => {
+test("enough heads are read to have two members of each group", () => {
+  const heads = (...counts: number[]): number => new Description({ ...GROUPED, groups: GROUPED.groups.map((group, n) => ({ ...group, count: counts[n] ?? 1 })) }).sampledHeads;
+  expect([heads(6, 2), heads(9, 3), heads(6, 6), heads(6, 1), heads(1, 1)]).toEqual([4, 4, 2, 2, 1]);
+  expect([0, 1].map((member) => description.headOf("kv_head", member))).toEqual([0, 3]);
+});
+
+test("no module knows the names of GPT-2's blocks, tensors and sizes", () => {
   const names = /n_(?:layer|head|embd|inner|positions)|d_head|vocab_size|\bblocks\.[{\d$\\]|attn\.|\bmlp\.|resid_|\bln_|\blm_head|\bw[tp]e\b|"gpt2"/;
   const root = resolve(import.meta.dirname, "../../src");
-  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts") && file !== join("layout", "gpt2.ts"));
+  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"));
   const code = (file: string): string => readFileSync(join(root, file), "utf8").replace(/\/\*\*[\s\S]*?\*\/|\/\/ .*$/gm, "");
   expect(files.filter((file) => names.test(code(file)))).toEqual([]);
 });

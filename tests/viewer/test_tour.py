@@ -204,3 +204,34 @@ def test_nothing_serious_keeps_anyone_out(checked: Page) -> None:
             if each["impact"] in {"serious", "critical"}
         ]
         assert serious == []
+
+
+LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "vocab_size": 11,
+    "max_position_embeddings": 16,
+}
+
+
+def test_the_tour_of_another_family_goes_through_its_own_steps(visit: Open) -> None:
+    sizes = ",".join(f"{name}:{value}" for name, value in LLAMA.items())
+    page = visit(f"/#model={sizes}&ids=1,2,3&max_new_tokens=2&tour=start")
+    steps = page.state("store.state.figures[0].layout.description.steps")
+    assert {"rms_norm", "rotate", "gated"} <= {step["id"] for step in steps}
+    for step in steps:
+        page.do(type="tour", command={"do": "go", "step": step["id"], "share": 0.5})
+        page.settle()
+        expect(page.page.locator(".tour h2")).not_to_be_empty()
+        light = page.state("store.state.highlight")
+        blocks = [*light["blocks"], *light["lit"]]
+        assert blocks, step["id"]
+        assert page.page.evaluate(
+            "blocks => blocks.every(id => cutaway.store.state.figures[0].layout.row(id) !== null)", blocks
+        )
+        if step["id"] == "rotate":
+            expect(page.page.locator(".tour h2")).to_contain_text(step["name"])

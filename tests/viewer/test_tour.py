@@ -64,7 +64,7 @@ def test_cells_are_filled_as_they_are_computed_beside_what_they_are_computed_fro
     assert 0 < changed[0] < changed[1]
     page.do(type="tour", command={"do": "go", "step": "qkv", "share": 0.5})
     target, weights, vector, bias = page.state("store.state.highlight.cells")
-    (i, j, _), width = target["cell"], page.state("store.state.figures[0].layout.config.n_embd")
+    (i, j, _), width = target["cell"], page.state("store.state.figures[0].layout.facts.config.n_embd")
     assert [weights["cell"], weights["to"]] == [[0, j, 0], [width - 1, j, 0]]
     assert [vector["cell"], vector["to"]] == [[i, 0, 0], [i, width - 1, 0]]
     assert bias["cell"] == bias["to"] == [0, j, 0]
@@ -204,3 +204,34 @@ def test_nothing_serious_keeps_anyone_out(checked: Page) -> None:
             if each["impact"] in {"serious", "critical"}
         ]
         assert serious == []
+
+
+LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "vocab_size": 11,
+    "max_position_embeddings": 16,
+}
+
+
+def test_the_tour_of_another_family_goes_through_its_own_steps(visit: Open) -> None:
+    sizes = ",".join(f"{name}:{value}" for name, value in LLAMA.items())
+    page = visit(f"/#model={sizes}&ids=1,2,3&max_new_tokens=2&tour=start")
+    steps = page.state("store.state.figures[0].layout.description.steps")
+    assert {"rms_norm", "rotate", "gated"} <= {step["id"] for step in steps}
+    for step in steps:
+        page.do(type="tour", command={"do": "go", "step": step["id"], "share": 0.5})
+        page.settle()
+        expect(page.page.locator(".tour h2")).not_to_be_empty()
+        light = page.state("store.state.highlight")
+        blocks = [*light["blocks"], *light["lit"]]
+        assert blocks, step["id"]
+        assert page.page.evaluate(
+            "blocks => blocks.every(id => cutaway.store.state.figures[0].layout.row(id) !== null)", blocks
+        )
+        if step["id"] == "rotate":
+            expect(page.page.locator(".tour h2")).to_contain_text(step["name"])

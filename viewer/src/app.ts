@@ -1,13 +1,13 @@
-/** Puts together what draws and what people use, around the state. */
+/** Assembles the picture and the panels around the state. */
 
 import type { Service } from "./api/service";
 import { Detail } from "./detail/detail";
 import type { Sources } from "./detail/sources";
-import { tellPage, tellTitle } from "./i18n/page";
+import { labelPage, setTitle } from "./panels/page";
 import { opened } from "./opening";
 import type { Panel } from "./panels/panel";
 import { mountPanels } from "./panels/registry";
-import { watchArrows } from "./picking/beside";
+import { watchArrows } from "./picking/neighbours";
 import { watchPointer } from "./picking/pointer";
 import { Overlay } from "./scene/overlay";
 import { Rig } from "./scene/rig";
@@ -34,23 +34,23 @@ export async function show(store: Store, service: Service, sources: Sources): Pr
   const mount = (...places: Panel["place"][]): void => {
     store.subscribe(({ view }) => view.language, () => places.forEach((place) => mountPanels(place, app)));
   };
-  store.subscribe(({ view }) => view.language, () => tellPage(store));
-  mount("foot", "aid"); // which take room from the picture
+  store.subscribe(({ view }) => view.language, () => labelPage(store));
+  mount("foot", "aid"); // they take space from the picture
   stage.start();
-  void stage.first.then(() => performance.mark("first picture")); // for who measures
+  void stage.first.then(() => performance.mark("first picture")); // for measurements
   await opened(stage.first, store);
   mount("bar", "side", "over");
   document.body.classList.remove("opening");
-  store.subscribe(({ figures }) => figures[0], tellTitle);
+  store.subscribe(({ figures }) => figures[0], setTitle);
   keepAddress(store);
 }
 
-/** The address always tells what is seen; an address that is typed or gone back to is followed. */
+/** Keeps the view in the address, and follows an address that is typed or gone back to. */
 function keepAddress(store: Store): void {
   let timer = 0;
   const write = (): void => {
     const hash = toHash(store.state.view);
-    if (hash !== location.hash.slice(1)) history.replaceState(null, "", `#${hash}`); // the browser draws its bar anew
+    if (hash !== location.hash.slice(1)) history.replaceState(null, "", `#${hash}`); // replacing it redraws the browser's bar
   };
   store.subscribe(({ view }) => view, () => {
     clearTimeout(timer);

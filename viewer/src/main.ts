@@ -1,4 +1,4 @@
-/** Begins: asks for what is to be seen, which takes little, while what draws it is still on its way. */
+/** The entry point: requests the data of the view while the code that draws it is loading. */
 
 import { Client } from "./api/client";
 import { Service } from "./api/service";
@@ -18,11 +18,11 @@ async function start(): Promise<void> {
   const service = new Service(client);
   const sources = new Sources(service, store);
   new Session(service, store).start();
-  const { show } = await import("./app").catch(again); // apart: the page counts as loaded, so the browser draws its tab no more
+  const { show } = await import("./app").catch(again); // separate: the page counts as loaded earlier
   await show(store, service, sources);
 }
 
-/** The rest of the page did not come: the server went away, or has a newer page by now. */
+/** The rest of the page could not be loaded: the server is unreachable, or has a newer version. */
 function again(): Promise<never> {
   setTimeout(() => location.reload(), 3000);
   return new Promise(() => {});
@@ -30,10 +30,10 @@ function again(): Promise<never> {
 
 function countBytes(client: Client, store: Store): void {
   let bytes = 0;
-  const tell = soon(() => store.dispatch({ type: "traffic", traffic: { bytes } }));
+  const report = soon(() => store.dispatch({ type: "traffic", traffic: { bytes } }));
   client.received = (more) => {
     bytes += more;
-    tell();
+    report();
   };
 }
 

@@ -8,7 +8,7 @@ import type { Store } from "./state/store";
 
 const LONGEST = { answer: 1000, picture: 3000 }; // milliseconds
 
-/** Waits for the first picture, but not if there is something to say before, and not for long. */
+/** Resolves with the first picture, or earlier if there is something to show, or after a limit. */
 export function opened(picture: Promise<void>, store: Store): Promise<void> {
   return new Promise((open) => {
     void picture.then(open);
@@ -18,7 +18,7 @@ export function opened(picture: Promise<void>, store: Store): Promise<void> {
   });
 }
 
-/** Whether who waits should know why. */
+/** Whether there is a reason for the wait to show. */
 function hasNews({ run, trouble, graphics }: State): boolean {
   return trouble !== null || graphics !== null || ["queued", "running", "failed"].includes(run.status);
 }

@@ -7,7 +7,7 @@ const SIZES = [[11, 48], [12288, 128], [12288, 49152], [1, 50257], [2048, 2048]]
 const PIXELS = [0.001, 0.02, 0.3, 1, 4, 30];
 
 describe.each(SIZES)("of a block of %i × %i cells", (width, height) => {
-  const cells = [width, height, 1];
+  const cells = [width, height, 1] as const;
   const middle = { i0: Math.floor(width / 2), j0: Math.floor(height / 2), i1: Math.min(width, Math.floor(width / 2) + 40), j1: Math.min(height, Math.floor(height / 2) + 30) };
 
   it.each(PIXELS)("seen at %f pixels a cell, never more is fetched than one read may have", (pixels) => {
@@ -36,12 +36,12 @@ describe("level of detail", () => {
   });
 
   it("halves with the distance", () => {
-    const factors = [1, 0.5, 0.25, 0.125].map((pixels) => choose([200, 200], whole([200, 200]), pixels)[0].factor);
+    const factors = [1, 0.5, 0.25, 0.125].map((pixels) => choose([200, 200], whole([200, 200]), pixels)[0]?.factor);
     expect(factors).toEqual([1, 2, 4, 8]);
   });
 
   it("needs nothing new for a small move", () => {
-    const cells = [12288, 12288];
+    const cells = [12288, 12288] as const;
     const before = choose(cells, { i0: 1000, j0: 1000, i1: 1100, j1: 1100 }, 8);
     expect(choose(cells, { i0: 1003, j0: 1002, i1: 1103, j1: 1102 }, 8)).toEqual(before);
   });

@@ -1,6 +1,9 @@
 /** Small layouts, made by hand: one block for each kind, in every layer and head. */
 
-import { Layout, type Kind } from "../src/layout/layout";
+import { present } from "../src/checked/item";
+import { Description, type Architecture, type Kind } from "../src/layout/description";
+import { Layout } from "../src/layout/layout";
+import gpt2 from "./architectures/gpt2.json";
 
 const KINDS: [string, string, Kind["role"], Kind["scope"], boolean][] = [
   ["wte", "Token Embed", "weight", "model", false],
@@ -9,19 +12,37 @@ const KINDS: [string, string, Kind["role"], Kind["scope"], boolean][] = [
   ["blocks.{layer}.attn.heads.{head}.q_weight", "Q Weights", "weight", "head", false],
   ["blocks.{layer}.attn.heads.{head}.q", "Q vectors", "activation", "head", false],
   ["blocks.{layer}.attn.heads.{head}.q_bias", "Q Bias", "weight", "head", true],
+  ["blocks.{layer}.attn.heads.{head}.z", "V Output", "activation", "head", false],
   ["blocks.{layer}.mlp.in_weight", "MLP Weights", "weight", "layer", false],
   ["blocks.{layer}.resid_post", "MLP Residual", "activation", "layer", false],
   ["logits", "Logits", "activation", "model", false],
+  ["probs", "Probabilities", "activation", "model", false],
 ];
 
-export function layoutOf(layers: number, heads: number): Layout {
-  const kinds = KINDS.map(([id, name, role, scope, minor]): Kind => ({ id, name, role, scope, dims: ["T", "C", "B"], minor, tensor: null }));
-  const rows = kinds.flatMap(({ scope }, kind) => {
-    const layer = (n: number): number[][] => (scope === "head" ? Array.from({ length: heads }, (_, head) => [kind, n, head]) : [[kind, n, -1]]);
-    return scope === "model" ? [[kind, -1, -1]] : Array.from({ length: layers }, (_, n) => layer(n)).flat();
+/** GPT-2's architecture as the service describes it, with a few of its kinds. */
+export function descriptionOf(layers: number, heads: number, change: Partial<Architecture> = {}): Description {
+  const all = gpt2 as unknown as Architecture;
+  const kinds = KINDS.map(([id, name, role, scope, minor]): Kind => {
+    const kind = present(all.kinds.find((one) => one.id === id), id);
+    return { ...kind, name, role, scope, minor, dims: [role === "weight" ? "C" : "T", "C", "B"], tensor: null };
   });
-  const column = (at: number): Int32Array => Int32Array.from(rows, (row) => row[at]);
-  const facts = { config: { n_layer: layers, n_head: heads, n_embd: 4, n_positions: 8, tie_word_embeddings: false } };
-  const cells = Int32Array.from(rows.flatMap(() => [2, 3, 1]));
-  return new Layout(facts as never, kinds, new Float64Array(3 * rows.length), new Float64Array(3 * rows.length), cells, column(1), column(2), new Uint8Array(rows.length), Uint8Array.from(column(0)), new Map());
+  const sizes = { stacks: [{ name: "blocks", layers }], groups: [{ name: "head", count: heads, pattern: "heads.{head}" }], context: 8 };
+  return new Description({ ...all, ...sizes, kinds, ...change });
+}
+
+/** A layout of any description whose members of groups are counted by `description.members`. */
+export function layoutFrom(description: Description): Layout {
+  const rows = description.kinds.flatMap(({ stack, group }, kind) => {
+    const members = (layer: number): number[][] =>
+      group === null ? [[kind, layer, -1]] : Array.from({ length: description.members(group) }, (_, member) => [kind, layer, member]);
+    return stack === null ? members(-1) : Array.from({ length: description.layers(stack) }, (_, layer) => members(layer)).flat();
+  });
+  const column = (n: number): Int32Array => Int32Array.from(rows, (row) => row[n] ?? -1);
+  const places = (): Float64Array => new Float64Array(3 * rows.length);
+  const columns = { position: places(), size: places(), cells: Int32Array.from(rows.flatMap(() => [2, 3, 1])), layer: column(1), head: column(2) };
+  return new Layout({ id: "L" } as never, description, { ...columns, role: new Uint8Array(rows.length), kind: Uint8Array.from(column(0)) }, new Map());
+}
+
+export function layoutOf(layers: number, heads: number, change: Partial<Architecture> = {}): Layout {
+  return layoutFrom(descriptionOf(layers, heads, change));
 }

@@ -23,7 +23,7 @@ describe("what is around the picture comes", () => {
 
   it("once the picture is there", async () => expect(await opens(Promise.resolve())).toBe(0));
   it.each<Action>([
-    { type: "trouble", trouble: { kind: "away", retryIn: 1 } },
+    { type: "trouble", trouble: { kind: "unreachable", retryIn: 1 } },
     { type: "graphics", graphics: "missing" },
     { type: "run", run: { status: "queued" } },
     { type: "run", run: { status: "failed", message: "no such model" } },

@@ -1,3 +1,4 @@
+import { item } from "../src/checked/item";
 import { describe, expect, it } from "vitest";
 
 import { axesOf, gather, locate, sliceOf, transpose, whole, type Index } from "../src/layout/place";
@@ -23,19 +24,19 @@ describe("a block's index map", () => {
     expect(axesOf([[0, 1, 0, 32]])).toEqual(["j"]);
   });
 
-  it.each([
+  it.each<[string, Index, number[], [number, number, number]]>([
     ["of one head", Q, [1, 5, 3, 4], [5, 4, 1]],
     ["of some columns", [[1, 0, 0, 0], [0, 1, 0, 3]] as Index, [4, 8], [4, 5, 1]],
     ["turned", SCORES, [1, 2, 3, 3], [3, 3, 1]],
     ["in one column", [[0, 1, 0, 2]] as Index, [6], [1, 4, 1]],
   ])("gathers what locate finds: %s", (_, index, shape, cells) => {
     const size = shape.reduce((a, b) => a * b);
-    const tensor = Float32Array.from({ length: size }, (_, n) => n);
+    const tensor = Float32Array.from(Array(size).keys());
     const gathered = gather(tensor, shape, index, cells);
     for (let j = 0; j < cells[1]; j++)
       for (let i = 0; i < cells[0]; i++) {
-        const at = locate(index, [i, j, 0]).reduce((offset, n, axis) => offset * shape[axis] + n, 0);
-        expect(gathered[j * cells[0] + i]).toBe(tensor[at]);
+        const from = locate(index, [i, j, 0]).reduce((offset, n, axis) => offset * item(shape, axis) + n, 0);
+        expect(gathered[j * cells[0] + i]).toBe(tensor[from]);
       }
   });
 });

@@ -1,11 +1,12 @@
 import { describe, expect, it } from "vitest";
 
-import type { Box } from "../src/layout/layout";
-import { cellAt, enter } from "../src/picking/pick";
+import { item } from "../src/checked/item";
+import { pointOf, sizeOf, type Box } from "../src/layout/box";
+import { cellAt, enter } from "../src/scene/pick";
 import { FIELD_OF_VIEW, basis, between, dot, eye, framing } from "../src/scene/framing";
 import { Runs } from "../src/scene/heap";
 import { brightness } from "../src/scene/palette";
-import { Pose, arrange, type Point } from "../src/scene/pose";
+import { Pose, arrange } from "../src/layout/pose";
 
 const BOX: Box = { min: [-377, 0, -96], max: [36, 1707, 96] };
 
@@ -16,17 +17,18 @@ describe.each(["right", "down"] as const)("a model that flows %s", (flow) => {
     expect(pose.unturn(pose.turn([1, 2, 3]))).toEqual([1, 2, 3]);
   });
   it("keeps its size and its depth", () => {
-    const { min, max } = pose.box(BOX);
-    const sizes = max.map((high, axis) => high - min[axis]);
-    expect([...sizes].sort()).toEqual(BOX.max.map((high, axis) => high - BOX.min[axis]).sort());
+    const sizes = sizeOf(pose.box(BOX));
+    expect([...sizes].sort()).toEqual(sizeOf(BOX).sort());
     expect(sizes[2]).toBe(192);
   });
   it("stands beside others without touching them", () => {
     const poses = arrange([BOX, BOX, { min: [-10, 0, -5], max: [10, 90, 5] }], flow);
     const boxes = poses.map((each, n) => each.box(n < 2 ? BOX : { min: [-10, 0, -5], max: [10, 90, 5] }));
     const axis = flow === "right" ? 1 : 0;
-    for (let n = 1; n < boxes.length; n++)
-      expect(flow === "right" ? boxes[n].max[axis] < boxes[n - 1].min[axis] : boxes[n].min[axis] > boxes[n - 1].max[axis]).toBe(true);
+    for (let n = 1; n < boxes.length; n++) {
+      const [before, after] = [item(boxes, n - 1), item(boxes, n)];
+      expect(flow === "right" ? after.max[axis] < before.min[axis] : after.min[axis] > before.max[axis]).toBe(true);
+    }
   });
 });
 
@@ -40,10 +42,10 @@ describe("the camera that sees all of a box, above the legend", () => {
     const slope = Math.tan(FIELD_OF_VIEW / 2);
     let widest = 0;
     for (let n = 0; n < 8; n++) {
-      const at = BOX.min.map((low, axis) => (n & (1 << axis) ? BOX.max[axis] : low) - from[axis]) as Point;
-      const depth = -dot(at, back);
+      const corner = pointOf((axis) => (n & (1 << axis) ? BOX.max[axis] : BOX.min[axis]) - from[axis]);
+      const depth = -dot(corner, back);
       expect(depth).toBeGreaterThan(0);
-      const [x, y] = [dot(at, right) / (depth * slope * aspect), dot(at, up) / (depth * slope)]; // from −1 to 1
+      const [x, y] = [dot(corner, right) / (depth * slope * aspect), dot(corner, up) / (depth * slope)]; // from −1 to 1
       widest = Math.max(widest, Math.abs(x), Math.abs(y - LEGEND) / (1 - LEGEND));
     }
     expect(widest).toBeLessThanOrEqual(1);
@@ -51,7 +53,8 @@ describe("the camera that sees all of a box, above the legend", () => {
   });
 
   it("is reached from any other, beginning where that was", () => {
-    const [a, b] = [BOX, { min: [1e6, 0, 0], max: [1e6 + 30, 30, 1] } as Box].map((box) => framing(box, { width: 600, height: 600 }));
+    const window = { width: 600, height: 600 };
+    const [a, b] = [framing(BOX, window), framing({ min: [1e6, 0, 0], max: [1e6 + 30, 30, 1] }, window)];
     const begin = between(a, b, 0);
     expect(begin).toEqual({ ...a, distance: begin.distance });
     expect(begin.distance).toBeCloseTo(a.distance, 6);
@@ -81,17 +84,17 @@ describe("picking", () => {
 describe("room for values", () => {
   it("is given out without overlap and comes back whole", () => {
     const runs = new Runs(1000);
-    const taken: [number, number][] = [];
+    const taken: { start: number; length: number }[] = [];
     for (let n = 0; n < 500; n++) {
       const length = 1 + ((n * 37) % 90);
       const start = runs.take(length);
-      if (start === null) runs.give(...taken.splice((n * 7) % taken.length, 1)[0]);
+      if (start === null) taken.splice((n * 7) % taken.length, 1).forEach((run) => runs.give(run.start, run.length));
       else {
-        for (const [at, size] of taken) expect(start + length <= at || at + size <= start).toBe(true);
-        taken.push([start, length]);
+        for (const run of taken) expect(start + length <= run.start || run.start + run.length <= start).toBe(true);
+        taken.push({ start, length });
       }
     }
-    for (const [start, length] of taken) runs.give(start, length);
+    for (const { start, length } of taken) runs.give(start, length);
     expect(runs.take(1000)).toBe(0);
     expect(runs.take(1)).toBeNull();
   });

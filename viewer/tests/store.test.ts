@@ -88,7 +88,7 @@ describe("the client", () => {
     await vi.runAllTimersAsync();
     vi.useRealTimers();
     expect(await answer).toEqual({ n: 1 });
-    expect(told).toContain("away");
+    expect(told).toContain("unreachable");
     expect(told).toContain("busy");
     expect(told.at(-1)).toBeUndefined();
   });

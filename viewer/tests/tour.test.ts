@@ -1,19 +1,27 @@
+import { item } from "../src/checked/item";
 import { describe, expect, it } from "vitest";
 
 import names from "../locales/en.json";
 import { fromHash, toHash } from "../src/state/address";
-import { initial } from "../src/state/state";
+import { initial, type Figure } from "../src/state/state";
 import { Store } from "../src/state/store";
 import { INITIAL } from "../src/state/view";
 import { nth, operands } from "../src/tour/fill";
-import { STOPPED, computed, play, type Command, type Place } from "../src/tour/player";
+import { STOPPED, computed, play, type Command, type Place } from "../src/state/player";
 import { common } from "../src/tour/sight";
-import { STEPS, named } from "../src/tour/steps";
-import { WORDS, fill, parameters } from "../src/tour/words";
+import { tourOf } from "../src/state/steps";
+import { descriptionOf, layoutFrom } from "./layouts";
+import gpt2 from "./architectures/gpt2.json";
+import llama from "./architectures/llama.json";
+import { blockName } from "../src/i18n/names";
+import { Description, type Architecture, type Kind } from "../src/layout/description";
+import { WORDS, fill } from "../src/tour/words";
 
 const FACTS = ["model", "parameters", "layers", "heads", "width", "head_width", "inner", "vocab", "tokens", "activation"];
 const OF_A_TRACE = ["prompt", "pieces", "output", "next", "probability", "top"];
-const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map(([, name]) => name).sort();
+const DESCRIPTION = descriptionOf(5, 3);
+const STEPS = tourOf(DESCRIPTION);
+const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name).sort();
 
 describe("the words of the tour", () => {
   const { en, ...others } = WORDS;
@@ -26,7 +34,7 @@ describe("the words of the tour", () => {
 
   it.each(Object.entries(others))("say the same in %s: the same keys, the same numbers in them", (_, words) => {
     expect(Object.keys(words)).toEqual(Object.keys(en));
-    for (const [key, text] of Object.entries(words)) expect(places(text), key).toEqual(places(en[key]));
+    for (const [key, text] of Object.entries(words)) expect(places(text), key).toEqual(places(en[key] ?? ""));
   });
 
   it("speak only of what is known of every model; of a trace only beside the text", () => {
@@ -43,31 +51,53 @@ describe("the words of the tour", () => {
     expect(fill("{a} of {b}", { a: "1", b: "2" })).toBe("1 of 2");
     expect(fill("{a} of {b}", { a: "1" })).toBeNull();
   });
-
-  it("count the parameters of a model of one's own sizes", () => {
-    const nano = { n_layer: 3, n_embd: 48, n_inner: 192, n_positions: 11, vocab_size: 3, tie_word_embeddings: false };
-    const gpt2 = { n_layer: 12, n_embd: 768, n_inner: 3072, n_positions: 1024, vocab_size: 50257, tie_word_embeddings: true };
-    const count = (sizes: object): number => parameters(sizes as Parameters<typeof parameters>[0]);
-    expect([count(nano), count(gpt2)]).toEqual([85_728, 124_439_808]);
-  });
 });
 
 describe("the steps of the tour", () => {
-  const own = (id: string): string => id.replace(/^blocks\.\d+\./, "").replace(/^attn\.heads\.\d+\./, "").replace(/^(ln1|ln2|ln_final)\./, "ln.");
+  it.each([gpt2, llama])("name kinds that the architecture has", (architecture) => {
+    const description = new Description(architecture as unknown as Architecture);
+    const ids = description.kinds.map(({ id }) => id);
+    for (const { kinds, from } of tourOf(description)) for (const id of [...kinds, ...from]) expect(ids).toContain(id);
+  });
 
-  it.each(STEPS.map((step) => [step.id, step] as const))("%s names blocks that there are", (_, { fills, from }) => {
-    for (const id of [...fills, ...from].flatMap((pattern) => named(pattern, { n_layer: 5, n_head: 3 }))) expect(names).toHaveProperty([`block.${own(id)}`]);
+  it.each([gpt2, llama])("have words, the service's own where locales have none", (architecture) => {
+    for (const step of tourOf(new Description(architecture as unknown as Architecture)))
+      for (const part of ["title", "text"]) expect(WORDS.en[`${step.id}.${part}`] ?? (part === "title" ? step.name : step.text)).not.toBe("");
+  });
+
+  it.each([gpt2, llama])("name blocks that the locales have names for", (architecture) => {
+    for (const kind of architecture.kinds) expect(Object.values(names)).toContain(blockName(kind as unknown as Kind));
   });
 
   it("mean the head in front, or all of them", () => {
-    expect(named("blocks.{layer}.attn.heads.{head}.q", { n_layer: 4, n_head: 12 })).toEqual(["blocks.0.attn.heads.11.q"]);
-    expect(named("blocks.{layer}.attn.heads.*.z", { n_layer: 4, n_head: 2 })).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
+    const [q, z] = ["q", "z"].map((name) => `blocks.{layer}.attn.heads.{head}.${name}`) as [string, string];
+    expect(descriptionOf(4, 12).blocksOf({ kinds: [q], from: [z] })).toEqual({ computed: ["blocks.0.attn.heads.11.q"], read: ["blocks.0.attn.heads.11.z"] });
+    const { read } = descriptionOf(4, 2).blocksOf({ kinds: ["blocks.{layer}.attn_out"], from: [z] });
+    expect(read).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
+  });
+
+  it("read the last layer where they come after all layers", () => {
+    expect(descriptionOf(4, 2).blocksOf({ kinds: ["logits"], from: ["blocks.{layer}.resid_post"] }).read).toEqual(["blocks.3.resid_post"]);
+  });
+
+  it("are in the order of the computation, between what is before and what follows from it", () => {
+    const ids = STEPS.map(({ id }) => id);
+    expect(ids.slice(0, 4)).toEqual(["start", "tokens", "embedding", "norm"]);
+    expect(ids.slice(-7)).toEqual(["back", "layers", "last", "logits", "probs", "choose", "again"]);
   });
 
   it("stand in a link by their names; what is no step is none", () => {
     expect(toHash({ ...INITIAL, tour: "scores" })).toBe("tour=scores");
     expect(fromHash("tour=scores").tour).toBe("scores");
-    expect(fromHash("tour=nowhere").tour).toBeNull();
+    expect(fromHash("tour=no where").tour).toBeNull();
+    const store = new Store(initial(fromHash("tour=nowhere")));
+    const figures = [{ layout: layoutFrom(DESCRIPTION) }] as Figure[];
+    store.dispatch({ type: "figures", figures });
+    expect(store.state.view.tour).toBeNull();
+    store.dispatch({ type: "view", change: { tour: "nowhere" } });
+    expect(store.state.view.tour).toBeNull();
+    store.dispatch({ type: "view", change: { tour: "scores" } });
+    expect(store.state.view.tour).toBe("scores");
   });
 });
 
@@ -157,7 +187,7 @@ describe("what is computed", () => {
 
   it("begins and ends within a step, never goes back, and is all there in the end", () => {
     const shares = Array.from({ length: 101 }, (_, n) => computed(n / 100));
-    expect(shares.slice(1).every((share, n) => share >= shares[n])).toBe(true);
+    expect(shares.slice(1).every((share, n) => share >= item(shares, n))).toBe(true);
     expect([shares[0], shares[100]]).toEqual([0, 1]);
   });
 
@@ -177,8 +207,8 @@ describe("what is computed", () => {
       { block: "wte", index: [[0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
       { block: "wpe", index: [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
     ];
-    const [wte, wpe] = operands({ op: "embed", over: null, inputs }, [4, 7, 0], 2);
-    expect([wte.cell, wpe.cell]).toEqual([[2, 7, 0], [4, 7, 0]]);
+    const cells = operands({ op: "embed", over: null, inputs }, [4, 7, 0], 2).map(({ cell }) => cell);
+    expect(cells).toEqual([[2, 7, 0], [4, 7, 0]]);
     expect(operands({ op: "embed", over: null, inputs }, [4, 7, 0], null).map(({ block }) => block)).toEqual(["wpe"]);
   });
 });

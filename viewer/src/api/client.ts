@@ -1,11 +1,12 @@
-/** Asks the service: typed errors, patience with a server that is away or slow, and nothing that cannot be aborted. */
+/** HTTP client: typed errors, retries while the server is unreachable or busy, abortable requests. */
 
+import { present } from "../checked/item";
 import type { components } from "./schema";
 
 export type Schemas = components["schemas"];
 export type Problem = Schemas["Problem"];
 
-/** What the server refused (4xx), with its own words. */
+/** A request that the server refused (4xx), with its message. */
 export class Refused extends Error {
   constructor(
     readonly status: number,
@@ -15,13 +16,13 @@ export class Refused extends Error {
   }
 }
 
-/** Why an answer is late: the server cannot be reached, has no room, or has not answered yet. */
+/** Why a response is late: the server is unreachable, is busy, or has not responded yet. */
 export interface Trouble {
-  kind: "away" | "busy" | "slow";
-  retryIn: number; // seconds until it is asked again; 0: it is being waited for
+  kind: "unreachable" | "busy" | "slow";
+  retryIn: number; // seconds until the next attempt; 0: still waiting for this one
 }
 
-export interface Ask {
+export interface RequestOptions {
   method?: "GET" | "POST" | "DELETE";
   accept?: string;
   json?: unknown;
@@ -34,24 +35,24 @@ const BUSY = new Set([429, 502, 503, 504]);
 const LONGEST_PAUSE = 10;
 
 export class Client {
-  received: (bytes: number) => void = () => {}; // is told of each part of an answer, as it comes
+  received: (bytes: number) => void = () => {}; // called for each chunk of a response
   #troubles = new Map<object, Trouble>();
 
-  /** `report` is told of the first trouble whenever troubles come or go; null: all is well. */
+  /** Calls `report` with the oldest trouble whenever that may have changed; null: none. */
   constructor(
     private readonly base: string,
     private readonly report: (trouble: Trouble | null) => void = () => {},
   ) {}
 
-  async json<T>(path: string, ask: Ask = {}): Promise<T> {
-    const bytes = await this.bytes(await this.send(path, { ...ask, accept: "application/json" }));
+  async json<T>(path: string, options: RequestOptions = {}): Promise<T> {
+    const bytes = await this.bytes(await this.send(path, { ...options, accept: "application/json" }));
     return JSON.parse(new TextDecoder().decode(bytes)) as T;
   }
 
   async bytes(answer: Response): Promise<ArrayBuffer> {
     const parts: Uint8Array[] = [];
     let length = 0;
-    for (const reader = answer.body!.getReader(); ; ) {
+    for (const reader = present(answer.body, "the body of an answer").getReader(); ; ) {
       const { done, value } = await reader.read();
       if (done) return joined(parts, length).buffer;
       parts.push(value);
@@ -60,44 +61,44 @@ export class Client {
     }
   }
 
-  /** The answer to a request that succeeded, asked again until there is one. Throws Refused, or AbortError. */
-  async send(path: string, ask: Ask = {}): Promise<Response> {
+  /** The response of a successful request, with retries. Throws Refused, or AbortError. */
+  async send(path: string, options: RequestOptions = {}): Promise<Response> {
     const token = {};
     try {
       for (let attempt = 0; ; attempt++) {
-        const answer = await this.#once(path, ask, token);
+        const answer = await this.#once(path, options, token);
         if (answer?.ok) return answer;
         if (answer && !BUSY.has(answer.status)) throw new Refused(answer.status, await problemOf(answer));
         const pause = pauseAfter(attempt, answer?.headers.get("Retry-After"));
-        this.#tell(token, { kind: answer ? "busy" : "away", retryIn: pause });
-        await sleep(pause * 1000, ask.signal);
+        this.#track(token, { kind: answer ? "busy" : "unreachable", retryIn: pause });
+        await sleep(pause * 1000, options.signal);
       }
     } finally {
-      this.#tell(token, null);
+      this.#track(token, null);
     }
   }
 
-  /** One attempt; null where nobody answered. */
-  async #once(path: string, ask: Ask, token: object): Promise<Response | null> {
-    const headers: Record<string, string> = { Accept: ask.accept ?? "*/*" };
-    if (ask.json !== undefined) headers["Content-Type"] = "application/json";
-    if (ask.wait) headers["Prefer"] = `wait=${ask.wait}`;
-    const patience = 1000 * ((ask.patience ?? 5) + (ask.wait ?? 0));
-    const slow = setTimeout(() => this.#tell(token, { kind: "slow", retryIn: 0 }), patience);
-    const body = ask.json === undefined ? null : JSON.stringify(ask.json);
+  /** One attempt; null if there was no response. */
+  async #once(path: string, options: RequestOptions, token: object): Promise<Response | null> {
+    const headers: Record<string, string> = { Accept: options.accept ?? "*/*" };
+    if (options.json !== undefined) headers["Content-Type"] = "application/json";
+    if (options.wait) headers["Prefer"] = `wait=${options.wait}`;
+    const patience = 1000 * ((options.patience ?? 5) + (options.wait ?? 0));
+    const slow = setTimeout(() => this.#track(token, { kind: "slow", retryIn: 0 }), patience);
+    const body = options.json === undefined ? null : JSON.stringify(options.json);
     try {
-      const answer = await fetch(this.base + path, { method: ask.method ?? "GET", headers, body, signal: ask.signal ?? null });
-      this.#tell(token, null);
+      const answer = await fetch(this.base + path, { method: options.method ?? "GET", headers, body, signal: options.signal ?? null });
+      this.#track(token, null);
       return answer;
     } catch (error) {
-      if (ask.signal?.aborted) throw error;
+      if (options.signal?.aborted) throw error;
       return null;
     } finally {
       clearTimeout(slow);
     }
   }
 
-  #tell(token: object, trouble: Trouble | null): void {
+  #track(token: object, trouble: Trouble | null): void {
     const known = this.#troubles.has(token);
     if (trouble) this.#troubles.set(token, trouble);
     else this.#troubles.delete(token);
@@ -115,10 +116,10 @@ function joined(parts: Uint8Array[], length: number): Uint8Array<ArrayBuffer> {
   return all;
 }
 
-/** Seconds before the next attempt: what the server asks for, or twice as long each time. */
+/** Seconds before the next attempt: Retry-After, or twice as long each time. */
 export function pauseAfter(attempt: number, retryAfter: string | null | undefined): number {
-  const asked = Number(retryAfter);
-  return retryAfter && Number.isFinite(asked) ? Math.min(asked, 60) : Math.min(0.5 * 2 ** attempt, LONGEST_PAUSE);
+  const wanted = Number(retryAfter);
+  return retryAfter && Number.isFinite(wanted) ? Math.min(wanted, 60) : Math.min(0.5 * 2 ** attempt, LONGEST_PAUSE);
 }
 
 export function isAbort(error: unknown): boolean {

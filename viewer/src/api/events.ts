@@ -1,4 +1,4 @@
-/** Follows a trace or a layout as it is computed, by the server-sent events that it tells. */
+/** Follows the computation of a trace or a layout by its server-sent events. */
 
 export interface Progress {
   done: number;
@@ -7,24 +7,24 @@ export interface Progress {
   seconds_left?: number | null;
 }
 
-const PAUSE = 1000; // milliseconds after which it is worth another attempt
+const PAUSE = 1000; // milliseconds before the caller tries again
 const ENDS = ["done", "failed", "cancelled"];
 
-/** Resolves with how it ended, "unknown" where it was cut off; `tell` hears of every progress before. */
-export function follow(url: string, tell: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
+/** Resolves with the final status, or "unknown" if the connection was lost; `onProgress` gets all progress before. */
+export function follow(url: string, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const source = new EventSource(url);
     const close = (): void => source.close();
-    source.addEventListener("progress", (event) => tell(JSON.parse((event as MessageEvent<string>).data) as Progress));
+    source.addEventListener("progress", (event) => onProgress(JSON.parse((event as MessageEvent<string>).data) as Progress));
     for (const end of ENDS)
       source.addEventListener(end, () => {
         close();
         resolve(end);
       });
-    source.onerror = () => {
-      close(); // who follows asks how it stands, with patience, and follows again
+    source.addEventListener("error", () => {
+      close(); // the caller requests the status, with retries, and follows again
       setTimeout(() => resolve("unknown"), PAUSE);
-    };
+    });
     signal?.addEventListener("abort", () => {
       close();
       reject(signal.reason as Error);

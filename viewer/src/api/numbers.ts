@@ -1,6 +1,6 @@
 /** Little-endian bytes into float32, whatever type they had. */
 
-import { DataUtils } from "three/src/extras/DataUtils.js"; // and no more of it: the first requests need not wait for all of three.js
+import { DataUtils } from "three/src/extras/DataUtils.js"; // only this module: the first requests do not wait for all of three.js
 
 export function decode(buffer: ArrayBuffer, dtype: string): Float32Array<ArrayBuffer> {
   switch (dtype) {

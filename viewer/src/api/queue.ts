@@ -1,4 +1,4 @@
-/** A queue of reads that follows what is wanted now: what is no longer wanted is cancelled, even half-way. */
+/** A queue of reads: those that are no longer needed are cancelled, also while they run. */
 
 export interface Job {
   key: string;
@@ -18,7 +18,7 @@ export class Queue {
     return !this.#running.size && !this.#waiting.length;
   }
 
-  /** These jobs and no others, the most urgent first; those that run already go on. */
+  /** Replaces the queue, the most urgent job first; jobs that run already continue. */
   want(jobs: Job[]): void {
     const wanted = new Set(jobs.map((job) => job.key));
     for (const [key, controller] of this.#running) if (!wanted.has(key)) controller.abort();
@@ -27,7 +27,8 @@ export class Queue {
   }
 
   #next(): void {
-    while (this.#running.size < this.width && this.#waiting.length) void this.#start(this.#waiting.shift()!);
+    const starting = this.#waiting.splice(0, Math.max(this.width - this.#running.size, 0));
+    for (const job of starting) void this.#start(job);
     this.changed([...this.#running.keys()], this.#waiting.length);
   }
 

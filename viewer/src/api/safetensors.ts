@@ -1,5 +1,7 @@
 /** Reads safetensors files: eight bytes of the header's length, the header in JSON, then the values. */
 
+import { present } from "../checked/item";
+
 export interface Entry {
   dtype: string;
   shape: number[];
@@ -26,7 +28,7 @@ export function parse(buffer: ArrayBuffer): File {
     metadata: metadata as Record<string, string>,
     entries,
     bytes(name) {
-      const [from, to] = entries.get(name)!.data_offsets;
+      const [from, to] = present(entries.get(name), `${name} in a safetensors file`).data_offsets;
       return new Uint8Array(buffer, start + from, to - from);
     },
   };
@@ -34,7 +36,7 @@ export function parse(buffer: ArrayBuffer): File {
 
 type Numbers<T> = new (buffer: ArrayBuffer, offset: number, length: number) => T;
 
-/** The values of `name` as a typed array of this kind, copied only where they do not lie aligned. */
+/** The values of `name` as a typed array of this kind, copied only if unaligned. */
 export function column<T>(file: File, name: string, kind: Numbers<T> & { BYTES_PER_ELEMENT: number }): T {
   let bytes = file.bytes(name);
   if (bytes.byteOffset % kind.BYTES_PER_ELEMENT) bytes = bytes.slice();

@@ -1,6 +1,6 @@
-/** What the viewer asks the service for, each by its name. */
+/** The service's API, a method for each request. */
 
-import { Client, type Ask, type Schemas } from "./client";
+import type { RequestOptions, Client, Schemas } from "./client";
 import { follow, type Progress } from "./events";
 import { decode } from "./numbers";
 import { parse, type File } from "./safetensors";
@@ -15,7 +15,7 @@ export type Formula = Schemas["Formula"];
 export type Lens = Schemas["Lens"];
 export type ModelRef = string | Record<string, unknown>;
 
-/** Values in C order; where the tensor was shrunk, each stands for `factors` cells of the last axes. */
+/** Values in C order; one for `factors` cells of the last axes where the tensor was reduced. */
 export interface Values {
   values: Float32Array<ArrayBuffer>;
   shape: number[];
@@ -36,7 +36,7 @@ export class Service {
     return this.client.json("/v1/models", { signal });
   }
 
-  /** The trace, when the server has it within `wait` seconds; else as it stands. */
+  /** Creates a trace: complete if done within `wait` seconds, otherwise with its status. */
   askTrace(request: TraceRequest, wait: number, signal?: AbortSignal): Promise<Trace> {
     return this.client.json("/v1/traces", { method: "POST", json: request, wait, signal });
   }
@@ -45,8 +45,8 @@ export class Service {
     return this.client.json(`/v1/traces/${id}`, { signal });
   }
 
-  followTrace(id: string, tell: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
-    return follow(`/v1/traces/${id}/events`, tell, signal);
+  followTrace(id: string, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
+    return follow(`/v1/traces/${id}/events`, onProgress, signal);
   }
 
   async cancelTrace(id: string): Promise<void> {
@@ -79,7 +79,7 @@ export class Service {
     return this.#buffer(link, { accept: "model/gltf-binary", wait: 30 });
   }
 
-  /** All that there is under a trace's or a model's path, in one file. */
+  /** All tensors of a trace or a model, in one file. */
   async file(of: string, signal?: AbortSignal): Promise<File> {
     return parse(await this.#buffer(`${of}/safetensors`, { accept: "application/x-safetensors", signal }));
   }
@@ -106,12 +106,12 @@ export class Service {
     return this.client.json(`/v1/traces/${trace}/explain?${query}`, { signal });
   }
 
-  /** What each layer would predict; as it stands after `wait` seconds, since a job computes it when it is first asked for. */
+  /** What each layer would predict; only a status if its job takes longer than `wait` seconds. */
   lens(trace: string, query: Record<string, string>, wait: number, signal?: AbortSignal): Promise<Lens> {
     return this.client.json(`/v1/traces/${trace}/lens?${new URLSearchParams(query)}`, { wait, signal });
   }
 
-  async #buffer(path: string, ask: Ask): Promise<ArrayBuffer> {
-    return this.client.bytes(await this.client.send(path, ask));
+  async #buffer(path: string, options: RequestOptions): Promise<ArrayBuffer> {
+    return this.client.bytes(await this.client.send(path, options));
   }
 }

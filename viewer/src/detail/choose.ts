@@ -1,19 +1,21 @@
-/** Which part of a block to fetch, and how finely: no more than is seen. */
+/** Chooses which part of a block to fetch, and at which resolution. */
 
 import { whole, type Rect } from "../layout/place";
 
-/** A part of a block in which one value stands for `factor` × `factor` cells. */
+type Size = readonly [number, number, ...number[]];
+
+/** A part of a block, with one value for `factor` × `factor` cells. */
 export interface Choice {
   part: Rect;
   factor: number; // a power of two
-  fine: boolean; // beside a coarse version of all of it
+  fine: boolean; // shown over a coarse version of the whole block
 }
 
 export const MOST = 1 << 16; // values of one read
-const COARSE = 1 << 12; // of all of a block that has a finer part
+const COARSE = 1 << 12; // values of the coarse version of such a block
 const TILE = 64; // values: parts begin and end at multiples of it, so that a small move needs nothing new
 
-export function choose(cells: readonly number[], visible: Rect, pixelsPerCell: number): Choice[] {
+export function choose(cells: Size, visible: Rect, pixelsPerCell: number): Choice[] {
   const factor = 2 ** Math.max(0, Math.floor(Math.log2(1.6 / pixelsPerCell)));
   const all = whole(cells);
   if (count(all, factor) <= MOST) return [{ part: all, factor, fine: false }];
@@ -21,17 +23,17 @@ export function choose(cells: readonly number[], visible: Rect, pixelsPerCell: n
   return [coarse, finePart(cells, visible, factor)];
 }
 
-function finePart(cells: readonly number[], visible: Rect, wanted: number): Choice {
+function finePart([width, height]: Size, visible: Rect, wanted: number): Choice {
   for (let factor = wanted; ; factor *= 2) {
     const step = factor * TILE;
     const down = (n: number): number => Math.max(0, Math.floor(n / step) * step);
     const up = (n: number, most: number): number => Math.min(most, Math.ceil(n / step) * step);
-    const part = { i0: down(visible.i0), j0: down(visible.j0), i1: up(visible.i1, cells[0]), j1: up(visible.j1, cells[1]) };
+    const part = { i0: down(visible.i0), j0: down(visible.j0), i1: up(visible.i1, width), j1: up(visible.j1, height) };
     if (count(part, factor) <= MOST) return { part, factor, fine: true };
   }
 }
 
-/** The smallest factor that leaves no more values than that. */
+/** The smallest factor that leaves at most so many values. */
 function atMost(part: Rect, most: number): number {
   let factor = 1;
   while (count(part, factor) > most) factor *= 2;
@@ -42,13 +44,13 @@ export function count({ i0, j0, i1, j1 }: Rect, factor: number): number {
   return Math.ceil((i1 - i0) / factor) * Math.ceil((j1 - j0) / factor);
 }
 
-/** Whether what was fetched for one choice does for another. */
+/** Whether the values of one choice are enough for another. */
 export function suffices(have: Choice, want: Choice): boolean {
   const { i0, j0, i1, j1 } = want.part;
   return have.part.i0 <= i0 && have.part.j0 <= j0 && have.part.i1 >= i1 && have.part.j1 >= j1 && have.factor <= want.factor;
 }
 
-/** What stands for full brightness: the largest value, but not what only a few outliers reach. */
+/** The value for full brightness: the largest one, but not what only a few outliers reach. */
 export function scaleOf(values: Float32Array): number {
   let [largest, squares, n, negative] = [0, 0, 0, false];
   for (const value of values) {

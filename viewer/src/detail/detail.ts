@@ -1,6 +1,8 @@
-/** Level of detail: when the camera rests, fetches what is in view as finely as it is seen, and forgets what is not. */
+/** Level of detail: when the camera rests, fetches the values in view at the resolution of the screen. */
 
+import { item } from "../checked/item";
 import { Queue, type Job } from "../api/queue";
+import type { Cell } from "../layout/place";
 import type { Patch } from "../scene/blocks";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
@@ -12,25 +14,25 @@ import type { Sources, Grid } from "./sources";
 import { seen } from "./visible";
 
 const REST = 120; // milliseconds without a frame
-const FIRST = 1000; // milliseconds that a picture waits for its values at most, when it is the first
+const FIRST = 1000; // milliseconds that the first picture waits for its values
 const MOST_BLOCKS = 500;
-const AT_ONCE = 6; // as many as a browser opens connections
+const AT_ONCE = 6; // the number of connections that a browser opens
 
 /** Values on the screen. */
-interface Kept {
+interface Loaded {
   patch: Patch;
-  choice: Choice; // what they were fetched for
+  choice: Choice; // the choice that they were fetched for
   shown: Shown;
   row: number;
   source: string; // the path under which they were read
   fine: boolean;
-  wanted: number; // the last round that wanted it
+  wanted: number; // the last round that needed it
 }
 
 export class Detail {
   readonly #queue: Queue;
-  #kept = new Map<string, Kept>();
-  #refused = new Set<string>(); // reads that are not worth another attempt
+  #loaded = new Map<string, Loaded>();
+  #refused = new Set<string>(); // reads that failed, and are not repeated
   #scales = new Map<string, { source: string; factor: number; scale: number }>();
   #round = 0;
   #timer = 0;
@@ -41,13 +43,13 @@ export class Detail {
     private readonly sources: Sources,
   ) {
     let traffic: { running: string[]; waiting: number };
-    const tell = soon(() => {
+    const report = soon(() => {
       const { running, waiting } = traffic;
-      store.dispatch({ type: "traffic", traffic: { running: [...new Set(running.map((key) => key.split("|")[1]))], waiting } });
+      store.dispatch({ type: "traffic", traffic: { running: [...new Set(running.map(blockOf))], waiting } });
     });
     this.#queue = new Queue(AT_ONCE, (running, waiting) => {
       traffic = { running, waiting };
-      tell();
+      report();
       if (!running.length && !waiting && stage.models.shown.length) stage.begin();
     });
     stage.onFrame(() => this.#later(REST));
@@ -58,27 +60,27 @@ export class Detail {
     });
   }
 
-  /** Whether all that is wanted in this view is there. */
+  /** Whether all values for this view are loaded. */
   get still(): boolean {
     return !this.#timer && this.#queue.idle;
   }
 
-  /** In how many places cells have values. */
+  /** The number of patches of values on the screen. */
   get count(): number {
-    return this.#kept.size;
+    return this.#loaded.size;
   }
 
-  /** What stands for full brightness in a block of the main figure; null while its values are not there. */
+  /** The value that has full brightness in a block of the main figure; null until its values are loaded. */
   scale(block: string): number | null {
     const [main] = this.stage.models.shown;
     const row = main?.figure.layout.row(block) ?? null;
-    return row === null ? null : (this.#scales.get(keyOf(main, row, false))?.scale ?? null);
+    return !main || row === null ? null : (this.#scales.get(keyOf(main, row, false))?.scale ?? null);
   }
 
   /** The value of a cell, if it is on the screen in full detail. */
-  value(shown: Shown, row: number, [i, j, k]: readonly number[]): number | undefined {
+  value(shown: Shown, row: number, [i, j, k]: Cell): number | undefined {
     for (const fine of [true, false]) {
-      const patch = this.#kept.get(keyOf(shown, row, fine))?.patch;
+      const patch = this.#loaded.get(keyOf(shown, row, fine))?.patch;
       if (!patch || k > 0 || patch.factors[0] > 1 || patch.factors[1] > 1) continue;
       const { part, start, width } = patch;
       if (i >= part.i0 && j >= part.j0 && i < part.i1 && j < part.j1) return this.stage.heap.get(start + (j - part.j0) * width + i - part.i0);
@@ -103,7 +105,7 @@ export class Detail {
     this.#queue.want(jobs);
   }
 
-  /** null where what is wanted is there, or nowhere. What is of another trace stays until its successor is there. */
+  /** null where the values are loaded already, or do not exist. Those of the previous trace stay until they are replaced. */
   #job(shown: Shown, row: number, choice: Choice): Job | null {
     const { figure } = shown;
     const key = keyOf(shown, row, choice.fine);
@@ -112,9 +114,9 @@ export class Detail {
       this.#drop(key);
       return null;
     }
-    const kept = this.#kept.get(key);
-    if (kept) kept.wanted = this.#round;
-    if (kept?.source === source && suffices(kept.choice, choice)) return null;
+    const loaded = this.#loaded.get(key);
+    if (loaded) loaded.wanted = this.#round;
+    if (loaded?.source === source && suffices(loaded.choice, choice)) return null;
     const { part, factor } = choice;
     const job = `${key}|${source}|${Object.values(part).join()}|${factor}`;
     if (this.#refused.has(job)) return null;
@@ -125,53 +127,59 @@ export class Detail {
           if (!signal.aborted) this.#refused.add(job);
           throw error;
         });
-        if (!signal.aborted) this.#keep(key, shown, row, source, choice, grid);
+        if (!signal.aborted) this.#store(key, shown, row, source, choice, grid);
       },
     };
   }
 
-  #keep(key: string, shown: Shown, row: number, source: string, choice: Choice, grid: Grid): void {
+  #store(key: string, shown: Shown, row: number, source: string, choice: Choice, grid: Grid): void {
     const { fine } = choice;
     this.#drop(key);
     let start = this.stage.heap.put(grid.values);
-    for (const [oldest, kept] of [...this.#kept].sort(([, a], [, b]) => a.wanted - b.wanted)) {
-      if (start !== null || kept.wanted === this.#round) break;
+    for (const [oldest, loaded] of [...this.#loaded].sort(([, a], [, b]) => a.wanted - b.wanted)) {
+      if (start !== null || loaded.wanted === this.#round) break;
       this.#drop(oldest);
       start = this.stage.heap.put(grid.values);
     }
     if (start === null) return;
-    const whole = grid.factors[0] * grid.factors[1] === 1 && !fine; // a small tensor came whole, whatever was wanted
+    const whole = grid.factors[0] * grid.factors[1] === 1 && !fine; // a small tensor is loaded whole, whatever the choice
     const got: Choice = whole ? { ...choice, factor: 1 } : choice;
     const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: choice.part };
-    this.#kept.set(key, { patch, choice: got, shown, row, source, fine, wanted: this.#round });
+    this.#loaded.set(key, { patch, choice: got, shown, row, source, fine, wanted: this.#round });
     shown.blocks.show(row, patch, fine);
     this.#rescale(shown, row, source, grid);
     this.stage.invalidate();
   }
 
-  /** What stands for full brightness comes from the finest values that were seen: averages of many are smaller. */
+  /** Full brightness is taken from the finest values loaded so far: averages of many are smaller. */
   #rescale(shown: Shown, row: number, source: string, { values, factors }: Grid): void {
     const key = keyOf(shown, row, false);
     const known = this.#scales.get(key);
     const factor = factors[0] * factors[1];
     if (known?.source === source && known.factor <= factor) return;
-    this.#scales.set(key, { source, factor, scale: scaleOf(values) });
-    shown.blocks.scale(row, this.#scales.get(key)!.scale);
+    const scale = scaleOf(values);
+    this.#scales.set(key, { source, factor, scale });
+    shown.blocks.scale(row, scale);
   }
 
   #drop(key: string): void {
-    const kept = this.#kept.get(key);
-    if (!kept) return;
-    this.#kept.delete(key);
-    this.stage.heap.drop(kept.patch.start, kept.patch.width * kept.patch.height);
-    kept.shown.blocks.show(kept.row, null, kept.fine);
+    const loaded = this.#loaded.get(key);
+    if (!loaded) return;
+    this.#loaded.delete(key);
+    this.stage.heap.drop(loaded.patch.start, loaded.patch.width * loaded.patch.height);
+    loaded.shown.blocks.show(loaded.row, null, loaded.fine);
   }
 
-  /** Values of figures that are gone. */
+  /** Drops the values of figures that are no longer shown. */
   #forget(): void {
     const there = new Set(this.stage.models.shown.map(({ blocks }) => blocks));
-    for (const [key, { shown }] of this.#kept) if (!there.has(shown.blocks)) this.#drop(key);
+    for (const [key, { shown }] of this.#loaded) if (!there.has(shown.blocks)) this.#drop(key);
   }
+}
+
+/** The block that a job reads. */
+function blockOf(key: string): string {
+  return item(key.split("|"), 1);
 }
 
 function keyOf({ figure, blocks }: Shown, row: number, fine: boolean): string {

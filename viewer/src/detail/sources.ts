@@ -1,22 +1,24 @@
-/** Reads a block's values: from the file of a small trace or model, from small tensors that are kept whole, or by slices. */
+/** Reads a block's values: from the file of a small trace or model, from small tensors loaded whole, or by slices. */
 
-import type { Config, Service, Trace, Values } from "../api/service";
+import { present } from "../checked/item";
+import type { Service, Trace, Values } from "../api/service";
 import { decode } from "../api/numbers";
 import type { File } from "../api/safetensors";
 import { axesOf, gather, sliceOf, transpose, type Place } from "../layout/place";
+import { parametersOf } from "../reading/parameters";
 import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";
 import { count, type Choice } from "./choose";
 
-const SMALL_FILE = 1 << 20; // bytes of a trace that comes whole
-const SMALL_TENSOR = 1 << 16; // values of a tensor that comes whole, and is cut here
-const SMALL_MODEL = 1 << 20; // parameters of a model whose weights come whole
+const SMALL_FILE = 1 << 20; // bytes of a trace that is loaded whole
+const SMALL_TENSOR = 1 << 16; // values of a tensor that is loaded whole
+const SMALL_MODEL = 1 << 20; // parameters of a model whose weights are loaded whole
 
 export interface Grid {
   values: Float32Array; // row by row
   width: number;
   height: number;
-  factors: [number, number]; // cells that a value stands for, in x and y
+  factors: [number, number]; // cells per value, in x and y
 }
 
 export class Sources {
@@ -27,31 +29,36 @@ export class Sources {
     private readonly service: Service,
     store: Readable,
   ) {
-    store.subscribe(({ run }) => run.trace, (trace) => trace && this.#ahead(`/v1/models/${trace.model}`, trace.config, trace));
+    store.subscribe(({ run }) => run.trace, (trace, { models }) => {
+      if (!trace) return;
+      const parameters = models.find(({ id }) => id === trace.model)?.parameters.total;
+      this.#ahead(`/v1/models/${trace.model}`, parameters ?? Infinity, trace); // of any other, once its layout is there
+    });
     store.subscribe(({ figures }) => figures, (figures) => {
-      for (const { source, layout, trace } of figures) this.#ahead(source, layout.config, trace);
+      for (const { source, layout, model, trace } of figures) this.#ahead(source, parametersOf(layout, model), trace);
     });
   }
 
-  /** Asks for the files of a small model and trace at once: the first of its values are read in no time then. */
-  #ahead(source: string, config: Config, trace: Trace | null): void {
-    if (parameters(config) <= SMALL_MODEL) void this.#file(source).catch(() => {});
+  /** Requests the files of a small model and trace early, so that its first values come from memory. */
+  #ahead(source: string, parameters: number, trace: Trace | null): void {
+    if (parameters <= SMALL_MODEL) void this.#file(source).catch(() => {});
     if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
   }
 
   async read(figure: Figure, row: number, source: string, choice: Choice, signal: AbortSignal): Promise<Grid> {
-    const place = figure.layout.place(row)!;
+    const place = present(figure.layout.place(row), "the tensor of a block");
     const cells = figure.layout.cellsOf(row);
     const whole = await this.#whole(figure, source, place.name);
     if (!whole) return this.#slice(source, place, choice, signal);
     return { values: gather(whole.values, whole.shape, place.index, cells), width: cells[0], height: cells[1], factors: [1, 1] };
   }
 
-  /** A tensor that is small enough to be kept whole. It is not cancelled: others want it, too. */
+  /** A tensor that is small enough to be loaded whole. Never cancelled: other blocks need it, too. */
   async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
     const { trace } = figure;
-    const fact = trace?.tensors?.[name];
-    const small = fact ? sum(trace.tensors!) <= SMALL_FILE : parameters(figure.layout.config) <= SMALL_MODEL;
+    const tensors = trace?.tensors ?? {};
+    const fact = tensors[name];
+    const small = fact ? sum(tensors) <= SMALL_FILE : parametersOf(figure.layout, figure.model) <= SMALL_MODEL;
     if (small) return this.#fromFile(source, name);
     if (!fact || fact.shape.reduce((a, b) => a * b, 1) > SMALL_TENSOR) return null;
     return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
@@ -59,7 +66,7 @@ export class Sources {
 
   async #fromFile(source: string, name: string): Promise<Values> {
     const file = await this.#file(source);
-    const { dtype, shape } = file.entries.get(name)!;
+    const { dtype, shape } = present(file.entries.get(name), name);
     return { values: decode(file.bytes(name).slice().buffer, dtype), shape, factors: [] };
   }
 
@@ -69,7 +76,7 @@ export class Sources {
 
   async #slice(source: string, { name, index }: Place, { part, factor }: Choice, signal: AbortSignal): Promise<Grid> {
     const axes = axesOf(index);
-    const most = count(part, factor); // every `factor`th cell: the server makes no others, and need not shrink what it has
+    const most = count(part, factor); // every `factor`th cell: the server slices, and has nothing to reduce
     const query = { slice: sliceOf(index, part, factor), dtype: "float16", max_cells: String(most) };
     const { values, shape, factors } = await this.service.values(source, name, query, signal);
     const of = (axis: "i" | "j", list: number[], none: number): number => list.at(axes.indexOf(axis) - axes.length) ?? none;
@@ -81,22 +88,18 @@ export class Sources {
   }
 }
 
-/** About as many as a model of these sizes has. */
-function parameters({ n_layer, n_embd, vocab_size }: Config): number {
-  return 12 * n_layer * n_embd ** 2 + 2 * vocab_size * n_embd;
-}
-
 function sum(tensors: Record<string, { bytes: number }>): number {
   return Object.values(tensors).reduce((total, { bytes }) => total + bytes, 0);
 }
 
-/** The value of a key, made once; only the last `most` are kept, and none that failed. */
+/** The value of a key, computed once; the cache has the last `most` of them, and none that failed. */
 function keep<T>(kept: Map<string, Promise<T>>, key: string, most: number, make: () => Promise<T>): Promise<T> {
   const known = kept.get(key);
   if (known) return known;
   const made = make();
   kept.set(key, made);
   made.catch(() => kept.delete(key));
-  if (kept.size > most) kept.delete(kept.keys().next().value!);
+  const [oldest] = kept.keys();
+  if (kept.size > most && oldest !== undefined) kept.delete(oldest);
   return made;
 }

@@ -1,8 +1,9 @@
-/** What of each block is in the window, and how large: what decides about its level of detail. */
+/** The visible part of each block and its size on the screen, which determine its level of detail. */
 
+import { item } from "../checked/item";
 import type { Layout } from "../layout/layout";
 import { whole, type Rect } from "../layout/place";
-import { pick } from "../picking/pick";
+import { pick } from "../scene/pick";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 
@@ -14,9 +15,9 @@ export interface Seen {
   area: number; // in pixels
 }
 
-const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is seen
+const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is on the screen
 const MOST = 250; // blocks of a model at once
-const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells tell nothing
+const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells cannot be told apart
 
 const SAMPLES = [[0.5, 0.5], [0.1, 0.1], [0.9, 0.9], [0.9, 0.1], [0.1, 0.9]] as const; // shares of a part
 
@@ -30,7 +31,7 @@ export function seen(stage: Stage, viewport: { width: number; height: number }):
   return found.sort((a, b) => b.area - a.area);
 }
 
-/** The largest, without those behind others: where heads stand one behind the other, few can be seen. */
+/** The largest, without those behind others: of heads one behind the other, few are visible. */
 function inFront(stage: Stage, found: Seen[]): Seen[] {
   const front: Seen[] = [];
   for (const one of found.sort((a, b) => b.area - a.area).slice(0, 3 * MOST)) {
@@ -39,7 +40,7 @@ function inFront(stage: Stage, found: Seen[]): Seen[] {
   return front;
 }
 
-/** Whether a ray to any of some places of its part in view meets this block first. */
+/** Whether a ray to one of a few sample points of the visible part meets this block first. */
 function isOpen(stage: Stage, { shown, row, visible }: Seen): boolean {
   const { layout } = shown.figure;
   const { min, max } = layout.box(row);
@@ -62,7 +63,7 @@ function everything(shown: Shown): Seen[] {
 
 function cellsIn({ count, cells }: Layout): number {
   let total = 0;
-  for (let row = 0; row < count && total <= SMALL_FIGURE; row++) total += cells[3 * row] * cells[3 * row + 1];
+  for (let row = 0; row < count && total <= SMALL_FIGURE; row++) total += item(cells, 3 * row) * item(cells, 3 * row + 1);
   return total;
 }
 
@@ -75,7 +76,7 @@ function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height:
     if (!depth?.inView) continue;
     const unit = stage.pixelsAt(Math.max(depth.min, stage.camera.distance * 0.01)); // at most
     for (let row = span.start; row < span.end; row++) {
-      const [width, height] = [size[3 * row] * unit, size[3 * row + 1] * unit];
+      const [width, height] = [item(size, 3 * row) * unit, item(size, 3 * row + 1) * unit];
       if (width * height < SMALLEST.area || Math.min(width, height) < SMALLEST.side) continue;
       const one = look(stage, shown, row, viewport);
       if (one) found.push(one);
@@ -87,9 +88,8 @@ function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height:
 function look(stage: Stage, shown: Shown, row: number, { width, height }: { width: number; height: number }): Seen | null {
   const { layout } = shown.figure;
   const { min, max } = layout.box(row);
-  const corners = [[min[0], min[1]], [max[0], min[1]], [min[0], max[1]], [max[0], max[1]]].map(([x, y]) =>
-    stage.project(shown.pose.point([x, y, max[2]])),
-  );
+  const corner = (x: number, y: number): ReturnType<Stage["project"]> => stage.project(shown.pose.point([x, y, max[2]]));
+  const corners = [corner(min[0], min[1]), corner(max[0], min[1]), corner(min[0], max[1]), corner(max[0], max[1])];
   const nearest = Math.min(...corners.map(({ depth }) => depth));
   const behind = nearest <= 0;
   const [xs, ys] = [corners.map(({ x }) => x), corners.map(({ y }) => y)];
@@ -109,14 +109,16 @@ function look(stage: Stage, shown: Shown, row: number, { width, height }: { widt
 function partInView(stage: Stage, { figure: { layout }, pose, layoutCell }: Shown, row: number, width: number, height: number): Rect | null {
   const { min, max } = layout.box(row);
   const [cx, cy] = layout.cellsOf(row);
-  const hits = [[0, 0], [width, 0], [0, height], [width, height]].map(([x, y]) => {
+  const hit = (x: number, y: number): { i: number; j: number } | null => {
     const ray = stage.ray(x, y);
     const [origin, direction] = [pose.unpoint(ray.origin), pose.unturn(ray.direction)];
     const t = (max[2] - origin[2]) / direction[2];
-    return t > 0 && Number.isFinite(t) ? [(origin[0] + t * direction[0] - min[0]) / layoutCell, (origin[1] + t * direction[1] - min[1]) / layoutCell] : null;
-  });
-  if (hits.includes(null)) return { i0: 0, j0: 0, i1: cx, j1: cy };
-  const [is, js] = [hits.map((at) => at![0]), hits.map((at) => at![1])];
+    if (!(t > 0) || !Number.isFinite(t)) return null;
+    return { i: (origin[0] + t * direction[0] - min[0]) / layoutCell, j: (origin[1] + t * direction[1] - min[1]) / layoutCell };
+  };
+  const hits = [hit(0, 0), hit(width, 0), hit(0, height), hit(width, height)].filter((one) => one !== null);
+  if (hits.length < 4) return { i0: 0, j0: 0, i1: cx, j1: cy };
+  const [is, js] = [hits.map(({ i }) => i), hits.map(({ j }) => j)];
   const clip = (n: number, most: number): number => Math.max(0, Math.min(most, n));
   const part = {
     i0: clip(Math.floor(Math.min(...is)), cx),

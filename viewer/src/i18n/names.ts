@@ -1,9 +1,10 @@
-/** What blocks are called: in the reader's language where we have a name, else as the service calls them. */
+/** Names of blocks: translated where the locales have the service's name or the id, otherwise the service's. */
 
-import type { Kind } from "../layout/layout";
+import type { Kind } from "../layout/description";
 import { maybe } from "./text";
 
 export function blockName({ id, name }: Pick<Kind, "id" | "name">): string {
-  const own = id.replace("blocks.{layer}.", "").replace("attn.heads.{head}.", "").replace(/^(ln1|ln2|ln_final)\./, "ln.");
-  return maybe(`block.${own}`, name || id);
+  const own = id.slice(id.lastIndexOf("}.") + 1).replace(/^\./, "");
+  const last = own.slice(own.lastIndexOf(".") + 1);
+  return maybe(`block.${name}`, maybe(`block.${own}`, name || maybe(`block.${last}`, id)));
 }

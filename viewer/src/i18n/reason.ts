@@ -1,4 +1,4 @@
-/** Why something failed: in the server's own words, which are English, after what it means in the reader's language. */
+/** The text of an error: the server's message, which is English, after a translated summary. */
 
 import { Refused } from "../api/client";
 import { maybe, t, used } from "./text";

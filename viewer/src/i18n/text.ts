@@ -1,4 +1,4 @@
-/** Every text that people read, in their language: `t("run")`, `t("tokens.count", { n: 11 })`. */
+/** The texts of the page, in the current language: `t("run")`, `t("tokens.count", { n: 11 })`. */
 
 import en from "../../locales/en.json";
 import zhHant from "../../locales/zh-Hant.json";
@@ -20,7 +20,7 @@ export function used(): Language {
   return language;
 }
 
-/** What was chosen, or what the browser prefers of what there is. */
+/** The chosen language, or the browser's preference among those available. */
 export function preferred(chosen: string | null, browser: readonly string[] = navigator.languages): Language {
   if (chosen && chosen in LANGUAGES) return chosen as Language;
   for (const tag of browser) {
@@ -35,12 +35,12 @@ export function t(key: Key, values: Record<string, string | number> = {}): strin
   return text.replace(/\{(\w+)\}/g, (whole, name: string) => (name in values ? String(values[name]) : whole));
 }
 
-/** A text whose key is made up, such as a block's name; the fallback where there is none. */
+/** The text of a computed key, such as a block's name, or a fallback. */
 export function maybe(key: string, fallback: string): string {
   return key in en ? t(key as Key) : fallback;
 }
 
-/** How far something is: "2 of 12 layers". */
+/** Progress as text: "2 of 12 layers". */
 export function progressText({ done, total, unit }: { done: number; total: number; unit: string }): string {
   return t("done.of", { done: number(done), total: number(total), unit: maybe(`unit.${unit}`, unit) });
 }
@@ -54,7 +54,7 @@ export function compact(value: number): string {
   return value.toLocaleString(language, { notation: "compact", maximumSignificantDigits: 3 });
 }
 
-/** A share of 1 in percent; one that is too small for these digits has two that tell something. */
+/** A share of 1 in percent; one that is too small for these digits has two significant ones. */
 export function percent(share: number, digits = 1): string {
   const small = share > 0 && share < 10 ** -(digits + 1);
   if (small && share < 1e-7) return `< ${percent(1e-7)}`;

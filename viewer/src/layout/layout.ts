@@ -1,22 +1,11 @@
-/** Where every block of a model stands: the columns of a layout's safetensors file, and what ids and rows mean. */
+/** Where every block of a model is: the columns of a layout's safetensors file, and what ids and rows mean. */
 
+import type { LayoutFacts } from "../api/service";
 import { column, type File } from "../api/safetensors";
-import type { Config, LayoutFacts } from "../api/service";
-import type { Index, Place } from "./place";
-
-export const ROLES = ["weight", "activation", "statistic"] as const;
-export type Role = (typeof ROLES)[number];
-
-/** A kind of block: what its blocks in all layers and heads have in common. */
-export interface Kind {
-  id: string; // with {layer} and {head}
-  name: string;
-  role: Role;
-  scope: "model" | "layer" | "head";
-  dims: string[];
-  minor: boolean;
-  tensor: string | null; // with {layer}
-}
+import { item, present } from "../checked/item";
+import { AXES, unite, type Box } from "./box";
+import { Description, filled, isPosition, numbersIn, shapeOf, type Architecture, type Kind, type Part } from "./description";
+import type { Index, IndexRow, Place } from "./place";
 
 /** Rows that are drawn together: a layer, or what is before the first or after the last. */
 export interface Span {
@@ -25,97 +14,129 @@ export interface Span {
   end: number;
 }
 
-/** Opposite corners, in the layout's coordinates: x right, y down, z toward the viewer. */
-export interface Box {
-  min: [number, number, number];
-  max: [number, number, number];
+/** A row for each block, in the order of the file; positions, sizes and cells have three numbers a row. */
+export interface Columns {
+  position: Float64Array;
+  size: Float64Array;
+  cells: Int32Array;
+  layer: Int32Array; // -1: of none
+  head: Int32Array; // which member of its kind's group; -1: of none
+  role: Uint8Array; // a place in ROLES
+  kind: Uint8Array; // a place in the description's kinds
 }
 
-const NUMBERED = /^blocks\.(\d+)\.(?:attn\.heads\.(\d+)\.)?/;
+export type Cells = [number, number, number];
 
 export class Layout {
   readonly count: number;
   readonly spans: Span[];
-  #rows: number[][]; // by kind, then layer · heads + head
-  #kindOf: Map<string, number>;
+  readonly position: Float64Array;
+  readonly size: Float64Array;
+  readonly cells: Int32Array;
+  readonly layer: Int32Array;
+  readonly head: Int32Array;
+  readonly role: Uint8Array;
+  #kind: Uint8Array;
+  #rows: number[][]; // by kind, then layer · members + member
+  #kindOf: Map<string, number>; // by the kind's id without its numbers
 
   constructor(
     readonly facts: LayoutFacts,
-    readonly kinds: Kind[],
-    readonly position: Float64Array,
-    readonly size: Float64Array,
-    readonly cells: Int32Array,
-    readonly layer: Int32Array,
-    readonly head: Int32Array,
-    readonly role: Uint8Array,
-    readonly kind: Uint8Array,
-    private readonly indices: Map<string, Index[]>, // by the kind's id, then head: the first two of them
+    readonly description: Description,
+    { position, size, cells, layer, head, role, kind }: Columns,
+    private readonly indices: Map<string, Index[]>, // by the kind's id, then member of its group: the first two of them
   ) {
+    this.position = position;
+    this.size = size;
+    this.cells = cells;
+    this.layer = layer;
+    this.head = head;
+    this.role = role;
+    this.#kind = kind;
     this.count = layer.length;
-    this.spans = spansOf(layer);
-    this.#kindOf = new Map(kinds.map((kind, n) => [kind.id, n]));
+    const { kinds } = description;
+    this.#kindOf = new Map(kinds.map(({ id }, n) => [shapeOf(id), n]));
     this.#rows = kinds.map(() => []);
-    for (let row = 0; row < this.count; row++) this.#rows[kind[row]].push(row);
+    for (let row = 0; row < this.count; row++) item(this.#rows, item(kind, row)).push(row);
+    this.spans = spansOf(layer, (row) => this.kindAt(row).stack);
   }
 
-  static read(facts: LayoutFacts, file: File, described: LayoutFacts[]): Layout {
-    const kinds = JSON.parse(file.metadata["kinds"]) as Kind[];
-    const position = column(file, "position", Float64Array);
-    const size = column(file, "size", Float64Array);
-    const cells = column(file, "cells", Int32Array);
-    const [layer, head] = [column(file, "layer", Int32Array), column(file, "head", Int32Array)];
-    const [role, kind] = [column(file, "role", Uint8Array), column(file, "kind", Uint8Array)];
-    return new Layout(facts, kinds, position, size, cells, layer, head, role, kind, indicesOf(described));
-  }
-
-  get config(): Config {
-    return this.facts.config;
+  static read(facts: LayoutFacts, description: Description, file: File, samples: LayoutFacts[]): Layout {
+    const columns: Columns = {
+      position: column(file, "position", Float64Array),
+      size: column(file, "size", Float64Array),
+      cells: column(file, "cells", Int32Array),
+      layer: column(file, "layer", Int32Array),
+      head: column(file, "head", Int32Array),
+      role: column(file, "role", Uint8Array),
+      kind: column(file, "kind", Uint8Array),
+    };
+    return new Layout(facts, description, columns, indicesOf(samples));
   }
 
   get bounds(): Box {
     return this.facts.bounds as Box;
   }
 
-  id(row: number): string {
-    const { id } = this.kinds[this.kind[row]];
-    return id.replace("{layer}", String(this.layer[row])).replace("{head}", String(this.head[row]));
+  /** The side of a cell, in the layout's coordinates. */
+  get cell(): number {
+    return this.facts.cell ?? 1.5;
   }
 
-  /** The row of a block, or null where there is none of this id. */
+  id(row: number): string {
+    return filled(this.kindAt(row).id, item(this.layer, row), item(this.head, row));
+  }
+
+  /** The row of a block, or null where no block has this id. */
   row(id: string): number | null {
-    const [, layer, head] = NUMBERED.exec(id) ?? [];
-    const kind = this.#kindOf.get(patternOf(id));
+    const kind = this.#kindOf.get(shapeOf(id));
     if (kind === undefined) return null;
-    const heads = this.kinds[kind].scope === "head" ? this.config.n_head : 1;
-    if (Number(head ?? 0) >= heads) return null;
-    return this.#rows[kind][Number(layer ?? 0) * heads + Number(head ?? 0)] ?? null;
+    const { group } = item(this.description.kinds, kind);
+    const members = this.description.members(group);
+    const numbers = numbersIn(id);
+    const member = group === null ? 0 : (numbers.at(-1) ?? 0);
+    const layer = numbers.length > (group === null ? 0 : 1) ? (numbers[0] ?? 0) : 0;
+    return member < members ? (this.#rows[kind]?.[layer * members + member] ?? null) : null;
   }
 
   kindAt(row: number): Kind {
-    return this.kinds[this.kind[row]];
+    return item(this.description.kinds, item(this.#kind, row));
+  }
+
+  /** The id of the block that is this part, in a layer and of a member of its group; null where no kind is. */
+  blockOf(part: Part, layer = 0, member = 0): string | null {
+    const kind = this.description.part(part);
+    return kind && filled(kind.id, layer, member);
+  }
+
+  /** The numbers that a part has for each position: of the residual stream the width, of the logits the vocabulary. */
+  widthOf(part: Part): number {
+    const kind = this.description.kinds.findIndex((one) => one.part === part);
+    const row = this.#rows[kind]?.[0];
+    if (row === undefined) return 0;
+    return this.cellsOf(row)[isPosition(this.kindAt(row).dims[0]) ? 1 : 0];
   }
 
   box(row: number): Box {
-    const [x, y, z] = this.position.subarray(3 * row, 3 * row + 3);
-    const [dx, dy, dz] = this.size.subarray(3 * row, 3 * row + 3);
-    return { min: [x, y, z], max: [x + dx, y + dy, z + dz] };
+    const [x, y, z] = [item(this.position, 3 * row), item(this.position, 3 * row + 1), item(this.position, 3 * row + 2)];
+    return { min: [x, y, z], max: [x + item(this.size, 3 * row), y + item(this.size, 3 * row + 1), z + item(this.size, 3 * row + 2)] };
   }
 
-  cellsOf(row: number): [number, number, number] {
-    return [this.cells[3 * row], this.cells[3 * row + 1], this.cells[3 * row + 2]];
+  cellsOf(row: number): Cells {
+    return [item(this.cells, 3 * row), item(this.cells, 3 * row + 1), item(this.cells, 3 * row + 2)];
   }
 
-  /** Which tensor fills a block, and where in it; null for a box that stands for several. */
+  /** Which tensor fills a block, and where in it; null for a box without a tensor of its own. */
   place(row: number): Place | null {
     const kind = this.kindAt(row);
-    const [first, second] = this.indices.get(kind.id) ?? [];
+    const [first, second] = this.indices.get(shapeOf(kind.id)) ?? [];
     if (!kind.tensor || !first) return null;
-    const head = Math.max(this.head[row], 0);
-    const index = second ? first.map((at, axis) => [...at.slice(0, 3), at[3] + head * (second[axis][3] - at[3])]) : first;
-    return { name: kind.tensor.replace("{layer}", String(this.layer[row])), index };
+    const head = Math.max(item(this.head, row), 0);
+    const index = second ? first.map((axis, n) => moved(axis, item(second, n), head)) : first;
+    return { name: filled(kind.tensor, item(this.layer, row)), index };
   }
 
-  /** The corners of these blocks together; all that are known count. */
+  /** The smallest box around these blocks; ids of no block are left out. */
   around(ids: readonly string[]): Box | null {
     const rows = ids.map((id) => this.row(id)).filter((row) => row !== null);
     return rows.length ? unite(rows.map((row) => this.box(row))) : null;
@@ -123,45 +144,51 @@ export class Layout {
 
   spanBox({ start, end }: Span): Box {
     const box: Box = { min: [Infinity, Infinity, Infinity], max: [-Infinity, -Infinity, -Infinity] };
-    for (let n = 3 * start; n < 3 * end; n++) {
-      const axis = n % 3;
-      box.min[axis] = Math.min(box.min[axis], this.position[n]);
-      box.max[axis] = Math.max(box.max[axis], this.position[n] + this.size[n]);
-    }
+    for (let row = start; row < end; row++) // without a box for each block: there may be thousands
+      for (const axis of AXES) {
+        const low = item(this.position, 3 * row + axis);
+        box.min[axis] = Math.min(box.min[axis], low);
+        box.max[axis] = Math.max(box.max[axis], low + item(this.size, 3 * row + axis));
+      }
     return box;
   }
 }
 
-export function unite(boxes: readonly Box[]): Box {
-  const corner = (pick: (...of: number[]) => number, of: (box: Box) => number[]) =>
-    [0, 1, 2].map((axis) => pick(...boxes.map((box) => of(box)[axis]))) as Box["min"];
-  return { min: corner(Math.min, (box) => box.min), max: corner(Math.max, (box) => box.max) };
+/** The architecture, from the metadata of a layout's file. */
+export function describedIn({ metadata }: Pick<File, "metadata">): Description {
+  return new Description(JSON.parse(present(metadata["architecture"], "architecture in the layout's metadata")) as Architecture);
 }
 
-/** The kind of a block of this id: its id with {layer} and {head} for the numbers. */
-export function patternOf(id: string): string {
-  return id.replace(NUMBERED, (_, __, head) => (head === undefined ? "blocks.{layer}." : "blocks.{layer}.attn.heads.{head}."));
-}
-
-function spansOf(layer: Int32Array): Span[] {
-  const spans: Span[] = [];
-  for (let row = 0; row < layer.length; row++) {
+function spansOf(layers: Int32Array, stackOf: (row: number) => string | null): Span[] {
+  const spans: (Span & { stack: string | null })[] = [];
+  layers.forEach((layer, row) => {
     const last = spans.at(-1);
-    if (last && last.layer === layer[row]) last.end = row + 1;
-    else spans.push({ layer: layer[row], start: row, end: row + 1 });
-  }
+    const stack = stackOf(row);
+    if (last?.layer === layer && last.stack === stack) last.end = row + 1;
+    else spans.push({ layer, stack, start: row, end: row + 1 });
+  });
   return spans;
 }
 
-/** Index maps are the same in all layers, and from head to head move by the same step: two heads of one layer tell all. */
-function indicesOf(described: LayoutFacts[]): Map<string, Index[]> {
+/** An axis of the index map of a later head: from head to head its offset grows by the same step. */
+function moved([a, b, c, d]: IndexRow, second: IndexRow, head: number): IndexRow {
+  return [a, b, c, d + head * (second[3] - d)];
+}
+
+function axisOf(row: readonly number[]): IndexRow {
+  return [item(row, 0), item(row, 1), item(row, 2), item(row, 3)];
+}
+
+/** Index maps are the same in all layers: two members of each group determine all. */
+function indicesOf(samples: LayoutFacts[]): Map<string, Index[]> {
   const indices = new Map<string, Index[]>();
-  for (const { blocks } of described)
+  for (const { blocks } of samples)
     for (const { id, tensor } of blocks ?? []) {
-      const of = indices.get(patternOf(id!)) ?? [];
-      const head = Number(NUMBERED.exec(id!)?.[2] ?? 0);
-      if (tensor) of[head] = tensor.index;
-      indices.set(patternOf(id!), of);
+      if (!id || !tensor) continue;
+      const known = indices.get(shapeOf(id)) ?? [];
+      const numbers = numbersIn(id);
+      known[numbers.length > 1 ? item(numbers, 1) : 0] = tensor.index.map(axisOf);
+      indices.set(shapeOf(id), known);
     }
   return indices;
 }

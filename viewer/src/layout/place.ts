@@ -1,7 +1,11 @@
-/** Where a block's cells lie in a tensor: index maps, the slices of NumPy that read them, and the way back. */
+/** Where a block's cells are in a tensor: index maps, the slices of NumPy that read them, and their inverse. */
 
-/** A row [a, b, c, d] for each axis of the tensor: the value of cell (i, j, k) lies at a·i + b·j + c·k + d. */
-export type Index = readonly (readonly number[])[];
+import { item } from "../checked/item";
+
+/** [a, b, c, d] for an axis of the tensor: the value of cell (i, j, k) is at a·i + b·j + c·k + d. */
+export type IndexRow = readonly [number, number, number, number];
+export type Index = readonly IndexRow[];
+export type Cell = readonly [number, number, number];
 
 export interface Place {
   name: string;
@@ -16,21 +20,23 @@ export interface Rect {
   j1: number;
 }
 
-export function whole(cells: readonly number[]): Rect {
-  return { i0: 0, j0: 0, i1: cells[0], j1: cells[1] };
+export function whole([width, height]: readonly [number, number, ...number[]]): Rect {
+  return { i0: 0, j0: 0, i1: width, j1: height };
 }
 
-/** Where cell (i, j, k) lies in the tensor. */
-export function locate(index: Index, [i, j, k]: readonly number[]): number[] {
+/** Where cell (i, j, k) is in the tensor. */
+export function locate(index: Index, [i, j, k]: Cell): number[] {
   return index.map(([a, b, c, d]) => a * i + b * j + c * k + d);
 }
 
-/** The cell whose value lies there: the way back of `locate`, where each axis of the tensor follows one of the block's. */
-export function cellOf(index: Index, at: readonly number[]): [number, number, number] {
+/** The cell whose value is there: the inverse of `locate`, where each axis of the tensor follows one of the block's. */
+export function cellOf(index: Index, place: readonly number[]): [number, number, number] {
   const cell: [number, number, number] = [0, 0, 0];
   index.forEach(([a, b, c, d], axis) => {
-    const follows = [a, b, c].findIndex((step) => step !== 0);
-    if (follows >= 0) cell[follows] = (at[axis] - d) / [a, b, c][follows];
+    const from = item(place, axis) - d;
+    if (a !== 0) cell[0] = from / a;
+    else if (b !== 0) cell[1] = from / b;
+    else if (c !== 0) cell[2] = from / c;
   });
   return cell;
 }
@@ -49,27 +55,31 @@ export function axesOf(index: Index): ("i" | "j")[] {
   return index.flatMap(([a, b]) => (a ? (["i"] as const) : b ? (["j"] as const) : []));
 }
 
-/** The cells of a whole tensor of this shape, row by row: cell (i, j, 0) comes at j · cells[0] + i. */
-export function gather(values: Float32Array, shape: readonly number[], index: Index, cells: readonly number[]): Float32Array {
-  let [atI, atJ, at] = [0, 0, 0];
+/** The cells of a whole tensor of this shape, row by row: cell (i, j, 0) comes at j · width + i. */
+export function gather(
+  values: Float32Array,
+  shape: readonly number[],
+  index: Index,
+  [width, height]: readonly [number, number, ...number[]],
+): Float32Array {
+  let [atI, atJ, offset] = [0, 0, 0];
   let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
-    const [a, b, , d] = index[axis];
+    const [a, b, , d] = item(index, axis);
     atI += a * stride;
     atJ += b * stride;
-    at += d * stride;
-    stride *= shape[axis];
+    offset += d * stride;
+    stride *= item(shape, axis);
   }
-  const [width, height] = cells;
   const out = new Float32Array(width * height);
   for (let j = 0, n = 0; j < height; j++)
-    for (let i = 0, from = at + j * atJ; i < width; i++, n++, from += atI) out[n] = values[from];
+    for (let i = 0, from = offset + j * atJ; i < width; i++, n++, from += atI) out[n] = values[from] ?? NaN;
   return out;
 }
 
 /** Turns columns into rows: values of [width, height] into [height, width]. */
 export function transpose(values: Float32Array, width: number, height: number): Float32Array {
   const out = new Float32Array(values.length);
-  for (let i = 0, n = 0; i < width; i++) for (let j = 0; j < height; j++, n++) out[j * width + i] = values[n];
+  for (let i = 0, n = 0; i < width; i++) for (let j = 0; j < height; j++, n++) out[j * width + i] = values[n] ?? NaN;
   return out;
 }

@@ -1,8 +1,9 @@
 /** The reading aids: beside the picture, or below it on a phone; one at a time, chosen in the rail. */
 
+import { present } from "../checked/item";
 import { t } from "../i18n/text";
 import type { State } from "../state/state";
-import { button, el, icon } from "./dom";
+import { button, byId, el, icon } from "./dom";
 import type { App, Panel } from "./panel";
 
 const NARROW = matchMedia("(max-width: 720px)"); // as in styles/frame.css
@@ -20,7 +21,7 @@ function openAid({ view }: State): string {
 /** Fills the rail, and the place of the aids whenever another one is chosen. */
 export function mountAids(aids: Panel[], app: App): void {
   const { store } = app;
-  const [rail, place, main] = [document.getElementById("rail")!, document.getElementById("aids")!, document.querySelector("main")!];
+  const [rail, place, main] = [byId("rail"), byId("aids"), present(document.querySelector("main"), "main")];
   const choose = (id: string): void => store.dispatch({ type: "view", change: { aid: openAid(store.state) === id ? "" : id } });
   const buttons = new Map<string, HTMLButtonElement>();
   const entry = (id: string, title: string, path: string, controls: string): HTMLButtonElement => {

@@ -1,8 +1,11 @@
 /** The attention of each head: all heads of a layer small, one of them large with its tokens. */
 
 import { isAbort } from "../api/client";
+import type { Trace } from "../api/service";
+import { item } from "../checked/item";
 import { reason } from "../i18n/reason";
 import { number, percent, progressText, t } from "../i18n/text";
+import type { Layout } from "../layout/layout";
 import { cellOfPattern, readHead, readHeads, type Map2D } from "../reading/attention";
 import { askLens, rolloutOf, rolloutQuery } from "../reading/lens";
 import { fedOf, visible } from "../reading/tokens";
@@ -12,7 +15,7 @@ import { button, el, field, select } from "./dom";
 import { Heatmap, painted, type At } from "./heatmap";
 import type { App, Panel } from "./panel";
 
-const ROLLOUT = -1; // in the place of a layer
+const ROLLOUT = -1; // instead of a layer
 const READ_ALOUD = 24; // positions up to which the map is a table for screen readers, too
 
 export const attention: Panel = {
@@ -28,9 +31,9 @@ export const attention: Panel = {
     let shown: Map2D | null = null;
     const head = el("div", { class: "row" });
     const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
-    const map = new Heatmap({ over: (at) => tell(at), pick: (at) => pick(at) });
+    const map = new Heatmap({ over: (place) => show(place), pick: (place) => pick(place) });
     const value = el("p", { class: "reading", "aria-live": "polite" });
-    const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)]));
+    const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)].filter((id) => id !== null)));
     const table = el("div", { class: "aloud" });
     const note = el("p", { class: "said", "aria-live": "polite" });
     const content = el("div", { class: "stack" }, head, heads, map.canvas, el("div", { class: "row reading-row" }, value, show3d), table);
@@ -55,57 +58,64 @@ export const attention: Panel = {
           headsOf = key;
         }
         mark(heads, chosen(app)[1]);
-        shown = await (layer === ROLLOUT ? rollout(app, figure, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
-        draw(figure);
+        shown = await (layer === ROLLOUT ? rollout(app, figure.trace, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
+        draw(shown, figure.trace);
       } catch (error) {
         if (!isAbort(error)) note.textContent = reason(error);
       }
     };
-    const draw = (figure: Figure): void => {
-      const texts = fedOf(figure.trace!).map(({ text }) => visible(text));
-      map.show(shown!, texts, store.state.view.colour);
-      table.replaceChildren(texts.length <= READ_ALOUD ? aloud(shown!, texts) : el("p", {}, t("attention.keys")));
-      tell(null);
+    const draw = (large: Map2D, trace: Trace): void => {
+      const texts = fedOf(trace).map(({ text }) => visible(text));
+      map.show(large, texts, store.state.view.colour);
+      table.replaceChildren(texts.length <= READ_ALOUD ? aloud(large, texts) : el("p", {}, t("attention.keys")));
+      show(null);
     };
-    const tell = (at: At | null): void => {
-      const texts = fedOf(store.state.figures[0].trace!).map(({ text }) => visible(text));
-      value.textContent = at && shown ? sentence(shown, at, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
+    const show = (place: At | null): void => {
+      const trace = store.state.figures[0]?.trace;
+      const texts = trace ? fedOf(trace).map(({ text }) => visible(text)) : [];
+      value.textContent = place && shown ? sentence(shown, place, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
     };
     const pick = ({ query, key }: At): void => {
       const [layer, n] = chosen(app);
-      if (layer === ROLLOUT || !shown) return;
-      const at = cellOfPattern(store.state.figures[0], layer, n, query * shown.factors[1], key * shown.factors[0]);
-      if (!at) return;
-      store.dispatch({ type: "pin", at });
-      flyTo(app, [at.block]);
+      const [figure] = store.state.figures;
+      if (layer === ROLLOUT || !shown || !figure) return;
+      const cell = cellOfPattern(figure, layer, n, query * shown.factors[1], key * shown.factors[0]);
+      if (!cell) return;
+      store.dispatch({ type: "pin", at: cell });
+      flyTo(app, [cell.block]);
     };
     store.subscribe(({ figures }) => figures[0]?.trace ?? figures[0]?.layout, () => void load());
     store.subscribe(() => chosen(app).join(), () => void load());
     store.subscribe(({ view }) => view.colour, () => {
-      [...heads.querySelectorAll("canvas")].forEach((old, n) => old.replaceWith(painted(maps[n], store.state.view.colour)));
-      if (shown && store.state.figures[0]?.trace) draw(store.state.figures[0]);
+      [...heads.querySelectorAll("canvas")].forEach((old, n) => old.replaceWith(painted(item(maps, n), store.state.view.colour)));
+      const trace = store.state.figures[0]?.trace;
+      if (shown && trace) draw(shown, trace);
     });
     store.onEnd(() => running.abort());
   },
 };
 
-/** The layer and the head that are read, as far as there are such. */
+/** The selected layer and head, within the model's sizes. */
 function chosen({ store }: App): [number, number] {
   const { view, figures } = store.state;
-  const config = figures[0]?.layout.config;
+  const layout = figures[0]?.layout;
   const [layer, head] = view.head ?? [0, 0];
-  return config ? [Math.min(layer, config.n_layer - 1), Math.min(head, config.n_head - 1)] : [0, 0];
+  return layout ? [Math.min(layer, layersOf(layout) - 1), Math.min(head, layout.description.heads - 1)] : [0, 0];
 }
 
-function blockOf(app: App): string {
-  const [layer, head] = chosen(app);
-  return `blocks.${layer}.attn.heads.${head}.pattern`;
+/** The layers that have attention. */
+function layersOf({ description }: Layout): number {
+  return description.layers(description.part("pattern")?.stack);
+}
+
+function blockOf(app: App): string | null {
+  return app.store.state.figures[0]?.layout.blockOf("pattern", ...chosen(app)) ?? null;
 }
 
 function layerPicker(app: App, { layout }: Figure, layer: number): HTMLElement {
-  const choose = (text: string): void => app.store.dispatch({ type: "view", change: { head: [Number(text), chosen(app)[1]] } });
-  const layers = Array.from({ length: layout.config.n_layer }, (_, n): [string, string] => [String(n), t("layer", { n })]);
-  return field(t("attention.of"), select([...layers, [String(ROLLOUT), t("rollout")]], String(layer), choose));
+  const chooseLayer = (text: string): void => app.store.dispatch({ type: "view", change: { head: [Number(text), chosen(app)[1]] } });
+  const layers = Array.from({ length: layersOf(layout) }, (_, n): [string, string] => [String(n), t("layer", { n })]);
+  return field(t("attention.of"), select([...layers, [String(ROLLOUT), t("rollout")]], String(layer), chooseLayer));
 }
 
 function thumbnail(app: App, map: Map2D, n: number): HTMLElement {
@@ -118,11 +128,11 @@ function choose(app: App, head: number): void {
   app.store.dispatch({ type: "view", change: { head: [chosen(app)[0], head] } });
 }
 
-/** Only the chosen head is in the order of the focus; the arrow keys go to the others. */
-function mark(heads: HTMLElement, chosen: number): void {
+/** Only the chosen head is a tab stop; arrow keys move between heads. */
+function mark(heads: HTMLElement, current: number): void {
   [...heads.children].forEach((head, n) => {
-    head.setAttribute("aria-checked", String(n === chosen));
-    head.setAttribute("tabindex", n === chosen ? "0" : "-1");
+    head.setAttribute("aria-checked", String(n === current));
+    head.setAttribute("tabindex", n === current ? "0" : "-1");
   });
 }
 
@@ -136,20 +146,20 @@ function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
   (heads.children[to] as HTMLElement).focus();
 }
 
-async function rollout({ service }: App, { trace }: Figure, tell: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
-  const count = fedOf(trace!).length;
-  tell(t("computing"));
-  const lens = await askLens(service, trace!, rolloutQuery(count), (progress) => tell(progress ? progressText(progress) : t("computing")), signal);
-  tell("");
+async function rollout({ service }: App, trace: Trace, show: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
+  const count = fedOf(trace).length;
+  show(t("computing"));
+  const lens = await askLens(service, trace, rolloutQuery(count), (progress) => show(progress ? progressText(progress) : t("computing")), signal);
+  show("");
   return { values: rolloutOf(lens, count), width: count, height: count, factors: [1, 1] };
 }
 
-/** "B (2) attends to C (0): 16.7 %". Where a cell stands for several positions, the largest of them is told. */
+/** "B (2) attends to C (0): 16.7 %". A cell of several positions shows the largest share. */
 function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: string[]): string {
-  const share = values[query * width + key];
+  const share = item(values, query * width + key);
   const name = (n: number, factor: number): string => {
     const [from, to] = [n * factor, Math.min((n + 1) * factor, texts.length) - 1];
-    return from === to ? `“${texts[from]}” (${number(from)})` : `${number(from)}–${number(to)}`;
+    return from === to ? `“${texts[from] ?? ""}” (${number(from)})` : `${number(from)}–${number(to)}`;
   };
   const names = { query: name(query, factors[1]), key: name(key, factors[0]) };
   return key * factors[0] > (query + 1) * factors[1] - 1 ? t("attention.future", names) : t("attention.reads", { ...names, share: percent(share, 2) });
@@ -157,7 +167,7 @@ function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: 
 
 function aloud({ values, width, height }: Map2D, texts: string[]): HTMLTableElement {
   const rows = Array.from({ length: height }, (_, query) =>
-    el("tr", {}, el("th", { scope: "row" }, texts[query]), ...Array.from({ length: width }, (_, key) => el("td", {}, percent(values[query * width + key])))),
+    el("tr", {}, el("th", { scope: "row" }, texts[query] ?? ""), ...Array.from({ length: width }, (__, key) => el("td", {}, percent(item(values, query * width + key))))),
   );
   return el("table", {}, el("caption", {}, t("attention.map")), el("tr", {}, el("td"), ...texts.map((text) => el("th", { scope: "col" }, text))), ...rows);
 }

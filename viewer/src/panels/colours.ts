@@ -1,4 +1,4 @@
-/** How values become colours, and where the computation goes. */
+/** Settings of the colours and of the direction. */
 
 import { cellValue, t } from "../i18n/text";
 import { extentOf, rounded, type Extent } from "../reading/range";
@@ -17,15 +17,15 @@ export const colours: Panel = {
     const { store } = app;
     const change = (part: Partial<Colour>): void => store.dispatch({ type: "view", change: { colour: { ...store.state.view.colour, ...part } } });
     const controls = el("div", { class: "stack" });
-    const told = el("div", { class: "stack" });
-    root.append(controls, told);
+    const readout = el("div", { class: "stack" });
+    root.append(controls, readout);
     store.subscribe(({ view }) => kept(view.colour), () => controls.replaceChildren(...settings(app, change)));
-    const tell = (): void => told.replaceChildren(facts(t("range.view"), inView(app)), selected(store.state) ?? "");
-    for (const of of [({ view }: State) => view.camera, (state: State) => state.told?.at, ({ figures }: State) => figures]) store.subscribe<unknown>(of, tell);
+    const update = (): void => readout.replaceChildren(facts(t("range.view"), inView(app)), selected(store.state) ?? "");
+    for (const of of [({ view }: State) => view.camera, (state: State) => state.cellInfo?.at, ({ figures }: State) => figures]) store.subscribe<unknown>(of, update);
   },
 };
 
-/** What the controls are made anew for: not while a slider moves or a number is typed. */
+/** A key for rebuilding the controls: not while a slider moves or a number is typed. */
 function kept({ scale, palette, range }: Colour): string {
   return `${scale} ${palette} ${range === null}`;
 }
@@ -35,16 +35,16 @@ function settings(app: App, change: (part: Partial<Colour>) => void): HTMLElemen
   const { colour } = view;
   const scale = choice(t("scale"), [["linear", t("scale.linear")], ["log", t("scale.log")]], colour.scale, (value) => change({ scale: value as Colour["scale"] }));
   const palette = choice(t("palette"), [["classic", t("palette.classic")], ["safe", t("palette.safe")]], colour.palette, (value) => change({ palette: value as Colour["palette"] }));
-  [...palette.querySelectorAll("label")].forEach((label, n) => label.append(ramps({ ...colour, palette: (["classic", "safe"] as const)[n] })));
+  [...palette.querySelectorAll("label")].forEach((label, n) => label.append(ramps({ ...colour, palette: n === 0 ? "classic" : "safe" })));
   palette.classList.add("cards");
   const gain = el("input", { type: "range", min: -2, max: 3, step: 0.25, value: Math.log2(colour.gain), oninput: () => change({ gain: 2 ** Number(gain.value) }) });
   const flows = [["", t("flow.auto")], ["right", t("flow.right")], ["down", t("flow.down")]] as const;
   const flow = select(flows, view.flow ?? "", (value) => app.store.dispatch({ type: "show", change: { flow: (value || null) as View["flow"], camera: null } }));
-  return [scale, palette, ...range(app, change), field(t("gain"), gain), field(t("flow"), flow)];
+  return [scale, palette, ...rangeControls(app, change), field(t("gain"), gain), field(t("flow"), flow)];
 }
 
-/** Each block from its own largest value, or all of them by one. */
-function range(app: App, change: (part: Partial<Colour>) => void): HTMLElement[] {
+/** Full brightness: per block, or one value for all. */
+function rangeControls(app: App, change: (part: Partial<Colour>) => void): HTMLElement[] {
   const { range: most } = app.store.state.view.colour;
   const fit = (): number => rounded(inView(app)?.absmax ?? 1);
   const how = choice(t("range"), [["own", t("range.own")], ["same", t("range.same")]], most === null ? "own" : "same", (value) => change({ range: value === "own" ? null : fit() }));
@@ -61,7 +61,7 @@ function ramps(colour: Colour): HTMLElement {
   return el("span", { class: "ramps" }, ramp("weight", colour), ramp("value", colour));
 }
 
-/** Over the values of the layers that are in view. */
+/** The range over the layers in view. */
 function inView({ stage, store }: App): Extent | null {
   const [main] = stage.models.shown;
   const tensors = store.state.figures[0]?.trace?.tensors;
@@ -70,14 +70,14 @@ function inView({ stage, store }: App): Extent | null {
   return extentOf(tensors, layers);
 }
 
-/** Of the tensor of the cell in question. */
-function selected({ told, figures }: State): HTMLElement | null {
-  if (!told) return null;
-  const figure = figures[told.at.figure];
-  const row = figure?.layout.row(told.at.block) ?? null;
-  const name = row === null ? null : (figure!.layout.place(row)?.name ?? null);
-  const of = name && figure!.trace?.tensors?.[name];
-  return of ? facts(name!, { min: of.min ?? NaN, max: of.max ?? NaN, absmax: of.absmax ?? NaN }) : null;
+/** The range of the current cell's tensor. */
+function selected({ cellInfo, figures }: State): HTMLElement | null {
+  if (!cellInfo) return null;
+  const figure = figures[cellInfo.at.figure];
+  const row = figure?.layout.row(cellInfo.at.block) ?? null;
+  const name = !figure || row === null ? null : (figure.layout.place(row)?.name ?? null);
+  const of = name === null ? undefined : figure?.trace?.tensors?.[name];
+  return name !== null && of ? facts(name, { min: of.min ?? NaN, max: of.max ?? NaN, absmax: of.absmax ?? NaN }) : null;
 }
 
 function facts(title: string, extent: Extent | null): HTMLElement {

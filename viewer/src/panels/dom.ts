@@ -1,4 +1,6 @@
-/** A few words for making elements, so that panels read like what they show. */
+/** Functions that create elements. */
+
+import { present } from "../checked/item";
 
 type Attributes = Record<string, string | number | boolean | ((event: Event) => void) | null | undefined>;
 type Child = Node | string | null | undefined | false;
@@ -15,6 +17,11 @@ export function el<T extends keyof HTMLElementTagNameMap>(tag: T, attributes: At
   return made;
 }
 
+/** An element of index.html. */
+export function byId(id: string): HTMLElement {
+  return present(document.getElementById(id), `the element #${id}`);
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A picture of lines in a square of 24, beside a text that says the same. */
@@ -27,7 +34,7 @@ export function icon(path: string): SVGElement {
   return made;
 }
 
-/** A window over the page that Escape closes, and nothing behind it hears. */
+/** A modal dialog that Escape closes; its keys do not reach the page. */
 export function dialog(label: string, ...children: Child[]): HTMLDialogElement {
   const made = el("dialog", { "aria-label": label, class: "dialog" }, ...children);
   made.addEventListener("keydown", (event) => event.stopPropagation());

@@ -1,5 +1,6 @@
-/** Folds the side away and back, where there is one beside the picture. */
+/** Shows and hides the side panel. */
 
+import { present } from "../checked/item";
 import { t } from "../i18n/text";
 import { button, icon } from "./dom";
 import type { Panel } from "./panel";
@@ -11,11 +12,11 @@ export const fold: Panel = {
   place: "bar",
   title: "fold",
   mount(root) {
-    const main = document.querySelector("main")!;
-    const toggle = button("", () => told(!main.classList.toggle("folded")), { class: "quiet", "aria-label": t("fold"), "aria-controls": "side" });
-    const told = (open: boolean): void => toggle.setAttribute("aria-expanded", String(open));
+    const main = present(document.querySelector("main"), "main");
+    const toggle = button("", () => markOpen(!main.classList.toggle("folded")), { class: "quiet", "aria-label": t("fold"), "aria-controls": "side" });
+    const markOpen = (open: boolean): void => toggle.setAttribute("aria-expanded", String(open));
     toggle.append(icon(SIDE));
-    told(!main.classList.contains("folded"));
+    markOpen(!main.classList.contains("folded"));
     root.append(toggle);
   },
 };

@@ -1,8 +1,10 @@
 /** A map of shares with tokens on its axes; the pointer, a finger or the arrow keys choose a cell of it. */
 
+import { item } from "../checked/item";
 import { t } from "../i18n/text";
 import { labelStep, shadesFor, type Map2D } from "../reading/attention";
 import { channelsOf } from "../scene/palette";
+import { penOf } from "../scene/pen";
 import type { Colour } from "../state/view";
 import { el } from "./dom";
 
@@ -10,12 +12,14 @@ const LETTER = 6.7; // pixels of a letter of a token
 const ROOM = 12; // pixels that a token's text needs across itself
 const FONT = "11px ui-monospace, Menlo, Consolas, monospace";
 
+const ARROWS: Record<string, readonly [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
 export interface At {
   query: number; // cells of the map
   key: number;
 }
 
-/** What it tells of a cell, and what a click on one does. */
+/** Callbacks for the cell under the pointer, and for a click. */
 export interface Reader {
   over(at: At | null): void;
   pick(at: At): void;
@@ -71,7 +75,7 @@ export class Heatmap {
   #key(event: KeyboardEvent): void {
     if (!this.#map) return;
     const { width, height } = this.#map;
-    const [dk, dq] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
+    const [dk, dq] = ARROWS[event.key] ?? [0, 0];
     const at = this.#at ?? { query: height - 1, key: 0 };
     if (event.key === "Enter" || event.key === " ") this.reader.pick(at);
     else if (dk || dq) this.#over({ query: Math.max(0, Math.min(height - 1, at.query + dq)), key: Math.max(0, Math.min(width - 1, at.key + dk)) });
@@ -85,21 +89,20 @@ export class Heatmap {
     if (!this.#map || !this.#colours || !size) return;
     const ratio = Math.min(devicePixelRatio, 2);
     Object.assign(canvas, { width: size * ratio, height: size * ratio });
-    const pen = canvas.getContext("2d")!;
+    const pen = penOf(canvas);
     pen.scale(ratio, ratio);
     pen.imageSmoothingEnabled = false;
     const side = this.#side();
     pen.drawImage(this.#colours, this.#axisRoom, this.#axisRoom, side, side);
     const ink = getComputedStyle(canvas);
     const [faint, strong, line] = [ink.getPropertyValue("--faint"), ink.getPropertyValue("--ink"), ink.getPropertyValue("--line")];
-    this.#grid(pen, side, line);
+    this.#grid(pen, this.#map, side, line);
     this.#axis(pen, side, this.#map.height, this.#map.factors[1], this.#at?.query ?? null, [faint, strong], false);
     this.#axis(pen, side, this.#map.width, this.#map.factors[0], this.#at?.key ?? null, [faint, strong], true);
     if (this.#at) outline(pen, this.#at, this.#axisRoom, side / this.#map.width, side / this.#map.height);
   }
 
-  #grid(pen: CanvasRenderingContext2D, side: number, line: string): void {
-    const { width, height } = this.#map!;
+  #grid(pen: CanvasRenderingContext2D, { width, height }: Map2D, side: number, line: string): void {
     pen.strokeStyle = line;
     pen.lineWidth = 1;
     pen.strokeRect(this.#axisRoom - 0.5, this.#axisRoom - 0.5, side + 1, side + 1);
@@ -112,8 +115,8 @@ export class Heatmap {
     pen.globalAlpha = 1;
   }
 
-  /** The tokens of the columns stand upright; that of the cell in question is always there. */
-  #axis(pen: CanvasRenderingContext2D, side: number, count: number, factor: number, at: number | null, [faint, strong]: string[], across: boolean): void {
+  /** The tokens of columns are upright; that of the selected cell is always shown. */
+  #axis(pen: CanvasRenderingContext2D, side: number, count: number, factor: number, at: number | null, [faint, strong]: readonly [string, string], across: boolean): void {
     const pixels = side / count;
     const step = labelStep(pixels, ROOM);
     pen.font = FONT;
@@ -155,9 +158,9 @@ export function painted({ values, width, height, factors }: Map2D, colour: Colou
   for (let n = 0; n < width * height; n++) {
     const [row, column] = [Math.floor(n / width), n % width];
     const later = column * factors[0] > (row + 1) * factors[1] - 1;
-    image.data.set(channelsOf(values[n], "value", shades).map((channel) => channel * (later ? 0.45 : 1)), 4 * n);
+    image.data.set(channelsOf(item(values, n), "value", shades).map((channel) => channel * (later ? 0.45 : 1)), 4 * n);
     image.data[4 * n + 3] = 255;
   }
-  canvas.getContext("2d")!.putImageData(image, 0, 0);
+  penOf(canvas).putImageData(image, 0, 0);
   return canvas;
 }

@@ -1,5 +1,6 @@
 /** The keys: what each does, in a window that `?` opens; and those that go from layer to layer. */
 
+import { item } from "../checked/item";
 import { t } from "../i18n/text";
 import type { Key } from "../i18n/text";
 import { blocksOf, nearestSpan } from "../reading/layers";
@@ -34,28 +35,28 @@ export const help: Panel = {
     const show = (): void => void (pane.open || pane.showModal());
     root.append(button("?", show, { class: "quiet", "aria-label": t("help"), "aria-keyshortcuts": "?" }), pane);
     onKey(app.store, "?", show);
-    const went: Went = { to: null, camera: null };
-    onKey(app.store, "PageDown", () => step(app, went, 1));
-    onKey(app.store, "PageUp", () => step(app, went, -1));
+    const last: LastStep = { to: null, camera: null };
+    onKey(app.store, "PageDown", () => step(app, last, 1));
+    onKey(app.store, "PageUp", () => step(app, last, -1));
   },
 };
 
-/** Where the last step led, and the camera that it led to. */
-interface Went {
+/** The layer of the last step, and its camera. */
+interface LastStep {
   to: number | null;
   camera: Camera | null;
 }
 
 /** Flies to the layer after or before the one that the camera is at. */
-function step(app: App, went: Went, by: number): void {
+function step(app: App, last: LastStep, by: number): void {
   const [main] = app.stage.models.shown;
   if (!main) return;
   const { layout } = main.figure;
-  const { camera } = app.store.state.view; // where it flies to, too
+  const { camera } = app.store.state.view; // the target of a flight, if one is under way
   const outside = by > 0 ? -1 : layout.spans.length;
-  const known = camera === went.camera ? went.to : null;
-  const at = camera ? (known ?? nearestSpan(layout, main.pose, camera.target)) : outside;
-  went.to = Math.max(0, Math.min(at + by, layout.spans.length - 1));
-  flyTo(app, blocksOf(layout, layout.spans[went.to]));
-  went.camera = app.store.state.view.camera;
+  const known = camera === last.camera ? last.to : null;
+  const now = camera ? (known ?? nearestSpan(layout, main.pose, camera.target)) : outside;
+  last.to = Math.max(0, Math.min(now + by, layout.spans.length - 1));
+  flyTo(app, blocksOf(layout, item(layout.spans, last.to)));
+  last.camera = app.store.state.view.camera;
 }

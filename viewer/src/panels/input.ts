@@ -1,4 +1,4 @@
-/** What goes in: letters, text or token ids, and how many tokens are to follow. */
+/** The input: letters, text or token ids, and the number of new tokens. */
 
 import { progressText, t } from "../i18n/text";
 import type { Prompt } from "../state/view";
@@ -45,7 +45,7 @@ export const input: Panel = {
       const busy = status === "asking" || status === "queued" || status === "running";
       run.textContent = t(busy ? "running" : "run");
       stop.hidden = status !== "queued" && status !== "running";
-      bar.hidden = !stop.hidden ? false : true;
+      bar.hidden = stop.hidden;
       if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
       else bar.removeAttribute("value");
       said.classList.toggle("wrong", status === "failed");

@@ -1,16 +1,16 @@
-/** Keys that work wherever the focus is, but where something is being typed. */
+/** Page-wide keys, except while typing. */
 
 import type { Scope } from "../state/store";
 
-/** Calls `press` for this key as long as the part of the page is there. */
+/** Calls `press` for this key until the scope ends. */
 export function onKey(store: Scope, key: string, press: () => void): void {
-  const hear = (event: KeyboardEvent): void => {
+  const listen = (event: KeyboardEvent): void => {
     if (event.key !== key || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
     event.preventDefault();
     press();
   };
-  document.addEventListener("keydown", hear);
-  store.onEnd(() => document.removeEventListener("keydown", hear));
+  document.addEventListener("keydown", listen);
+  store.onEnd(() => document.removeEventListener("keydown", listen));
 }
 
 function typing(target: EventTarget | null): boolean {

@@ -1,7 +1,8 @@
-/** What the colours mean: a scale of the weights and one of the values, with the range of the block in question. */
+/** What the colours mean: a scale of the weights and one of the values, with the range of the current cell's block. */
 
 import { cellValue, t } from "../i18n/text";
 import { colourOf } from "../scene/palette";
+import { penOf } from "../scene/pen";
 import type { State } from "../state/state";
 import type { Colour } from "../state/view";
 import { el } from "./dom";
@@ -17,37 +18,37 @@ export const legend: Panel = {
     const { store, stage } = app;
     const show = (): void => {
       const { state } = store;
-      root.hidden = !stage.frames || !state.figures.length; // there is nothing that it could explain
+      root.hidden = !stage.frames || !state.figures.length; // there are no colours yet
       if (root.hidden) return;
       root.replaceChildren(...(["weight", "value"] as const).map((kind) => scale(kind, state, app)));
     };
-    for (const select of [({ view }: State) => view.colour, (state: State) => state.told, ({ traffic }: State) => traffic.bytes, (state: State) => state.figures]) store.subscribe<unknown>(select, show);
+    for (const select of [({ view }: State) => view.colour, (state: State) => state.cellInfo, ({ traffic }: State) => traffic.bytes, (state: State) => state.figures]) store.subscribe<unknown>(select, show);
     void stage.first.then(show);
   },
 };
 
 function scale(kind: "weight" | "value", state: State, { detail }: App): HTMLElement {
   const { colour } = state.view;
-  const told = isOf(kind, state) ? state.told : null;
-  const most = colour.range ?? (told ? detail.scale(told.at.block) : null);
+  const cellInfo = isOf(kind, state) ? state.cellInfo : null;
+  const most = colour.range ?? (cellInfo ? detail.scale(cellInfo.at.block) : null);
   const [low, high] = most === null ? [t("legend.low"), t("legend.high")] : [cellValue(-most), cellValue(most)].map(short);
   const line = el("div", { class: "ramp-line" }, ramp(kind, colour));
-  if (told && most && typeof told.value === "number") line.append(marker(told.value / most));
+  if (cellInfo && most && typeof cellInfo.value === "number") line.append(marker(cellInfo.value / most));
   return el("div", { class: "ramp" }, el("span", {}, t(`legend.${kind}`)), line, el("small", {}, el("span", {}, low), el("span", {}, "0"), el("span", {}, high)));
 }
 
-/** Whether the cell in question is of this kind. */
-function isOf(kind: "weight" | "value", { told, figures }: State): boolean {
-  if (!told) return false;
-  const layout = figures[told.at.figure]?.layout;
-  const row = layout?.row(told.at.block) ?? null;
-  return row !== null && (layout!.kindAt(row).role === "weight") === (kind === "weight");
+/** Whether the current cell is of this kind. */
+function isOf(kind: "weight" | "value", { cellInfo, figures }: State): boolean {
+  if (!cellInfo) return false;
+  const layout = figures[cellInfo.at.figure]?.layout;
+  const row = layout?.row(cellInfo.at.block) ?? null;
+  return layout !== undefined && row !== null && (layout.kindAt(row).role === "weight") === (kind === "weight");
 }
 
 /** From −1 to 1 of full brightness. */
 export function ramp(kind: "weight" | "value", colour: Colour): HTMLCanvasElement {
   const canvas = el("canvas", { width: STEPS, height: 1, class: "ramp-colours", "aria-hidden": "true" });
-  const pen = canvas.getContext("2d")!;
+  const pen = penOf(canvas);
   for (let n = 0; n < STEPS; n++) {
     pen.fillStyle = colourOf((2 * n) / (STEPS - 1) - 1, kind, colour);
     pen.fillRect(n, 0, 1, 1);

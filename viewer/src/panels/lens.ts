@@ -4,7 +4,7 @@ import { isAbort } from "../api/client";
 import type { Lens } from "../api/service";
 import { reason } from "../i18n/reason";
 import { percent, t } from "../i18n/text";
-import { askLens, blockOf, windowOf } from "../reading/lens";
+import { askLens, blockAfter, windowOf } from "../reading/lens";
 import { fedOf, lastPosition, visible } from "../reading/tokens";
 import { flyTo } from "../scene/fly";
 import { channelsOf, inkOn } from "../scene/palette";
@@ -45,15 +45,15 @@ export const lens: Panel = {
       const tokens = fedOf(trace);
       const part = windowOf(at, tokens.length, WIDE);
       start = part.start;
-      const tell = (progress: { done: number; total: number } | null): void => {
+      const show = (progress: { done: number; total: number } | null): void => {
         bar.hidden = false;
         note.textContent = t("computing");
         if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
         else bar.removeAttribute("value");
       };
-      const soon = setTimeout(() => tell(null), 400);
+      const soon = setTimeout(() => show(null), 400);
       try {
-        const done = await askLens(service, trace, { top: String(TOP), positions: `${part.start}:${part.stop}` }, tell, signal);
+        const done = await askLens(service, trace, { top: String(TOP), positions: `${part.start}:${part.stop}` }, show, signal);
         note.textContent = "";
         frame.hidden = false;
         fill(table, done, tokens.map(({ text }) => visible(text)), app, (text) => (reading.textContent = text));
@@ -84,24 +84,30 @@ function pages({ start, stop }: { start: number; stop: number }, count: number, 
 }
 
 /** The first layer on top, as the computation goes; the heads of the columns are the tokens. */
-function fill(table: HTMLTableElement, { layers = [] }: Lens, tokens: string[], app: App, tell: (text: string) => void): void {
+function fill(table: HTMLTableElement, { layers = [] }: Lens, tokens: string[], app: App, show: (text: string) => void): void {
   const [first] = layers;
   const head = el("tr", {}, el("td"), ...(first?.predictions ?? []).map(({ position }) => el("th", { scope: "col", title: String(position) }, tokens[position])));
-  const rows = layers.map(({ layer, tensor, predictions }) => {
+  const rows = layers.map(({ layer, predictions }) => {
     const name = layer === 0 ? t("lens.start") : t("lens.after", { n: layer - 1 });
     const cells = predictions.map(({ position, top }) => {
-      const told = `${name} · ${position} “${tokens[position]}”: ${top.map(({ text, probability }) => `“${visible(text)}” ${percent(probability)}`).join(", ")}`;
-      return el("td", {}, prediction(visible(top[0].text), top[0].probability, told, app, tensor, tell));
+      const description = `${name} · ${position} “${tokens[position]}”: ${top.map(({ text, probability }) => `“${visible(text)}” ${percent(probability)}`).join(", ")}`;
+      const [best] = top;
+      return el("td", {}, best ? prediction(visible(best.text), best.probability, description, app, layer, show) : null);
     });
     return el("tr", {}, el("th", { scope: "row" }, name), ...cells);
   });
   table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
-function prediction(text: string, probability: number, told: string, app: App, tensor: string, tell: (text: string) => void): HTMLElement {
+function prediction(text: string, probability: number, description: string, app: App, layers: number, show: (text: string) => void): HTMLElement {
   const colour: Colour = { ...app.store.state.view.colour, scale: "linear", gain: 1 };
   const channels = channelsOf(probability, "value", colour);
-  const made = button(text, () => flyTo(app, [blockOf(tensor)]), { class: `predicted on-${inkOn(channels)}`, "aria-label": told, onpointerenter: () => tell(told), onfocus: () => tell(told) });
+  const fly = (): void => {
+    const layout = app.store.state.figures[0]?.layout;
+    const block = layout && blockAfter(layout, layers);
+    if (block) flyTo(app, [block]);
+  };
+  const made = button(text, fly, { class: `predicted on-${inkOn(channels)}`, "aria-label": description, onpointerenter: () => show(description), onfocus: () => show(description) });
   made.style.backgroundColor = `rgb(${channels.join()})`;
   return made;
 }

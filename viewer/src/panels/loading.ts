@@ -1,4 +1,4 @@
-/** That a model is on its way, and how far: until there is something to see. */
+/** The progress of loading a model, until it is shown. */
 
 import { number, progressText, t } from "../i18n/text";
 import { refText } from "../state/address";
@@ -28,7 +28,7 @@ export const loading: Panel = {
       other.hidden = !bar.hidden;
       if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
       else bar.removeAttribute("value");
-      said.textContent = told(state);
+      said.textContent = statusText(state);
     };
     store.subscribe(({ figures }) => figures, show);
     store.subscribe(({ run }) => run, show);
@@ -37,12 +37,13 @@ export const loading: Panel = {
   },
 };
 
-/** Whether what is seen is not what was asked for. */
+/** Whether the requested model is not shown yet. */
 function missing({ figures, view }: State): boolean {
-  return !figures.length || refText(figures[0].ref) !== refText(view.model);
+  const [figure] = figures;
+  return !figure || refText(figure.ref) !== refText(view.model);
 }
 
-function told({ run, traffic }: State): string {
+function statusText({ run, traffic }: State): string {
   if (run.status === "failed") return run.message ?? "";
   if (run.status === "queued" && run.position) return t("queued", { n: run.position });
   if (run.progress) return progressText(run.progress);

@@ -1,4 +1,4 @@
-/** Which model is shown. */
+/** The choice of the model. */
 
 import { t, number } from "../i18n/text";
 import { partsOf, totalOf } from "../reading/parameters";
@@ -8,7 +8,7 @@ import type { Model } from "../api/service";
 import { el, select } from "./dom";
 import type { Panel } from "./panel";
 
-const AT_ONCE = 2e9; // parameters of a model that computes a few tokens while one waits
+const AT_ONCE = 2e9; // parameters of a model that is run at once
 
 export const models: Panel = {
   id: "models",
@@ -24,7 +24,10 @@ export const models: Panel = {
       const chosen = refText(view.model);
       const options = known.map((model): [string, string] => [model.id, model.name]);
       if (!options.some(([id]) => id === chosen)) options.unshift([chosen, typeof view.model === "string" ? chosen : t("own")]);
-      const list = select(options, chosen, (id) => store.dispatch({ type: "show", change: opening(known.find((m) => m.id === id)!) }));
+      const list = select(options, chosen, (id) => {
+        const model = known.find((one) => one.id === id);
+        if (model) store.dispatch({ type: "show", change: opening(model) });
+      });
       list.setAttribute("aria-label", t("model"));
       picker.replaceChildren(list);
       const [figure] = figures;
@@ -36,11 +39,11 @@ export const models: Panel = {
   },
 };
 
-/** How a model is first seen: with values where they take no more than a moment. */
+/** The first view of a model: with values if they are computed quickly. */
 export function opening(model: Model): Partial<View> {
   if (model.id === NANO.model) return { ...NANO, tokens: null };
   const { kind } = model.vocabulary;
-  const prompt: View["prompt"] = kind === "gpt2" ? { text: t("prompt.first") } : kind === "letters" ? { text: "A" } : { tokens: [0, 1, 2, 3] };
+  const prompt: View["prompt"] = kind === "ids" ? { tokens: [0, 1, 2, 3] } : { text: kind === "letters" ? "A" : t("prompt.first") };
   const generate = { ...NANO.generate, max_new_tokens: 1 };
   return { model: model.id, traced: model.parameters.total <= AT_ONCE, prompt, generate, tokens: null };
 }

@@ -1,4 +1,4 @@
-/** What came out: the tokens one by one, those given and those generated, and steps through the generation. */
+/** The output: the tokens, given and generated, and steps through the generation. */
 
 import { t } from "../i18n/text";
 import type { Trace } from "../api/service";
@@ -12,10 +12,10 @@ export const output: Panel = {
   mount(root, { store }) {
     const line = el("p", { class: "tokens", "aria-live": "polite" });
     const slider = el("input", { type: "range", min: 0, "aria-label": t("step"), oninput: () => go(Number(slider.value)) });
-    const told = el("span", { class: "step-told" });
+    const count = el("span", { class: "step-told" });
     const back = button("‹", () => move(-1), { "aria-label": t("step.back") });
     const on = button("›", () => move(1), { "aria-label": t("step.on") });
-    const steps = el("div", { class: "row steps" }, back, slider, on, told);
+    const steps = el("div", { class: "row steps" }, back, slider, on, count);
     const hint = el("p", { class: "said" });
     root.append(line, steps, hint);
 
@@ -31,7 +31,7 @@ export const output: Panel = {
       line.replaceChildren(...pieces(trace, step));
       steps.hidden = last() === 0;
       Object.assign(slider, { max: String(last()), value: String(step) });
-      told.textContent = t("step.of", { step, last: last() });
+      count.textContent = t("step.of", { step, last: last() });
       back.disabled = step <= 0;
       on.disabled = step >= last();
     };

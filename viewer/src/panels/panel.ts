@@ -1,4 +1,4 @@
-/** What a panel is: a part of the page that shows some of the state and dispatches actions. */
+/** A panel: a part of the page that shows some of the state and dispatches actions. */
 
 import type { Service } from "../api/service";
 import type { Detail } from "../detail/detail";
@@ -6,7 +6,7 @@ import type { Stage } from "../scene/stage";
 import type { Scope } from "../state/store";
 import type { Key } from "../i18n/text";
 
-/** What a panel may use. It reads `store.state`, subscribes and dispatches; the rest is for what only they know. */
+/** What a panel may use: the state, and the parts of the page that have more than that. */
 export interface App {
   store: Scope;
   service: Service;

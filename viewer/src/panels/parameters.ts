@@ -1,4 +1,4 @@
-/** What the model consists of: its parameters part by part, its sizes, and the memory that they take. */
+/** The model's parameters by part, its sizes, and its memory. */
 
 import { bytes, compact, maybe, number, percent, t } from "../i18n/text";
 import { cachePerToken, partsOf, totalOf, type Part } from "../reading/parameters";
@@ -14,19 +14,19 @@ export const parameters: Panel = {
   mount(root, { store }) {
     const show = (): void => {
       const [figure] = store.state.figures;
-      root.replaceChildren(...(figure ? told(figure) : []));
+      root.replaceChildren(...(figure ? contents(figure) : []));
     };
     store.subscribe(({ figures }: State) => figures[0], show);
   },
 };
 
-function told(figure: Figure): HTMLElement[] {
+function contents(figure: Figure): HTMLElement[] {
   const parts = partsOf(figure.layout, figure.model);
   const total = totalOf(parts);
   const weights = figure.model?.weights;
   return [
     el("p", { class: "total" }, el("b", {}, compact(total)), el("span", {}, t("parameters", { n: number(total) }))),
-    el("table", { class: "parts" }, el("tbody", {}, ...parts.map((part) => row(part, parts[0].share)))),
+    el("table", { class: "parts" }, el("tbody", {}, ...parts.map((part) => row(part, parts[0]?.share ?? 1)))),
     facts(figure, total),
     el("p", { class: "about" }, `${maybe(`weights.${weights?.source ?? "synthetic"}`, "")} ${figure.model ? maybe(`note.${figure.model.id}`, figure.model.note ?? "") : ""}`),
   ];
@@ -43,18 +43,18 @@ function row({ name, count, share, tied }: Part, largest: number): HTMLElement {
 }
 
 function facts({ layout, trace }: Figure, total: number): HTMLElement {
-  const { config, facts: { tokens } } = layout;
+  const { description, facts: { tokens } } = layout;
   const held = Object.values(trace?.tensors ?? {}).reduce((sum, one) => sum + one.bytes, 0);
   const rows: [string, string][] = [
-    [t("size.layers"), number(config.n_layer)],
-    [t("size.heads"), `${number(config.n_head)} × ${number(config.d_head)}`],
-    [t("size.width"), number(config.n_embd)],
-    [t("size.inner"), number(config.n_inner)],
-    [t("size.vocabulary"), number(config.vocab_size)],
-    [t("size.context"), t("size.tokens", { n: number(config.n_positions) })],
+    [t("size.layers"), number(description.layers())],
+    [t("size.heads"), `${number(description.heads)} × ${number(layout.widthOf("query"))}`],
+    [t("size.width"), number(layout.widthOf("embedding"))],
+    [t("size.inner"), number(layout.widthOf("mlp"))],
+    [t("size.vocabulary"), number(layout.widthOf("logits"))],
+    [t("size.context"), t("size.tokens", { n: number(description.context) })],
     [t("size.float32"), bytes(4 * total)],
     [t("size.float16"), bytes(2 * total)],
-    [t("size.cache"), bytes(cachePerToken(config))],
+    [t("size.cache"), bytes(cachePerToken(layout))],
     ...(trace ? [[t("size.trace", { n: number(tokens ?? 0) }), bytes(held)] as [string, string]] : []),
   ];
   return el("dl", { class: "sizes" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));

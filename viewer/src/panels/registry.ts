@@ -22,7 +22,7 @@ import { share } from "./share";
 import { sizes } from "./sizes";
 import { skip } from "./skip";
 import { status } from "./status";
-import { el } from "./dom";
+import { byId, el } from "./dom";
 import { t } from "../i18n/text";
 import { tour } from "./tour";
 import { touring } from "./touring";
@@ -43,7 +43,7 @@ export function mountPanels(place: Panel["place"], app: Omit<App, "store"> & { s
   const here = panels.filter((panel) => panel.place === place);
   const store = app.store.scope();
   mounted.set(place, store);
-  const root = document.getElementById(ROOTS[place])!;
+  const root = byId(ROOTS[place]);
   root.replaceChildren();
   if (place === "aid") mountAids(here, { ...app, store });
   else for (const panel of here) panel.mount(placeOf(panel, root), { ...app, store });

@@ -4,6 +4,8 @@ import { isAbort } from "../api/client";
 import type { Trace } from "../api/service";
 import { reason } from "../i18n/reason";
 import { number, percent, t } from "../i18n/text";
+import type { Figure } from "../state/state";
+import { present } from "../checked/item";
 import { entropy, softmax, top, type Likely } from "../reading/distribution";
 import { askLens } from "../reading/lens";
 import { fedOf, lastPosition, visible } from "../reading/tokens";
@@ -12,7 +14,7 @@ import { button, el, field } from "./dom";
 import type { App, Panel } from "./panel";
 
 const BARS = 12;
-const KNOWN = 20; // tokens that the lens spells
+const KNOWN = 20; // tokens whose texts are read from the lens
 
 export const sampling: Panel = {
   id: "sampling",
@@ -26,24 +28,24 @@ export const sampling: Panel = {
     let texts = new Map<number, string>();
     const { generate } = store.state.view;
     const temperature = el("input", { type: "range", min: 0, max: 5, step: 0.05, value: generate.temperature || 1, id: "temperature", oninput: () => draw() });
-    const told = el("span", { class: "big" });
+    const degreeText = el("span", { class: "big" });
     const where = el("input", { type: "range", min: 0, value: 0, oninput: () => void load(Number(where.value)) });
     const at = el("p", { class: "context" });
     const bars = el("ul", { class: "bars" });
     const facts = el("p", { class: "said", "aria-live": "polite" });
     const go = button(t("sampling.run"), () => sample(app, Number(temperature.value)), { class: "primary" });
-    const content = el("div", { class: "stack" }, field(t("sampling.position"), where), at, field(t("temperature"), el("div", { class: "row slider" }, temperature, told)), bars, facts, go);
+    const content = el("div", { class: "stack" }, field(t("sampling.position"), where), at, field(t("temperature"), el("div", { class: "row slider" }, temperature, degreeText)), bars, facts, go);
     const note = el("p", { class: "said", "aria-live": "polite" });
     root.append(content, note);
 
     const draw = (): void => {
       const degree = Number(temperature.value);
-      told.textContent = degree === 0 ? `0 · ${t("greedy")}` : number(degree, 2);
+      degreeText.textContent = degree === 0 ? `0 · ${t("greedy")}` : number(degree, 2);
       if (!logits.length) return;
       const all = softmax(logits, degree);
       const best = top(all, BARS);
       const rest = 1 - best.reduce((sum, { probability }) => sum + probability, 0);
-      const unit = best[0].probability ** -0.75; // bars keep their proportions, and can be seen where thousands share what there is
+      const unit = (best[0]?.probability ?? 1) ** -0.75; // keeps proportions, and bars visible where thousands of tokens share the probability
       bars.replaceChildren(...best.map((one) => bar(app, one, unit, spelled(one.token))), ...(all.length > BARS ? [others(rest, unit, all.length - best.length)] : []));
       const bits = entropy(all);
       facts.textContent = t("sampling.entropy", { bits: number(bits, 2), choices: number(2 ** bits, 1) });
@@ -62,12 +64,13 @@ export const sampling: Panel = {
       Object.assign(where, { max: String(fed.length - 1), value: String(position) });
       at.replaceChildren(...context(fed.map(({ text }) => visible(text)), position));
       try {
+        const tensor = present(figure.layout.description.part("logits")?.tensor, "the tensor of the logits");
         const known = spellings(figure.model?.vocabulary.tokens, trace, position);
-        ({ values: logits } = await service.values(`/v1/traces/${trace.id}`, "logits", { slice: `0,${position}` }, signal));
+        ({ values: logits } = await service.values(`/v1/traces/${trace.id}`, tensor, { slice: `0,${position}` }, signal));
         texts = known ?? new Map();
         draw();
         if (known) return;
-        texts = await asked(app, trace, position, signal);
+        texts = await spelledByLens(app, figure, trace, position, signal);
         draw();
       } catch (error) {
         if (!isAbort(error)) note.textContent = reason(error);
@@ -84,7 +87,7 @@ export const sampling: Panel = {
   },
 };
 
-/** The end of the text up to a position, and that it is what comes next that is asked. */
+/** The last tokens up to a position, then a mark for the next one. */
 function context(texts: string[], position: number): HTMLElement[] {
   const from = Math.max(0, position - 11);
   const before = from > 0 ? [el("span", {}, "…")] : [];
@@ -92,7 +95,7 @@ function context(texts: string[], position: number): HTMLElement[] {
   return [...before, ...tokens, el("span", { class: "token next" }, "?")];
 }
 
-/** What the tokens are that can be likely here, where that is known already. */
+/** The texts of the tokens that can be likely here, where they are loaded already. */
 function spellings(letters: string[] | null | undefined, trace: Trace, position: number): Map<number, string> | null {
   if (letters) return new Map(letters.map((text, token) => [token, text]));
   const step = trace.generated?.find((one) => one.position === position);
@@ -100,8 +103,8 @@ function spellings(letters: string[] | null | undefined, trace: Trace, position:
 }
 
 /** The order of tokens is the same at every temperature: the likeliest at 1 are those that are shown at any. */
-async function asked({ service }: App, trace: Trace, position: number, signal: AbortSignal): Promise<Map<number, string>> {
-  const end = Object.keys(trace.tensors ?? {}).filter((name) => /^blocks\.\d+\.resid_post$/.test(name)).length;
+async function spelledByLens({ service }: App, { layout }: Figure, trace: Trace, position: number, signal: AbortSignal): Promise<Map<number, string>> {
+  const end = layout.description.layers(layout.description.part("resid")?.stack); // after all layers
   const query = { top: String(KNOWN), layers: `${end}:${end + 1}`, positions: `${position}:${position + 1}` };
   const lens = await askLens(service, trace, query, () => {}, signal);
   return new Map(lens.layers?.[0]?.predictions[0]?.top.map(({ token, text }) => [token, text]));
@@ -121,7 +124,7 @@ function others(probability: number, unit: number, count: number): HTMLElement {
   return el("li", { class: "rest" }, el("code", {}, t("sampling.others", { n: number(count) })), el("span", { class: "track" }, fill), el("b", {}, percent(Math.max(probability, 0), 2)));
 }
 
-/** Generates anew, at this temperature. */
+/** Generates again, at this temperature. */
 function sample({ store }: App, temperature: number): void {
   const { generate } = store.state.view;
   const seed = temperature > 0 && temperature === generate.temperature ? generate.seed + 1 : generate.seed; // other tokens each time

@@ -1,5 +1,6 @@
-/** Search by name, over all blocks of every model that stands there: what is typed narrows the list, Enter flies there. */
+/** Search by name, over the blocks of all models shown: typing narrows the list, Enter flies there. */
 
+import { item } from "../checked/item";
 import { blockName } from "../i18n/names";
 import { number, t } from "../i18n/text";
 import { find, type Found, type Hit } from "../reading/search";
@@ -33,7 +34,7 @@ export const search: Panel = {
     root.append(open, home, pane);
 
     let found: Found = { hits: [], total: 0 };
-    let at = 0;
+    let chosen = 0;
     const show = (): void => {
       if (!store.state.figures.length || pane.open) return;
       pane.showModal();
@@ -43,7 +44,7 @@ export const search: Panel = {
     const look = (): void => {
       const { figures } = store.state;
       found = find(figures.map((figure) => ({ layout: figure.layout, name: nameOf(figure) })), box.value, blockName);
-      at = 0;
+      chosen = 0;
       list.replaceChildren(...found.hits.map((hit, n) => option(figures, hit, n, () => go(n))));
       mark();
       const [all, shown] = [figures.reduce((sum, { layout }) => sum + layout.count, 0), found.hits.length];
@@ -52,16 +53,16 @@ export const search: Panel = {
         : found.total > shown ? t("search.some", { n: number(found.total), shown }) : t("search.found", { n: number(found.total) });
     };
     const mark = (): void => {
-      [...list.children].forEach((item, n) => item.setAttribute("aria-selected", String(n === at)));
-      list.children[at]?.scrollIntoView({ block: "nearest" });
-      if (found.hits.length) box.setAttribute("aria-activedescendant", `found-${at}`);
+      [...list.children].forEach((entry, n) => entry.setAttribute("aria-selected", String(n === chosen)));
+      list.children[chosen]?.scrollIntoView({ block: "nearest" });
+      if (found.hits.length) box.setAttribute("aria-activedescendant", `found-${chosen}`);
       else box.removeAttribute("aria-activedescendant");
     };
     const press = (event: KeyboardEvent): void => {
       const by = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key];
-      if (event.key === "Enter") go(at);
+      if (event.key === "Enter") go(chosen);
       else if (by && found.hits.length) {
-        at = Math.abs(by) === 1 ? (at + by + found.hits.length) % found.hits.length : Math.max(0, Math.min(at + by, found.hits.length - 1));
+        chosen = Math.abs(by) === 1 ? (chosen + by + found.hits.length) % found.hits.length : Math.max(0, Math.min(chosen + by, found.hits.length - 1));
         mark();
       } else return;
       event.preventDefault();
@@ -85,10 +86,11 @@ function nameOf({ model, ref }: Figure): string {
 }
 
 function option(figures: readonly Figure[], { figure, row }: Hit, n: number, choose: () => void): HTMLElement {
-  const { layout } = figures[figure];
+  const shown = item(figures, figure);
+  const { layout } = shown;
   const kind = layout.kindAt(row);
-  const [layer, head] = [layout.layer[row], layout.head[row]];
-  const place = [figures.length > 1 && nameOf(figures[figure]), layer >= 0 && t("layer", { n: layer }), head >= 0 && t("head.n", { n: head })].filter(Boolean).join(" · ");
+  const [layer, head] = [item(layout.layer, row), item(layout.head, row)];
+  const place = [figures.length > 1 && nameOf(shown), layer >= 0 && t("layer", { n: layer }), head >= 0 && t("head.n", { n: head })].filter(Boolean).join(" · ");
   return el("li", { role: "option", id: `found-${n}`, onclick: choose },
     el("span", { class: `swatch ${kind.role}`, "aria-hidden": "true" }),
     el("b", {}, blockName(kind)), el("span", {}, place), el("code", {}, layout.id(row)));

@@ -1,5 +1,6 @@
-/** What is seen, to be taken away: a link to it, its picture, its shape in 3D, its values. */
+/** Links to the view and downloads: its picture, its shape in 3D, its values. */
 
+import { present } from "../checked/item";
 import { reason } from "../i18n/reason";
 import { t } from "../i18n/text";
 import { snapshot } from "../scene/snapshot";
@@ -45,11 +46,11 @@ async function picture(app: App): Promise<void> {
 }
 
 async function shape(app: App): Promise<void> {
-  const { id } = app.store.state.figures[0].layout.facts;
+  const { id } = present(app.store.state.figures[0], "the model").layout.facts;
   save(new Blob([await app.service.layoutShape(`/v1/layouts/${id}`)], { type: "model/gltf-binary" }), `${fileName(app)}.glb`);
 }
 
-/** Tells that a file is on its way, and what went wrong. */
+/** Shows that a file is being prepared, and any error. */
 async function attempt(work: Promise<void>, said: HTMLElement): Promise<void> {
   said.textContent = t("share.making");
   said.textContent = await work.then(() => "", reason);

@@ -1,15 +1,11 @@
-/** A model of any size: type it, and it is laid out; and further models beside it, to scale. */
+/** The layout of a model of any size; and further models beside it, to scale. */
 
 import { t } from "../i18n/text";
 import { refText } from "../state/address";
 import { button, el, field, select } from "./dom";
 import type { App, Panel } from "./panel";
 
-const SIZES = [
-  ["n_layer", "sizes.layers"],
-  ["n_head", "sizes.heads"],
-  ["n_embd", "sizes.width"],
-] as const;
+type Config = Record<string, unknown>;
 
 export const sizes: Panel = {
   id: "sizes",
@@ -18,29 +14,37 @@ export const sizes: Panel = {
   open: false,
   mount(root, app) {
     const { store } = app;
-    const inputs = SIZES.map(([name]) => el("input", { type: "number", min: 1, required: true, name }));
+    const grid = el("div", { class: "grid" });
     const tokens = el("input", { type: "number", min: 1, name: "tokens" });
     const form = el("form", { onsubmit: (event) => submit(event) });
-    const fields = SIZES.map(([, text], n) => field(t(text), inputs[n]));
-    form.append(el("div", { class: "grid" }, ...fields, field(t("sizes.tokens"), tokens)), el("button", { type: "submit" }, t("sizes.show")));
+    form.append(grid, el("button", { type: "submit" }, t("sizes.show")));
     root.append(form, ...beside(app));
 
+    let shown: Config = {};
+    let inputs: HTMLInputElement[] = []; // one for each whole number in the configuration, whatever its family calls it
     const submit = (event: Event): void => {
       event.preventDefault();
-      const wanted = Object.fromEntries(SIZES.map(([name], n) => [name, Number(inputs[n].value)]));
-      const known = store.state.models.find(({ config }) => SIZES.every(([name]) => config[name] === wanted[name]));
-      const length = Number(tokens.value) || null;
-      const own = length && length > 1024 ? { ...wanted, n_positions: length } : wanted;
-      const fits = known && (!length || length <= known.config.n_positions);
-      store.dispatch({ type: "show", change: { model: fits ? known.id : own, tokens: length, traced: false } });
+      const wanted: Config = { ...shown, ...Object.fromEntries(inputs.map(({ name, value }) => [name, Number(value)])) };
+      const known = store.state.models.find(({ config }) => same(config, wanted));
+      store.dispatch({ type: "show", change: { model: known?.id ?? wanted, tokens: Number(tokens.value) || null, traced: false } });
     };
     store.subscribe(({ figures }) => figures[0]?.layout, (layout) => {
       if (!layout) return;
-      SIZES.forEach(([name], n) => (inputs[n].value = String(layout.config[name])));
+      shown = layout.facts.config;
+      inputs = sizesIn(shown).map(([name, value]) => el("input", { type: "number", min: 1, required: true, name, value }));
+      grid.replaceChildren(...inputs.map((input) => field(input.name, input)), field(t("sizes.tokens"), tokens));
       tokens.value = String(layout.facts.tokens);
     });
   },
 };
+
+function sizesIn(config: Config): [string, number][] {
+  return Object.entries(config).filter((entry): entry is [string, number] => Number.isInteger(entry[1]));
+}
+
+function same(config: Config, other: Config): boolean {
+  return Object.keys({ ...config, ...other }).every((name) => config[name] === other[name]);
+}
 
 function beside({ store }: App): HTMLElement[] {
   const chips = el("div", { class: "chips" });

@@ -1,7 +1,7 @@
 /** The first stop of the Tab key: past everything, to the picture. */
 
 import { t } from "../i18n/text";
-import { button } from "./dom";
+import { button, byId } from "./dom";
 import type { Panel } from "./panel";
 
 export const skip: Panel = {
@@ -9,6 +9,6 @@ export const skip: Panel = {
   place: "bar",
   title: "skip",
   mount(root) {
-    root.append(button(t("skip"), () => document.getElementById("picture")!.focus(), { class: "skip-link" }));
+    root.append(button(t("skip"), () => byId("picture").focus(), { class: "skip-link" }));
   },
 };

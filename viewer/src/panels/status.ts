@@ -1,4 +1,4 @@
-/** What is wrong with the server, as long as it is, and how soon it is asked again; or why there is no picture. */
+/** Problems: with the server, and the time until the next attempt; or why there is no picture. */
 
 import { t } from "../i18n/text";
 import type { Trouble } from "../api/client";
@@ -10,7 +10,8 @@ export const status: Panel = {
   place: "over",
   title: "status",
   mount(root, { store }) {
-    const [server, graphics] = [0, 1].map(() => el("p", { role: "alert", class: "trouble", hidden: true }));
+    const line = (): HTMLElement => el("p", { role: "alert", class: "trouble", hidden: true });
+    const [server, graphics] = [line(), line()];
     root.append(server, graphics);
     let timer = 0;
     const show = (trouble: Trouble, left: number): void => {

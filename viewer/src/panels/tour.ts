@@ -1,9 +1,9 @@
 /** The tour: what a step says, and the controls to play it. */
 
 import { cellValue, number, t, used } from "../i18n/text";
-import type { State } from "../state/state";
-import type { Command } from "../tour/player";
-import { STEPS, stepOf } from "../tour/steps";
+import type { Figure } from "../state/state";
+import type { Command } from "../state/player";
+import { stepOf, stepsOf, type TourStep } from "../state/steps";
 import { facts, fill, say, sizeNote } from "../tour/words";
 import { button, el, select } from "./dom";
 import type { App, Panel } from "./panel";
@@ -18,26 +18,27 @@ export const tour: Panel = {
     const { store } = app;
     const words = el("div", { class: "tour-words", "aria-live": "polite" });
     const now = el("output", { class: "tour-now", "aria-live": "off" });
-    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // before the controls want the focus
+    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // before the controls take the focus
     root.append(words, controls(app));
-    const speak = (): void => {
+    const update = (): void => {
       const { view, figures } = store.state;
       if (!view.tour || !figures[0]) return;
-      words.replaceChildren(...said(view.tour, store.state));
-      words.lastElementChild!.append(now);
+      const step = stepOf(view.tour, figures);
+      if (step) words.replaceChildren(...textsOf(step, figures[0]));
+      words.lastElementChild?.append(now);
     };
-    store.subscribe(({ view }) => view.tour, speak);
-    store.subscribe(({ figures }) => figures[0], speak);
+    store.subscribe(({ view }) => view.tour, update);
+    store.subscribe(({ figures }) => figures[0], update);
     store.subscribe(({ highlight }) => highlight?.cells[0], () => (now.textContent = nowText(app)));
   },
 };
 
-function said(id: string, { figures: [figure] }: State): HTMLElement[] {
-  const told = facts(figure);
-  const notes = [sizeNote(stepOf(id)!, figure), say(id, figure.trace ? "values" : "empty", told), figure.model?.weights.source === "synthetic" ? say(id, "synthetic", told) : null];
-  const formula = fill(stepOf(id)!.formula, told);
+function textsOf(step: TourStep, figure: Figure): HTMLElement[] {
+  const known = facts(figure);
+  const notes = [sizeNote(step, figure), say(step, figure.trace ? "values" : "empty", known), figure.model?.weights.source === "synthetic" ? say(step, "synthetic", known) : null];
+  const formula = fill(step.formula, known);
   return [
-    el("div", {}, el("h2", {}, say(id, "title", told)), el("p", {}, say(id, "text", told))),
+    el("div", {}, el("h2", {}, say(step, "title", known)), el("p", {}, say(step, "text", known))),
     el(
       "div",
       { class: "tour-aside" },
@@ -52,12 +53,12 @@ function lowered(formula: string): (string | HTMLElement)[] {
   return formula.split(/_(\w+)/).map((part, n) => (n % 2 ? el("sub", {}, part) : part));
 }
 
-/** The cell that is computed now. */
+/** The text of the cell being computed. */
 function nowText({ store, stage, detail }: App): string {
   const at = store.state.highlight?.cells[0];
   const [main] = stage.models.shown;
   const row = at && main ? main.figure.layout.row(at.block) : null;
-  if (!at || row === null || store.state.view.tour === null) return "";
+  if (!at || !main || row === null || store.state.view.tour === null) return "";
   const value = detail.value(main, row, at.cell);
   const name = `${at.block.split(".").at(-1)}[${at.cell.slice(0, 2).join(", ")}]`;
   return value === undefined ? name : `${name} = ${cellValue(Number.isFinite(value) ? value : null)}`;
@@ -73,7 +74,13 @@ function controls({ store }: App): HTMLElement {
   const speed = select(speeds, String(store.state.player.speed), (chosen) => send({ do: "speed", speed: Number(chosen) })());
   speed.setAttribute("aria-label", t("tour.speed"));
   const close = button("×", send({ do: "end" }), { class: "quiet", "aria-label": t("tour.end") });
-  store.subscribe(({ view }) => view.tour, (id) => (count.textContent = `${STEPS.findIndex((step) => step.id === id) + 1} / ${STEPS.length}`));
+  const update = (): void => {
+    const { view, figures } = store.state;
+    const steps = stepsOf(figures);
+    count.textContent = `${steps.findIndex(({ id }) => id === view.tour) + 1} / ${steps.length}`;
+  };
+  store.subscribe(({ view }) => view.tour, update);
+  store.subscribe(({ figures }) => stepsOf(figures), update);
   store.subscribe(({ player }) => player.playing, (playing) => {
     play.textContent = playing ? "❚❚" : "▶";
     play.setAttribute("aria-label", t(playing ? "tour.pause" : "tour.play"));
@@ -93,22 +100,30 @@ function timeline(store: App["store"]): HTMLElement {
     const share = store.state.player.playing ? ((event as MouseEvent).clientX - left) / width : 1;
     store.dispatch({ type: "tour", command: { do: "go", step: id, share } });
   };
-  const parts = STEPS.map(({ id, seconds }) => {
-    const done = el("span");
-    const title = say(id, "title", { model: "GPT" }, used()) ?? id;
-    const part: HTMLButtonElement = el("button", { type: "button", class: "tour-part", tabindex: -1, title, "aria-label": title, onclick: (event) => go(id, part, event) }, done);
-    part.style.flexGrow = String(seconds);
-    return { part, done };
-  });
+  const line = el("div", { class: "tour-line", role: "group", "aria-label": t("tour.steps") });
+  let parts: { id: string; part: HTMLElement; done: HTMLElement }[] = [];
+  const make = (steps: readonly TourStep[]): void => {
+    parts = steps.map((step) => {
+      const { id, seconds } = step;
+      const done = el("span");
+      const title = say(step, "title", { model: "GPT" }, used()) ?? id;
+      const part: HTMLButtonElement = el("button", { type: "button", class: "tour-part", tabindex: -1, title, "aria-label": title, onclick: (event) => go(id, part, event) }, done);
+      part.style.flexGrow = String(seconds);
+      return { id, part, done };
+    });
+    line.replaceChildren(...parts.map(({ part }) => part));
+    show();
+  };
   const show = (): void => {
-    const at = STEPS.findIndex(({ id }) => id === store.state.view.tour);
+    const at = parts.findIndex(({ id }) => id === store.state.view.tour);
     parts.forEach(({ part, done }, n) => {
       done.style.width = `${n < at ? 100 : n > at ? 0 : 100 * store.state.player.share}%`;
       if (n === at) part.setAttribute("aria-current", "step");
       else part.removeAttribute("aria-current");
     });
   };
+  store.subscribe(({ figures }) => stepsOf(figures), make);
   store.subscribe(({ view }) => view.tour, show);
   store.subscribe(({ player }) => player.share, show);
-  return el("div", { class: "tour-line", role: "group", "aria-label": t("tour.steps") }, ...parts.map(({ part }) => part));
+  return line;
 }

@@ -1,4 +1,4 @@
-/** What is being fetched. */
+/** Network traffic: the reads in progress. */
 
 import { number, t } from "../i18n/text";
 import { el } from "./dom";

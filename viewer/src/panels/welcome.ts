@@ -1,11 +1,11 @@
-/** For who is here for the first time: what this is, and two ways to begin. It never comes back once it was answered. */
+/** The welcome on the first visit: what this is, and two ways to start. Once answered, it does not come back. */
 
 import { t } from "../i18n/text";
 import { button, el } from "./dom";
 import type { Panel } from "./panel";
 
 const KEY = "cutaway.welcomed";
-const linked = location.hash.length > 1; // a link shows what it was made for
+const linked = location.hash.length > 1; // a link is opened without the welcome
 
 export const welcome: Panel = {
   id: "welcome",
@@ -30,7 +30,7 @@ function remembered(): boolean {
   try {
     return localStorage.getItem(KEY) !== null;
   } catch {
-    return false; // a browser that keeps nothing
+    return false; // no storage in this browser
   }
 }
 
@@ -38,6 +38,6 @@ function remember(): void {
   try {
     localStorage.setItem(KEY, "1");
   } catch {
-    // it will ask again
+    // it is shown again next time
   }
 }

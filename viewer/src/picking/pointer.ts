@@ -1,8 +1,8 @@
-/** Pointer, finger and keys on the picture, as what they mean: this cell, that cell for good, none. */
+/** Pointer, touch and keys on the picture: hover a cell, pin it, clear. */
 
 import type { Stage } from "../scene/stage";
 import type { Store } from "../state/store";
-import { pick } from "./pick";
+import { pick } from "../scene/pick";
 
 const CLICK = 5; // pixels that a click may move
 
@@ -10,23 +10,23 @@ export function watchPointer(stage: Stage, store: Store): void {
   const { canvas } = stage;
   let pressed: { x: number; y: number } | null = null;
   let over: { x: number; y: number } | null = null;
-  let asked = 0;
+  let frame = 0;
 
   const hover = (): void => {
-    asked = 0;
+    frame = 0;
     store.dispatch({ type: "hover", at: over && pick(stage.models.shown, stage.ray(over.x, over.y)) });
   };
-  const ask = (at: typeof over): void => {
+  const move = (at: typeof over): void => {
     over = at;
-    asked ||= requestAnimationFrame(hover);
+    frame ||= requestAnimationFrame(hover);
   };
 
   canvas.addEventListener("pointermove", (event) => {
-    if (!event.buttons) ask({ x: event.offsetX, y: event.offsetY });
+    if (!event.buttons) move({ x: event.offsetX, y: event.offsetY });
   });
-  canvas.addEventListener("pointerleave", () => ask(null));
+  canvas.addEventListener("pointerleave", () => move(null));
   canvas.addEventListener("pointerdown", (event) => {
-    const tap = event.button === 0 && event.isPrimary; // a second finger ends what might have been one
+    const tap = event.button === 0 && event.isPrimary; // a second finger makes it no tap
     pressed = tap ? { x: event.offsetX, y: event.offsetY } : null;
   });
   canvas.addEventListener("pointerup", (event) => {

@@ -1,46 +1,45 @@
 /** From logits to the probabilities of the next token, at any temperature. */
 
+import { item } from "../checked/item";
+
 export interface Likely {
   token: number;
   probability: number;
 }
 
-/** softmax(logits / temperature), in float64; at 0 all of it is the largest one's, the first where several are. */
+/** softmax(logits / temperature), in float64; at 0 the largest has 1, the first of equal ones. */
 export function softmax(logits: ArrayLike<number>, temperature: number): Float64Array {
-  const all = new Float64Array(logits.length);
-  const first = largest(logits);
+  const largest = largestOf(logits);
   if (temperature <= 0) {
-    if (first >= 0) all[first] = 1;
-    return all;
+    const first = Array.prototype.indexOf.call(logits, largest);
+    return Float64Array.from(logits, (_, n) => (n === first ? 1 : 0));
   }
-  let sum = 0;
-  for (let n = 0; n < all.length; n++) sum += all[n] = Math.exp((logits[n] - logits[first]) / temperature);
-  for (let n = 0; n < all.length; n++) all[n] /= sum;
-  return all;
+  const all = Float64Array.from(logits, (logit) => Math.exp((logit - largest) / temperature));
+  const sum = all.reduce((total, weight) => total + weight, 0);
+  return all.map((weight) => weight / sum);
 }
 
 /** The `most` largest, the largest first; of equal ones the first. */
 export function top(probabilities: ArrayLike<number>, most: number): Likely[] {
   const best: Likely[] = [];
   for (let token = 0; token < probabilities.length; token++) {
-    const probability = probabilities[token];
-    if (best.length === most && probability <= best[most - 1].probability) continue;
-    const at = best.findIndex((other) => other.probability < probability);
-    best.splice(at < 0 ? best.length : at, 0, { token, probability });
+    const probability = item(probabilities, token);
+    const last = best.at(-1);
+    if (last && best.length === most && probability <= last.probability) continue;
+    const place = best.findIndex((other) => other.probability < probability);
+    best.splice(place < 0 ? best.length : place, 0, { token, probability });
     best.length = Math.min(best.length, most);
   }
   return best;
 }
 
-/** In bits: 0 where one token is certain. */
-export function entropy(probabilities: ArrayLike<number>): number {
-  let bits = 0;
-  for (let n = 0; n < probabilities.length; n++) if (probabilities[n] > 0) bits -= probabilities[n] * Math.log2(probabilities[n]);
-  return bits;
+/** The entropy in bits: 0 where one token is certain. */
+export function entropy(probabilities: Float64Array): number {
+  return probabilities.reduce((bits, share) => (share > 0 ? bits - share * Math.log2(share) : bits), 0);
 }
 
-function largest(logits: ArrayLike<number>): number {
-  let at = logits.length ? 0 : -1;
-  for (let n = 1; n < logits.length; n++) if (logits[n] > logits[at]) at = n;
-  return at;
+function largestOf(logits: ArrayLike<number>): number {
+  let largest = -Infinity;
+  for (let n = 0; n < logits.length; n++) largest = Math.max(largest, item(logits, n));
+  return largest;
 }

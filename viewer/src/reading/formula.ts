@@ -1,27 +1,31 @@
-/** How cells of a block are computed, in words: for those that were not, so that there are no numbers to put in. */
+/** How the cells of a block are computed, in words, without values. */
 
 import type { Formula } from "../api/service";
 import { number, t, type Key } from "../i18n/text";
 
 /** One sentence; `nameOf` says what a block is called. */
 export function inWords({ op, over, inputs, scale, function: activation }: Formula, nameOf: (block: string) => string): string {
-  const [x, y, z, weight, bias] = inputs.map(({ block }) => t("quoted", { text: nameOf(block) }));
+  const [x = "", y = "", z = "", weight = "", bias = ""] = inputs.map(({ block }) => t("quoted", { text: nameOf(block) }));
   const each = number(over ?? 1);
   switch (op) {
     case "dot": {
       const terms = number((over ?? 1) * Math.floor(inputs.length / 2));
-      const left = inputs.length % 2 ? t("quoted", { text: nameOf(inputs.at(-1)!.block) }) : "";
+      const last = inputs.at(-1);
+      const left = last && inputs.length % 2 ? t("quoted", { text: nameOf(last.block) }) : "";
       if (scale !== undefined) return t("how.scores", { n: terms, x, y, root: number(scale ** -2) });
       return t(left ? "how.dot.plus" : "how.dot", { n: terms, x, y, bias: left });
     }
+    case "embed":
+      return t(z ? "how.embed" : "how.embed.token", { y, z });
     case "activation":
-      return t("how.activation", { x, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
+    case "gated":
+      return t(`how.${op}`, { x, y, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
     default:
       return KNOWN.has(op) ? t(`how.${op}` as Key, { n: each, x, y, z, weight, bias }) : "";
   }
 }
 
-/** What the server says of a cell: a sentence, which is English, and the sides of an equation, which are in no language. */
+/** The server's explanation of a cell in parts: an English sentence, and the sides of an equation. */
 export function partsOf(text: string): { sentence: string; sides: string[] } {
   const at = text.lastIndexOf(": ");
   return { sentence: text.slice(0, at + 1), sides: sidesOf(text.slice(at + 2)) };
@@ -39,4 +43,4 @@ function sidesOf(equation: string): string[] {
   return sides.map((side) => side.trim());
 }
 
-const KNOWN = new Set(["input", "embed", "mean", "norm_scale", "layer_norm", "max", "sum_exp", "softmax", "add"]);
+const KNOWN = new Set(["input", "mean", "norm_scale", "layer_norm", "rms_scale", "rms_norm", "rotary", "rotate", "max", "sum_exp", "softmax", "add"]);

@@ -1,17 +1,18 @@
-/** From layer to layer: which one the camera is at, and where the next one is. */
+/** Finds the layer that the camera is at. */
 
 import type { Layout, Span } from "../layout/layout";
-import type { Pose } from "../scene/pose";
+import { AXES, type Point } from "../layout/box";
+import type { Pose } from "../layout/pose";
 
-/** The span whose corners are nearest to a point of the scene; of several that it lies in, that whose middle is. */
-export function nearestSpan(layout: Layout, pose: Pose, point: readonly number[]): number {
-  const far = layout.spans.map((span) => {
+/** The span whose corners are nearest to a point of the scene; of several that contain it, the one whose middle is nearest. */
+export function nearestSpan(layout: Layout, pose: Pose, point: Point): number {
+  const far = layout.spans.map((span, n) => {
     const { min, max } = pose.box(layout.spanBox(span));
-    const outside = Math.hypot(...point.map((at, axis) => Math.max(min[axis] - at, at - max[axis], 0)));
-    return [outside, Math.hypot(...point.map((at, axis) => (min[axis] + max[axis]) / 2 - at))];
+    const outside = Math.hypot(...AXES.map((axis) => Math.max(min[axis] - point[axis], point[axis] - max[axis], 0)));
+    const middle = Math.hypot(...AXES.map((axis) => (min[axis] + max[axis]) / 2 - point[axis]));
+    return { n, outside, middle };
   });
-  const best = far.reduce((a, b) => (b[0] < a[0] || (b[0] === a[0] && b[1] < a[1]) ? b : a));
-  return far.indexOf(best);
+  return far.reduce((a, b) => (b.outside < a.outside || (b.outside === a.outside && b.middle < a.middle) ? b : a)).n;
 }
 
 /** The ids of all blocks of a span. */

@@ -1,36 +1,35 @@
 /** The logit lens: what each layer would predict, were it the last; and the rollout of attention through all of them. */
 
 import type { Progress } from "../api/events";
+import type { Layout } from "../layout/layout";
 import type { Lens, Service, Trace } from "../api/service";
 
-const WAIT = 2; // seconds between two looks at how far it is
-const MOST = 131_072; // numbers that the service tells at once
+const WAIT = 2; // seconds that a request waits for progress
+const MOST = 131_072; // numbers in one response of the service
 
-/** A part of a lens, as soon as it is computed; `tell` hears how far that is. Throws what failed. */
-export async function askLens(service: Service, trace: Trace, query: Record<string, string>, tell: (progress: Progress | null) => void, signal: AbortSignal): Promise<Lens> {
+/** A part of a lens, once it is computed; `onProgress` gets its progress until then. Throws if it failed. */
+export async function askLens(service: Service, trace: Trace, query: Record<string, string>, onProgress: (progress: Progress | null) => void, signal: AbortSignal): Promise<Lens> {
   for (;;) {
     const lens = await service.lens(trace.id, query, WAIT, signal);
     if (lens.status === "done") return lens;
     if (lens.status === "failed" || lens.status === "cancelled") throw new Error(lens.error?.detail ?? lens.status);
     signal.throwIfAborted();
-    tell(lens.progress ?? null);
+    onProgress(lens.progress ?? null);
   }
 }
 
-/** The block in which the residual stream is that a layer of a lens was read from. */
-export function blockOf(tensor: string): string {
-  const [, layer, end] = /^blocks\.(\d+)\.resid_(pre|post)$/.exec(tensor) ?? [];
-  if (end === "pre") return Number(layer) === 0 ? "embedding" : `blocks.${Number(layer) - 1}.resid_post`;
-  return `blocks.${layer}.resid_post`;
+/** The block with the residual stream after so many layers, which a layer of a lens was read from. */
+export function blockAfter(layout: Layout, layers: number): string | null {
+  return layers === 0 ? layout.blockOf("embedding") : layout.blockOf("resid", layers - 1);
 }
 
-/** The query for the rollout of the last positions, as many as the service tells. */
+/** The query for the rollout of the last positions, as many as fit into one response. */
 export function rolloutQuery(positions: number): Record<string, string> {
   const rows = Math.max(1, Math.min(positions, Math.floor(MOST / (positions + 1))));
   return { top: "1", layers: "0:1", attention: "rollout", positions: `${positions - rows}:${positions}` };
 }
 
-/** How much of each position, after all layers, is of each token: row by row, of `positions` × `positions`. */
+/** The share of each token in each position after all layers: `positions` × `positions`, row by row. */
 export function rolloutOf(lens: Lens, positions: number): Float32Array<ArrayBuffer> {
   const all = new Float32Array(positions * positions);
   for (const { position, shares } of lens.rollout ?? []) all.set(shares, position * positions);

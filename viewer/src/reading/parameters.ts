@@ -1,6 +1,7 @@
-/** How many parameters each part of a model has, and what they take. */
+/** How many parameters each part of a model has, and how much memory they take. */
 
-import type { Config, Model } from "../api/service";
+import type { Model } from "../api/service";
+import { isPosition } from "../layout/description";
 import type { Layout } from "../layout/layout";
 
 export interface Part {
@@ -10,13 +11,13 @@ export interface Part {
   tied: boolean; // the same numbers as another part's
 }
 
-/** The parts, the largest first; of a size of one's own, counted from the picture. */
+/** The parts, the largest first; of a model that the service does not list, counted from the layout. */
 export function partsOf(layout: Layout, model: Model | null): Part[] {
-  const { tie_word_embeddings: tied } = layout.config;
+  const { tied } = layout.description;
   const counts = Object.entries((model?.parameters.by_part as Record<string, number> | undefined) ?? counted(layout));
-  const total = counts.reduce((sum, [name, count]) => sum + (tied && name === "unembedding" ? 0 : count), 0);
+  const total = counts.reduce((sum, [name, count]) => sum + (tied.includes(name) ? 0 : count), 0);
   return counts
-    .map(([name, count]) => ({ name, count, share: count / total, tied: tied && name === "unembedding" }))
+    .map(([name, count]) => ({ name, count, share: count / total, tied: tied.includes(name) }))
     .sort((a, b) => b.count - a.count);
 }
 
@@ -24,38 +25,35 @@ export function totalOf(parts: readonly Part[]): number {
   return parts.reduce((sum, { count, tied }) => sum + (tied ? 0 : count), 0);
 }
 
-/** Every weight has a block: their cells are the parameters. */
-function counted({ kinds, kind, cells, config, count }: Layout): Record<string, number> {
+const totals = new WeakMap<Layout, number>(); // counted once: there may be many blocks
+
+/** How many parameters a model has. */
+export function parametersOf(layout: Layout, model: Model | null): number {
+  const known = model?.parameters.total ?? totals.get(layout);
+  if (known !== undefined) return known;
+  const total = totalOf(partsOf(layout, null));
+  totals.set(layout, total);
+  return total;
+}
+
+/** Every weight has a block: their cells are the parameters. A table of positions is drawn as far as there are tokens. */
+function counted(layout: Layout): Record<string, number> {
   const parts: Record<string, number> = {};
-  for (let row = 0; row < count; row++) {
-    const { id, role } = kinds[kind[row]];
-    if (role !== "weight") continue;
-    const part = partOf(id);
-    const size = cells[3 * row] * cells[3 * row + 1] * cells[3 * row + 2];
-    parts[part] = (parts[part] ?? 0) + (id === "wpe" ? config.n_positions * config.n_embd : size);
+  for (let row = 0; row < layout.count; row++) {
+    const { parameters: part, dims } = layout.kindAt(row);
+    if (part === null) continue;
+    const sizes = layout.cellsOf(row).map((size, axis) => (isPosition(dims[axis]) ? layout.description.context : size));
+    parts[part] = (parts[part] ?? 0) + sizes.reduce((product, size) => product * size, 1);
   }
   return parts;
 }
 
-const PARTS: [RegExp, string][] = [
-  [/^wte$/, "embedding"],
-  [/^wpe$/, "position"],
-  [/^lm_head$/, "unembedding"],
-  [/ln\w*\.(weight|bias)$/, "layer_norm"],
-  [/bias$/, "biases"],
-  [/\.q_weight$/, "query"],
-  [/\.k_weight$/, "key"],
-  [/\.v_weight$/, "value"],
-  [/attn\.out_weight$/, "output"],
-  [/mlp\.in_weight$/, "up_projection"],
-  [/mlp\.out_weight$/, "down_projection"],
-];
-
-function partOf(id: string): string {
-  return PARTS.find(([pattern]) => pattern.test(id))?.[1] ?? id;
-}
-
-/** Bytes of the keys and values that are kept for a position so that later ones can attend to it, in float16. */
-export function cachePerToken({ n_layer, n_head, d_head }: Config): number {
-  return 2 * n_layer * n_head * d_head * 2;
+/** Bytes of the keys and values that are stored for a position so that later ones can attend to it, in float16. */
+export function cachePerToken(layout: Layout): number {
+  const { description } = layout;
+  const numbers = (["key", "value"] as const).map((part) => {
+    const kind = description.part(part);
+    return kind ? description.countOf(kind).blocks * layout.widthOf(part) : 0;
+  });
+  return 2 * numbers.reduce((sum, count) => sum + count, 0);
 }

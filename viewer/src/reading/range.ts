@@ -1,29 +1,31 @@
-/** Between which numbers values lie: of a tensor, or of all that are in view. */
+/** The range of values: of a tensor, or of all layers in view. */
 
 import type { Trace } from "../api/service";
+import { numbersIn } from "../layout/description";
 
 type Facts = NonNullable<Trace["tensors"]>[string];
 
-/** The smallest and the largest value; `absmax` is the larger of their sizes. */
+/** The smallest and the largest value; `absmax` is the larger magnitude. */
 export interface Extent {
   min: number;
   max: number;
   absmax: number;
 }
 
-/** Over the tensors of these layers, and those of none where -1 is among them; null where nothing is known. */
+/** Over the tensors of these layers, and those of none where -1 is among them; null without any values. */
 export function extentOf(tensors: Record<string, Facts>, layers: ReadonlySet<number>): Extent | null {
   let [least, most] = [Infinity, -Infinity];
   for (const [name, { min, max }] of Object.entries(tensors)) {
-    const layer = Number(/^blocks\.(\d+)\./.exec(name)?.[1] ?? -1);
-    if (!layers.has(layer) || !Number.isFinite(min ?? NaN) || !Number.isFinite(max ?? NaN)) continue;
-    least = Math.min(least, min!);
-    most = Math.max(most, max!);
+    const layer = numbersIn(name)[0] ?? -1;
+    const [low, high] = [min ?? NaN, max ?? NaN];
+    if (!layers.has(layer) || !Number.isFinite(low) || !Number.isFinite(high)) continue;
+    least = Math.min(least, low);
+    most = Math.max(most, high);
   }
   return least <= most ? { min: least, max: most, absmax: Math.max(-least, most) } : null;
 }
 
-/** Rounded up to two digits, as a range that people would type. */
+/** A number rounded up to two digits. */
 export function rounded(value: number): number {
   if (!(value > 0)) return 1;
   const unit = 10 ** (Math.floor(Math.log10(value)) - 1);

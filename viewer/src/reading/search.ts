@@ -1,6 +1,7 @@
-/** Finds blocks by what people type: words of ids and names, "layer 3", "h1", an id or a part of one. */
+/** Finds blocks by typed text: words of ids and names, "layer 3", "h1", an id or a part of one. */
 
-import type { Kind, Layout } from "../layout/layout";
+import { shapeOf, type Kind } from "../layout/description";
+import type { Layout } from "../layout/layout";
 
 export interface Query {
   words: string[];
@@ -8,7 +9,7 @@ export interface Query {
   head: number | null;
 }
 
-/** A model that is searched; its name tells its blocks from those of the others. */
+/** A model that is searched; its name distinguishes its blocks from those of others. */
 export interface Searched {
   layout: Layout;
   name: string;
@@ -26,9 +27,10 @@ export interface Found {
 }
 
 const NUMBER = /^(?:(?:layer|l|第)?(\d+)層?|(?:head|h|頭)(\d+))$/;
+const MEMBERS = /(?:heads|experts)$/; // the parts of an id before the number of a member of a group
 const LABEL = /^(?:(layer|l|層)|(head|h|頭))$/;
 
-/** What is asked for: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" mean the same. */
+/** The query in a text: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" mean the same. */
 export function parse(text: string): Query {
   const query: Query = { words: [], layer: null, head: null };
   let next: "layer" | "head" | null = null;
@@ -45,32 +47,31 @@ export function parse(text: string): Query {
   return query;
 }
 
-/** A part of an id as it is in a kind's id; its numbers go to the query. */
+/** A part of an id without its numbers, which go to the query: those after heads or experts, and those of layers. */
 function idWord(word: string, query: Query): string {
-  return word
-    .replace(/(blocks\.|^)(\d+)(?=\.|$)/, (_, before: string, layer: string) => ((query.layer = Number(layer)), `${before}{layer}`))
-    .replace(/heads\.(\d+)/, (_, head: string) => ((query.head = Number(head)), "heads.{head}"));
+  for (const [, before = "", digits] of word.matchAll(/(?:(\w+)\.|^)(\d+)(?=\.|$)/g)) query[MEMBERS.test(before) ? "head" : "layer"] = Number(digits);
+  return shapeOf(word);
 }
 
-/** Blocks that match every word and number, of all models that stand there; at most `most`, those of the kinds that fit
- * best first. Where there are several models, a word may be of a model's name. */
+/** Blocks that match every word and number, of all models shown; at most `most`, those of the kinds that fit
+ * best first. With several models, words of a model's name select it. */
 export function find(models: readonly Searched[], text: string, nameOf: (kind: Kind) => string, most = 60): Found {
   if (!text.trim()) return { hits: [], total: 0 };
-  const each = Math.ceil(most / Math.max(models.length, 1)); // none crowds out the others
+  const each = Math.ceil(most / Math.max(models.length, 1)); // no model takes all places
   const byRank = new Map<number, Hit[]>();
   let total = 0;
   models.forEach(({ layout, name }, figure) => {
     const query = parse(models.length > 1 ? without(text, name) : text);
-    for (const [rank, { rows, count }] of ranked(layout, query, nameOf, each)) {
+    for (const [fit, { rows, count }] of ranked(layout, query, nameOf, each)) {
       total += count;
-      byRank.set(rank, [...(byRank.get(rank) ?? []), ...rows.map((row) => ({ figure, row }))]);
+      byRank.set(fit, [...(byRank.get(fit) ?? []), ...rows.map((row) => ({ figure, row }))]);
     }
   });
   const best = [...byRank].sort(([a], [b]) => a - b).flatMap(([, hits]) => hits);
   return { hits: best.slice(0, most), total };
 }
 
-/** What is asked for of a model, without what only says which it is. */
+/** A text without the words that only name the model. */
 function without(text: string, name: string): string {
   const own = name.toLowerCase().split(/\s+/);
   return text.split(/\s+/).filter((word) => !own.includes(word.toLowerCase())).join(" ");
@@ -78,10 +79,10 @@ function without(text: string, name: string): string {
 
 /** Blocks of one model by how well their kind fits: the first `most` of each, and how many there are. */
 function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, most: number): Map<number, { rows: number[]; count: number }> {
-  const ranks = layout.kinds.map((kind) => rank(kind, nameOf(kind), query));
+  const ranks = new Map(layout.description.kinds.map((kind) => [kind, rank(kind, nameOf(kind), query)]));
   const byRank = new Map<number, { rows: number[]; count: number }>();
   for (let row = 0; row < layout.count; row++) {
-    const of = ranks[layout.kind[row]];
+    const of = ranks.get(layout.kindAt(row)) ?? null;
     if (of === null || (query.layer !== null && layout.layer[row] !== query.layer) || (query.head !== null && layout.head[row] !== query.head)) continue;
     const known = byRank.get(of) ?? { rows: [], count: 0 };
     byRank.set(of, known);
@@ -91,10 +92,10 @@ function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, mo
   return byRank;
 }
 
-/** 0 for what is meant, more for what only contains the words; null where one of them is not in it. */
+/** 0 for an exact match, more for partial ones; null where a word is missing. */
 function rank(kind: Kind, name: string, { words, layer, head }: Query): number | null {
-  if ((layer !== null && kind.scope === "model") || (head !== null && kind.scope !== "head")) return null;
-  const id = kind.id.toLowerCase();
+  if ((layer !== null && kind.stack === null) || (head !== null && kind.group === null)) return null;
+  const id = shapeOf(kind.id.toLowerCase());
   const last = id.slice(id.lastIndexOf(".") + 1);
   const names = `${name} ${kind.name}`.toLowerCase();
   let sum = kind.minor ? 1 : 0;

@@ -1,23 +1,24 @@
-/** Outlines of cells, and arrows from the operands of the cell in question to it. */
+/** Outlines of cells, and arrows from its operands to the current cell. */
 
 import type { Bar } from "../state/state";
 import type { CellAt } from "../state/view";
 import type { Spot } from "./labels";
-import type { Sheet } from "./overlay";
+import type { Sheet } from "./sheet";
 
 const INK = "#ffd166";
 const MOST = 48;
 
-/** The four corners of the front of a cell, or of several in a line, on the canvas; null where it cannot be seen. */
-function corners({ stage }: Sheet, { figure, block, cell, to = cell }: Bar): Spot[] | null {
+/** The four corners of a cell, or of a line of cells, on the canvas; null where it is not visible. */
+function corners({ stage }: Sheet, { figure, block, cell, to = cell }: Bar): [Spot, Spot, Spot, Spot] | null {
   const shown = stage.models.shown[figure];
   const row = shown?.figure.layout.row(block) ?? null;
-  if (row === null) return null;
+  if (!shown || row === null) return null;
   const { min, max } = shown.figure.layout.box(row);
   const side = shown.layoutCell;
   const [i, j, a, b] = [Math.min(cell[0], to[0]), Math.min(cell[1], to[1]), Math.max(cell[0], to[0]) + 1, Math.max(cell[1], to[1]) + 1];
-  const places = [[i, j], [a, j], [a, b], [i, b]].map(([x, y]) => stage.project(shown.pose.point([min[0] + x * side, min[1] + y * side, max[2]])));
-  return places.some(({ depth }) => depth <= 0) ? null : places;
+  const place = (x: number, y: number): Spot & { depth: number } => stage.project(shown.pose.point([min[0] + x * side, min[1] + y * side, max[2]]));
+  const places = [place(i, j), place(a, j), place(a, b), place(i, b)] as const;
+  return places.some(({ depth }) => depth <= 0) ? null : [...places];
 }
 
 export function outline(sheet: Sheet, at: Bar, ink: string, width: number): void {
@@ -32,15 +33,15 @@ export function outline(sheet: Sheet, at: Bar, ink: string, width: number): void
   pen.stroke();
 }
 
-/** From each operand to the cell that is made of it: the larger the operand, the clearer. */
+/** An arrow from each operand to the cell that it is part of: the larger the operand, the more opaque. */
 export function drawOperands(sheet: Sheet): void {
-  const { told } = sheet.store.state;
-  const to = told?.explanation && centre(sheet, told.at);
-  if (!to) return;
-  const operands = told.explanation!.operands.slice(0, MOST);
+  const { cellInfo } = sheet.store.state;
+  const to = cellInfo?.explanation && centre(sheet, cellInfo.at);
+  if (!cellInfo?.explanation || !to) return;
+  const operands = cellInfo.explanation.operands.slice(0, MOST);
   const largest = Math.max(...operands.map(({ value }) => Math.abs(value ?? 0)), 1e-12);
   for (const { block, cell, value } of operands.reverse()) {
-    const at = { figure: told.at.figure, block, cell: cell as CellAt["cell"] };
+    const at = { figure: cellInfo.at.figure, block, cell: cell as CellAt["cell"] };
     const from = centre(sheet, at);
     if (!from) continue;
     sheet.pen.globalAlpha = 0.25 + 0.65 * Math.abs((value ?? 0) / largest);
@@ -52,7 +53,9 @@ export function drawOperands(sheet: Sheet): void {
 
 function centre(sheet: Sheet, at: CellAt): Spot | null {
   const places = corners(sheet, at);
-  return places && { x: (places[0].x + places[2].x) / 2, y: (places[0].y + places[2].y) / 2 };
+  if (!places) return null;
+  const [from, , to] = places;
+  return { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
 }
 
 function arrow(pen: CanvasRenderingContext2D, from: Spot, to: Spot): void {

@@ -1,18 +1,19 @@
-/** The tokens beside the cells that are theirs: rows and columns that are positions, and those of the vocabulary. */
+/** Labels beside cells: the tokens of positions, and those of the vocabulary. */
 
+import { isPosition, isVocabulary, type Part } from "../layout/description";
 import { fedOf, visible } from "../reading/tokens";
 import { lineSpot, overlap, type Area, type Spot } from "./labels";
 import type { Shown } from "./models";
 import { FONT, INK, aroundView, inLight } from "./names";
-import type { Sheet } from "./overlay";
-import type { Point } from "./pose";
+import type { Sheet } from "./sheet";
+import type { Point } from "../layout/box";
 
 const SIZE = 10; // pixels of the letters
 const LEAST = 9; // pixels of a cell beside which there are letters
 const LONGEST = 10; // letters of a token
-const ALWAYS = new Set(["tokens", "blocks.{layer}.attn.heads.{head}.scores", "blocks.{layer}.attn.heads.{head}.pattern", "logits", "probs"]);
+const ALWAYS = new Set<Part | null>(["tokens", "scores", "pattern", "logits", "probs"]);
 
-/** Of the blocks in the light; where there is none, of those that are read token by token. */
+/** For highlighted blocks; without a highlight, for the kinds that are read token by token. */
 export function drawAxes(sheet: Sheet): void {
   const { stage, store } = sheet;
   stage.models.shown.forEach((shown, figure) => {
@@ -21,58 +22,59 @@ export function drawAxes(sheet: Sheet): void {
     if (light) return light.forEach((id) => label(sheet, shown, layout.row(id)));
     if (store.state.highlight?.dim) return;
     for (const { span } of shown.blocks.slabs.filter((slab) => shown.depths.get(slab)?.inView))
-      for (let row = span.start; row < span.end; row++) if (ALWAYS.has(layout.kindAt(row).id)) label(sheet, shown, row);
+      for (let row = span.start; row < span.end; row++) if (ALWAYS.has(layout.kindAt(row).part)) label(sheet, shown, row);
   });
 }
 
-/** What there is to write along both axes of a block's cells. */
+/** Labels both axes of a block's cells. */
 function label(sheet: Sheet, shown: Shown, row: number | null): void {
   if (row === null) return;
   const { layout } = shown.figure;
-  const { id, dims, role } = layout.kindAt(row);
+  const { part, dims, role } = layout.kindAt(row);
   if (role === "statistic") return;
   const cells = layout.cellsOf(row);
-  [0, 1].forEach((axis) => {
-    const texts = textsOf(shown, dims[axis], id === "tokens");
+  ([0, 1] as const).forEach((axis) => {
+    const texts = textsOf(shown, dims[axis], part === "tokens");
     if (texts) along(sheet, shown, row, axis, cells[axis], texts);
   });
 }
 
-/** What stands at each place of an axis; null: nothing that people read. */
-function textsOf({ figure: { trace, model } }: Shown, dim: string, numbered: boolean): ((n: number) => string) | null {
-  if (dim === "T" && trace) {
+/** The text at each index of an axis; null for an axis without texts. */
+function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, numbered: boolean): ((n: number) => string) | null {
+  if (isPosition(dim) && trace) {
     const tokens = fedOf(trace);
     return (n) => visible(tokens[n]?.text ?? "");
   }
-  if (dim === "T") return numbered ? String : null;
-  const letters = dim === "V" ? model?.vocabulary.tokens : null;
+  if (isPosition(dim)) return numbered ? String : null;
+  const letters = isVocabulary(dim) ? model?.vocabulary.tokens : null;
   return letters ? (n) => visible(letters[n] ?? "") : null;
 }
 
-/** Left of the lines, or below the columns, every so many that they do not touch. */
-function along(sheet: Sheet, shown: Shown, row: number, axis: number, count: number, texts: (n: number) => string): void {
+/** Left of the lines, or below the columns, leaving out as many as would overlap. */
+function along(sheet: Sheet, shown: Shown, row: number, axis: 0 | 1, count: number, texts: (n: number) => string): void {
   const { pen, stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const box = shown.figure.layout.box(row);
-  if (layoutCell * stage.pixelsAt(stage.nearest(pose.box(box))) < LEAST) return;
+  if (layoutCell * stage.pixelsAt(stage.projection.nearest(pose.box(box))) < LEAST) return;
   const { min, max } = aroundView(sheet, shown, box);
   const lines = (pose.flow === "right") === (axis === 0); // as they are seen: lines, or columns
-  const edges = lines ? [min, max] : [max, min];
-  const end = (n: number, which: number, z: number): Spot & { depth: number } => {
-    const at: Point = [0, 0, z];
-    at[axis] = box.min[axis] + (n + 0.5) * layoutCell;
-    at[1 - axis] = edges[which][1 - axis];
-    return stage.project(pose.point(at));
+  const [near, far] = lines ? [min, max] : [max, min];
+  const other = axis === 0 ? 1 : 0;
+  const end = (n: number, edge: Point, z: number): Spot & { depth: number } => {
+    const place: Point = [0, 0, z];
+    place[axis] = box.min[axis] + (n + 0.5) * layoutCell;
+    place[other] = edge[other];
+    return stage.project(pose.point(place));
   };
   pen.font = `500 ${SIZE}px ${FONT}`;
   let last = -Infinity;
   for (let n = 0; n < count; n++) {
-    const from = end(n, 0, max[2]);
+    const from = end(n, near, max[2]);
     if (from.depth <= 0 || layoutCell * stage.pixelsAt(from.depth) < LEAST) continue;
     const text = cut(texts(n));
     const { width } = pen.measureText(text);
-    const side = Math.min(from.x, end(n, 0, min[2]).x); // of a line, which may be seen, too
-    const spot = lines ? lineSpot({ ...from, x: side }, end(n, 1, max[2]), width) : { x: from.x - width / 2, y: from.y + SIZE + 4 };
+    const side = Math.min(from.x, end(n, near, min[2]).x); // of a line, which may be seen, too
+    const spot = lines ? lineSpot({ ...from, x: side }, end(n, far, max[2]), width) : { x: from.x - width / 2, y: from.y + SIZE + 4 };
     const place = lines ? from.y : from.x;
     if (!spot || Math.abs(place - last) < (lines ? SIZE : width + 4)) continue;
     last = place;

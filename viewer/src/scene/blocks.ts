@@ -1,16 +1,19 @@
 /** A model's blocks: each layer is drawn at once, around an origin of its own, with the cells on its blocks. */
 
+import { item } from "../checked/item";
 import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMaterial } from "three";
 
-import type { Box, Layout, Span } from "../layout/layout";
+import { AXES, pointOf, type Box } from "../layout/box";
+import { isPosition } from "../layout/description";
+import type { Layout, Span } from "../layout/layout";
 import type { Rect } from "../layout/place";
-import type { Pose } from "./pose";
+import type { Pose } from "../layout/pose";
 import { AT, EMPHASIS, Records } from "./records";
 import { CELLS_FRAGMENT, CELLS_VERTEX, PLAIN_FRAGMENT, PLAIN_VERTEX } from "./shaders";
 
 export type Uniforms = Record<string, { value: unknown }>;
 
-/** Values of a part of a block in the heap; each stands for `factors` cells. */
+/** Values of a part of a block in the heap; one per `factors` cells. */
 export interface Patch {
   start: number;
   width: number;
@@ -23,14 +26,14 @@ export interface Patch {
 export type Style = "cells" | "plain" | "sheet";
 
 const NOWHERE = [-1, 1, 1, 1];
-const CORNERS: Record<Style, number> = { cells: 18, plain: 18, sheet: 6 }; // that a block takes
+const CORNERS: Record<Style, number> = { cells: 18, plain: 18, sheet: 6 }; // vertices of a block
 
 /** Areas of fronts, below which blocks are left out, and below which only a share of them is drawn. */
 export interface Fineness {
   tiny: number;
   small: number;
   share: number;
-  sparing: boolean; // whether to find out first which cells are hidden: not in the first frame, which has to wait for each program
+  sparing: boolean; // whether to draw depth first, to skip hidden cells: not in the first frame, which waits for each program
 }
 
 /** One layer. Its blocks come by size, so that those too small to be seen are the last. */
@@ -38,8 +41,8 @@ export class Slab {
   readonly box: Box; // in the layout's coordinates
   readonly mesh: Mesh<BufferGeometry, RawShaderMaterial>;
   readonly depth: Mesh<BufferGeometry, RawShaderMaterial>; // drawn before near cells, so that hidden ones cost nothing
-  patches = 0; // in how many places it shows cells
-  spoken = false; // whether one of its blocks is spoken of
+  patches = 0; // the number of its patches with values
+  highlighted = false; // whether one of its blocks is highlighted
   #areas: Float64Array; // of the blocks' fronts, by size
 
   constructor(
@@ -51,26 +54,28 @@ export class Slab {
     depth: RawShaderMaterial,
   ) {
     this.box = layout.spanBox(span);
-    const origin = this.box.min.map((low, axis) => (low + this.box.max[axis]) / 2);
-    const area = (row: number): number => layout.size[3 * row] * layout.size[3 * row + 1];
-    const order = (row: number): number => reversed(layout.head[row]);
+    const origin = pointOf((axis) => (this.box.min[axis] + this.box.max[axis]) / 2);
+    const area = (row: number): number => item(layout.size, 3 * row) * item(layout.size, 3 * row + 1);
+    const order = (row: number): number => reversed(item(layout.head, row));
     const rows = Array.from({ length: span.end - span.start }, (_, n) => span.start + n);
     rows.sort((a, b) => area(b) - area(a) || order(a) - order(b));
     this.#areas = Float64Array.from(rows, area);
     rows.forEach((row, n) => {
-      slots[row] = span.start + n;
-      records.fill(slots[row], AT.place, [0, 1, 2].map((axis) => layout.position[3 * row + axis] - origin[axis]));
-      records.fill(slots[row], AT.size, layout.size.subarray(3 * row, 3 * row + 3));
-      records.fill(slots[row], AT.role, [layout.role[row]]);
-      records.fill(slots[row], AT.cells, [layout.cells[3 * row], layout.cells[3 * row + 1], positionAxes(layout, row), 1]);
-      records.fill(slots[row], AT.base, [...NOWHERE, ...NOWHERE]);
+      const slot = span.start + n;
+      const [width, height] = layout.cellsOf(row);
+      slots[row] = slot;
+      records.fill(slot, AT.place, AXES.map((axis) => item(layout.position, 3 * row + axis) - origin[axis]));
+      records.fill(slot, AT.size, layout.size.subarray(3 * row, 3 * row + 3));
+      records.fill(slot, AT.role, [item(layout.role, row)]);
+      records.fill(slot, AT.cells, [width, height, positionAxes(layout, row), 1]);
+      records.fill(slot, AT.base, [...NOWHERE, ...NOWHERE]);
     });
     this.mesh = new Mesh(new BufferGeometry(), material);
     this.depth = new Mesh(this.mesh.geometry, depth);
     this.depth.renderOrder = -1;
     for (const mesh of [this.mesh, this.depth]) {
       mesh.position.fromArray(origin);
-      mesh.frustumCulled = false; // the stage knows better: it knows the boxes exactly
+      mesh.frustumCulled = false; // the stage has the exact boxes
     }
   }
 
@@ -78,7 +83,7 @@ export class Slab {
     this.mesh.visible = this.depth.visible = false;
   }
 
-  /** Draws those blocks whose fronts are not too small to be seen, and of the small ones only a share. */
+  /** Draws the blocks whose fronts are large enough, and a share of the small ones. */
   dress(style: Style, material: RawShaderMaterial, { tiny, small, share, sparing }: Fineness): void {
     this.mesh.visible = true;
     this.mesh.material = material;
@@ -95,7 +100,7 @@ export class Slab {
 /** All of a model. */
 export class Blocks {
   static #made = 0;
-  readonly number = ++Blocks.#made; // tells it from all others
+  readonly number = ++Blocks.#made; // unique
   readonly group = new Group();
   readonly slabs: Slab[];
   readonly #materials: Record<Style | "depth", RawShaderMaterial>;
@@ -127,37 +132,37 @@ export class Blocks {
     let [low, high] = [0, this.slabs.length - 1];
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (row < this.slabs[middle].span.end) high = middle;
+      if (row < item(this.slabs, middle).span.end) high = middle;
       else low = middle + 1;
     }
-    return this.slabs[low];
+    return item(this.slabs, low);
   }
 
   dress(slab: Slab, style: Style, fineness: Fineness): void {
     slab.dress(style, this.#materials[style], fineness);
   }
 
-  /** Shows these values on a block, all over it or on a part; null: none. */
+  /** Shows values on a block, on all of it or on a part; null: none. */
   show(row: number, patch: Patch | null, fine: boolean): void {
-    const [slot, at] = [this.#slots[row], fine ? AT.fine : AT.base];
-    this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, at) >= 0 ? 1 : 0);
-    this.#records.put(slot, at, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
+    const [slot, part] = [item(this.#slots, row), fine ? AT.fine : AT.base];
+    this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, part) >= 0 ? 1 : 0);
+    this.#records.put(slot, part, patch ? [patch.start, patch.width, ...patch.factors] : NOWHERE);
     if (fine && patch) this.#records.put(slot, AT.part, [patch.part.i0, patch.part.j0, patch.part.i1, patch.part.j1]);
   }
 
-  /** What of a block's values stands for full brightness. */
+  /** Sets the value of a block that has full brightness. */
   scale(row: number, scale: number): void {
-    this.#records.put(this.#slots[row], AT.scale, [1 / (scale || 1)]);
+    this.#records.put(item(this.#slots, row), AT.scale, [1 / (scale || 1)]);
   }
 
   emphasise(rows: number[], lit: number[] = []): void {
     const put = (row: number, emphasis: number): void => {
-      this.slabOf(row).spoken = emphasis === EMPHASIS.spoken;
-      this.#records.put(this.#slots[row], AT.emphasis, [emphasis]);
+      this.slabOf(row).highlighted = emphasis === EMPHASIS.highlighted;
+      this.#records.put(item(this.#slots, row), AT.emphasis, [emphasis]);
     };
     for (const row of this.#emphasised) put(row, EMPHASIS.none);
     for (const row of lit) put(row, EMPHASIS.lit);
-    for (const row of rows) put(row, EMPHASIS.spoken);
+    for (const row of rows) put(row, EMPHASIS.highlighted);
     this.#emphasised = [...lit, ...rows];
   }
 
@@ -168,7 +173,7 @@ export class Blocks {
   }
 }
 
-/** What a small model is drawn with, so that its program is ready when it comes: it is kept by its text. */
+/** Compiles the program that a small model needs, before it is loaded: three.js caches programs by their source. */
 export function warmUp(uniforms: Uniforms): Group {
   const { cells } = materials({ ...uniforms, uBlocks: { value: null } });
   return new Group().add(new Mesh(new BufferGeometry(), cells));
@@ -188,22 +193,22 @@ function materials(uniforms: Uniforms): Record<Style | "depth", RawShaderMateria
 /** Which axes of a block's cells are positions: 1 for x, 2 for y. Weights have every position from the start. */
 function positionAxes(layout: Layout, row: number): number {
   const { role, dims } = layout.kindAt(row);
-  return role === "weight" ? 0 : (dims[0] === "T" ? 1 : 0) + (dims[1] === "T" ? 2 : 0);
+  return role === "weight" ? 0 : (isPosition(dims[0]) ? 1 : 0) + (isPosition(dims[1]) ? 2 : 0);
 }
 
-/** The bits of a head's number from the other end: any share of heads in this order is spread evenly over all. */
+/** The bits of a head's number reversed: any prefix of the heads in this order is spread evenly. */
 function reversed(head: number): number {
   let [bits, n] = [0, 0];
   for (let rest = Math.max(head, 0); n < 16; n++, rest >>= 1) bits = (bits << 1) | (rest & 1);
   return bits;
 }
 
-/** How many of these numbers, the largest first, are not below that. */
+/** The number of values, sorted from the largest, that are at least `least`. */
 function firstBelow(sorted: Float64Array, least: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (sorted[middle] < least) high = middle;
+    if (item(sorted, middle) < least) high = middle;
     else low = middle + 1;
   }
   return low;

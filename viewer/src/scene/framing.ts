@@ -1,8 +1,7 @@
-/** Cameras as numbers: where one stands, and which one sees all of a box. */
+/** The geometry of cameras: position, axes, and the camera that sees all of a box. */
 
-import type { Box } from "../layout/layout";
+import { AXES, pointOf, sizeOf, type Box, type Point } from "../layout/box";
 import type { Camera } from "../state/view";
-import type { Point } from "./pose";
 
 export const FIELD_OF_VIEW = (32 * Math.PI) / 180; // of the window's height
 const HOME = { azimuth: -0.22, elevation: 0.24 };
@@ -30,22 +29,22 @@ export function eye(camera: Camera): Point {
   return along(camera.target, basis(camera).back, camera.distance);
 }
 
-interface Viewport {
+export interface Viewport {
   width: number; // CSS pixels
   height: number;
 }
 
-/** The camera, from that side, in whose window a box is as large as it can be above the legend. */
+/** The camera, from a side, that shows a box as large as possible above the legend. */
 export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
-  const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => box.min.map((low, axis) => (n & (1 << axis) ? box.max[axis] : low)) as Point);
-  const target = box.min.map((low, axis) => (low + box.max[axis]) / 2) as Point;
-  const distance = Math.max(...box.max.map((high, axis) => high - box.min[axis])) * 2 || 1;
+  const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => pointOf((axis) => (n & (1 << axis) ? box.max[axis] : box.min[axis])));
+  const target = pointOf((axis) => (box.min[axis] + box.max[axis]) / 2);
+  const distance = Math.max(...sizeOf(box)) * 2 || 1;
   let camera: Camera = { target, distance, azimuth: side.azimuth, elevation: side.elevation };
   for (let n = 0; n < 12; n++) camera = fit(camera, corners, viewport);
   return camera;
 }
 
-/** A step nearer to where these points fill the window: perspective makes what is nearer larger, so it takes some. */
+/** One iteration toward the camera in whose window these points just fit. */
 function fit(camera: Camera, points: Point[], { width, height }: Viewport): Camera {
   const aspect = width / height;
   const below = Math.min(LEGEND / height, 0.25); // the share of the window that is left free
@@ -53,11 +52,11 @@ function fit(camera: Camera, points: Point[], { width, height }: Viewport): Came
   const slope = Math.tan(FIELD_OF_VIEW / 2);
   const from = eye(camera);
   const seen = points.map((point) => {
-    const at = point.map((x, axis) => x - from[axis]) as Point;
+    const at = pointOf((axis) => point[axis] - from[axis]);
     const depth = Math.max(-dot(at, back), camera.distance * 0.05) * slope;
-    return [dot(at, right) / (depth * aspect), dot(at, up) / depth];
+    return { x: dot(at, right) / (depth * aspect), y: dot(at, up) / depth };
   });
-  const [xs, ys] = [seen.map(([x]) => x), seen.map(([, y]) => y)];
+  const [xs, ys] = [seen.map(({ x }) => x), seen.map(({ y }) => y)];
   const middle = (of: number[]): number => (Math.max(...of) + Math.min(...of)) / 2;
   const half = (of: number[]): number => (Math.max(...of) - Math.min(...of)) / 2;
   const unit = slope * camera.distance;
@@ -65,11 +64,11 @@ function fit(camera: Camera, points: Point[], { width, height }: Viewport): Came
   return { ...camera, target, distance: camera.distance * Math.max(half(xs), half(ys) / (1 - below), 1e-6) * MARGIN };
 }
 
-/** Between two cameras, t from 0 to 1; distances by their logarithm, and out on the way when it is far. */
+/** Interpolates two cameras, t from 0 to 1: distances by logarithm, moving out on long ways. */
 export function between(a: Camera, b: Camera, t: number): Camera {
   const ease = t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2;
   const mix = (x: number, y: number): number => x + (y - x) * ease;
-  const apart = Math.hypot(...a.target.map((x, axis) => x - b.target[axis]));
+  const apart = Math.hypot(...AXES.map((axis) => a.target[axis] - b.target[axis]));
   const hop = Math.max(0, Math.log(Math.max(apart, 1e-9) / (2 * Math.max(a.distance, b.distance)))) + 0;
   const arc = hop * 4 * ease * (1 - ease);
   return {

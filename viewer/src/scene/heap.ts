@@ -1,5 +1,6 @@
-/** One texture that holds the values of everything near: each block's cells have a run of texels in it. */
+/** One texture with the values of all loaded blocks: each patch has a run of texels in it. */
 
+import { item } from "../checked/item";
 import { Texels } from "./texels";
 
 /** Values in a row of the texture: four in each texel, as three.js wants it for updating parts. */
@@ -7,7 +8,7 @@ export const ROW = 4096;
 
 const ROWS = { first: 64, most: 1024 }; // as many as nano-gpt takes, and 16 MB
 
-/** Hands out runs of a line of texels, the first that is long enough. */
+/** A first-fit allocator of runs of texels. */
 export class Runs {
   #free: { start: number; end: number }[];
 
@@ -17,22 +18,23 @@ export class Runs {
 
   /** The start of a run of this length; null where no free run is long enough. */
   take(length: number): number | null {
-    const n = this.#free.findIndex((run) => run.end - run.start >= length);
-    if (n < 0) return null;
-    const run = this.#free[n];
+    const run = this.#free.find(({ start, end }) => end - start >= length);
+    if (!run) return null;
     const { start } = run;
     run.start += length;
-    if (run.start === run.end) this.#free.splice(n, 1);
+    if (run.start === run.end) this.#free.splice(this.#free.indexOf(run), 1);
     return start;
   }
 
   give(start: number, length: number): void {
-    const end = start + length;
-    let n = this.#free.findIndex((run) => run.start >= end);
+    const run = { start, end: start + length };
+    let n = this.#free.findIndex((other) => other.start >= run.end);
     if (n < 0) n = this.#free.length;
-    this.#free.splice(n, 0, { start, end });
-    if (this.#free[n + 1]?.start === end) this.#free[n].end = this.#free.splice(n + 1, 1)[0].end;
-    if (n > 0 && this.#free[n - 1].end === start) this.#free[n - 1].end = this.#free.splice(n, 1)[0].end;
+    const [before, after] = [this.#free[n - 1], this.#free[n]];
+    if (before?.end === run.start) run.start = before.start;
+    if (after?.start === run.end) run.end = after.end;
+    const [joinsBefore, joinsAfter] = [before !== undefined && run.start === before.start, after !== undefined && run.end === after.end];
+    this.#free.splice(n - Number(joinsBefore), Number(joinsBefore) + Number(joinsAfter), run);
   }
 }
 
@@ -45,7 +47,7 @@ export class Heap {
     return this.#texels.texture;
   }
 
-  /** Keeps values; tells where, or null where there is no room. */
+  /** Stores values; returns where, or null if there is no room. */
   put(values: Float32Array): number | null {
     let start = this.#runs.take(values.length);
     while (start === null && this.#grow()) start = this.#runs.take(values.length);
@@ -60,10 +62,10 @@ export class Heap {
   }
 
   get(n: number): number {
-    return this.#texels.floats[n];
+    return item(this.#texels.floats, n);
   }
 
-  /** Twice the room, while there may be more. */
+  /** Doubles the size, up to the limit. */
   #grow(): boolean {
     if (this.#rows >= ROWS.most) return false;
     this.#runs.give(ROW * this.#rows, ROW * this.#rows);

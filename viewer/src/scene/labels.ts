@@ -1,4 +1,4 @@
-/** Where texts over the picture go, so that they are in the window and none covers another. Pure: in CSS pixels. */
+/** The placement of texts over the picture: inside the window, without overlap. Pure, in CSS pixels. */
 
 export interface Rect {
   x: number;
@@ -19,7 +19,7 @@ export interface Area {
 
 const EDGE = 10; // pixels from the window's edge, of a name whose own place is outside
 
-/** What is taken of the window. */
+/** The parts of the window that are taken by texts. */
 export class Room {
   #taken: Rect[] = [];
 
@@ -36,14 +36,14 @@ export class Room {
   }
 }
 
-/** The room that a text takes which stands on `foot`. */
+/** The rectangle of a text whose lower left corner is `foot`. */
 export function standing(foot: Spot, text: Area): Rect {
   return { x: foot.x - 2, y: foot.y - text.height - 6, w: text.width + 6, h: text.height + 5 };
 }
 
 /**
- * Where the name of a block stands: on its upper left corner; where that is outside of the window, on what is inside of
- * the block. `block`: the room that it takes. Null where nothing of it is in the window, or too little.
+ * The place of a block's name: at its upper left corner or, if that is outside of the window, at the part of the block
+ * inside. `block`: its rectangle. Null where too little of it is in the window.
  */
 export function nameSpot(corner: Spot, block: Rect, text: Area, { width, height }: Area): Spot | null {
   const [right, foot] = [block.x + block.w, block.y + block.h];
@@ -54,7 +54,7 @@ export function nameSpot(corner: Spot, block: Rect, text: Area, { width, height 
   return spot.y !== corner.y && spot.y + EDGE > foot ? null : spot;
 }
 
-/** Where a text so wide stands that names a line: left of it; on it where it comes into the window. Null: it does not. */
+/** The place of a line's label of this width: left of it, or where the line enters the window. Null: it does not. */
 export function lineSpot(from: Spot, to: Spot, width: number): Spot | null {
   const x = from.x - width - 5;
   if (x >= EDGE) return { x, y: from.y };

@@ -1,15 +1,17 @@
 /** The models of the scene: follows the figures of the state, and knows which layers are in view. */
 
+import { item } from "../checked/item";
 import type { Scene } from "three";
 
-import type { Box } from "../layout/layout";
-import { unite } from "../layout/layout";
+import { unite, type Box } from "../layout/box";
+import type { Layout } from "../layout/layout";
 import type { Figure, Highlight, State } from "../state/state";
 import type { Store } from "../state/store";
-import type { Flow } from "../state/view";
 import { Blocks, type Slab, type Uniforms } from "./blocks";
-import { Pose, arrange } from "./pose";
-import type { Stage } from "./stage";
+import { Pose, arrange, type Flow } from "../layout/pose";
+import type { Projection } from "./projection";
+
+const SMALL_VOCABULARY = 1000; // tokens
 
 export interface Depth {
   min: number; // in front of the camera
@@ -17,7 +19,7 @@ export interface Depth {
   inView: boolean;
 }
 
-/** A figure, its blocks, and where they stand. */
+/** A figure, its blocks, and its pose in the scene. */
 export interface Shown {
   figure: Figure;
   blocks: Blocks;
@@ -49,27 +51,26 @@ export class Models {
       return layers.map(({ box }) => pose.box(box));
     });
     const [main] = this.shown;
-    const tokens = main?.figure.layout.around(["tokens", "embedding", "logits"].filter((id) => main.figure.layout.config.vocab_size < 1000 || id !== "logits"));
-    if (tokens) boxes.push(main.pose.box(tokens));
+    const ends = main && endsOf(main.figure.layout);
+    if (ends) boxes.push(main.pose.box(ends));
     return boxes.length ? unite(boxes) : null;
   }
 
-  /** Those of one model that are spoken of, and others of it that do not step back with the rest. */
+  /** Emphasises the highlighted blocks of one model, and leaves its lit ones undimmed. */
   emphasise(highlight: Highlight | null): void {
-    const { figure: chosen = 0, blocks: spoken = [], lit = [] } = highlight ?? {};
+    const { figure: chosen = 0, blocks: highlighted = [], lit = [] } = highlight ?? {};
     this.shown.forEach(({ figure: { layout }, blocks }, n) => {
       const rows = (of: readonly string[]): number[] => (n === chosen ? of.map((id) => layout.row(id)).filter((row) => row !== null) : []);
-      blocks.emphasise(rows(spoken), rows(lit));
+      blocks.emphasise(rows(highlighted), rows(lit));
     });
   }
 
-  /** Which layers are in view, and how far away; over all of them, the nearest and the farthest. */
-  measure(stage: Stage): { nearest: number; farthest: number } {
-    const { width, height } = this.store.state.viewport;
+  /** Updates which layers are in view and their depths; returns the smallest and the largest depth. */
+  measure(projection: Projection): { nearest: number; farthest: number } {
     let [nearest, farthest] = [Infinity, 0];
     for (const { blocks, pose, depths } of this.shown)
       for (const slab of blocks.slabs) {
-        const depth = depthOf(pose.box(slab.box), stage, width, height);
+        const depth = depthOf(pose.box(slab.box), projection);
         depths.set(slab, depth);
         if (!depth.inView) continue;
         nearest = Math.min(nearest, depth.min);
@@ -85,12 +86,13 @@ export class Models {
     this.shown = figures.map((figure) => {
       const known = old.find((shown) => shown.figure.layout === figure.layout && !taken.has(shown.blocks));
       if (known) {
-        taken.add(known.blocks);
-        return { ...known, figure };
+        const { blocks, pose, layoutCell, depths } = known;
+        taken.add(blocks);
+        return { figure, blocks, pose, layoutCell, depths };
       }
       const blocks = new Blocks(figure.layout, this.uniforms);
       this.scene.add(blocks.group);
-      return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.facts.cell ?? 1.5, depths: new Map() };
+      return { figure, blocks, pose: new Pose("right"), layoutCell: figure.layout.cell, depths: new Map() };
     });
     for (const { blocks } of old)
       if (!this.shown.some((shown) => shown.blocks === blocks)) {
@@ -104,34 +106,41 @@ export class Models {
   #arrange(): void {
     const poses = arrange(this.shown.map(({ figure }) => figure.layout.bounds), this.flow);
     this.shown.forEach((shown, n) => {
-      shown.pose = poses[n];
+      shown.pose = item(poses, n);
       shown.blocks.place(shown.pose);
     });
   }
 }
 
-/** Where the computation goes: as was chosen, or along the longer side of the window. */
+/** The box around the input and the output: the logits only if the vocabulary is small. */
+function endsOf(layout: Layout): Box | null {
+  const logits = layout.widthOf("logits") < SMALL_VOCABULARY ? [layout.blockOf("logits")] : [];
+  return layout.around([layout.blockOf("tokens"), layout.blockOf("embedding"), ...logits].filter((id) => id !== null));
+}
+
+/** The direction of the computation: as chosen, or along the longer side of the window. */
 export function flowOf({ view, viewport }: State): Flow {
   return view.flow ?? (viewport.width >= viewport.height ? "right" : "down");
 }
 
-function depthOf({ min, max }: Box, stage: Stage, width: number, height: number): Depth {
+function depthOf({ min, max }: Box, projection: Projection): Depth {
+  const { width, height } = projection.viewport;
   const depth: Depth = { min: Infinity, max: -Infinity, inView: false };
   const outside = { left: 0, right: 0, above: 0, below: 0, behind: 0 };
   for (let corner = 0; corner < 8; corner++) {
-    const at = stage.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
-    depth.min = Math.min(depth.min, at.depth);
-    depth.max = Math.max(depth.max, at.depth);
-    if (at.depth <= 0) outside.behind++;
+    const seen = projection.project([corner & 1 ? max[0] : min[0], corner & 2 ? max[1] : min[1], corner & 4 ? max[2] : min[2]]);
+    depth.min = Math.min(depth.min, seen.depth);
+    depth.max = Math.max(depth.max, seen.depth);
+    if (seen.depth <= 0) outside.behind++;
     else {
-      if (at.x < 0) outside.left++;
-      if (at.x > width) outside.right++;
-      if (at.y < 0) outside.above++;
-      if (at.y > height) outside.below++;
+      if (seen.x < 0) outside.left++;
+      if (seen.x > width) outside.right++;
+      if (seen.y < 0) outside.above++;
+      if (seen.y > height) outside.below++;
     }
   }
-  depth.min = Math.max(depth.min, stage.nearest({ min, max })); // what is beside the camera is not near because it is not deep
-  const inFront = outside.behind === 0; // what reaches behind the camera is drawn rather than judged
+  depth.min = Math.max(depth.min, projection.nearest({ min, max })); // a block beside the camera may have a small depth and still be far
+  const inFront = outside.behind === 0; // a box that reaches behind the camera counts as in view
   depth.inView = outside.behind < 8 && !(inFront && [outside.left, outside.right, outside.above, outside.below].includes(8));
   return depth;
 }

@@ -2,20 +2,20 @@
 
 import { blockName } from "../i18n/names";
 import { number, t } from "../i18n/text";
-import type { Box } from "../layout/layout";
-import { pick } from "../picking/pick";
+import type { Box } from "../layout/box";
+import { pick } from "./pick";
 import { refText } from "../state/address";
 import type { Highlight } from "../state/state";
 import { boundsOf, nameSpot, standing, type Rect, type Spot } from "./labels";
 import type { Shown } from "./models";
-import type { Sheet } from "./overlay";
-import type { Point } from "./pose";
+import type { Sheet } from "./sheet";
+import type { Point } from "../layout/box";
 
 export const FONT = "system-ui, sans-serif";
 export const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8" };
 const NAMED = 34; // pixels of a block that has its name beside it; half as many in the other direction
-const SPOKEN = 8; // and of one that is spoken of
-const AROUND = 1.6; // distances of the camera, in which all is that is seen at the depth of what it looks at
+const HIGHLIGHTED = 8; // and of one that is highlighted
+const AROUND = 1.6; // times the camera's distance: everything visible at the target's depth is within
 const LARGE = 0.12; // of the window: a block that takes so much of it has its name in the window wherever its corner is
 
 interface Name {
@@ -44,12 +44,12 @@ export function drawNames(sheet: Sheet): void {
   });
 }
 
-/** The blocks of a figure that do not step back; null: none does. */
+/** The blocks of a figure that are not dimmed; null without dimming. */
 export function inLight(highlight: Highlight | null, figure: number): string[] | null {
   return highlight?.dim && figure === (highlight.figure ?? 0) ? [...highlight.blocks, ...(highlight.lit ?? [])] : null;
 }
 
-/** Over its model; higher where the name of the model beside it reaches over. */
+/** A model's name above it; higher where the next model's name overlaps. */
 function title(sheet: Sheet, { figure, pose }: Shown): void {
   const { min, max } = pose.box(figure.layout.bounds);
   const { x, y, depth } = sheet.stage.project([min[0], max[1], max[2]]);
@@ -63,7 +63,7 @@ function layerName(sheet: Sheet, { pose }: Shown, { span, box }: Shown["blocks"]
   if (at.depth > 0 && (box.max[1] - box.min[1]) * sheet.stage.pixelsAt(at.depth) >= 60) write(sheet, name, at);
 }
 
-/** Of blocks that are large enough; of those in the `light` with their sizes, as matrices. */
+/** Names of blocks that are large enough; highlighted ones (`light`) with their sizes. */
 function blockNames(sheet: Sheet, shown: Shown, rows: readonly number[], light: boolean): void {
   const { layout } = shown.figure;
   for (const row of rows) {
@@ -71,37 +71,38 @@ function blockNames(sheet: Sheet, shown: Shown, rows: readonly number[], light: 
     if (kind.minor || !kind.name) continue;
     const [x, y] = layout.cellsOf(row).map((cells) => number(cells));
     const more = !light ? "" : shown.pose.flow === "right" ? `${x} × ${y}` : `${y} × ${x}`; // lines by columns, as they are seen
-    blockLabel(sheet, shown, row, { text: blockName(kind), more, ink: INK.name, size: 11, weight: 500 }, light ? SPOKEN : NAMED);
+    blockLabel(sheet, shown, row, { text: blockName(kind), more, ink: INK.name, size: 11, weight: 500 }, light ? HIGHLIGHTED : NAMED);
   }
 }
 
-/** On its upper left corner; of a large block whose corner is outside of the window, on what is seen of it. */
+/** A name at its block's upper left corner; for a large block whose corner is outside, at its visible part. */
 function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: number): void {
   const { stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const { min, max } = aroundView(sheet, shown, shown.figure.layout.box(row));
-  const corners = [[min[0], min[1]], [min[0], max[1]], [max[0], min[1]], [max[0], max[1]]].map(([x, y]) => stage.project(pose.point([x, y, max[2]])));
+  const seenAt = (x: number, y: number): Spot & { depth: number } => stage.project(pose.point([x, y, max[2]]));
+  const corner = seenAt(min[0], min[1]);
+  const corners = [corner, seenAt(min[0], max[1]), seenAt(max[0], min[1]), seenAt(max[0], max[1])];
   if (corners.some(({ depth }) => depth <= 0)) return;
-  const [corner] = corners;
   const [unit, block] = [stage.pixelsAt(corner.depth), boundsOf(corners)];
-  const sizes = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
-  if (Math.max(...sizes) < least) return; // most are: nothing else is worked out for them
+  const [high, wide] = [(max[1] - min[1]) * unit, (max[0] - min[0]) * unit];
+  if (Math.max(high, wide) < least) return; // most blocks end here
   const seen = nameSpot(corner, block, { width: measured(sheet, name), height: name.size }, store.state.viewport);
   if (!seen) return;
   const moved = seen.x > corner.x || seen.y > corner.y;
-  if (name.more) sizes.sort((a, b) => b - a); // a line that is spoken of has its name, too
-  if (moved ? !name.more && !large(block, sheet) : sizes[0] < least || sizes[1] < least / 2) return;
+  const isLarge = name.more ? Math.min(high, wide) >= least / 2 : high >= least && wide >= least / 2; // a highlighted line has its name, too
+  if (moved ? !name.more && !large(block, sheet) : !isLarge) return;
   const inside: Point = [min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
-  let known: boolean | null = null; // looked for once, whatever the line
+  let known: boolean | null = null; // computed once, for all lines
   const isOpen = (): boolean => (known ??= open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside))));
-  const lifts = name.more && !moved ? [0, 1, 2] : [0]; // blocks that are spoken of may stand closely one behind the other
+  const lifts = name.more && !moved ? [0, 1, 2] : [0]; // highlighted blocks may be close behind each other
   lifts.some((lift) => write(sheet, name, { x: seen.x, y: seen.y - lift * (name.size + 5) }, isOpen));
 }
 
-/** What of a box is near what the camera looks at: the rest is outside of the window, and may be behind the camera. */
+/** The part of a box around the camera's target: the rest is outside of the window, or behind the camera. */
 export function aroundView({ stage: { camera } }: Sheet, { pose }: Shown, { min, max }: Box): Box {
   const middle = pose.unpoint(camera.target);
-  const clip = (x: number, axis: number): number => Math.max(middle[axis] - AROUND * camera.distance, Math.min(x, middle[axis] + AROUND * camera.distance));
+  const clip = (x: number, axis: 0 | 1): number => Math.max(middle[axis] - AROUND * camera.distance, Math.min(x, middle[axis] + AROUND * camera.distance));
   return { min: [clip(min[0], 0), clip(min[1], 1), min[2]], max: [clip(max[0], 0), clip(max[1], 1), max[2]] };
 }
 
@@ -122,7 +123,7 @@ function measured({ pen }: Sheet, { text, more, size, weight }: Name): number {
   return pen.measureText(more ? `${text}  ${more}` : text).width;
 }
 
-/** Tells whether there was room for it. */
+/** Returns whether there was room for it. */
 function write(sheet: Sheet, name: Name, foot: Spot, isOpen = () => true): boolean {
   const { pen, room, store } = sheet;
   const { width, height } = store.state.viewport;
@@ -135,7 +136,7 @@ function write(sheet: Sheet, name: Name, foot: Spot, isOpen = () => true): boole
   return true;
 }
 
-/** With a dark rim, so that it can be read on anything. */
+/** Text with a dark outline, readable on any background. */
 function inked(pen: CanvasRenderingContext2D, text: string, { x, y }: Spot, ink: string): void {
   pen.lineWidth = 3;
   pen.strokeStyle = "#0b0e14cc";

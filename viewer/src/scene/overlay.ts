@@ -1,4 +1,4 @@
-/** What is drawn over the picture in two dimensions: names, tokens beside their cells, arrows to operands, outlines. */
+/** The 2D overlay of the picture: names, tokens beside their cells, arrows from operands, outlines. */
 
 import type { Store } from "../state/store";
 import { current } from "../state/state";
@@ -6,15 +6,9 @@ import { drawOperands, outline } from "./arrows";
 import { drawAxes } from "./axes";
 import { Room } from "./labels";
 import { drawNames, INK } from "./names";
+import { penOf } from "./pen";
+import type { Sheet } from "./sheet";
 import type { Stage } from "./stage";
-
-/** What those who draw have at hand. */
-export interface Sheet {
-  pen: CanvasRenderingContext2D;
-  room: Room; // for texts, in this frame
-  stage: Stage;
-  store: Store;
-}
 
 export class Overlay {
   #sheet: Sheet;
@@ -24,9 +18,9 @@ export class Overlay {
     stage: Stage,
     store: Store,
   ) {
-    this.#sheet = { pen: canvas.getContext("2d")!, room: new Room(), stage, store };
+    this.#sheet = { pen: penOf(canvas), room: new Room(), stage, store };
     stage.onFrame(() => this.draw());
-    store.subscribe((state) => state.told, () => stage.invalidate());
+    store.subscribe((state) => state.cellInfo, () => stage.invalidate());
     store.subscribe(current, () => stage.invalidate());
     store.subscribe(({ view }) => view.language, () => stage.invalidate());
   }

@@ -14,13 +14,13 @@ export const PALETTES: Record<Colour["palette"], Palette> = {
   safe: { hues: ["#3d86ff", "#cf6a35", "#5cf2f2", "#ffc247"], ground: ["#0f1b33", "#0e2426"] }, // blue above 0, orange below
 };
 
-/** How bright a value is, 0…1, where 1 stands for the block's largest: the same curve as in the shader. */
+/** How bright a value is, 0…1, 1 being the block's largest: the same curve as in the shader. */
 export function brightness(share: number, { scale, gain }: Pick<Colour, "scale" | "gain">): number {
   const m = Math.min(Math.abs(share) * gain, 1);
   return scale === "log" ? Math.log2(1 + 1023 * m) / 10 : m;
 }
 
-/** As numbers that go to the screen as they are. */
+/** A colour without conversion between colour spaces. */
 export function raw(hex: string): Color {
   return new Color().setStyle(hex, LinearSRGBColorSpace);
 }
@@ -33,18 +33,22 @@ export function colourOf(share: number, kind: "weight" | "value", colour: Colour
 /** Red, green and blue of it, 0…255. */
 export function channelsOf(share: number, kind: "weight" | "value", colour: Colour): [number, number, number] {
   const { hues, ground } = PALETTES[colour.palette];
-  const n = kind === "weight" ? 0 : 1;
   const m = brightness(share, colour);
-  const [low, high] = [channels(ground[n]), channels(hues[2 * n + (share < 0 ? 1 : 0)])];
-  return [0, 1, 2].map((at) => Math.round(low[at] + m * (high[at] - low[at]))) as [number, number, number];
+  const [above, below] = kind === "weight" ? [hues[0], hues[1]] : [hues[2], hues[3]];
+  const [low, high] = [channels(kind === "weight" ? ground[0] : ground[1]), channels(share < 0 ? below : above)];
+  const mix = (n: 0 | 1 | 2): number => Math.round(low[n] + m * (high[n] - low[n]));
+  return [mix(0), mix(1), mix(2)];
 }
 
-function channels(hex: string): number[] {
-  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+type Channels = [number, number, number];
+
+function channels(hex: string): Channels {
+  const channel = (from: number): number => parseInt(hex.slice(from, from + 2), 16);
+  return [channel(1), channel(3), channel(5)];
 }
 
 /** Black or white, whichever stands out more from a colour (WCAG 2: at least 4.5 times the luminance). */
-export function inkOn(channels: readonly number[]): "dark" | "light" {
-  const [red, green, blue] = channels.map((c) => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "dark" : "light";
+export function inkOn([red, green, blue]: Readonly<Channels>): "dark" | "light" {
+  const linear = (c: number): number => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue) > 0.179 ? "dark" : "light";
 }

@@ -1,4 +1,4 @@
-/** A texture that tells the graphics processor of each block of a model: place, size, cells, and where its values are. */
+/** A texture with a record for each block of a model: place, size, cells, and where its values are. */
 
 import { BLOCKS_A_ROW, RECORD } from "./shaders";
 import { Texels } from "./texels";
@@ -6,11 +6,11 @@ import { Texels } from "./texels";
 const FLOATS = 4 * RECORD;
 const ROW = FLOATS * BLOCKS_A_ROW;
 
-/** Where in a block's record its parts begin, in floats; the shaders say what they mean. */
+/** Offsets of the parts of a block's record, in floats; see the shaders for their meaning. */
 export const AT = { place: 0, role: 3, size: 4, emphasis: 7, cells: 8, axes: 10, scale: 11, base: 12, fine: 16, part: 20 };
 
-/** How a block stands out: not at all; not stepping back with the rest; framed, and filled as far as it is computed. */
-export const EMPHASIS = { none: 0, lit: 1, spoken: 2 };
+/** The emphasis of a block: none; not dimmed with the rest; framed, and filled as far as it is computed. */
+export const EMPHASIS = { none: 0, lit: 1, highlighted: 2 };
 
 export class Records {
   #texels: Texels;
@@ -23,7 +23,7 @@ export class Records {
     return this.#texels.texture;
   }
 
-  /** Before the first frame: nothing is sent yet. */
+  /** Writes a part of a record before the first frame, when nothing is uploaded yet. */
   fill(block: number, at: number, values: ArrayLike<number>): void {
     this.#texels.floats.set(values, block * FLOATS + at);
   }
@@ -34,6 +34,6 @@ export class Records {
   }
 
   get(block: number, at: number): number {
-    return this.#texels.floats[block * FLOATS + at];
+    return this.#texels.floats[block * FLOATS + at] ?? NaN;
   }
 }

@@ -9,6 +9,8 @@ const FLIGHT = 900; // milliseconds
 const STEEPEST = 1.45; // radians from level
 const SPEED = { orbit: 0.006, wheel: 0.0016, key: 60 }; // a pixel, a pixel, pixels a press
 
+const ARROWS: Record<string, readonly [number, number]> = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 interface Touch {
@@ -17,7 +19,7 @@ interface Touch {
 }
 
 export class Rig {
-  #goal: Camera | null = null; // what the state had when it was last heard
+  #goal: Camera | null = null; // the state's camera, as last seen here
   #flight = 0;
   #down = new Map<number, Touch>();
   #settled = 0;
@@ -33,25 +35,25 @@ export class Rig {
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    store.subscribe(({ view }) => view.camera, (camera) => this.#heard(camera));
+    store.subscribe(({ view }) => view.camera, (camera) => this.#follow(camera));
     store.subscribe(({ figures }) => figures, () => this.#home(false));
     store.subscribe(() => stage.models.flow, () => this.#home(false));
     store.subscribe(({ viewport }) => viewport, () => this.#home(false));
   }
 
-  /** Whether the camera is on its way by itself. */
+  /** Whether the camera is in flight. */
   get flying(): boolean {
     return this.#flight !== 0;
   }
 
-  #heard(camera: Camera | null): void {
-    if (camera === this.#goal && camera) return; // it was moved by hand
+  #follow(camera: Camera | null): void {
+    if (camera === this.#goal && camera) return; // it was moved here, by hand
     this.#goal = camera;
     if (camera) this.#fly(camera);
     else this.#home(true);
   }
 
-  /** Where everything is seen, unless the state wants another place. */
+  /** Shows everything, unless the state has a camera. */
   #home(fly: boolean): void {
     if (this.store.state.view.camera) return;
     const box = this.stage.models.bounds();
@@ -80,7 +82,7 @@ export class Rig {
     this.stage.invalidate();
   }
 
-  /** Moved by hand: at once, and the state is told when it rests. */
+  /** Moves the camera by hand: at once, and in the state when it rests. */
   #move(camera: Camera): void {
     cancelAnimationFrame(this.#flight);
     this.#flight = 0;
@@ -104,7 +106,7 @@ export class Rig {
     this.#move({ ...camera, target: along(along(camera.target, right, -dx * unit), up, dy * unit) });
   }
 
-  /** Nearer by a factor below 1, keeping what is under a place of the canvas there. */
+  /** Zooms in by a factor below 1, around a point of the canvas. */
   zoom(factor: number, x: number, y: number): void {
     const { camera } = this.stage;
     const { width, height } = this.store.state.viewport;
@@ -133,7 +135,7 @@ export class Rig {
     this.#down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
   }
 
-  /** What is under one of two fingers goes with it, while the other stays. */
+  /** One of two fingers moves: the point under each finger stays under it. */
   #pinch(from: Touch, to: Touch, other: Touch): void {
     const apart = (at: Touch): number => Math.hypot(at.x - other.x, at.y - other.y) || 1;
     const angle = (at: Touch): number => Math.atan2(at.y - other.y, at.x - other.x);
@@ -151,10 +153,12 @@ export class Rig {
 
   #key(event: KeyboardEvent): void {
     const { width, height } = this.store.state.viewport;
-    const [dx, dy] = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
+    const [dx, dy] = ARROWS[event.key] ?? [0, 0];
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    if ((dx || dy) && !event.shiftKey && this.store.state.view.pinned.length) return; // it is the cell that moves
-    if (dx || dy) (event.shiftKey ? this.orbit(-dx * SPEED.key, -dy * SPEED.key) : this.pan(dx * SPEED.key, dy * SPEED.key));
+    if ((dx || dy) && !event.shiftKey && this.store.state.view.pinned.length) return; // arrows move the pinned cell
+    const moves = dx !== 0 || dy !== 0;
+    if (moves && event.shiftKey) this.orbit(-dx * SPEED.key, -dy * SPEED.key);
+    else if (moves) this.pan(dx * SPEED.key, dy * SPEED.key);
     else if (event.key === "+" || event.key === "=") this.zoom(0.8, width / 2, height / 2);
     else if (event.key === "-" || event.key === "_") this.zoom(1.25, width / 2, height / 2);
     else if (event.key === "Home" || event.key === "0") this.store.dispatch({ type: "camera", to: null });

@@ -1,8 +1,8 @@
-/** What the graphics processor runs: a box for each block, and on it every cell that is large enough to be seen. */
+/** The shaders: a box for each block, and on it the cells that are large enough to be visible. */
 
 import { ROW } from "./heap";
 
-export const RECORD = 6; // texels that tell of a block
+export const RECORD = 6; // texels per block
 export const BLOCKS_A_ROW = 256;
 
 const PRECISION = `
@@ -37,11 +37,11 @@ vec3 corner(vec3 least, vec3 size, out int axis) {
 const float SHADES[3] = float[3](0.84, 0.72, 1.0);
 `;
 
-/** Of a block far away: a place and one colour. */
+/** A distant block: a box in one colour. */
 export const PLAIN_VERTEX = `${PRECISION}${CORNER}
 uniform vec3 uHues[4]; // weights above and below 0, values above and below 0
 uniform vec3 uGround[2]; // of weights and of values near 0
-uniform bool uDim; // whether what is not emphasised steps back
+uniform bool uDim; // whether blocks without emphasis are dimmed
 flat out vec3 vColour;
 void main() {
   int block = gl_VertexID / (6 * FACES);
@@ -70,7 +70,7 @@ void main() {
   vec4 place = record(block, 0); // least corner, role
   vec4 extent = record(block, 1); // size, emphasis
   vec4 more = record(block, 2); // cells, which axes are positions (bits), 1 / scale of its values
-  vBase = record(block, 3); // all of it: where in the heap (-1: nowhere), values in a row, cells that one stands for
+  vBase = record(block, 3); // all of it: where in the heap (-1: nowhere), values in a row, cells per value
   vFine = record(block, 4); // a part of it, more finely
   vPart = record(block, 5); // that part: i0, j0, i1, j1
   int axis;
@@ -94,7 +94,7 @@ uniform vec3 uLine;
 uniform bool uDim;
 uniform float uLog; // 0: linear, 1: logarithmic
 uniform float uGain;
-uniform float uRange; // what stands for full brightness everywhere; 0: each block's own
+uniform float uRange; // the value for full brightness in all blocks; 0: each block's own
 uniform float uShown; // positions that there are at this step
 uniform float uReveal; // how much of what is emphasised is computed
 out vec4 colour;

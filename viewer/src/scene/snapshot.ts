@@ -1,5 +1,6 @@
-/** The picture as a file: as it is seen now, with names and arrows, at twice the resolution. */
+/** The current picture as a PNG, with names and arrows, at twice the resolution. */
 
+import { penOf } from "./pen";
 import type { Stage } from "./stage";
 
 const RATIO = 2; // pixels of the file for each CSS pixel
@@ -9,7 +10,7 @@ export async function snapshot(stage: Stage, overlay: HTMLCanvasElement): Promis
   const file = document.createElement("canvas");
   stage.drawnAt(RATIO, () => {
     Object.assign(file, { width: stage.canvas.width, height: stage.canvas.height });
-    const pen = file.getContext("2d")!;
+    const pen = penOf(file);
     for (const layer of [stage.canvas, overlay]) pen.drawImage(layer, 0, 0, file.width, file.height);
   });
   return new Promise((resolve, reject) => {

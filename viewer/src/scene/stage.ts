@@ -1,33 +1,31 @@
 /** The picture: draws a frame when something has changed, and none while nothing has. */
 
+import { present } from "../checked/item";
 import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
 
-import type { Box } from "../layout/layout";
 import type { Store } from "../state/store";
 import { positionsShown } from "../state/state";
 import type { Camera } from "../state/view";
-import { FIELD_OF_VIEW, basis, dot, eye, type Basis } from "./framing";
+import { FIELD_OF_VIEW } from "./framing";
 import { Heap } from "./heap";
-import { warmUp, type Slab, type Uniforms } from "./blocks";
+import { warmUp, type Slab } from "./blocks";
 import { Models, type Shown } from "./models";
 import { PALETTES, raw } from "./palette";
-import type { Point } from "./pose";
-import { Thrift } from "./thrift";
+import type { Point } from "../layout/box";
+import { Projection, type Ray } from "./projection";
+import { FrameBudget } from "./budget";
 
-export interface Ray {
-  origin: Point;
-  direction: Point;
-}
+type StageUniforms = Record<"uHeap" | "uHues" | "uGround" | "uLine" | "uDim" | "uLog" | "uGain" | "uRange" | "uShown" | "uReveal", { value: unknown }>;
 
 const BACKGROUND = "#0b0e14";
 const SHEET_BELOW = 0.75; // pixels that a cell covers, under which a block is a sheet
 const CELLS_ABOVE = 4; // pixels that a cell covers, above which cells have borders even before their values are there
-const TINY = 0.02; // square pixels of a front, under which a block far away is left out
+const TINY = 0.02; // square pixels of a front, below which a distant block is not drawn
 const SMALL = 25; // and under which it may be, where drawing is slow
 
 /**
- * WebGL 2 as every device has it: to ask for an extension takes a wait for the graphics process. Only that for drawing
- * into textures of floats seems to be there: three.js wants it for any such texture, but here they are only read.
+ * WebGL 2 without extensions: querying one waits for the graphics process. Only the one for rendering to float textures is
+ * reported: three.js requires it for any such texture, although here they are only read.
  */
 function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext | null {
   const context = canvas.getContext("webgl2", { alpha: false, antialias: true, powerPreference: "high-performance" });
@@ -42,14 +40,14 @@ export class Stage {
   frames = 0; // drawn so far
   ratio = Math.min(devicePixelRatio, 2); // pixels for each CSS pixel
   #renderer!: WebGLRenderer; // from the start
-  #thrift: Thrift | null = null; // from the start
+  #budget: FrameBudget | null = null; // from the start
   #seen!: () => void;
   #scene = new Scene();
   #lens = new PerspectiveCamera();
-  #uniforms: Uniforms;
-  #stood: (Basis & { camera: Camera; from: Point }) | null = null;
-  #asked = 0;
-  #waits = true; // for the first picture to be worth drawing
+  #uniforms: StageUniforms;
+  #projection: Projection | null = null;
+  #requested = 0;
+  #waits = true; // until the first values are loaded
   #after = new Set<() => void>();
 
   constructor(
@@ -81,11 +79,11 @@ export class Stage {
     store.subscribe(positionsShown, (shown) => this.#set("uShown", shown ?? 1e9));
     store.subscribe((state) => state.figures, () => this.invalidate());
     store.subscribe(({ view }) => view.flow, () => this.invalidate());
-    new ResizeObserver(() => this.#resize()).observe(canvas.parentElement!);
+    new ResizeObserver(() => this.#resize()).observe(present(canvas.parentElement, "the stage"));
     this.#resize();
   }
 
-  /** Gets the graphics ready, which keeps the page busy. */
+  /** Initialises the graphics, which blocks the page for a moment. */
   start(): void {
     this.#resize();
     const { width, height } = this.store.state.viewport;
@@ -94,59 +92,59 @@ export class Stage {
     if (!context) return this.store.dispatch({ type: "graphics", graphics: "missing" });
     this.#renderer = new WebGLRenderer({ canvas: this.canvas, context });
     this.#watchLoss();
-    this.#renderer.debug.checkShaderErrors = import.meta.env.DEV; // it takes waits for the graphics process
-    this.#renderer.outputColorSpace = LinearSRGBColorSpace; // colours go to the screen as they are
+    this.#renderer.debug.checkShaderErrors = import.meta.env.DEV; // the check waits for the graphics process
+    this.#renderer.outputColorSpace = LinearSRGBColorSpace; // no conversion of colours
     this.#renderer.setClearColor(raw(BACKGROUND));
-    this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first answers are on their way
-    this.#thrift = new Thrift(context, () => this.invalidate(), () => this.#seen());
+    this.#renderer.compile(warmUp(this.#uniforms), this.#lens); // while the first responses are loading
+    this.#budget = new FrameBudget(context, () => this.invalidate(), () => this.#seen());
     if (!this.#waits) this.#frame();
   }
 
-  /** Systems take the graphics from pages, most of all from those that nobody looks at, and give them back later. */
+  /** The system may take the graphics context from a page, most of all a hidden one, and restore it later. */
   #watchLoss(): void {
-    const tell = (graphics: "lost" | null): void => this.store.dispatch({ type: "graphics", graphics });
-    this.canvas.addEventListener("webglcontextlost", () => tell("lost"));
+    const report = (graphics: "lost" | null): void => this.store.dispatch({ type: "graphics", graphics });
+    this.canvas.addEventListener("webglcontextlost", () => report("lost"));
     this.canvas.addEventListener("webglcontextrestored", () => {
-      this.#renderer.setClearColor(raw(BACKGROUND)); // all else three.js keeps
-      tell(null);
+      this.#renderer.setClearColor(raw(BACKGROUND)); // three.js restores the rest
+      report(null);
       this.invalidate();
     });
   }
 
-  /** The first picture is there as far as it is worth waiting for; until then, drawing would only keep its values waiting. */
+  /** Starts drawing. Before the first values are loaded, a frame would only delay them. */
   begin(): void {
     if (!this.#waits) return;
     this.#waits = false;
     this.#frame();
   }
 
-  /** A frame is to be drawn. */
+  /** Requests a frame. */
   invalidate(): void {
-    if (this.#waits || !this.#thrift) return;
-    this.#asked ||= requestAnimationFrame(() => {
-      this.#asked = 0;
+    if (this.#waits || !this.#budget) return;
+    this.#requested ||= requestAnimationFrame(() => {
+      this.#requested = 0;
       this.#frame();
     });
   }
 
   #frame(): void {
-    if (!this.#thrift) return;
-    if (this.#thrift.busy) return this.invalidate();
-    this.draw(this.#thrift.begin());
-    this.#thrift.end();
+    if (!this.#budget) return;
+    if (this.#budget.busy) return this.invalidate();
+    this.draw(this.#budget.begin());
+    this.#budget.end();
   }
 
-  /** Whether all is drawn, and nothing waits for it. */
+  /** Whether the last frame is complete and no other is pending. */
   get still(): boolean {
-    return !this.#waits && !this.#asked && !!this.#thrift && !this.#thrift.busy && !this.#thrift.owes;
+    return !this.#waits && !this.#requested && !!this.#budget && !this.#budget.busy && !this.#budget.incomplete;
   }
 
-  /** What else is drawn with each frame, after it; the first time, once that is on the screen: nothing may keep it waiting. */
+  /** Calls a listener after each frame; the first time, once that frame is on the screen, so as not to delay it. */
   onFrame(listener: () => void): void {
     this.#after.add(listener);
   }
 
-  /** `share`: of what is small. */
+  /** `share`: of the small blocks. */
   draw(share = 1): void {
     this.#aim();
     for (const shown of this.models.shown) for (const slab of shown.blocks.slabs) this.#dress(shown, slab, share);
@@ -160,41 +158,26 @@ export class Stage {
     for (const listener of this.#after) listener();
   }
 
-  /** Through a place of the canvas, in CSS pixels. */
   ray(x: number, y: number): Ray {
-    const { width, height } = this.store.state.viewport;
-    const { right, up, back } = this.#stand();
-    const slope = Math.tan(FIELD_OF_VIEW / 2);
-    const [across, above] = [((2 * x) / width - 1) * slope * (width / height), (1 - (2 * y) / height) * slope];
-    const to = new Vector3(...back).negate();
-    to.addScaledVector(new Vector3(...right), across).addScaledVector(new Vector3(...up), above);
-    return { origin: this.#stand().from, direction: to.normalize().toArray() };
+    return this.projection.ray(x, y);
   }
 
-  /** Where a point of the scene is on the canvas, in CSS pixels, and how far in front of the camera. */
-  project(point: Point): { x: number; y: number; depth: number } {
-    const { width, height } = this.store.state.viewport;
-    const { right, up, back, from } = this.#stand();
-    const at: Point = [point[0] - from[0], point[1] - from[1], point[2] - from[2]];
-    const depth = -dot(at, back);
-    const scale = this.pixelsAt(depth);
-    return { x: width / 2 + dot(at, right) * scale, y: height / 2 - dot(at, up) * scale, depth };
+  project(point: Point): ReturnType<Projection["project"]> {
+    return this.projection.project(point);
   }
 
-  /** How deep what can be seen of a box is at least: its distance, foreshortened as in the window's corners. */
-  nearest({ min, max }: Box): number {
-    const { from } = this.#stand();
-    const { width, height } = this.store.state.viewport;
-    const apart = from.map((x, axis) => Math.max(min[axis] - x, 0, x - max[axis]));
-    return Math.hypot(...apart) / Math.hypot(1, Math.tan(FIELD_OF_VIEW / 2) * Math.hypot(1, width / height));
-  }
-
-  /** CSS pixels that a unit of the scene covers, so far away. */
   pixelsAt(depth: number): number {
-    return this.store.state.viewport.height / (2 * Math.tan(FIELD_OF_VIEW / 2) * Math.max(depth, 1e-9));
+    return this.projection.pixelsAt(depth);
   }
 
-  /** Draws it with so many pixels for each CSS pixel while `use` looks at the canvases, and then as before. */
+  /** The current projection: made once for each camera and window size. */
+  get projection(): Projection {
+    const { viewport } = this.store.state;
+    if (this.#projection?.camera !== this.camera || this.#projection.viewport !== viewport) this.#projection = new Projection(this.camera, viewport);
+    return this.#projection;
+  }
+
+  /** Draws at another pixel ratio while `use` reads the canvases, then at the usual one. */
   drawnAt(ratio: number, use: () => void): void {
     const { width, height } = this.store.state.viewport;
     const size = (to: number): void => {
@@ -208,19 +191,13 @@ export class Stage {
     size(usual);
   }
 
-  /** Where the camera is and looks, worked out once for each. */
-  #stand(): Basis & { from: Point } {
-    if (this.#stood?.camera !== this.camera) this.#stood = { camera: this.camera, ...basis(this.camera), from: eye(this.camera) };
-    return this.#stood;
-  }
-
   #aim(): void {
     const { width, height } = this.store.state.viewport;
-    const { right, up, back, from } = this.#stand();
-    this.#lens.position.fromArray(from);
+    const { right, up, back } = this.projection.basis;
+    this.#lens.position.fromArray(this.projection.eye);
     this.#lens.matrix.makeBasis(new Vector3(...right), new Vector3(...up), new Vector3(...back));
     this.#lens.quaternion.setFromRotationMatrix(this.#lens.matrix);
-    const { nearest, farthest } = this.models.measure(this);
+    const { nearest, farthest } = this.models.measure(this.projection);
     this.#lens.near = Math.max(nearest * 0.95, this.camera.distance * 0.01, 0.1);
     this.#lens.far = Math.max(farthest * 1.05, this.#lens.near * 2);
     this.#lens.fov = (FIELD_OF_VIEW * 180) / Math.PI;
@@ -229,23 +206,23 @@ export class Stage {
     this.#lens.updateMatrixWorld(true);
   }
 
-  /** How much of a layer can be seen decides how it is drawn. */
+  /** Chooses the style of a layer by the size of its cells on the screen. */
   #dress(shown: Shown, slab: Slab, share: number): void {
-    const depth = shown.depths.get(slab)!;
+    const depth = present(shown.depths.get(slab), "the depth of a slab");
     if (!depth.inView) return slab.hide();
     const unit = this.pixelsAt(Math.max(depth.min, this.#lens.near));
     const cell = shown.layoutCell * unit;
-    const style = slab.patches > 0 || slab.spoken || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";
+    const style = slab.patches > 0 || slab.highlighted || cell > CELLS_ABOVE ? "cells" : cell < SHEET_BELOW ? "sheet" : "plain";
     shown.blocks.dress(slab, style, { tiny: TINY / unit ** 2, small: SMALL / unit ** 2, share, sparing: this.frames > 0 });
   }
 
   #recolour(): void {
     const { palette, scale, gain, range } = this.store.state.view.colour;
     const { hues, ground } = PALETTES[palette];
-    this.#uniforms["uHues"].value = hues.map(raw);
-    this.#uniforms["uGround"].value = ground.map(raw);
-    this.#uniforms["uLog"].value = scale === "log" ? 1 : 0;
-    this.#uniforms["uRange"].value = range ?? 0;
+    this.#uniforms.uHues.value = hues.map(raw);
+    this.#uniforms.uGround.value = ground.map(raw);
+    this.#uniforms.uLog.value = scale === "log" ? 1 : 0;
+    this.#uniforms.uRange.value = range ?? 0;
     this.#set("uGain", gain);
   }
 
@@ -254,13 +231,13 @@ export class Stage {
     this.invalidate();
   }
 
-  #set(name: string, value: unknown): void {
+  #set(name: keyof StageUniforms, value: unknown): void {
     this.#uniforms[name].value = value;
     this.invalidate();
   }
 
   #resize(): void {
-    const { clientWidth: width, clientHeight: height } = this.canvas.parentElement!;
+    const { clientWidth: width, clientHeight: height } = present(this.canvas.parentElement, "the stage");
     if (!width || !height) return;
     const { viewport } = this.store.state;
     if (viewport.width === width && viewport.height === height) return;

@@ -1,11 +1,11 @@
-/** A texture of floats of which parts change: four in each texel. */
+/** A texture of floats with partial updates, four in each texel. */
 
 import { DataTexture, FloatType, RGBAFormat } from "three";
 
 export class Texels {
   readonly texture: DataTexture;
   floats: Float32Array<ArrayBuffer>;
-  #sent = false; // three.js sends only the parts that it is told of, even when it sends the texture for the first time
+  #sent = false; // three.js uploads only the given ranges, even for the first upload
 
   /** `row`: floats in a row of the texture. */
   constructor(
@@ -24,7 +24,7 @@ export class Texels {
     this.texture.needsUpdate = true;
   }
 
-  /** Makes it higher. */
+  /** Adds rows. */
   grow(rows: number): void {
     const before = this.floats;
     this.floats = new Float32Array(this.row * rows);

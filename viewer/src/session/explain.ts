@@ -1,4 +1,4 @@
-/** Tells what is known of the cell in question: its value, and how it was or would be computed. */
+/** Loads what is known of the current cell: its value, and how it was or would be computed. */
 
 import { isAbort } from "../api/client";
 import type { Explanation, Service } from "../api/service";
@@ -6,15 +6,15 @@ import type { Detail } from "../detail/detail";
 import { reason } from "../i18n/reason";
 import { locate } from "../layout/place";
 import type { Stage } from "../scene/stage";
-import { current, sourceOf, type Figure, type Told } from "../state/state";
+import { current, sourceOf, type Figure, type CellInfo } from "../state/state";
 import type { Store } from "../state/store";
 import type { CellAt } from "../state/view";
 import { Formulas } from "./formulas";
-import { Kept } from "./kept";
+import { RequestCache } from "./cache";
 
 const OPERANDS = 64;
-const PAUSE = 60; // milliseconds that the pointer rests before the server is asked
-const KEPT = 500; // cells that are not asked for again
+const PAUSE = 60; // milliseconds that the pointer rests before a request
+const CACHED = 500; // cells
 
 export function explainCells(store: Store, service: Service, stage: Stage, detail: Detail): void {
   const answers = new Answers(service);
@@ -26,24 +26,24 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
     clearTimeout(timer);
     const { state } = store;
     const at = current(state);
-    if (!at) return store.dispatch({ type: "told", told: null });
+    if (!at) return store.dispatch({ type: "cellInfo", cellInfo: null });
     running = new AbortController();
     const { signal } = running;
     const shown = stage.models.shown[at.figure];
     const row = shown?.figure.layout.row(at.block) ?? null;
-    const value = row === null ? undefined : detail.value(shown, row, at.cell);
-    const told: Told = { at, value, explanation: null, formula: null, message: null };
-    store.dispatch({ type: "told", told });
-    timer = window.setTimeout(() => void ask(told, state.figures[at.figure], signal), PAUSE);
+    const value = !shown || row === null ? undefined : detail.value(shown, row, at.cell);
+    const cellInfo: CellInfo = { at, value, explanation: null, formula: null, message: null };
+    store.dispatch({ type: "cellInfo", cellInfo });
+    timer = window.setTimeout(() => void load(cellInfo, state.figures[at.figure], signal), PAUSE);
   };
 
-  const ask = async (told: Told, figure: Figure | undefined, signal: AbortSignal): Promise<void> => {
+  const load = async (cellInfo: CellInfo, figure: Figure | undefined, signal: AbortSignal): Promise<void> => {
     try {
-      const answer = figure ? await answers.of(figure, told.at, signal) : {};
-      if (!signal.aborted) store.dispatch({ type: "told", told: { ...told, ...answer } });
+      const answer = figure ? await answers.of(figure, cellInfo.at, signal) : {};
+      if (!signal.aborted) store.dispatch({ type: "cellInfo", cellInfo: { ...cellInfo, ...answer } });
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
-      store.dispatch({ type: "told", told: { ...told, message: reason(error) } });
+      store.dispatch({ type: "cellInfo", cellInfo: { ...cellInfo, message: reason(error) } });
     }
   };
 
@@ -51,17 +51,17 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
   store.subscribe(({ figures }) => figures, look);
 }
 
-/** What the service knows of cells. */
+/** Cached answers of the service about cells. */
 class Answers {
   #formulas: Formulas;
-  #explanations = new Kept<Explanation>(KEPT);
-  #values = new Kept<number | null>(KEPT);
+  #explanations = new RequestCache<Explanation>(CACHED);
+  #values = new RequestCache<number | null>(CACHED);
 
   constructor(private readonly service: Service) {
     this.#formulas = new Formulas(service);
   }
 
-  async of(figure: Figure, { block, cell }: CellAt, signal: AbortSignal): Promise<Partial<Told>> {
+  async of(figure: Figure, { block, cell }: CellAt, signal: AbortSignal): Promise<Partial<CellInfo>> {
     const row = figure.layout.row(block);
     if (figure.trace) {
       const { id } = figure.trace;

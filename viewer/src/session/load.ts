@@ -1,44 +1,50 @@
-/** Loads a model: its trace, its layout, and under which path its weights are. */
+/** Loads layouts, and makes the figures of models from them. */
 
-import type { Config, Service, Model, ModelRef, Trace } from "../api/service";
-import { Layout } from "../layout/layout";
+import { present } from "../checked/item";
+import type { Service, Model, ModelRef, Trace } from "../api/service";
+import { Layout, describedIn } from "../layout/layout";
 import type { Figure } from "../state/state";
 
-/** The layout behind a link, of a model of these sizes, where it is done or as soon as it is. */
-async function loadLayout(service: Service, link: string, { n_layer, n_head }: Config, signal?: AbortSignal): Promise<Layout> {
-  const ends = n_layer > 1 ? [0, n_layer - 1] : [0];
-  const [file, ...described] = await Promise.all([
-    service.layoutColumns(link, signal),
-    ...ends.map((layer) => service.layoutTensors(link, layer, Math.min(n_head, 2), signal)),
+/** The layout behind a link, as soon as it is done. Its file says how many layers and heads there are to sample. */
+async function loadLayout(service: Service, link: string, signal?: AbortSignal): Promise<Layout> {
+  const file = await service.layoutColumns(link, signal);
+  const description = describedIn(file);
+  const [last, heads] = [description.layers() - 1, description.sampledHeads];
+  const [facts, ...more] = await Promise.all([
+    service.layoutTensors(link, 0, heads, signal),
+    ...(last > 0 ? [service.layoutTensors(link, last, heads, signal)] : []),
   ]);
-  return Layout.read(described[0], file, described);
+  return Layout.read(facts, description, file, [facts, ...more]);
 }
 
-/** Layouts are kept: the same blocks, whatever their values. */
+const MOST = 8; // layouts in the cache
+
+/** A cache of layouts: traces of the same size share one. */
 export class Layouts {
-  #kept = new Map<string, Promise<Layout>>();
+  #layouts = new Map<string, Promise<Layout>>();
 
   constructor(private readonly service: Service) {}
 
   async of(ref: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<Layout> {
-    const { id, config } = await this.service.askLayout(ref, tokens, signal);
-    return this.at(`/v1/layouts/${id}`, config, signal);
+    const { id } = await this.service.askLayout(ref, tokens, signal);
+    return this.at(`/v1/layouts/${id}`, signal);
   }
 
   /** The layout that a finished trace links to. */
-  at(link: string, config: Config, signal?: AbortSignal): Promise<Layout> {
-    const kept = this.#kept.get(link);
-    if (kept) return kept;
-    const loading = loadLayout(this.service, link, config, signal);
-    this.#kept.set(link, loading);
-    loading.catch(() => this.#kept.delete(link));
-    if (this.#kept.size > 8) this.#kept.delete(this.#kept.keys().next().value!);
+  at(link: string, signal?: AbortSignal): Promise<Layout> {
+    const known = this.#layouts.get(link);
+    if (known) return known;
+    const loading = loadLayout(this.service, link, signal);
+    this.#layouts.set(link, loading);
+    loading.catch(() => this.#layouts.delete(link));
+    const [oldest] = this.#layouts.keys();
+    if (this.#layouts.size > MOST && oldest !== undefined) this.#layouts.delete(oldest);
     return loading;
   }
 }
 
 export function figure(ref: ModelRef, layout: Layout, trace: Trace | null, models: Model[]): Figure {
-  const id = typeof ref === "string" ? ref : layout.facts.model!; // sizes of one's own are an id, too
+  const id = typeof ref === "string" ? ref : present(layout.facts.model, "the id of the model"); // custom sizes have an id, too
   const model = models.find((known) => known.id === id) ?? null;
   return { ref, model, layout, trace, source: `/v1/models/${id}` };
 }

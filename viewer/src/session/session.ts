@@ -1,4 +1,4 @@
-/** Keeps what is loaded in step with the view: whatever changes it, the models, traces and layouts follow. */
+/** Loads the models, traces and layouts of the view, whenever it changes. */
 
 import { isAbort } from "../api/client";
 import type { Service, Trace, TraceRequest } from "../api/service";
@@ -65,22 +65,22 @@ export class Session {
     const { model, prompt, generate } = this.store.state.view;
     const request: TraceRequest = { model, ...prompt };
     if (generate.max_new_tokens > 0) request.generate = generate;
-    const asked = await this.service.askTrace(request, WAIT, signal);
-    this.store.dispatch({ type: "run", run: { trace: asked } });
-    const fed = asked.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
-    const empty = asked.status === "done" ? null : this.#showMain(null, fed, signal); // its blocks, until there are values
-    empty?.catch(() => {}); // they may have to wait for the same worker; what is wrong with them shows below
-    const trace = await this.#finished(asked, signal);
+    const requested = await this.service.askTrace(request, WAIT, signal);
+    this.store.dispatch({ type: "run", run: { trace: requested } });
+    const fed = requested.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
+    const empty = requested.status === "done" ? null : this.#showMain(null, fed, signal); // its blocks, before its values
+    empty?.catch(() => {}); // it may wait for the same worker; its errors show below
+    const trace = await this.#finished(requested, signal);
     await empty;
     await this.#showMain(trace, fed, signal);
   }
 
-  async #finished(asked: Trace, signal: AbortSignal): Promise<Trace> {
-    let trace = asked;
-    const tell = (run: object): void => this.store.dispatch({ type: "run", run });
+  async #finished(requested: Trace, signal: AbortSignal): Promise<Trace> {
+    let trace = requested;
+    const report = (run: object): void => this.store.dispatch({ type: "run", run });
     while (trace.status === "queued" || trace.status === "running") {
-      tell({ status: trace.status, progress: trace.progress, position: trace.queue_position });
-      await this.service.followTrace(trace.id, (progress) => tell({ status: "running", progress }), signal);
+      report({ status: trace.status, progress: trace.progress, position: trace.queue_position });
+      await this.service.followTrace(trace.id, (progress) => report({ status: "running", progress }), signal);
       trace = await this.service.trace(trace.id, signal);
     }
     if (trace.status === "done") return trace;
@@ -89,14 +89,14 @@ export class Session {
 
   async #showMain(trace: Trace | null, tokens: number | null, signal: AbortSignal): Promise<void> {
     const { model: ref } = this.store.state.view;
-    const layout = await (trace?.layout ? this.#layouts.at(trace.layout, trace.config, signal) : this.#layouts.of(ref, tokens, signal));
+    const layout = await (trace?.layout ? this.#layouts.at(trace.layout, signal) : this.#layouts.of(ref, tokens, signal));
     signal.throwIfAborted();
     const { models, view } = this.store.state;
     this.#show({ main: figure(ref, layout, trace, models) });
     if (trace || !view.traced) this.store.dispatch({ type: "run", run: { status: trace ? "done" : "idle", progress: null } });
   }
 
-  /** The models beside the main one; they come as they are there. */
+  /** Loads the models beside the main one. */
   async #loadOthers(): Promise<void> {
     this.#others.abort();
     this.#others = new AbortController();

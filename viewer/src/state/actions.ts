@@ -1,23 +1,23 @@
-/** What can happen, and what it makes of the state. */
+/** The actions, and the reducer that applies them. */
 
 import type { Trouble } from "../api/client";
 import type { Model } from "../api/service";
-import { play, type Command } from "../tour/player";
-import { STEPS } from "../tour/steps";
-import type { Figure, Highlight, Run, State, Told, Traffic } from "./state";
+import { play, type Command } from "./player";
+import { stepsOf } from "./steps";
+import type { Figure, Highlight, Run, State, CellInfo, Traffic } from "./state";
 import type { Camera, CellAt, View } from "./view";
 
 export type Action =
-  | { type: "view"; change: Partial<View> } // a setting; what is loaded follows by itself
-  | { type: "show"; change: Partial<View> } // another model or another prompt: the old camera, step and cells make no sense
-  | { type: "camera"; to: Camera | null } // fly there; null: so that all is seen
+  | { type: "view"; change: Partial<View> } // a setting; the session loads what it needs
+  | { type: "show"; change: Partial<View> } // another model or prompt: resets camera, step and cells
+  | { type: "camera"; to: Camera | null } // fly there; null: show everything
   | { type: "hover"; at: CellAt | null }
-  | { type: "pin"; at: CellAt } // speak of this cell alone
-  | { type: "follow"; at: CellAt } // go on to an operand; `back` returns
-  | { type: "move"; at: CellAt } // to a cell beside it
+  | { type: "pin"; at: CellAt } // make this the only pinned cell
+  | { type: "follow"; at: CellAt } // pin an operand; `back` returns
+  | { type: "move"; at: CellAt } // to a neighbour of the pinned cell
   | { type: "back" }
   | { type: "clear" }
-  | { type: "told"; told: Told | null }
+  | { type: "cellInfo"; cellInfo: CellInfo | null }
   | { type: "highlight"; highlight: Highlight | null }
   | { type: "tour"; command: Command }
   | { type: "models"; models: Model[] }
@@ -29,6 +29,13 @@ export type Action =
   | { type: "viewport"; width: number; height: number };
 
 export function reduce(state: State, action: Action): State {
+  const next = changed(state, action);
+  const { view, figures } = next;
+  const unknown = view.tour !== null && figures.length > 0 && (view.tour !== state.view.tour || figures !== state.figures) && !stepsOf(figures).some(({ id }) => id === view.tour);
+  return unknown ? { ...next, view: { ...view, tour: null } } : next; // a link may name a step of another model
+}
+
+function changed(state: State, action: Action): State {
   const { view } = state;
   const viewed = (change: Partial<View>): State => ({ ...state, view: { ...view, ...change } });
   switch (action.type) {
@@ -36,7 +43,7 @@ export function reduce(state: State, action: Action): State {
       return viewed(action.change);
     case "show": {
       const rest = "model" in action.change || "beside" in action.change ? { camera: null } : {};
-      return { ...viewed({ pinned: [], step: null, ...rest, ...action.change }), hovered: null, told: null, highlight: null };
+      return { ...viewed({ pinned: [], step: null, ...rest, ...action.change }), hovered: null, cellInfo: null, highlight: null };
     }
     case "camera":
       return viewed({ camera: action.to });
@@ -52,12 +59,12 @@ export function reduce(state: State, action: Action): State {
       return viewed({ pinned: view.pinned.slice(0, -1) });
     case "clear":
       return { ...viewed({ pinned: [] }), highlight: null };
-    case "told":
-      return { ...state, told: action.told };
+    case "cellInfo":
+      return { ...state, cellInfo: action.cellInfo };
     case "highlight":
       return { ...state, highlight: action.highlight };
     case "tour": {
-      const { step, player } = play({ step: view.tour, player: state.player }, action.command, STEPS);
+      const { step, player } = play({ step: view.tour, player: state.player }, action.command, stepsOf(state.figures));
       return { ...(step === view.tour ? state : viewed({ tour: step })), player };
     }
     case "models":

@@ -1,29 +1,29 @@
-/** The view as the fragment of an address, and back. What is as at first is left out; what makes no sense is, too. */
+/** The view as the fragment of an address, and back. Defaults are left out; invalid values become defaults. */
 
 import type { ModelRef } from "../api/service";
-import { stepOf } from "../tour/steps";
-import { INITIAL, type Camera, type CellAt, type Flow, type View } from "./view";
+import type { Flow } from "../layout/pose";
+import { INITIAL, type Camera, type CellAt, type View } from "./view";
 
 const FLOWS: readonly Flow[] = ["right", "down"];
-const DIGITS = 5; // that a camera's numbers keep
+const DIGITS = 5; // of a camera's numbers
 
 /** "" for the initial view. */
 export function toHash(view: View): string {
-  const told = new URLSearchParams();
+  const params = new URLSearchParams();
   const put = (key: string, value: unknown, usual: unknown, text: string): void => {
-    if (JSON.stringify(value) !== JSON.stringify(usual)) told.set(key, text);
+    if (JSON.stringify(value) !== JSON.stringify(usual)) params.set(key, text);
   };
   const { generate: g, colour: c } = view;
   put("model", view.model, INITIAL.model, refText(view.model));
   put("traced", view.traced, true, "0");
   if ("text" in view.prompt) put("text", view.prompt, INITIAL.prompt, view.prompt.text);
-  else told.set("ids", view.prompt.tokens.join());
+  else params.set("ids", view.prompt.tokens.join());
   for (const key of ["max_new_tokens", "temperature", "top_k", "top_p", "seed"] as const)
     put(key, g[key], INITIAL.generate[key], String(g[key] ?? ""));
   put("tokens", view.tokens, null, String(view.tokens));
   put("beside", view.beside, [], view.beside.map(refText).join(";"));
   put("flow", view.flow, null, String(view.flow));
-  if (view.camera) told.set("camera", cameraText(view.camera));
+  if (view.camera) params.set("camera", cameraText(view.camera));
   put("cell", view.pinned, [], view.pinned.map(cellText).join(";"));
   put("step", view.step, null, String(view.step));
   put("tour", view.tour, null, String(view.tour));
@@ -34,45 +34,45 @@ export function toHash(view: View): string {
   put("aid", view.aid, null, view.aid || "none");
   put("head", view.head, null, String(view.head));
   put("lang", view.language, null, String(view.language));
-  return told.toString();
+  return params.toString();
 }
 
 export function fromHash(hash: string): View {
-  const told = new URLSearchParams(hash.replace(/^#/, ""));
-  const number = (key: string, usual: number | null): number | null => {
-    const text = told.get(key);
+  const params = new URLSearchParams(hash.replace(/^#/, ""));
+  const number = <T extends number | null>(key: string, usual: T): number | T => {
+    const text = params.get(key);
     return text === null || text === "" || !Number.isFinite(Number(text)) ? usual : Number(text);
   };
   const oneOf = <T extends string, U>(key: string, allowed: readonly T[], usual: U): T | U =>
-    allowed.find((value) => value === told.get(key)) ?? usual;
-  const ids = told.get("ids");
+    allowed.find((value) => value === params.get(key)) ?? usual;
+  const ids = params.get("ids");
   return {
-    model: refOf(told.get("model") ?? "") ?? INITIAL.model,
-    traced: told.get("traced") !== "0",
-    prompt: ids === null ? promptOf(told.get("text")) : { tokens: wholes(ids) },
+    model: refOf(params.get("model") ?? "") ?? INITIAL.model,
+    traced: params.get("traced") !== "0",
+    prompt: ids === null ? promptOf(params.get("text")) : { tokens: wholes(ids) },
     generate: {
-      max_new_tokens: number("max_new_tokens", INITIAL.generate.max_new_tokens)!,
-      temperature: number("temperature", 0)!,
+      max_new_tokens: number("max_new_tokens", INITIAL.generate.max_new_tokens),
+      temperature: number("temperature", 0),
       top_k: number("top_k", null),
       top_p: number("top_p", null),
-      seed: number("seed", 0)!,
+      seed: number("seed", 0),
     },
     tokens: number("tokens", null),
-    beside: (told.get("beside") ?? "").split(";").map(refOf).filter((ref) => ref !== null),
+    beside: (params.get("beside") ?? "").split(";").map(refOf).filter((ref) => ref !== null),
     flow: oneOf("flow", FLOWS, null),
-    camera: cameraOf(told.get("camera")),
-    pinned: (told.get("cell") ?? "").split(";").map(cellOf).filter((cell) => cell !== null),
+    camera: cameraOf(params.get("camera")),
+    pinned: (params.get("cell") ?? "").split(";").map(cellOf).filter((cell) => cell !== null),
     step: number("step", null),
-    tour: stepOf(told.get("tour"))?.id ?? null,
+    tour: /^\w+$/.exec(params.get("tour") ?? "")?.[0] ?? null, // checked against the model's steps once it is loaded
     colour: {
       scale: oneOf("scale", ["linear", "log"], INITIAL.colour.scale),
       palette: oneOf("palette", ["classic", "safe"], INITIAL.colour.palette),
-      gain: number("gain", INITIAL.colour.gain)!,
+      gain: number("gain", INITIAL.colour.gain),
       range: rangeOf(number("range", null)),
     },
-    aid: told.get("aid") === "none" ? "" : told.get("aid"),
-    head: headOf(told.get("head")),
-    language: told.get("lang"),
+    aid: params.get("aid") === "none" ? "" : params.get("aid"),
+    head: headOf(params.get("head")),
+    language: params.get("lang"),
   };
 }
 
@@ -81,7 +81,7 @@ function rangeOf(range: number | null): number | null {
 }
 
 function headOf(text: string | null): View["head"] {
-  const [layer, head, ...rest] = (text ?? "").split(",").map(Number);
+  const [layer = NaN, head = NaN, ...rest] = (text ?? "").split(",").map(Number);
   return text && !rest.length && [layer, head].every(Number.isInteger) && layer >= -1 && head >= 0 ? [layer, head] : null;
 }
 
@@ -102,7 +102,7 @@ export function refText(ref: ModelRef): string {
 function refOf(text: string): ModelRef | null {
   if (!text.includes(":")) return text || null;
   const sizes = text.split(",").map((pair) => pair.split(":"));
-  return Object.fromEntries(sizes.map(([name, value]) => [name, sizeOf(value)]));
+  return Object.fromEntries(sizes.map(([name = "", value = ""]) => [name, sizeOf(value)]));
 }
 
 function sizeOf(text: string): unknown {
@@ -115,7 +115,7 @@ function cameraText({ target, distance, azimuth, elevation }: Camera): string {
 }
 
 function cameraOf(text: string | null): Camera | null {
-  const [x, y, z, distance, azimuth, elevation, ...rest] = (text ?? "").split(",").map(Number);
+  const [x = NaN, y = NaN, z = NaN, distance = NaN, azimuth = NaN, elevation = NaN, ...rest] = (text ?? "").split(",").map(Number);
   const camera: Camera = { target: [x, y, z], distance, azimuth, elevation };
   return rest.length || ![x, y, z, distance, azimuth, elevation].every(Number.isFinite) || distance <= 0 ? null : camera;
 }
@@ -125,7 +125,7 @@ function cellText({ figure, block, cell }: CellAt): string {
 }
 
 function cellOf(text: string): CellAt | null {
-  const [figure, block, ...at] = text.split(",");
-  const [i, j, k] = at.map(Number);
-  return at.length === 3 && [Number(figure), i, j, k].every(Number.isInteger) ? { figure: Number(figure), block, cell: [i, j, k] } : null;
+  const [figure, block = "", ...cell] = text.split(",");
+  const [i = NaN, j = NaN, k = NaN] = cell.map(Number);
+  return cell.length === 3 && [Number(figure), i, j, k].every(Number.isInteger) ? { figure: Number(figure), block, cell: [i, j, k] } : null;
 }

@@ -1,8 +1,8 @@
-/** For what is told often but read by people: as often as they can follow. */
+/** Throttling of frequent updates that people read. */
 
 const PAUSE = 50; // milliseconds
 
-/** What calls `act` in a moment, once for all that it was asked to until then. */
+/** A function that calls `act` after a pause, once for all calls until then. */
 export function soon(act: () => void): () => void {
   let timer = 0;
   return () => {

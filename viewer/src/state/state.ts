@@ -1,16 +1,16 @@
-/** All that the page knows: the view, what was loaded for it, and what the pointer is at. */
+/** The state of the page: the view, what was loaded for it, and what the pointer is at. */
 
 import type { Trouble } from "../api/client";
 import type { Progress } from "../api/events";
 import type { Explanation, Formula, Model, ModelRef, Trace } from "../api/service";
 import type { Layout } from "../layout/layout";
-import { STOPPED, type Player } from "../tour/player";
+import { STOPPED, type Player } from "./player";
 import type { CellAt, View } from "./view";
 
 /** A model that is shown. */
 export interface Figure {
   ref: ModelRef;
-  model: Model | null; // null for a size of one's own
+  model: Model | null; // null for custom sizes
   layout: Layout;
   trace: Trace | null; // finished; null where there are no values
   source: string; // the path under which its weights can be read
@@ -19,9 +19,9 @@ export interface Figure {
 export interface Run {
   status: "idle" | "asking" | "queued" | "running" | "done" | "failed";
   progress: Progress | null;
-  position: number | null; // in the queue
-  trace: Trace | null; // as it stood when it was asked for
-  message: string | null; // what was refused or failed, in the server's words
+  position: number | null; // in the queue; 0 is next
+  trace: Trace | null; // as first returned
+  message: string | null; // the error, as the server worded it
 }
 
 /** Cells of a block in a line, or one alone. */
@@ -29,26 +29,26 @@ export interface Bar extends CellAt {
   to?: CellAt["cell"]; // the last of them
 }
 
-/** What a panel or the tour speaks of. */
+/** Blocks and cells that a panel or the tour points at. */
 export interface Highlight {
-  figure?: number; // whose blocks they are; the main one's, if it is not said
+  figure?: number; // the model of the blocks; the main one by default
   blocks: readonly string[]; // framed, and filled as far as they are computed
-  lit?: readonly string[]; // further ones that do not step back
+  lit?: readonly string[]; // further ones that are not dimmed
   cells: Bar[];
-  dim: boolean; // whether all else steps back
+  dim: boolean; // whether all other blocks are dimmed
   reveal: number; // 0…1: how much of the blocks' cells is computed already
 }
 
-/** What is known of a cell. */
-export interface Told {
+/** What is known of the current cell. */
+export interface CellInfo {
   at: CellAt;
   value: number | null | undefined; // null: −∞; undefined: not known yet
   explanation: Explanation | null;
-  formula: Formula | null; // how such cells are computed, where this one is not
+  formula: Formula | null; // how cells of its block are computed, where there is no trace
   message: string | null; // why there is no explanation
 }
 
-/** What is being fetched. */
+/** Network traffic. */
 export interface Traffic {
   running: string[];
   waiting: number;
@@ -58,15 +58,15 @@ export interface Traffic {
 export interface State {
   view: View;
   models: Model[];
-  figures: Figure[]; // the main one first; [] until it is there
+  figures: Figure[]; // the main one first; [] until it is loaded
   run: Run;
   hovered: CellAt | null;
-  told: Told | null; // of the pinned cell, or else of that under the pointer
+  cellInfo: CellInfo | null; // of the current cell
   highlight: Highlight | null;
   player: Player; // of the tour, whose step is in the view
   traffic: Traffic;
   trouble: Trouble | null;
-  graphics: "missing" | "lost" | null; // why there is no picture: no WebGL 2 here, or for the moment
+  graphics: "missing" | "lost" | null; // why there is no picture: no WebGL 2, or the context was lost
   viewport: { width: number; height: number };
 }
 
@@ -79,7 +79,7 @@ export function initial(view: View): State {
     figures: [],
     run: IDLE,
     hovered: null,
-    told: null,
+    cellInfo: null,
     highlight: null,
     player: STOPPED,
     traffic: { running: [], waiting: 0, bytes: 0 },
@@ -89,12 +89,12 @@ export function initial(view: View): State {
   };
 }
 
-/** The cell that is spoken of. */
+/** The current cell: the last one pinned, or else the one under the pointer. */
 export function current(state: State): CellAt | null {
   return state.view.pinned.at(-1) ?? state.hovered;
 }
 
-/** The path under which the values of a block of a figure are read; null where nobody has them. */
+/** The path of a block's values; null where there are none. */
 export function sourceOf({ layout, trace, source }: Figure, row: number): string | null {
   const place = layout.place(row);
   if (!place) return null;

@@ -1,14 +1,14 @@
-/** The one store. Actions go in by `dispatch`; whoever draws is told by `subscribe` when what it draws has changed. */
+/** The store: `dispatch` applies actions, `subscribe` calls listeners when a selected part of the state has changed. */
 
 import { reduce, type Action } from "./actions";
 import type { State } from "./state";
 
-/** What of it a panel gets. */
+/** The public part of the store. */
 export type Readable = Pick<Store, "state" | "dispatch" | "subscribe">;
 
-/** What of it a part of the page gets that will be taken away. */
+/** The store for a part of the page that will be removed. */
 export interface Scope extends Readable {
-  onEnd(end: () => void): void; // what else ends with it
+  onEnd(end: () => void): void; // run when it ends
   end(): void;
   scope(): Scope;
 }
@@ -26,7 +26,7 @@ export class Store {
     const next = reduce(this.value, action);
     if (next === this.value) return;
     this.value = next;
-    for (const listener of [...this.#listeners]) listener();
+    for (const listener of Array.from(this.#listeners)) listener(); // of a copy: a listener may subscribe
   }
 
   /** Calls `listener` now and whenever what `select` picks is another value (===). Returns what ends that. */
@@ -43,23 +43,23 @@ export class Store {
     return () => this.#listeners.delete(check);
   }
 
-  /** This store, for a part of the page that will be taken away: `end` ends what was subscribed through it. */
+  /** This store for a part of the page that will be removed: `end` ends its subscriptions. */
   scope(): Scope {
-    const store = this;
     const ends: (() => void)[] = [];
+    const read = (): State => this.state;
     return {
       get state() {
-        return store.state;
+        return read();
       },
-      dispatch: (action) => store.dispatch(action),
-      subscribe(select, listener) {
-        const end = store.subscribe(select, listener);
+      dispatch: (action) => this.dispatch(action),
+      subscribe: (select, listener) => {
+        const end = this.subscribe(select, listener);
         ends.push(end);
         return end;
       },
       onEnd: (end) => void ends.push(end),
       end: () => ends.splice(0).forEach((end) => end()),
-      scope: () => store.scope(),
+      scope: () => this.scope(),
     };
   }
 }

@@ -1,6 +1,7 @@
-/** The view: all that a link to what is seen has to say. A plain value that JSON can hold. */
+/** The view: the state that a link restores. Plain JSON. */
 
 import type { ModelRef } from "../api/service";
+import type { Flow } from "../layout/pose";
 
 /** An orbit around `target`, in the scene's coordinates; angles in radians, from the front and from level. */
 export interface Camera {
@@ -26,27 +27,26 @@ export interface Generate {
 }
 
 export type Prompt = { text: string } | { tokens: number[] };
-export type Flow = "right" | "down";
 
 export interface Colour {
   scale: "linear" | "log";
   palette: "classic" | "safe"; // safe: for every kind of colour vision
   gain: number; // above 1, smaller values become bright
-  range: number | null; // what stands for full brightness; null: in each block its own largest value
+  range: number | null; // the value for full brightness; null: each block's largest value
 }
 
 export interface View {
   model: ModelRef;
-  traced: boolean; // whether values are asked for; else the model's shape and weights alone
+  traced: boolean; // whether the model is run; otherwise only its shape and weights are shown
   prompt: Prompt;
   generate: Generate;
   tokens: number | null; // of a layout without a trace; null: as many as the model has positions
   beside: ModelRef[]; // further models, to scale
   flow: Flow | null; // where the computation goes; null: as the window is wide or high
-  camera: Camera | null; // null: all of it
-  pinned: CellAt[]; // the cell in question is the last; those before it were followed
+  camera: Camera | null; // null: the whole model
+  pinned: CellAt[]; // the current cell is the last; it was reached from those before
   step: number | null; // tokens that were generated so far; null: all
-  tour: string | null; // the step of the tour; null: there is none
+  tour: string | null; // the step of the tour; null: not started
   colour: Colour;
   aid: string | null; // the reading aid that is open, "": none; null: one where there is room
   head: [number, number] | null; // the layer (-1: all of them together) and the head whose attention is read

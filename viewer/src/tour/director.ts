@@ -1,34 +1,36 @@
-/** Directs the picture as the tour goes: where the camera is, which blocks stand in the light, which cells are computed. */
+/** Drives the picture during the tour: the camera, the highlighted blocks, the cells being computed. */
 
+import { item } from "../checked/item";
 import type { Service } from "../api/service";
+import type { Flow } from "../layout/pose";
 import { flyToBox } from "../scene/fly";
 import type { Stage } from "../scene/stage";
-import type { Bar, Highlight } from "../state/state";
+import type { Bar, Figure, Highlight } from "../state/state";
 import type { Store } from "../state/store";
-import type { Camera, CellAt, Flow } from "../state/view";
+import type { Camera, CellAt } from "../state/view";
 import { nth, operands, type Formula } from "./fill";
-import { computed } from "./player";
+import { computed } from "../state/player";
 import { sight } from "./sight";
-import { allNamed, stepOf, type Side, type Step } from "./steps";
+import { stepOf, type Side, type TourStep } from "../state/steps";
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const NONE: never[] = []; // always the same: nothing has changed
+const NONE: never[] = []; // always the same array, so that subscribers see no change
 const TICK = 250; // milliseconds between ticks where nothing moves
 
 /** A step, for the model that is shown. */
 interface Scene {
-  step: Step;
+  step: TourStep;
   fills: string[];
   lit: string[];
-  formula: Formula | null; // of the first of what it fills, once it is known
+  formula: Formula | null; // of the first block that it fills, once it is known
 }
 
 export class Director {
   #scene: Scene | null = null;
   #loading = new AbortController();
   #clock = 0; // when the last tick was
-  #linked: boolean; // whether a link said where the camera is
-  #aimed: Camera | null = null; // where the camera was sent; it may have been moved since
+  #linked: boolean; // whether a link gave the camera
+  #aimed: Camera | null = null; // where the camera was sent; the user may have moved it since
 
   constructor(
     private readonly store: Store,
@@ -36,7 +38,7 @@ export class Director {
     private readonly stage: Stage,
   ) {
     this.#linked = store.state.view.camera !== null;
-    // Once for both: each listener is called at once, and what a link said about the camera holds for the first time only.
+    // One subscription for both: a listener is called immediately, and a link's camera counts for the first call only.
     store.subscribe(({ view, figures }) => `${view.tour} in ${figures[0]?.layout.facts.id}`, () => this.#enter());
     store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
     store.subscribe(({ player }) => player.share, () => this.#show());
@@ -52,7 +54,7 @@ export class Director {
     const tick = (): void => {
       if (!this.store.state.player.playing) return;
       const now = performance.now();
-      const seconds = Math.min((now - this.#clock) / 1000, 1); // a page that was hidden goes on where it was
+      const seconds = Math.min((now - this.#clock) / 1000, 1); // a hidden page resumes where it was
       this.#clock = now;
       if (this.#scene) this.store.dispatch({ type: "tour", command: { do: "tick", seconds } });
       next();
@@ -64,7 +66,7 @@ export class Director {
   #enter(): void {
     this.#loading.abort();
     const { view, figures } = this.store.state;
-    const [step, before] = [stepOf(view.tour), this.#scene];
+    const [step, before] = [stepOf(view.tour, figures), this.#scene];
     const layout = figures[0]?.layout;
     this.#scene = null;
     if (before?.step.moves === "tokens") this.store.dispatch({ type: "view", change: { step: null } });
@@ -72,8 +74,9 @@ export class Director {
       if (before && !step) this.#leave();
       return;
     }
-    const there = (of: readonly string[]): string[] => allNamed(of, layout.config).filter((id) => layout.row(id) !== null);
-    this.#scene = { step, fills: there(step.fills), lit: there(step.from), formula: null };
+    const there = (ids: string[]): string[] => ids.filter((id) => layout.row(id) !== null);
+    const { computed: fills, read } = layout.description.blocksOf(step);
+    this.#scene = { step, fills: there(fills), lit: there(read), formula: null };
     if (!this.#linked) this.#look(this.#scene);
     this.#linked = false;
     this.#show();
@@ -86,9 +89,11 @@ export class Director {
   }
 
   #look({ step, fills, lit }: Scene): void {
-    const { layout, trace } = this.store.state.figures[0];
-    const told = step.at === "chosen" ? this.#chosen()?.cell : null;
-    const box = sight(layout, [...fills, ...lit], told, trace !== null);
+    const [figure] = this.store.state.figures;
+    if (!figure) return;
+    const { layout, trace } = figure;
+    const cell = step.at === "chosen" ? this.#chosen()?.cell : null;
+    const box = sight(layout, [...fills, ...lit], cell, trace !== null);
     if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
     this.#aimed = this.store.state.view.camera;
@@ -97,59 +102,63 @@ export class Director {
   /** How the cells that are filled are computed. */
   async #learn(scene: Scene): Promise<void> {
     const [target] = scene.fills;
-    const { facts, config } = this.store.state.figures[0].layout;
-    if (!target) return;
+    const layout = this.store.state.figures[0]?.layout;
+    if (!layout) return;
+    const row = target === undefined ? null : layout.row(target);
+    if (row === null) return;
     this.#loading = new AbortController();
     const { signal } = this.#loading;
-    const layer = target.startsWith("blocks.") || target === "embedding" || target === "tokens" ? 0 : config.n_layer - 1;
+    const own = item(layout.layer, row);
+    const head = layout.description.headOf(layout.kindAt(row).group, item(layout.head, row));
+    const layer = own >= 0 ? own : row < item(layout.spans, 0).end ? 0 : layout.description.layers() - 1;
     try {
-      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${facts.id}`, layer, config.n_head - 1, signal);
+      const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, head, signal);
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
       if (scene === this.#scene) this.#show();
     } catch (error) {
-      if (!signal.aborted) console.warn(error); // the cells are filled without showing what from
+      if (!signal.aborted) console.warn(error); // the cells are filled without their operands
     }
   }
 
   #show(): void {
-    if (!this.#scene || !this.store.state.figures[0]) return;
+    const [figure] = this.store.state.figures;
+    if (!this.#scene || !figure) return;
     const share = still.matches ? 1 : computed(this.store.state.player.share);
     const { step, fills, lit } = this.#scene;
     if (step.moves === "tokens") this.#generate(share);
-    const light = step.moves === "layers" ? this.#layer(share) : lit;
-    const highlight: Highlight = { blocks: fills, lit: light, cells: this.#cells(share), dim: fills.length + light.length > 0, reveal: share };
+    const light = step.moves === "layers" ? this.#layer(figure, share) : lit;
+    const highlight: Highlight = { blocks: fills, lit: light, cells: this.#cells(this.#scene, figure, share), dim: fills.length + light.length > 0, reveal: share };
     this.store.dispatch({ type: "highlight", highlight });
   }
 
   /** The cell that is computed now, and what from; the chosen one, where one is chosen. */
-  #cells(share: number): Bar[] {
-    const { step, fills, formula } = this.#scene!;
-    const { layout, trace } = this.store.state.figures[0];
+  #cells({ step, fills, formula }: Scene, { layout, trace }: Figure, share: number): Bar[] {
     const chosen = step.id === "choose" && this.#chosen();
     if (chosen) return [chosen];
-    const row = fills.length ? layout.row(fills[0]) : null;
-    if (row === null || share <= 0 || share >= 1) return NONE;
+    const [block] = fills;
+    const row = block === undefined ? null : layout.row(block);
+    if (block === undefined || row === null || share <= 0 || share >= 1) return NONE;
     const cells = layout.cellsOf(row);
     const cell = nth(Math.min(Math.floor(share * cells[0] * cells[1]), cells[0] * cells[1] - 1), cells, layout.kindAt(row).dims);
     const tokens = trace && [...trace.tokens, ...(trace.generated ?? []).map(({ token }) => token)];
     const masked = formula?.mask === "causal" && cell[0] > cell[1];
     const from = formula && !masked ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
-    return [{ figure: 0, block: fills[0], cell }, ...from];
+    return [{ figure: 0, block, cell }, ...from];
   }
 
   /** The probability of the token that was chosen first. */
   #chosen(): CellAt | null {
-    const [chosen] = this.store.state.figures[0].trace?.generated ?? [];
-    return chosen ? { figure: 0, block: "probs", cell: [chosen.position, chosen.token, 0] } : null;
+    const [figure] = this.store.state.figures;
+    const [[chosen], block] = [figure?.trace?.generated ?? [], figure?.layout.blockOf("probs")];
+    return chosen && block ? { figure: 0, block, cell: [chosen.position, chosen.token, 0] } : null;
   }
 
   #lightAt = { layer: -1, ids: [] as string[] };
 
   /** The blocks of the layer that it is at; the same list as long as that is the same. */
-  #layer(share: number): string[] {
-    const { layout } = this.store.state.figures[0];
+  #layer({ layout }: Figure, share: number): string[] {
     const spans = layout.spans.filter(({ layer }) => layer >= 0);
-    const { layer, start, end } = spans[Math.min(Math.floor(share * spans.length), spans.length - 1)];
+    const { layer, start, end } = item(spans, Math.min(Math.floor(share * spans.length), spans.length - 1));
     if (share >= 1) return NONE;
     if (this.#lightAt.layer !== layer) this.#lightAt = { layer, ids: Array.from({ length: end - start }, (_, n) => layout.id(start + n)) };
     return this.#lightAt.ids;
@@ -157,14 +166,14 @@ export class Director {
 
   /** Token after token, as they were generated. */
   #generate(share: number): void {
-    const last = this.store.state.figures[0].trace?.generated?.length ?? 0;
+    const last = this.store.state.figures[0]?.trace?.generated?.length ?? 0;
     const step = Math.floor(share * (last + 1));
     const change = { step: step >= last ? null : step };
     if (change.step !== this.store.state.view.step) this.store.dispatch({ type: "view", change });
   }
 }
 
-/** A side of what flows to the right, for what flows as it does: seen from where the computation goes on, it stays so. */
+/** A side for the current flow, given the one for flow to the right. */
 function turned(side: Side, flow: Flow): Side {
   return flow === "right" ? side : { azimuth: side.elevation, elevation: -side.azimuth };
 }

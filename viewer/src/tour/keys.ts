@@ -1,7 +1,7 @@
-/** The tour's keys: Space plays and pauses, the arrows go on and back, wherever the focus is but where they mean something else. */
+/** The tour's keys: Space plays and pauses, the arrows go on and back, unless the focused element uses them. */
 
 import type { Store } from "../state/store";
-import type { Command } from "./player";
+import type { Command } from "../state/player";
 
 const COMMANDS: Record<string, Command> = { " ": { do: "toggle" }, ArrowRight: { do: "next" }, ArrowLeft: { do: "previous" } };
 

@@ -1,77 +1,71 @@
-/** What the tour says, with the model's own numbers. */
+/** The texts of the tour, with the model's own numbers. */
 
 import en from "../../locales/tour.en.json";
 import zhHant from "../../locales/tour.zh-Hant.json";
-import type { Config } from "../api/service";
 import { blockName } from "../i18n/names";
 import { compact, number, t, used, type Language } from "../i18n/text";
 import type { Figure } from "../state/state";
-import { allNamed, type Step } from "./steps";
+import type { TourStep } from "../state/steps";
+import { parametersOf } from "../reading/parameters";
 
 export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": zhHant };
 
 export type Facts = Record<string, string>;
 
-/** What the texts may speak of; what is not known is left out. */
+/** The values for the places in the texts; unknown ones are left out. */
 export function facts({ ref, model, layout, trace }: Figure): Facts {
-  const { config } = layout;
-  const told: Facts = {
-    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"]),
-    parameters: number(model?.parameters.total ?? parameters(config)),
-    layers: number(config.n_layer),
-    heads: number(config.n_head),
-    width: number(config.n_embd),
-    head_width: number(config.d_head),
-    inner: number(config.n_inner),
-    vocab: number(config.vocab_size),
-    tokens: number(layout.facts.tokens ?? config.n_positions),
-    activation: config.activation_function.startsWith("gelu") ? "GELU" : config.activation_function,
+  const { description } = layout;
+  const values: Facts = {
+    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"] ?? t("own")),
+    parameters: number(parametersOf(layout, model)),
+    layers: number(description.layers()),
+    heads: number(description.heads),
+    width: number(layout.widthOf("embedding")),
+    head_width: number(layout.widthOf("query")),
+    inner: number(layout.widthOf("mlp")),
+    vocab: number(layout.widthOf("logits")),
+    tokens: number(layout.facts.tokens),
+    activation: description.activation?.startsWith("gelu") ? "GELU" : (description.activation ?? ""),
   };
-  if (!trace) return told;
-  told["prompt"] = quoted(trace.pieces.map(({ text }) => text).join(""));
-  told["pieces"] = trace.pieces.map(({ text }) => quoted(text)).join(" ");
+  if (!trace) return values;
+  values["prompt"] = quoted(trace.pieces.map(({ text }) => text).join(""));
+  values["pieces"] = trace.pieces.map(({ text }) => quoted(text)).join(" ");
   const [first] = trace.generated ?? [];
-  if (!first) return told;
-  told["output"] = quoted(trace.output ?? "");
-  told["next"] = quoted(first.text);
-  told["probability"] = percent(first.probability);
-  told["top"] = (first.top ?? []).slice(0, 3).map(({ text, probability }) => `${quoted(text)} ${percent(probability)}`).join(" · ");
-  return told;
+  if (!first) return values;
+  values["output"] = quoted(trace.output ?? "");
+  values["next"] = quoted(first.text);
+  values["probability"] = percent(first.probability);
+  values["top"] = (first.top ?? []).slice(0, 3).map(({ text, probability }) => `${quoted(text)} ${percent(probability)}`).join(" · ");
+  return values;
 }
 
-/** A text of a step; null where there is none, or where it speaks of what is not known. */
-export function say(step: string, part: "title" | "text" | "values" | "empty" | "synthetic", told: Facts, language = used()): string | null {
-  const text = WORDS[language][`${step}.${part}`] ?? en[`${step}.${part}` as keyof typeof en];
-  return text === undefined ? null : fill(text, told);
+/** A text of a step; null where there is none, or where it mentions what is not known. */
+export function say(step: Pick<TourStep, "id" | "name" | "text">, part: "title" | "text" | "values" | "empty" | "synthetic", values: Facts, language = used()): string | null {
+  const own = { title: step.name, text: step.text }[part as string] || undefined;
+  const text = WORDS[language][`${step.id}.${part}`] ?? en[`${step.id}.${part}` as keyof typeof en] ?? own;
+  return text === undefined ? null : fill(text, values);
 }
 
 /** How many numbers a step computes: in the first of its blocks, and in all that are like it. */
-export function sizeNote({ fills }: Step, { layout }: Figure): string | null {
-  const [id] = allNamed(fills, layout.config);
+export function sizeNote(step: TourStep, { layout }: Figure): string | null {
+  const { description } = layout;
+  const [id] = description.blocksOf(step).computed;
   const row = id === undefined ? null : layout.row(id);
   if (row === null) return null;
   const kind = layout.kindAt(row);
-  const { n_layer: layers, n_head: heads } = layout.config;
-  const cells = layout.cellsOf(row).reduce((all, cells) => all * cells, 1);
-  const total = cells * { model: 1, layer: layers, head: layers * heads }[kind.scope];
-  return t(`tour.size.${kind.scope}`, { block: blockName(kind), n: number(cells), layers: number(layers), heads: number(heads), total: compact(total) });
+  const { layers, blocks } = description.countOf(kind);
+  const cells = layout.cellsOf(row).reduce((product, size) => product * size, 1);
+  const heads = description.members(kind.group);
+  return t(`tour.size.${kind.scope}`, { block: blockName(kind), n: number(cells), layers: number(layers), heads: number(heads), total: compact(cells * blocks) });
 }
 
+const PLACE = /\{(\w+)\}/g;
+
 /** Puts facts into {places}; null where one is missing. */
-export function fill(text: string, told: Facts): string | null {
-  let whole = true;
-  const filled = text.replace(/\{(\w+)\}/g, (_, name: string) => {
-    whole &&= name in told;
-    return told[name];
-  });
-  return whole ? filled : null;
+export function fill(text: string, values: Facts): string | null {
+  const missing = [...text.matchAll(PLACE)].some(([, name = ""]) => !(name in values));
+  return missing ? null : text.replace(PLACE, (_, name: string) => values[name] ?? "");
 }
 
 const quoted = (text: string): string => (used() === "zh-Hant" ? `「${text}」` : `“${text}”`);
 const percent = (share: number): string => (share < 0.0005 ? "<\u00a00.1\u00a0%" : share > 0.9995 && share < 1 ? ">\u00a099.9\u00a0%" : `${number(100 * share, 1)}\u00a0%`);
-
-/** As many as a GPT of these sizes has. */
-export function parameters({ n_layer, n_embd, n_inner, n_positions, vocab_size, tie_word_embeddings }: Config): number {
-  const layer = 4 * n_embd ** 2 + 2 * n_embd * n_inner + n_inner + 9 * n_embd;
-  return n_layer * layer + (vocab_size * (tie_word_embeddings ? 1 : 2) + n_positions + 2) * n_embd;
-}

@@ -2,10 +2,10 @@ import { expect, test } from "vitest";
 
 import { brightness } from "../../src/scene/palette";
 import { INITIAL } from "../../src/state/view";
-import { cellOf, locate } from "../../src/layout/place";
+import { cellOf, locate, type Cell, type Index } from "../../src/layout/place";
 import { labelStep, shadesFor } from "../../src/reading/attention";
 
-test.each([
+test.each<[Index, Cell]>([
   [[[0, 0, 1, 0], [0, 0, 0, 2], [0, 1, 0, 0], [1, 0, 0, 0]], [4, 7, 0]],
   [[[0, 1, 0, 0], [1, 0, 0, 96]], [5, 3, 0]],
   [[[0, 1, 0, 12]], [0, 9, 0]],

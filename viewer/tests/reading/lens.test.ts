@@ -1,16 +1,17 @@
 import { expect, test } from "vitest";
 
-import { blockOf, rolloutOf, rolloutQuery, windowOf } from "../../src/reading/lens";
+import { blockAfter, rolloutOf, rolloutQuery, windowOf } from "../../src/reading/lens";
+import { layoutOf } from "../layouts";
 
 test.each([
-  ["blocks.0.resid_pre", "embedding"],
-  ["blocks.1.resid_pre", "blocks.0.resid_post"],
-  ["blocks.95.resid_pre", "blocks.94.resid_post"],
-  ["blocks.95.resid_post", "blocks.95.resid_post"],
-])("%s stands in the block %s", (tensor, block) => expect(blockOf(tensor)).toBe(block));
+  [0, "embedding"],
+  [1, "blocks.0.resid_post"],
+  [95, "blocks.94.resid_post"],
+  [96, "blocks.95.resid_post"],
+])("after %i layers, the residual stream is in the block %s", (layers, block) => expect(blockAfter(layoutOf(96, 1), layers)).toBe(block));
 
 test.each([1, 11, 361, 362, 1024, 2048])("the rollout of %i positions is never more than the service tells, and ends with the last", (positions) => {
-  const [start, stop] = rolloutQuery(positions)["positions"].split(":").map(Number);
+  const [start = NaN, stop = NaN] = rolloutQuery(positions)["positions"]!.split(":").map(Number);
   expect(stop).toBe(positions);
   expect(start).toBeLessThan(stop);
   expect((stop - start) * (positions + 1)).toBeLessThanOrEqual(131_072);

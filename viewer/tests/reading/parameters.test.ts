@@ -12,9 +12,8 @@ test("without the service's count, the cells of the weights are counted", () => 
 
 test("shares are of the whole, the largest first; what is tied is in no total", () => {
   const model = { parameters: { by_part: { embedding: 60, query: 40, unembedding: 60 } } } as never;
-  const tied = layoutOf(1, 1);
-  tied.config.tie_word_embeddings = true;
-  const parts = partsOf(tied, model);
+  const layoutTied = layoutOf(1, 1, { tied: ["unembedding"] });
+  const parts = partsOf(layoutTied, model);
   expect(totalOf(parts)).toBe(100);
   expect(parts.map(({ name, share, tied }) => [name, share, tied])).toEqual([["embedding", 0.6, false], ["unembedding", 0.6, true], ["query", 0.4, false]]);
 });

@@ -1,3 +1,4 @@
+import { item } from "../../src/checked/item";
 import { expect, it } from "vitest";
 
 import { Heap, ROW } from "../../src/scene/heap";
@@ -13,7 +14,7 @@ it("keeps what it holds while it grows, and tells where there is no more room", 
   expect(starts.map((start) => heap.get(start + 5))).toEqual(starts.map((_, n) => n + 5));
   expect(heap.texture.image.data!.length).toBe(1024 * ROW);
   expect(heap.put(counted(1, 0))).toBeNull();
-  heap.drop(starts[7], ROW);
+  heap.drop(item(starts, 7), ROW);
   expect(heap.put(counted(ROW, 7))).toBe(starts[7]);
 });
 

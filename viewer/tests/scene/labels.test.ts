@@ -1,3 +1,4 @@
+import { item } from "../../src/checked/item";
 import { describe, expect, it } from "vitest";
 
 import { Room, boundsOf, lineSpot, nameSpot, overlap, standing, type Spot } from "../../src/scene/labels";
@@ -59,9 +60,9 @@ describe("room for names", () => {
       return rect;
     });
     expect(rects.some((rect, n) => rects.slice(0, n).some((other) => overlap(rect, other)))).toBe(false);
-    expect(room.free(standing(places[0], TEXT))).toBe(false);
+    expect(room.free(standing(item(places, 0), TEXT))).toBe(false);
     room.clear();
-    expect(room.free(standing(places[0], TEXT))).toBe(true);
+    expect(room.free(standing(item(places, 0), TEXT))).toBe(true);
   });
 
   it("is as large as all points need", () => {

@@ -1,3 +1,4 @@
+import { item } from "../../src/checked/item";
 import { expect, test } from "vitest";
 
 import { PALETTES, brightness, channelsOf, inkOn } from "../../src/scene/palette";
@@ -10,9 +11,9 @@ const SIGHT = {
   "no middle cones": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
   "no short cones": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
 };
-const times = (matrix: number[][], vector: number[]): number[] => matrix.map((row) => row.reduce((sum, a, n) => sum + a * vector[n], 0));
-const linear = (hex: string): number[] => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-const luminance = (rgb: number[]): number => 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2];
+const times = (matrix: number[][], vector: number[]): number[] => matrix.map((row) => row.reduce((sum, a, n) => sum + a * item(vector, n), 0));
+const linear = (hex: string): number[] => [1, 3, 5].map((from) => parseInt(hex.slice(from, from + 2), 16) / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+const luminance = (rgb: number[]): number => 0.2126 * item(rgb, 0) + 0.7152 * item(rgb, 1) + 0.0722 * item(rgb, 2);
 
 function oklab(rgb: number[]): number[] {
   const cones = times([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]], rgb);
@@ -21,7 +22,7 @@ function oklab(rgb: number[]): number[] {
 
 test.each(Object.entries(SIGHT))("the four hues that are for all colour vision differ clearly for eyes with %s", (_, sight) => {
   const seen = PALETTES.safe.hues.map((hue) => oklab(times(sight, linear(hue)).map((c) => Math.min(Math.max(c, 0), 1))));
-  for (let a = 0; a < 4; a++) for (let b = 0; b < a; b++) expect(Math.hypot(...seen[a].map((c, n) => c - seen[b][n]))).toBeGreaterThan(0.15);
+  for (let a = 0; a < 4; a++) for (let b = 0; b < a; b++) expect(Math.hypot(...item(seen, a).map((c, n) => c - item(item(seen, b), n)))).toBeGreaterThan(0.15);
 });
 
 test.each(Object.keys(PALETTES) as Colour["palette"][])("every hue of %s stands out from the ground of the picture", (name) => {

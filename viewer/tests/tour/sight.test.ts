@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 
-import { unite, type Box, type Layout } from "../../src/layout/layout";
+import { item, present } from "../../src/checked/item";
+import { AXES, pointOf, sizeOf, unite, type Box, type Point } from "../../src/layout/box";
+import type { Layout } from "../../src/layout/layout";
 import { sight } from "../../src/tour/sight";
 
 const CELL = 1.5;
@@ -8,17 +10,18 @@ const CELL = 1.5;
 /** Blocks that stand there, so many cells wide and high. */
 function layoutOf(blocks: Record<string, { at: [number, number, number]; cells: [number, number] }>): Layout {
   const ids = Object.keys(blocks);
-  const cellsOf = (row: number): number[] => [...blocks[ids[row]].cells, 1];
+  const block = (row: number): { at: Point; cells: [number, number] } => present(blocks[item(ids, row)], "the block");
+  const cellsOf = (row: number): Point => [...block(row).cells, 1];
   const box = (row: number): Box => {
-    const { at } = blocks[ids[row]];
-    return { min: at, max: at.map((low, axis) => low + CELL * cellsOf(row)[axis]) as Box["max"] };
+    const { at: min } = block(row);
+    return { min, max: pointOf((axis) => min[axis] + CELL * cellsOf(row)[axis]) };
   };
   const row = (id: string): number | null => (id in blocks ? ids.indexOf(id) : null);
-  return { facts: { cell: CELL }, row, cellsOf, box, around: (of: string[]) => unite(of.map((id) => box(row(id)!))) } as unknown as Layout;
+  return { cell: CELL, row, cellsOf, box, around: (of: string[]) => unite(of.map((id) => box(row(id)!))) } as unknown as Layout;
 }
 
-const size = ({ min, max }: Box): number[] => max.map((high, axis) => high - min[axis]);
-const holds = (outer: Box, inner: Box): boolean => inner.min.every((low, axis) => outer.min[axis] <= low && inner.max[axis] <= outer.max[axis]);
+const size = sizeOf;
+const holds = (outer: Box, inner: Box): boolean => AXES.every((axis) => outer.min[axis] <= inner.min[axis] && inner.max[axis] <= outer.max[axis]);
 
 describe("what is looked at", () => {
   it("is all of small blocks that stand together", () => {

@@ -1,5 +1,6 @@
-/** From a cell to those beside it, as they are seen: the arrow keys, while a cell is pinned. */
+/** Arrow keys move a pinned cell to its neighbours, as seen on the screen. */
 
+import { pointOf, type Point } from "../layout/box";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 import type { Store } from "../state/store";
@@ -15,21 +16,22 @@ type Cell = CellAt["cell"];
 const ARROWS: Record<string, Place> = {
   ArrowLeft: { x: -1, y: 0 }, ArrowRight: { x: 1, y: 0 }, ArrowUp: { x: 0, y: -1 }, ArrowDown: { x: 0, y: 1 },
 };
+const STEPS = [[1, 0], [-1, 0], [0, 1], [0, -1]] as const; // to the cells beside one
 const EDGE = 20; // pixels from the window's edge at which the camera follows
-const OWN_KEYS = "input, textarea, select, dialog"; // what uses the arrows itself
+const OWN_KEYS = "input, textarea, select, dialog"; // elements that use the arrows themselves
 
-/** The cell beside one that is seen nearest to a direction; the same at the block's edge. `seen` says where a cell is. */
-export function beside(cell: Cell, cells: readonly number[], arrow: Place, seen: (cell: Cell) => Place): Cell {
+/** The neighbour of a cell in a direction on the screen; the same cell at the block's edge. `seen` projects a cell. */
+export function neighbour(cell: Cell, [width, height]: Cell, arrow: Place, seen: (cell: Cell) => Place): Cell {
   const from = seen(cell);
   let [best, found] = [0, cell];
-  for (const [di, dj] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+  for (const [di, dj] of STEPS) {
     const to: Cell = [cell[0] + di, cell[1] + dj, cell[2]];
     const { x, y } = seen(to);
     const [dx, dy] = [x - from.x, y - from.y];
     const along = (dx * arrow.x + dy * arrow.y) / (Math.hypot(dx, dy) || 1);
     if (along > best + 1e-9) [best, found] = [along, to];
   }
-  const within = found[0] >= 0 && found[1] >= 0 && found[0] < cells[0] && found[1] < cells[1];
+  const within = found[0] >= 0 && found[1] >= 0 && found[0] < width && found[1] < height;
   return within ? found : cell;
 }
 
@@ -40,23 +42,23 @@ export function watchArrows(stage: Stage, store: Store): void {
     if (!arrow || !at || event.defaultPrevented || taken(event, store, stage)) return;
     const shown = stage.models.shown[at.figure];
     const row = shown?.figure.layout.row(at.block) ?? null;
-    if (row === null) return;
+    if (!shown || row === null) return;
     event.preventDefault();
     const place = (cell: Cell): Place => stage.project(middle(shown, row, cell));
-    const cell = beside(at.cell, shown.figure.layout.cellsOf(row), arrow, place);
+    const cell = neighbour(at.cell, shown.figure.layout.cellsOf(row), arrow, place);
     if (cell === at.cell) return;
     store.dispatch({ type: "move", at: { ...at, cell } });
     if (!inWindow(place(cell), store)) follow(stage, store, middle(shown, row, at.cell), middle(shown, row, cell));
   });
 }
 
-/** Whether the key is for something else: for what has the focus, or for the tour. */
+/** Whether the key belongs to the focused element or to the tour. */
 function taken({ target, altKey, ctrlKey, metaKey, shiftKey }: KeyboardEvent, { state }: Store, { canvas }: Stage): boolean {
   if (altKey || ctrlKey || metaKey || shiftKey || (state.view.tour !== null && target !== canvas)) return true;
   return target instanceof Element && target.closest(OWN_KEYS) !== null;
 }
 
-/** Where the middle of a cell is in the scene, whether or not there is such a cell. */
+/** The middle of a cell in the scene, also beyond the block's edge. */
 function middle({ figure, pose, layoutCell: side }: Shown, row: number, [i, j]: Cell): [number, number, number] {
   const { min, max } = figure.layout.box(row);
   return pose.point([min[0] + (i + 0.5) * side, min[1] + (j + 0.5) * side, max[2]]);
@@ -67,8 +69,8 @@ function inWindow({ x, y }: Place, { state }: Store): boolean {
   return x > EDGE && y > EDGE && x < width - EDGE && y < height - EDGE;
 }
 
-/** The camera goes as far as the cell did, so that it stays where it was seen. */
-function follow({ camera }: Stage, store: Store, from: readonly number[], to: readonly number[]): void {
-  const target = camera.target.map((x, axis) => x + to[axis] - from[axis]) as [number, number, number];
+/** Moves the camera as far as the cell, which stays where it is on the screen. */
+function follow({ camera }: Stage, store: Store, from: Point, to: Point): void {
+  const target = pointOf((axis) => camera.target[axis] + to[axis] - from[axis]);
   store.dispatch({ type: "camera", to: { ...camera, target } });
 }

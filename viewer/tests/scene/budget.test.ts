@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 
-import { Thrift } from "../../src/scene/thrift";
+import { FrameBudget } from "../../src/scene/budget";
 
 let drawing = false;
 const gl = {
@@ -23,26 +23,26 @@ afterEach(() => {
 });
 
 /** Draws a frame that takes so many milliseconds; the share of it that is drawn. */
-function frame(thrift: Thrift, milliseconds: number): number {
-  expect(thrift.busy).toBe(false);
-  const share = thrift.begin();
+function frame(budget: FrameBudget, milliseconds: number): number {
+  expect(budget.busy).toBe(false);
+  const share = budget.begin();
   drawing = true;
-  thrift.end();
+  budget.end();
   vi.advanceTimersByTime(milliseconds);
   drawing = false;
   return share;
 }
 
 it("leaves out nothing because the picture has rested", () => {
-  const thrift = new Thrift(gl, () => {});
-  frame(thrift, 10);
+  const budget = new FrameBudget(gl, () => {});
+  frame(budget, 10);
   vi.advanceTimersByTime(60_000);
-  expect(frame(thrift, 10)).toBe(1);
+  expect(frame(budget, 10)).toBe(1);
 });
 
 it("leaves out some of what is slow to draw, and draws it when the picture rests", () => {
-  const thrift = new Thrift(gl, () => shares.push(frame(thrift, 300)));
-  const shares = [frame(thrift, 300), frame(thrift, 300)];
+  const budget = new FrameBudget(gl, () => shares.push(frame(budget, 300)));
+  const shares = [frame(budget, 300), frame(budget, 300)];
   vi.advanceTimersByTime(5_000);
   expect(shares[0]).toBe(1);
   expect(shares[1]).toBeLessThan(0.2);

@@ -1,7 +1,9 @@
-/** Plays the tour: which step it is at, how much of it is over, and whether it goes on by itself. Pure: time comes in. */
+/** The tour's player as a pure state machine: the current step, its progress, and whether it plays. */
+
+import { item } from "../checked/item";
 
 export interface Player {
-  share: number; // 0…1: of the step's time that is over; a step that is looked at in peace is complete
+  share: number; // 0…1: the share of the step's time that is over; 1 while paused on a step
   playing: boolean;
   speed: number;
 }
@@ -13,14 +15,14 @@ export type Command =
   | { do: "previous" }
   | { do: "go"; step: string; share?: number }
   | { do: "speed"; speed: number }
-  | { do: "tick"; seconds: number } // so much time went by
+  | { do: "tick"; seconds: number } // elapsed time
   | { do: "end" };
 
-/** Of each step, what a player has to know: its time at the usual speed. */
+/** Each step's duration at normal speed. */
 export type Timed = readonly { id: string; seconds: number }[];
 
 export interface Place {
-  step: string | null; // null: there is no tour
+  step: string | null; // null: not started
   player: Player;
 }
 
@@ -29,9 +31,9 @@ const REWIND = 2; // seconds into a step that plays, after which "previous" mean
 
 export function play(place: Place, command: Command, steps: Timed): Place {
   const { step, player } = place;
-  const at = steps.findIndex(({ id }) => id === step);
+  const now = steps.findIndex(({ id }) => id === step);
   const last = steps.length - 1;
-  const to = (n: number, share = player.playing ? 0 : 1, playing = player.playing): Place => ({ step: steps[n].id, player: { ...player, share, playing } });
+  const to = (n: number, share = player.playing ? 0 : 1, playing = player.playing): Place => ({ step: item(steps, n).id, player: { ...player, share, playing } });
   switch (command.do) {
     case "start":
       return to(0, 0, true);
@@ -44,30 +46,31 @@ export function play(place: Place, command: Command, steps: Timed): Place {
       return n < 0 ? place : to(n, command.share);
     }
   }
-  if (at < 0) return place;
+  if (now < 0) return place;
   switch (command.do) {
     case "toggle":
-      return at === last && player.share >= 1 ? to(0, 0, true) : to(at, player.share, !player.playing);
+      return now === last && player.share >= 1 ? to(0, 0, true) : to(now, player.share, !player.playing);
     case "next":
-      return at === last ? to(last, 1, false) : to(at + 1);
+      return now === last ? to(last, 1, false) : to(now + 1);
     case "previous":
-      return to(player.playing && player.share * steps[at].seconds > REWIND ? at : Math.max(at - 1, 0));
+      return to(player.playing && player.share * item(steps, now).seconds > REWIND ? now : Math.max(now - 1, 0));
     case "tick": {
       if (!player.playing) return place;
-      const [n, share] = later(at, player.share, command.seconds * player.speed, steps);
+      const [n, share] = later(now, player.share, command.seconds * player.speed, steps);
       return to(n, share, n < last || share < 1);
     }
   }
 }
 
-/** The step, and how much of it is over, so many seconds later; at most the end of the last. */
-function later(at: number, share: number, seconds: number, steps: Timed): [number, number] {
-  let rest = share * steps[at].seconds + seconds;
-  while (at < steps.length - 1 && rest >= steps[at].seconds) rest -= steps[at++].seconds;
-  return [at, Math.min(rest / steps[at].seconds, 1)];
+/** The step and its progress after some seconds; at most the end of the last. */
+function later(from: number, share: number, seconds: number, steps: Timed): [number, number] {
+  const lasts = (n: number): number => item(steps, n).seconds;
+  let [now, rest] = [from, share * lasts(from) + seconds];
+  while (now < steps.length - 1 && rest >= lasts(now)) rest -= lasts(now++);
+  return [now, Math.min(rest / lasts(now), 1)];
 }
 
-/** How much of a step's computation is done: the text is begun first, and the result is looked at in the end. */
+/** How much of a step's computation is done: a pause at the start for the text, and one at the end for the result. */
 export function computed(share: number): number {
   const [from, until] = [0.12, 0.88];
   return Math.max(0, Math.min((share - from) / (until - from), 1));

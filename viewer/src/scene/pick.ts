@@ -1,15 +1,15 @@
 /** The block and the cell under the pointer: a ray against boxes, layer by layer. */
 
-import type { Box, Layout, Span } from "../layout/layout";
-import type { Shown } from "../scene/models";
-import type { Point } from "../scene/pose";
-import type { Ray } from "../scene/stage";
+import { AXES, pointOf, type Box, type Point } from "../layout/box";
+import type { Cells, Layout, Span } from "../layout/layout";
+import type { Shown } from "./models";
+import type { Ray } from "./projection";
 import type { CellAt } from "../state/view";
 
-/** How far along the ray it enters a box; null where it misses, or the box is behind. */
-export function enter({ min, max }: Box, origin: readonly number[], direction: readonly number[]): number | null {
+/** The distance at which a ray enters a box; null if it misses, or the box is behind. */
+export function enter({ min, max }: Box, origin: Point, direction: Point): number | null {
   let [from, to] = [0, Infinity];
-  for (let axis = 0; axis < 3; axis++) {
+  for (const axis of AXES) {
     const a = (min[axis] - origin[axis]) / direction[axis];
     const b = (max[axis] - origin[axis]) / direction[axis];
     if (Number.isNaN(a) || Number.isNaN(b)) continue; // parallel to a side and on it
@@ -20,12 +20,11 @@ export function enter({ min, max }: Box, origin: readonly number[], direction: r
 }
 
 /** The cell of a box where a ray enters it. */
-export function cellAt({ min, max }: Box, cells: readonly number[], at: readonly number[]): [number, number, number] {
-  const cell = (axis: number): number => {
-    const share = (at[axis] - min[axis]) / (max[axis] - min[axis]);
+export function cellAt({ min, max }: Box, cells: Cells, place: Point): Cells {
+  return pointOf((axis) => {
+    const share = (place[axis] - min[axis]) / (max[axis] - min[axis]);
     return Math.max(0, Math.min(cells[axis] - 1, Math.floor(share * cells[axis])));
-  };
-  return [cell(0), cell(1), cell(2)];
+  });
 }
 
 export function pick(models: readonly Shown[], ray: Ray): CellAt | null {
@@ -37,7 +36,7 @@ export function pick(models: readonly Shown[], ray: Ray): CellAt | null {
       if (reached === null || reached > best) continue;
       const { row, t } = nearest(layout, span, origin, direction);
       if (t >= best) continue;
-      const hit = origin.map((o, axis) => o + t * direction[axis]);
+      const hit = pointOf((axis) => origin[axis] + t * direction[axis]);
       best = t;
       at = { figure, block: layout.id(row), cell: cellAt(layout.box(row), layout.cellsOf(row), hit) };
     }
@@ -50,9 +49,11 @@ function nearest({ position, size }: Layout, { start, end }: Span, origin: Point
   let [found, best] = [-1, Infinity];
   for (let row = start; row < end; row++) {
     let [from, to] = [0, best];
-    for (let axis = 0, n = 3 * row; axis < 3 && from <= to; axis++, n++) {
-      const a = (position[n] - origin[axis]) / direction[axis];
-      const b = (position[n] + size[n] - origin[axis]) / direction[axis];
+    for (const axis of AXES) {
+      if (from > to) break;
+      const low = position[3 * row + axis] ?? NaN; // NaN compares false: never hit
+      const a = (low - origin[axis]) / direction[axis];
+      const b = (low + (size[3 * row + axis] ?? NaN) - origin[axis]) / direction[axis];
       if (a < b) {
         if (a > from) from = a;
         if (b < to) to = b;

@@ -1,14 +1,13 @@
 /** From a layout's coordinates (x right, y down, z toward the viewer) to the scene's (y up), and back. */
 
-import type { Box } from "../layout/layout";
-import type { Flow } from "../state/view";
+import type { Box, Point } from "./box";
 
-export type Point = [number, number, number];
+export type Flow = "right" | "down"; // the direction in which the computation goes
 
-const GAP = 0.06; // between models that stand side by side, of the larger one
+const GAP = 0.06; // between models side by side, as a share of the larger one
 
 /**
- * Where a model stands: positions run from the left where the computation goes down, and from above where it goes to the
+ * The pose of a model: positions run from the left where the computation goes down, and from above where it goes to the
  * right; then it is moved.
  */
 export class Pose {
@@ -17,22 +16,22 @@ export class Pose {
     readonly offset: Point = [0, 0, 0],
   ) {}
 
-  /** Without the move. */
-  turn([x, y, z]: readonly number[]): Point {
+  /** Without the offset. */
+  turn([x, y, z]: Readonly<Point>): Point {
     return this.flow === "right" ? [y, -x, z] : [x, -y, z];
   }
 
-  point(of: readonly number[]): Point {
+  point(of: Readonly<Point>): Point {
     const [x, y, z] = this.turn(of);
     return [x + this.offset[0], y + this.offset[1], z + this.offset[2]];
   }
 
   /** The way back of `turn`. */
-  unturn([x, y, z]: readonly number[]): Point {
+  unturn([x, y, z]: Readonly<Point>): Point {
     return this.flow === "right" ? [-y, x, z] : [x, -y, z];
   }
 
-  unpoint([x, y, z]: readonly number[]): Point {
+  unpoint([x, y, z]: Readonly<Point>): Point {
     return this.unturn([x - this.offset[0], y - this.offset[1], z - this.offset[2]]);
   }
 
@@ -43,7 +42,7 @@ export class Pose {
   }
 }
 
-/** The first where it is; the others in a row, across the flow, all beginning at the same line. */
+/** The first model at the origin, the others in a row across the flow, aligned at their start. */
 export function arrange(bounds: readonly Box[], flow: Flow): Pose[] {
   const poses: Pose[] = [];
   let edge = 0;

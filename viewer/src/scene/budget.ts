@@ -1,13 +1,13 @@
 /**
- * Keeps a moving picture fluent where drawing is slow: a frame begins when the last one is on the screen, and has less
- * of what is small if that took long; when the picture rests, all of it is drawn.
+ * The frame budget, for slow graphics: a frame starts when the last one is on the screen, and draws fewer of the small
+ * blocks if that took long. When the camera rests, a complete frame follows.
  */
 
 const AIM = 40; // milliseconds a frame
 const REST = 200; // milliseconds without a frame
 const LEAST = 0.02;
 
-export class Thrift {
+export class FrameBudget {
   frameTime = 0; // of the last frame, in milliseconds
   #share = 1;
   #began = 0;
@@ -20,7 +20,7 @@ export class Thrift {
   constructor(
     private readonly gl: WebGL2RenderingContext,
     private readonly again: () => void,
-    private readonly first = (): void => {}, // is called when the first frame is on the screen
+    private readonly first = (): void => {}, // called when the first frame is on the screen
   ) {}
 
   /** Whether the graphics processor still draws the last frame. */
@@ -37,8 +37,8 @@ export class Thrift {
     return false;
   }
 
-  /** Whether what the last frame left out is still to be drawn. */
-  get owes(): boolean {
+  /** Whether the last frame left out some blocks. */
+  get incomplete(): boolean {
     return this.#drawn < 1;
   }
 
@@ -52,7 +52,7 @@ export class Thrift {
     return this.#drawn;
   }
 
-  /** All of it, when no frame has begun for some time after the last was on the screen. */
+  /** Requests a complete frame once none has started for a while. */
   #waitForRest(): void {
     this.#timer = window.setTimeout(() => {
       if (this.busy) return this.#waitForRest();
@@ -64,10 +64,10 @@ export class Thrift {
   end(): void {
     this.#fence = this.gl.fenceSync(this.gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
     this.gl.flush();
-    this.#watching ||= requestAnimationFrame(() => this.#watch());
+    if (this.#watching === 0) this.#watching = requestAnimationFrame(() => this.#watch());
   }
 
-  /** Looks for the end of the frame: when the next one begins may be long after it. */
+  /** Polls for the end of the frame: the next one may start much later. */
   #watch(): void {
     this.#watching = this.busy ? requestAnimationFrame(() => this.#watch()) : 0;
   }

@@ -1,30 +1,30 @@
-/** Answers that are kept: asked for once however many want them, and given up when nobody waits for them any more. */
+/** A cache of requests: each is sent once for all callers, and aborted when the last caller has left. */
 
 interface Entry<T> {
   answer: Promise<T>;
   done: boolean;
   waiting: number;
-  asking: AbortController;
+  controller: AbortController;
 }
 
-export class Kept<T> {
-  #entries = new Map<string, Entry<T>>(); // the one that was wanted last is the last
+export class RequestCache<T> {
+  #entries = new Map<string, Entry<T>>(); // the least recently used first
 
-  /** At most so many answers. */
+  /** `most`: the number of answers in the cache. */
   constructor(private readonly most: number) {}
 
-  /** The answer to `key`, as `load` finds it. Rejects as it does, and with the signal's reason; neither is kept. */
+  /** The answer for `key`, from the cache or by `load`. Rejects as `load` does, or with the signal's reason. */
   get(key: string, load: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
-    const entry = this.#entries.get(key) ?? this.#ask(key, load);
+    const entry = this.#entries.get(key) ?? this.#start(key, load);
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     this.#trim();
     return entry.done ? entry.answer : this.#wait(key, entry, signal);
   }
 
-  #ask(key: string, load: (signal: AbortSignal) => Promise<T>): Entry<T> {
-    const asking = new AbortController();
-    const entry: Entry<T> = { answer: load(asking.signal), done: false, waiting: 0, asking };
+  #start(key: string, load: (signal: AbortSignal) => Promise<T>): Entry<T> {
+    const controller = new AbortController();
+    const entry: Entry<T> = { answer: load(controller.signal), done: false, waiting: 0, controller };
     entry.answer.then(
       () => (entry.done = true),
       () => this.#forget(key, entry),
@@ -39,7 +39,7 @@ export class Kept<T> {
         reject(signal.reason as Error);
         if (--entry.waiting > 0 || entry.done) return;
         this.#forget(key, entry);
-        entry.asking.abort();
+        entry.controller.abort();
       };
       if (signal.aborted) return leave();
       signal.addEventListener("abort", leave, { once: true });

@@ -1,6 +1,7 @@
+import { item } from "../../src/checked/item";
 import { describe, expect, it } from "vitest";
 
-import { Kept } from "../../src/session/kept";
+import { RequestCache } from "../../src/session/cache";
 
 const patient = new AbortController().signal;
 
@@ -15,51 +16,51 @@ function service() {
 describe("answers that are kept", () => {
   it("are asked for once, however many want them, before and after they came", async () => {
     const { asked, load } = service();
-    const kept = new Kept<string>(4);
-    const both = [kept.get("a", load("a"), patient), kept.get("a", load("a"), patient)];
-    asked[0].answer("one");
+    const cache = new RequestCache<string>(4);
+    const both = [cache.get("a", load("a"), patient), cache.get("a", load("a"), patient)];
+    item(asked, 0).answer("one");
     expect(await Promise.all(both)).toEqual(["one", "one"]);
-    expect(await kept.get("a", load("a"), patient)).toBe("one");
+    expect(await cache.get("a", load("a"), patient)).toBe("one");
     expect(asked).toHaveLength(1);
   });
 
   it("are given up when the last who waits goes away, and asked for anew", async () => {
     const { asked, load } = service();
-    const kept = new Kept<string>(4);
+    const cache = new RequestCache<string>(4);
     const [first, second] = [new AbortController(), new AbortController()];
-    const waits = [first, second].map(({ signal }) => kept.get("a", load("a"), signal));
+    const waits = [first, second].map(({ signal }) => cache.get("a", load("a"), signal));
     first.abort();
     await expect(waits[0]).rejects.toThrow();
-    expect(asked[0].signal.aborted).toBe(false);
+    expect(item(asked, 0).signal.aborted).toBe(false);
     second.abort();
     await expect(waits[1]).rejects.toThrow();
-    expect(asked[0].signal.aborted).toBe(true);
-    void kept.get("a", load("a"), patient);
+    expect(item(asked, 0).signal.aborted).toBe(true);
+    void cache.get("a", load("a"), patient);
     expect(asked).toHaveLength(2);
   });
 
   it("are not waited for by those who are gone already", async () => {
     const { asked, load } = service();
-    await expect(new Kept<string>(4).get("a", load("a"), AbortSignal.abort())).rejects.toThrow();
-    expect(asked[0].signal.aborted).toBe(true);
+    await expect(new RequestCache<string>(4).get("a", load("a"), AbortSignal.abort())).rejects.toThrow();
+    expect(item(asked, 0).signal.aborted).toBe(true);
   });
 
   it("are asked for again after they failed", async () => {
     const { asked, load } = service();
-    const kept = new Kept<string>(4);
-    const refused = kept.get("a", load("a"), patient);
-    asked[0].fail(new Error("no"));
+    const cache = new RequestCache<string>(4);
+    const refused = cache.get("a", load("a"), patient);
+    item(asked, 0).fail(new Error("no"));
     await expect(refused).rejects.toThrow("no");
-    const again = kept.get("a", load("a"), patient);
-    asked[1].answer("yes");
+    const again = cache.get("a", load("a"), patient);
+    item(asked, 1).answer("yes");
     expect(await again).toBe("yes");
   });
 
   it("make room for others: what was not wanted for longest goes first", async () => {
     const { asked, load } = service();
-    const kept = new Kept<string>(2);
+    const cache = new RequestCache<string>(2);
     const get = async (key: string): Promise<string> => {
-      const answer = kept.get(key, load(key), patient);
+      const answer = cache.get(key, load(key), patient);
       asked.at(-1)!.answer(key);
       return answer;
     };

@@ -1,0 +1,12 @@
+/** The context of functions that draw on the overlay. */
+
+import type { Store } from "../state/store";
+import type { Room } from "./labels";
+import type { Stage } from "./stage";
+
+export interface Sheet {
+  pen: CanvasRenderingContext2D;
+  room: Room; // for texts, in this frame
+  stage: Stage;
+  store: Store;
+}

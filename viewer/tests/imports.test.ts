@@ -1,0 +1,73 @@
+/** The modules of the viewer depend on each other in one direction. */
+
+import { readFileSync, readdirSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { preProcessFile } from "typescript";
+import { describe, expect, it } from "vitest";
+
+const SOURCE = resolve(import.meta.dirname, "../src");
+
+type Graph = Map<string, Set<string>>;
+
+/** The modules that each module of a folder imports, as paths within it; generated declarations are left out. */
+function importsOf(root: string): Graph {
+  const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"));
+  const graph: Graph = new Map(files.map((file) => [file, new Set()]));
+  for (const file of files)
+    for (const { fileName } of preProcessFile(readFileSync(join(root, file), "utf8"), true, true).importedFiles) {
+      const imported = `${relative(root, resolve(root, dirname(file), fileName))}.ts`;
+      if (fileName.startsWith(".") && graph.has(imported)) graph.get(file)?.add(imported);
+    }
+  return graph;
+}
+
+/** The same between folders; imports within a folder do not count. */
+function foldersOf(graph: Graph): Graph {
+  const folders: Graph = new Map();
+  for (const [file, imported] of graph) {
+    const from = dirname(file);
+    const others = [...imported].map(dirname).filter((to) => to !== from);
+    folders.set(from, new Set([...(folders.get(from) ?? []), ...others]));
+  }
+  return folders;
+}
+
+/** A circle in a graph, first and last being the same; null where there is none. */
+function circleOf(graph: Graph): string[] | null {
+  const done = new Set<string>();
+  const search = (node: string, path: string[]): string[] | null => {
+    if (path.includes(node)) return [...path.slice(path.indexOf(node)), node];
+    if (done.has(node)) return null;
+    for (const next of graph.get(node) ?? []) {
+      const circle = search(next, [...path, node]);
+      if (circle) return circle;
+    }
+    done.add(node);
+    return null;
+  };
+  for (const node of graph.keys()) {
+    const circle = search(node, []);
+    if (circle) return circle;
+  }
+  return null;
+}
+
+describe("imports", () => {
+  const graph = importsOf(SOURCE);
+
+  it("are read from every module", () => {
+    expect(graph.size).toBeGreaterThan(80);
+    expect(graph.get("main.ts")).toContain("app.ts"); // by import(), too
+    expect(graph.get("state/store.ts")).toContain("state/state.ts"); // of types, too
+  });
+
+  it("make no circle of files", () => expect(circleOf(graph)).toBeNull());
+  it("make no circle of folders", () => expect(circleOf(foldersOf(graph))).toBeNull());
+
+  it("that make a circle are found", () => {
+    const round: Graph = new Map([["a/x", new Set(["b/y"])], ["b/y", new Set(["b/z"])], ["b/z", new Set(["a/w"])], ["a/w", new Set()]]);
+    expect(circleOf(round)).toBeNull();
+    expect(circleOf(foldersOf(round))).toEqual(["a", "b", "a"]);
+    expect(circleOf(round.set("a/w", new Set(["b/y"])))).toEqual(["b/y", "b/z", "a/w", "b/y"]);
+  });
+});

@@ -5,11 +5,10 @@ import { follow, type Progress } from "./events";
 import { decode } from "./numbers";
 import { parse, type File } from "./safetensors";
 
-export type Config = Schemas["GPT2Config"]; // the one family that this page draws
-type OfConfig<T> = Omit<T, "config"> & { config: Config };
-export type Model = OfConfig<Schemas["Model"]>;
-export type Trace = OfConfig<Schemas["Trace"]>;
-export type LayoutFacts = OfConfig<Schemas["Layout"]>;
+export type Config = Schemas["Config"];
+export type Model = Schemas["Model"];
+export type Trace = Schemas["Trace"];
+export type LayoutFacts = Schemas["Layout"];
 export type Explanation = Schemas["Explanation"];
 export type Formula = Schemas["Formula"];
 export type Lens = Schemas["Lens"];
@@ -32,7 +31,7 @@ export interface TraceRequest {
 export class Service {
   constructor(readonly client: Client) {}
 
-  models(signal?: AbortSignal): Promise<Omit<Schemas["Models"], "models"> & { models: Model[] }> {
+  models(signal?: AbortSignal): Promise<Schemas["Models"]> {
     return this.client.json("/v1/models", { signal });
   }
 

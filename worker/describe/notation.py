@@ -106,8 +106,8 @@ class _Latex(Notation):
         return rf"\frac{{{x}}}{{{y}}}"
 
     def call(self, function: str, x: str) -> str:
-        known = {"exp": r"\exp", "max": r"\max", "tanh": r"\tanh", "Φ": r"\Phi", "σ": r"\sigma"}
-        return rf"{known[function]}\left({x}\right)"
+        greek = {"Φ": r"\Phi", "σ": r"\sigma"}
+        return rf"{greek.get(function, chr(92) + function)}\left({x}\right)"
 
     def root(self, x: str) -> str:
         return rf"\sqrt{{{x}}}"
@@ -127,7 +127,7 @@ class _Latex(Notation):
 
 def _is_sum(x: str) -> bool:
     """Whether a fraction of this needs brackets around it."""
-    depth = [0, *accumulate({"(": 1, ")": -1}.get(letter, 0) for letter in x)]
+    depth = [0, *accumulate({"(": 1, "[": 1, ")": -1, "]": -1}.get(letter, 0) for letter in x)]
     return any(letter == " " and not inside for letter, inside in zip(x, depth, strict=False))
 
 

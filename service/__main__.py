@@ -91,7 +91,7 @@ def worker(arguments: tuple[str, ...]) -> None:
 @click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
 @click.option("--name", help="Name of the folder.  [default: the last part of REPO]")
 def fetch(repo: str, revision: str, name: str | None) -> None:
-    """Bring the GPT-2 checkpoint REPO from a Hugging Face hub into MODELS_DIR.
+    """Bring the checkpoint REPO from a Hugging Face hub into MODELS_DIR.
 
     HF_ENDPOINT names another hub, HF_TOKEN who asks. What was stopped goes on where it was.
     """

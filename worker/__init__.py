@@ -1,1 +1,1 @@
-"""The work: what a GPT is, its inference and its picture. Knows no HTTP."""
+"""The work: what a model is, its inference and its picture. Knows no HTTP."""

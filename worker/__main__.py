@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -29,22 +30,22 @@ def main(sizes: list[str]) -> None:
     logging.getLogger("rq").setLevel(logging.WARNING)  # RQ logs five lines a job
     if not {*sizes} <= {*JOB_SIZES}:
         sys.exit(f"{' '.join(sizes)}: what a worker can be told to work on is {' or '.join(JOB_SIZES)}")
+    settings = Settings.from_environment()
     with loading():  # before the forks, which share it
-        jobs.warm_up(Settings.from_environment())
-    Processes([size for size in JOB_SIZES if not sizes or size in sizes], _work).run()
+        jobs.warm_up(settings)
+    Processes([size for size in JOB_SIZES if not sizes or size in sizes], partial(_work, settings)).run()
     log.info("stopped")
 
 
-def _work(size: JobSize) -> None:
+def _work(settings: Settings, size: JobSize) -> None:
     """Take jobs of a size, one after another."""
     kernels = "compiled kernels" if COMPILED else "NumPy alone: no compiler built the kernels"
     log.info("ready for %s jobs (process %d, %s)", size, os.getpid(), kernels)
-    work(size, connect(Settings.from_environment().queue_url), _prepare, FailedJob)
+    work(size, connect(settings.queue_url), partial(_prepare, settings), partial(FailedJob, settings))
 
 
-def _prepare() -> None:
+def _prepare(settings: Settings) -> None:
     """Do in a standby process what its job would wait for."""
-    settings = Settings.from_environment()
     jobs.warm_up(settings)
     with suppress(RedisError):  # if it lasts, the job reports it
         for url in (settings.queue_url, settings.cache_url):

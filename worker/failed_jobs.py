@@ -23,8 +23,8 @@ log = logging.getLogger("worker")
 class FailedJob:
     """A job that failed, was stopped, or whose process died, and the request that it was computing."""
 
-    def __init__(self, job: EndedJob) -> None:
-        self.job, self.queue = job, job.redis
+    def __init__(self, settings: Settings, job: EndedJob) -> None:
+        self.job, self.queue, self.results = job, job.redis, results(settings)
         self.request, self.started_at = job.id, job.started_at
         if self._is_shared:
             shared = shared_jobs.get_all(self.queue, [job.id])[job.id]
@@ -38,7 +38,7 @@ class FailedJob:
     def clean_up(self) -> None:
         """Remove what a dead process wrote of its result."""
         with suppress(RedisError):  # then it expires
-            results(Settings.from_environment()).drop_unfinished(self.request)
+            self.results.drop_unfinished(self.request)
 
     def count(self, end: End) -> None:
         """Count the end of a job whose process died as it computed a request."""
@@ -62,7 +62,7 @@ class FailedJob:
             return [self.job.id]
         ids: list[str] = self.job.arguments[1]
         failed = shared_jobs.get_all(self.queue, [self.job.id])[self.job.id].failures
-        ended = {*results(Settings.from_environment()).which_done(ids), *failed}
+        ended = {*self.results.which_done(ids), *failed}
         records = zip(ids, requests.get_all(self.queue, ids), strict=True)
         return [
             id

@@ -35,16 +35,18 @@ class Plan:
 
 
 def make_plan(hub: Hub) -> Plan:
-    """What there is to fetch. Raises FetchError where it is no GPT-2 checkpoint in safetensors."""
+    """What there is to fetch. Raises FetchError where it is no checkpoint of a known family in safetensors."""
     commit, names = hub.snapshot()
     if CONFIG not in names:
         raise FetchError(f"{hub.repo} is no checkpoint: it has no {CONFIG}.")
     if not names & {WEIGHTS, INDEX}:
         raise FetchError(f"{hub.repo} has no {WEIGHTS}; other formats are not read.")
     small = {CONFIG: _small(hub, commit, CONFIG)}
-    kind = _json(hub, CONFIG, small[CONFIG]).get("model_type", "gpt2")
-    if kind != "gpt2":
-        raise FetchError(f"{hub.repo} is of the type {kind!r}: only 'gpt2' is read.")
+    from worker.families.registry import FAMILIES, USUAL  # with NumPy, which no other command needs
+
+    kind = _json(hub, CONFIG, small[CONFIG]).get("model_type", USUAL)
+    if kind not in FAMILIES:
+        raise FetchError(f"{hub.repo} is of the type {kind!r}: those that are read are {', '.join(FAMILIES)}.")
     weights = [WEIGHTS]
     if WEIGHTS not in names:
         small[INDEX] = _small(hub, commit, INDEX)

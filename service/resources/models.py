@@ -90,7 +90,7 @@ def index() -> dict[str, Any]:
 def get(query: dict[str, Any], model_id: str) -> dict[str, Any]:
     """One model: its sizes, its parameters by part, where its weights come from.
 
-    Sizes have the names of Hugging Face's GPT2Config. Models with equal `digest` and sizes have equal weights.
+    Sizes have the names of the family's Hugging Face class. Models with equal `digest` and sizes have equal weights.
     Any configuration is a model, too, by its sizes: /v1/models/n_layer=3,n_head=3,n_embd=48.
     """
     return describe(_find(model_id, query))
@@ -103,9 +103,9 @@ def get(query: dict[str, Any], model_id: str) -> dict[str, Any]:
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def list_tensors(query: dict[str, Any], model_id: str) -> Response:
-    """List a model's weights under Hugging Face's GPT-2 names, linear ones stored (in, out).
+    """List a model's weights under the names that its family has in transformers, in the orientation of a checkpoint.
 
-    The names are those of GPT2Model, without the `transformer.` that language models put before them.
+    GPT-2's are those of GPT2Model, without the `transformer.` that language models put before them.
     """
     shapes = catalogue(_find(model_id, query).config)
     told = ((name, {"shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}) for name, shape in shapes.items())

@@ -126,9 +126,7 @@ class Architecture:
         if pattern == RESIDUAL:
             before = (self.n_layer if layer is None else layer) - 1
             return self.stack.leaves.replace(LAYER, str(before)) if before >= 0 else self.stack.enters
-        id = pattern.replace(LAYER, str(layer))
-        group = next((group for group in GROUPS.values() if group.placeholder in id), None)
-        return id.replace(group.placeholder, str(member)) if group else id
+        return of_member(pattern, member).replace(LAYER, str(layer))
 
     def find(self, id: str) -> Block:
         """The block of an id. Raises UnknownBlockError."""
@@ -153,6 +151,14 @@ class Architecture:
     @cached_property
     def _skeletons(self) -> Mapping[str, Kind]:
         return {re.sub(r"{\w+}", "#", kind.id): kind for kind in self.kinds}
+
+
+def of_member(pattern: str, member: int | None) -> str:
+    """A pattern of ids for one member of its group."""
+    for group in GROUPS.values():
+        if group.placeholder in pattern:
+            return pattern.replace(group.placeholder, str(member))
+    return pattern
 
 
 def _expanded(tensors: tuple[Tensor, ...], layers: int | None) -> Iterator[tuple[str, Tensor]]:
@@ -189,7 +195,7 @@ class Block:
     def source(self, given: Input, member: int | None = None) -> Block:
         """The block that an input of its formula reads; of this member where it reads every one's."""
         if member is None:
-            member = given.number(self.members, self.architecture.sizes(1), self.member)
+            member = given.number(self.members, self.architecture.known, self.member)
         return self.architecture.find(self.architecture.block_id(given.block, self.layer, member))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from worker.describe.expression import Expression, Sizes
@@ -113,7 +114,7 @@ class Kind:
     part: Part | None = None
     merges: tuple[str, ...] = ()  # the kinds that are drawn as this one
 
-    @property
+    @cached_property
     def group(self) -> Group | None:
         return next((group for group in GROUPS.values() if group.placeholder in self.id), None)
 

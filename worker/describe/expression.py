@@ -70,42 +70,48 @@ class Expression:
     tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        unknown = sorted({letter for _, letters in _PRODUCT.findall(self.text) for letter in letters} - SIZES.keys())
-        if unknown:
-            raise self.error(f"{', '.join(unknown)} is no size, which are {', '.join(SIZES)}")
-        try:
-            tree = ast.parse(_PRODUCT.sub(_spelled_out, self.text.strip()), mode="eval").body
-        except SyntaxError:
-            raise self.error("it is not arithmetic") from None
-        object.__setattr__(self, "tree", tree)
-        self._check(tree)
-
-    def error(self, reason: str) -> ValueError:
-        """What is wrong with it."""
-        return ValueError(f"{self.text!r} cannot be read: {reason}.")
-
-    def _check(self, node: ast.expr) -> None:
-        match node:
-            case ast.Constant(value=int() as value) if type(value) is int:
-                return
-            case ast.Name(id=name):
-                if name not in SIZES and name not in self.variables:
-                    known = ", ".join(sorted(self.variables)) or "no variable"
-                    raise self.error(f"{name} is neither a size nor one of {known}")
-            case ast.BinOp(left=left, op=operator, right=right):
-                if _OPERATORS.get(type(operator)) not in self.operators.split():
-                    raise self.error(f"the operators are {self.operators}")
-                self._check(left)
-                self._check(right)
-            case ast.Call(func=ast.Name(id="max"), args=arguments, keywords=[]) if "max" in self.operators:
-                for argument in arguments:
-                    self._check(argument)
-            case _:
-                raise self.error(f"there are numbers, names and {self.operators}")
+        object.__setattr__(self, "tree", _parsed(self.text, self.variables, self.operators))
 
     def value(self, names: Mapping[str, Any]) -> Any:
         """Its value where `names` gives sizes and variables."""
         return _evaluated(self.tree, names)
+
+
+@cache  # descriptions of all configurations have the same texts
+def _parsed(text: str, variables: frozenset[str], operators: str) -> ast.expr:
+    unknown = sorted({letter for _, letters in _PRODUCT.findall(text) for letter in letters} - SIZES.keys())
+    if unknown:
+        raise _unreadable(text, f"{', '.join(unknown)} is no size, which are {', '.join(SIZES)}")
+    try:
+        tree = ast.parse(_PRODUCT.sub(_spelled_out, text.strip()), mode="eval").body
+    except SyntaxError:
+        raise _unreadable(text, "it is not arithmetic") from None
+    _check(tree, text, variables, operators)
+    return tree
+
+
+def _unreadable(text: str, reason: str) -> ValueError:
+    return ValueError(f"{text!r} cannot be read: {reason}.")
+
+
+def _check(node: ast.expr, text: str, variables: frozenset[str], operators: str) -> None:
+    match node:
+        case ast.Constant(value=int() as value) if type(value) is int:
+            return
+        case ast.Name(id=name):
+            if name not in SIZES and name not in variables:
+                known = ", ".join(sorted(variables)) or "no variable"
+                raise _unreadable(text, f"{name} is neither a size nor one of {known}")
+        case ast.BinOp(left=left, op=operator, right=right):
+            if _OPERATORS.get(type(operator)) not in operators.split():
+                raise _unreadable(text, f"the operators are {operators}")
+            _check(left, text, variables, operators)
+            _check(right, text, variables, operators)
+        case ast.Call(func=ast.Name(id="max"), args=arguments, keywords=[]) if "max" in operators:
+            for argument in arguments:
+                _check(argument, text, variables, operators)
+        case _:
+            raise _unreadable(text, f"there are numbers, names and {operators}")
 
 
 def _spelled_out(match: re.Match[str]) -> str:

@@ -11,6 +11,8 @@ from worker.describe.functions import FUNCTIONS
 from worker.describe.index import MEMBERS, Index
 from worker.describe.operations import MASKS, NONE, OPERATIONS, PAIRS, WAVES, Cell, Operation, Parameters
 
+_MEMBERS = frozenset(MEMBERS)
+
 
 @dataclass(frozen=True)
 class Input:
@@ -27,13 +29,16 @@ class Input:
 
     def __post_init__(self) -> None:
         if self.member is not None:
-            Expression(self.member, frozenset(MEMBERS))
+            self._expression()
+
+    def _expression(self) -> Expression:
+        return Expression(self.member or "", _MEMBERS)
 
     def number(self, members: Mapping[str, int], sizes: Mapping[str, int], own: int | None) -> int | None:
         """The member that is read, where the reader's number is `own`."""
         if self.member is None:
             return own
-        return int(Expression(self.member, frozenset(MEMBERS)).value({**sizes, **members}))
+        return int(self._expression().value({**sizes, **members}))
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Formula:
         self._check_parameters(operation)
 
     def _check_parameters(self, operation: Operation) -> None:
-        p, given = self.parameters, self.parameters.given().keys()
+        p, given = self.parameters, self.parameters.given.keys()
         missing, unknown = sorted(operation.needs - given), sorted(given - operation.needs - operation.takes)
         if missing or unknown:
             self._refuse(f"{', '.join(missing) or 'nothing'} is missing, {', '.join(unknown) or 'nothing'} is too much")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 from worker.describe.expression import Expression
@@ -41,24 +42,7 @@ class Index:
     axes: tuple[Expression, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        axes = tuple(Expression(text, _NAMES) for text in self.text.split())
-        object.__setattr__(self, "axes", axes)
-        for axis in axes:
-            self._check_linear(axis, axis.tree)
-
-    def _check_linear(self, axis: Expression, node: ast.expr) -> bool:
-        """Whether a part depends on i, j, k or s."""
-        match node:
-            case ast.Name(id=name):
-                return name in CELL + SUMMED
-            case ast.BinOp(left=left, op=operator, right=right):
-                x, y = self._check_linear(axis, left), self._check_linear(axis, right)
-                multiplied = isinstance(operator, ast.Mult) and x and y
-                divided = isinstance(operator, ast.FloorDiv) and (x or y)
-                if multiplied or divided:
-                    raise ValueError(f"index {self.text!r}: {axis.text!r} is not linear in i, j, k and s.")
-                return x or y
-        return False
+        object.__setattr__(self, "axes", _axes(self.text))
 
     def depends_on(self, variable: str) -> bool:
         """Whether one of i, j, k, s, h, g, e is in it."""
@@ -71,22 +55,47 @@ class Index:
 
         `members` gives the numbers of the head (h), the head of keys and values (g) and the expert (e).
         """
-        names = {**sizes, **dict.fromkeys(MEMBERS, 0), **(members or {})}
-        found = [_affine(axis.tree, names) for axis in self.axes]
+        found = [_affine(axis.tree, sizes, members or {}) for axis in self.axes]
         return [[*(one.factors if summed else one.factors[:3]), one.constant] for one in found]
 
 
-def _affine(node: ast.expr, names: Mapping[str, int]) -> _Affine:
+@cache  # descriptions of all configurations have the same texts
+def _axes(text: str) -> tuple[Expression, ...]:
+    axes = tuple(Expression(axis, _NAMES) for axis in text.split())
+    for axis in axes:
+        if _varies(axis.tree) is None:
+            raise ValueError(f"index {text!r}: {axis.text!r} is not linear in i, j, k and s.")
+    return axes
+
+
+def _varies(node: ast.expr) -> bool | None:
+    """Whether a part depends on i, j, k or s; None if not linearly."""
+    match node:
+        case ast.Name(id=name):
+            return name in CELL + SUMMED
+        case ast.BinOp(left=left, op=operator, right=right):
+            x, y = _varies(left), _varies(right)
+            multiplied = isinstance(operator, ast.Mult) and x and y
+            divided = isinstance(operator, ast.FloorDiv) and (x or y)
+            return None if x is None or y is None or multiplied or divided else x or y
+    return False
+
+
+def _affine(node: ast.expr, sizes: Mapping[str, int], members: Members) -> _Affine:
     match node:
         case ast.Constant(value=int() as value):
-            return _Affine((0, 0, 0, 0), value)
-        case ast.Name(id=name) if name in CELL + SUMMED:
-            return _Affine(tuple(int(name == other) for other in CELL + SUMMED), 0)
+            return _Affine(_NONE, value)
+        case ast.Name(id=name) if name in _UNITS:
+            return _UNITS[name]
         case ast.Name(id=name):
-            return _Affine((0, 0, 0, 0), names[name])
+            return _Affine(_NONE, members.get(name, 0) if name in MEMBERS else sizes[name])
         case ast.BinOp(left=left, op=operator, right=right):
-            return _combined(operator, _affine(left, names), _affine(right, names))
+            return _combined(operator, _affine(left, sizes, members), _affine(right, sizes, members))
     raise AssertionError(f"{ast.dump(node)} was not checked")
+
+
+_NONE = (0, 0, 0, 0)
+_UNITS = {name: _Affine(tuple(int(name == other) for other in CELL + SUMMED), 0) for name in CELL + SUMMED}
 
 
 def _combined(operator: ast.operator, x: _Affine, y: _Affine) -> _Affine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import cos, inf, isclose, sin
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -40,7 +41,8 @@ class Parameters:
     base: float | None = None
     width: int | None = None  # how many channels turn
 
-    def given(self) -> dict[str, Any]:
+    @cached_property
+    def given(self) -> Mapping[str, Any]:
         """Those that are not None, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 

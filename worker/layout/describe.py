@@ -10,6 +10,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
+from worker.describe.architecture import RESIDUAL, of_member
 from worker.describe.blocks import GROUPS, LAYER, Kind, Label
 from worker.describe.formula import Formula, Input
 from worker.describe.index import Index
@@ -72,8 +73,8 @@ class _Describer:
         shapes = list(zip(g.kinds[kinds], g.size[kinds].tolist(), g.cells[kinds].tolist(), strict=True))
         places = list(zip(g.x[kinds].tolist(), g.y[kinds].tolist(), strict=True))
         backs = g.back(run, slice(members.start, members.stop) if run.group else slice(None)).T.tolist()
-        for member, of_member in zip(members if run.group else [None], backs, strict=True):
-            for (kind, size, cells), (x, y), back in zip(shapes, places, of_member, strict=True):
+        for member, own in zip(members if run.group else [None], backs, strict=True):
+            for (kind, size, cells), (x, y), back in zip(shapes, places, own, strict=True):
                 same = {
                     "name": kind.name, "role": kind.role, "head": member, "size": size, "cells": cells,
                     "dims": list(kind.cells), "minor": kind.minor,
@@ -93,9 +94,9 @@ class _Describer:
         return block
 
     def varying(self, kind: Kind, member: int | None, x: list[float], y: list[float], back: float) -> dict[str, Part]:
-        id = self.geometry.architecture.block_id
+        id = of_member(kind.id, member)
         parts: dict[str, Part] = {
-            "id": lambda layer: id(kind.id, layer, member),
+            "id": lambda layer: id.replace(LAYER, str(layer)),
             "layer": lambda layer: layer,
             "position": lambda layer: [x[(layer or 0) // COLUMN], y[(layer or 0) % COLUMN], back],
         }
@@ -115,17 +116,20 @@ class _Describer:
 
     def formula(self, formula: Formula, letter: str, member: int | None) -> Part:
         over = self.geometry.sizes[formula.over] if formula.over else None
-        same: dict[str, Any] = {"op": formula.op, "over": over, **formula.parameters.given()}
+        same: dict[str, Any] = {"op": formula.op, "over": over, **formula.parameters.given}
         inputs = list(self.inputs(formula, letter, member))
         id = self.geometry.architecture.block_id
 
         def part(layer: Layer) -> dict[str, Any]:
-            read = [{"block": id(pattern, layer, number), "index": rows} for pattern, number, rows in inputs]
+            read = [
+                {"block": id(block, layer) if block == RESIDUAL else block.replace(LAYER, str(layer)), "index": rows}
+                for block, rows in inputs
+            ]
             return {**same, "inputs": read}
 
         return part
 
-    def inputs(self, formula: Formula, letter: str, member: int | None) -> Iterator[tuple[str, int | None, Rows]]:
+    def inputs(self, formula: Formula, letter: str, member: int | None) -> Iterator[tuple[str, Rows]]:
         """What a formula reads, block by block: inputs of each member together, one member after another."""
         for each, some in groupby(formula.inputs, lambda given: given.each):
             together = list(some)
@@ -136,10 +140,10 @@ class _Describer:
             for number in range(self.geometry.sizes[group.count]):
                 yield from (self.input(given, group.letter, number) for given in together)
 
-    def input(self, given: Input, letter: str, member: int | None) -> tuple[str, int | None, Rows]:
+    def input(self, given: Input, letter: str, member: int | None) -> tuple[str, Rows]:
         members = {letter: member} if member is not None else {}
         number = given.number(members, self.geometry.architecture.known, member)
-        return given.block, number, self.rows(given.index, letter, member, summed=True)
+        return of_member(given.block, number), self.rows(given.index, letter, member, summed=True)
 
     def rows(self, index: Index, letter: str, member: int | None, *, summed: bool = False) -> Rows:
         depends = member is not None and letter and index.depends_on(letter)  # most are the same for every member

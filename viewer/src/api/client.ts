@@ -25,6 +25,7 @@ export interface Trouble {
 export interface RequestOptions {
   method?: "GET" | "POST" | "DELETE";
   accept?: string;
+  cache?: RequestCache; // "reload": not from the browser's cache
   json?: unknown;
   wait?: number; // seconds that the server may hold the request (Prefer: wait)
   signal?: AbortSignal | undefined;
@@ -87,7 +88,13 @@ export class Client {
     const slow = setTimeout(() => this.#track(token, { kind: "slow", retryIn: 0 }), patience);
     const body = options.json === undefined ? null : JSON.stringify(options.json);
     try {
-      const answer = await fetch(this.base + path, { method: options.method ?? "GET", headers, body, signal: options.signal ?? null });
+      const answer = await fetch(this.base + path, {
+        method: options.method ?? "GET",
+        headers,
+        body,
+        cache: options.cache ?? "default",
+        signal: options.signal ?? null,
+      });
       this.#track(token, null);
       return answer;
     } catch (error) {

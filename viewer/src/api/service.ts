@@ -57,8 +57,12 @@ export class Service {
     return this.client.json("/v1/layouts", { method: "POST", json, wait: 30, signal });
   }
 
+  /** A layout's file. One that an earlier version of the service sent may be in the browser's cache for a year. */
   async layoutColumns(link: string, signal?: AbortSignal): Promise<File> {
-    return parse(await this.#buffer(link, { accept: "application/x-safetensors", wait: 30, signal }));
+    const options = { accept: "application/x-safetensors", wait: 30, signal };
+    const file = parse(await this.#buffer(link, options));
+    if (file.metadata["architecture"] !== undefined) return file;
+    return parse(await this.#buffer(link, { ...options, cache: "reload" }));
   }
 
   /** Some layers and heads of a layout: which tensor fills each block, and where in it. */

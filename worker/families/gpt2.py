@@ -294,23 +294,17 @@ LABELS = (
 
 _NORM_FORMULA = "y = (x − μ) / √(σ² + ε) · γ + β"
 STEPS = (
-    Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",)),
+    parts.TOKENS,
     Step("embedding", "Embedding", "Each token becomes a vector, and its position is added.",
          "x = wte[token] + wpe[position]", ("embedding",)),
     Step("norm", "Layer norm", "Every position's vector is brought to the same scale.", _NORM_FORMULA,
          ids(f"{LAYER}.ln1", "out", "mean", "scale")),
     Step("qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head.",
          "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v")),
-    Step("scores", "Attention scores", "Each position's query is compared with the keys of those up to it.",
-         "s(i, j) = q(i) · k(j) / √d", ids(HEAD, "scores")),
-    Step("softmax", "Softmax", "Scores become shares.", "p(i, j) = exp s(i, j) / Σ_j exp s(i, j)",
-         ids(HEAD, "pattern", "scores_max", "scores_sum")),
-    Step("mix", "Mixing the values", "Each position takes its share of the values of the others.",
-         "z(i) = Σ_j p(i, j) · v(j)", ids(HEAD, "z")),
+    *parts.ATTEND,
     Step("project", "Projection", "One more matrix brings the results of all heads together.",
          "a = W_o·[z_0, z_1, …] + b_o", ids(LAYER, "attn_out")),
-    Step("residual", "Residual", "The result is added to the vector that came in.", "x ← x + a",
-         ids(LAYER, "resid_mid")),
+    parts.RESIDUAL,
     Step("mlp", "MLP: wide", "After another norm, a matrix makes each vector wider.", "h = W_1·norm(x) + b_1",
          ids(LAYER, "mlp.pre")),
     Step("activation", "Activation", "Each number goes through a curve.", "h ← {activation}(h)",
@@ -319,9 +313,7 @@ STEPS = (
          "x ← x + W_2·h + b_2", ids(LAYER, "mlp_out", "resid_post")),
     Step("last", "Final layer norm", "Each vector is brought to the same scale once more.", _NORM_FORMULA,
          ids("ln_final", "out", "mean", "scale")),
-    Step("logits", "Logits", "Each vector is compared with every token.", "logits = W_lm·y", ("logits",)),
-    Step("probs", "Probabilities", "Softmax again, over all tokens.", "p(v) = exp logits(v) / Σ exp logits",
-         ("probs", "logits_max", "logits_sum")),
+    *parts.PREDICT,
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ the forward pass
@@ -355,24 +347,19 @@ def forward(
     """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
     tokens = a["tokens"]
     new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
-    resid = new["blocks.0.resid_pre"]
     engine.embed("wte.weight", tokens[:, rows], new["embed"])
     engine.embed("wpe.weight", rows, new["pos_embed"])
-    engine.add(new["embed"], new["pos_embed"], resid)
-    for l in range(config.n_layer):  # noqa: E741
-        if l:
-            new[f"blocks.{l}.resid_pre"][:] = resid
-        block(l, config, engine, a, new, rows)
-        resid = new[f"blocks.{l}.resid_post"]
-        after_layer()
+    engine.add(new["embed"], new["pos_embed"], new["blocks.0.resid_pre"])
+    resid = parts.through_layers(
+        config.n_layer, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer
+    )
     predict(config, engine, resid, new)
 
 
 def predict(config: GPT2Config, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
     """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
     normed = parts.layer_norm(engine, resid, "ln_f", config.layer_norm_epsilon, new, "ln_final")
-    engine.unembed(normed, "lm_head.weight", new["logits"])
-    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
+    parts.unembed(engine, normed, new)
 
 
 # ------------------------------------------------------------------------------------------ weights and vocabulary

@@ -349,7 +349,7 @@ _LABELS = (
 
 _RMS = "y = x / √(mean(x²) + ε) · γ"
 STEPS = (
-    Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",)),
+    parts.TOKENS,
     Step("lookup", "Embedding", "Each token is replaced by a vector from a table. Where it stands is not added here: "
          "that comes in with the rotation of queries and keys.", "x = E[token]", ("embedding",)),
     Step("rms_norm", "RMS norm", "Every position's vector is brought to the same size: divided by the root of the mean "
@@ -361,16 +361,10 @@ STEPS = (
     Step("rotate", "Rotation", "Pairs of channels of each query and key are turned by an angle that grows with the "
          "position, slowly in some pairs and fast in others. So a score depends on how far apart two positions are.",
          "q ← q · cos(i·θ) + turned(q) · sin(i·θ)", (*ids(HEAD, "rot_q"), *ids(KV_HEAD, "rot_k"))),
-    Step("scores", "Attention scores", "Each position's query is compared with the keys of those up to it.",
-         "s(i, j) = q(i) · k(j) / √d", ids(HEAD, "scores")),
-    Step("softmax", "Softmax", "Scores become shares.", "p(i, j) = exp s(i, j) / Σ_j exp s(i, j)",
-         ids(HEAD, "pattern", "scores_max", "scores_sum")),
-    Step("mix", "Mixing the values", "Each position takes its share of the values of the others.",
-         "z(i) = Σ_j p(i, j) · v(j)", ids(HEAD, "z")),
+    *parts.ATTEND,
     Step("project", "Projection", "One more matrix brings the results of all heads together.",
          "a = W_o·[z_0, z_1, …]", ids(LAYER, "attn_out")),
-    Step("residual", "Residual", "The result is added to the vector that came in.", "x ← x + a",
-         ids(LAYER, "resid_mid")),
+    parts.RESIDUAL,
     Step("gate_up", "MLP: gate and up", "After another norm, two matrices make each vector wider: one result will be "
          "the gate of the other.", "g = W_g·norm(x)\nu = W_u·norm(x)", ids(LAYER, "mlp.pre", "mlp.pre_linear")),
     Step("gated", "Gate", "The gate goes through a curve, which brings negative numbers close to 0, and is multiplied "
@@ -379,9 +373,7 @@ STEPS = (
          "x ← x + W_d·h", ids(LAYER, "mlp_out", "resid_post")),
     Step("last_rms_norm", "Final RMS norm", "Each vector is brought to the same size once more.", _RMS,
          ids("ln_final", "out", "scale")),
-    Step("logits", "Logits", "Each vector is compared with every token.", "logits = W_lm·y", ("logits",)),
-    Step("probs", "Probabilities", "Softmax again, over all tokens.", "p(v) = exp logits(v) / Σ exp logits",
-         ("probs", "logits_max", "logits_sum")),
+    *parts.PREDICT,
 )  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ the forward pass
@@ -421,16 +413,12 @@ def forward(
     """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
     tokens = a["tokens"]
     new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
-    resid = new["blocks.0.resid_pre"]
     engine.embed("model.embed_tokens.weight", tokens[:, rows], new["embed"])
-    resid[:] = new["embed"]
+    new["blocks.0.resid_pre"][:] = new["embed"]
     _turn(config, rows, new)
-    for l in range(config.num_hidden_layers):  # noqa: E741
-        if l:
-            new[f"blocks.{l}.resid_pre"][:] = resid
-        block(l, config, engine, a, new, rows)
-        resid = new[f"blocks.{l}.resid_post"]
-        after_layer()
+    resid = parts.through_layers(
+        config.num_hidden_layers, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer
+    )
     predict(config, engine, resid, new)
 
 
@@ -445,8 +433,7 @@ def _turn(config: LlamaConfig, rows: slice, new: Tensors) -> None:
 def predict(config: LlamaConfig, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
     """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
     normed = parts.rms_norm(engine, resid, "model.norm", config.rms_norm_eps, new, "ln_final")
-    engine.unembed(normed, "lm_head.weight", new["logits"])
-    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
+    parts.unembed(engine, normed, new)
 
 
 # ------------------------------------------------------------------------------------------ weights and vocabulary

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from numpy.typing import NDArray
 
-from worker.describe.blocks import Kind, Landmark, Role, Spot, Tensor
+from worker.describe.blocks import Kind, Landmark, Role, Spot, Step, Tensor
 from worker.describe.config import Config
 from worker.describe.formula import Formula, Input
 from worker.describe.functions import SYNONYMS
@@ -226,10 +226,48 @@ class Positions:
         return self._all[name][:, self._rows]
 
 
+def through_layers(
+    layers: int, block: Callable[[int], None], new: Tensors, after_layer: Callable[[], None]
+) -> NDArray[Any]:
+    """Run `block` for each layer, the residual stream that leaves one entering the next; what leaves the last."""
+    for layer in range(layers):
+        if layer:
+            new[f"blocks.{layer}.resid_pre"][:] = new[f"blocks.{layer - 1}.resid_post"]
+        block(layer)
+        after_layer()
+    return new[f"blocks.{layers - 1}.resid_post"]
+
+
+def unembed(engine: Engine, normed: NDArray[Any], new: Tensors) -> None:
+    """Logits and their softmax, from the final norm [B, n, C]."""
+    engine.unembed(normed, "lm_head.weight", new["logits"])
+    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
+
+
 def joined(heads: NDArray[Any]) -> NDArray[Any]:
     """[B, T, H, A] -> [B, T, HA], a view."""
     return heads.reshape(*heads.shape[:2], -1)
 
+
+# --------------------------------------------------------------------------------- steps that all decoders have
+
+TOKENS = Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",))
+ATTEND = (
+    Step("scores", "Attention scores", "Each position's query is compared with the keys of those up to it.",
+         "s(i, j) = q(i) · k(j) / √d", ids(HEAD, "scores")),
+    Step("softmax", "Softmax", "Scores become shares.", "p(i, j) = exp s(i, j) / Σ_j exp s(i, j)",
+         ids(HEAD, "pattern", "scores_max", "scores_sum")),
+    Step("mix", "Mixing the values", "Each position takes its share of the values of the others.",
+         "z(i) = Σ_j p(i, j) · v(j)", ids(HEAD, "z")),
+)  # fmt: skip
+RESIDUAL = Step(
+    "residual", "Residual", "The result is added to the vector that came in.", "x ← x + a", ids(LAYER, "resid_mid")
+)
+PREDICT = (
+    Step("logits", "Logits", "Each vector is compared with every token.", "logits = W_lm·y", ("logits",)),
+    Step("probs", "Probabilities", "Softmax again, over all tokens.", "p(v) = exp logits(v) / Σ exp logits",
+         ("probs", "logits_max", "logits_sum")),
+)  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- checkpoints
 

@@ -41,7 +41,7 @@ def test_one_file_is_preferred_to_shards(hub: StubHub, models: Path, run: Run) -
         ({"config.json": CONFIG} | OTHERS, "has no model.safetensors; other formats are not read."),
         (
             WHOLE | {"config.json": b'{"model_type": "bert"}'},
-            "'bert': those that are read are gpt2, llama.",
+            "is of the type 'bert': those that are read are gpt2, llama.",
         ),
         (WHOLE | {"config.json": b"[]"}, "is no checkpoint: its config.json holds no JSON object."),
         (WHOLE | {"config.json": b"\xff"}, "is no checkpoint: its config.json holds no JSON object."),

@@ -13,13 +13,13 @@ import sys
 
 import numpy as np
 
+import worker.models.lookup as models
 from bench.figures import interleaved, seconds
 from bench.limits import Limits, measure
 from bench.peer import INSTALL, Peer, available
 from worker import compute
 from worker.engine.compiled import engine
 from worker.families.gpt2 import GPT2Config, forward
-from worker.models import models
 from worker.requests import TraceRequest
 from worker.settings import Settings
 from worker.trace.arena import Arena, plan
@@ -38,7 +38,7 @@ class Ours:
     def __init__(self, model: models.Model, tokens: int) -> None:
         assert isinstance(model.config, GPT2Config)
         self.config = model.config
-        self.engine = engine(model.weights(), keep=True)
+        self.engine = engine(model.weights(), cache_weights=True)
         self.resize(tokens)
 
     def resize(self, tokens: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worker.families.gpt2 import GPT2Config as Config
 from worker.models.sources import catalogue
-from worker.weights.weights import Weights
+from worker.weights.base import Weights
 
 INSTALL = "make peer"
 

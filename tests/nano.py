@@ -6,7 +6,7 @@ from pathlib import Path
 
 import worker.models.sources as sources
 from worker.families.registry import PRESETS
-from worker.weights.weights import FileWeights
+from worker.weights.base import FileWeights
 
 NANO_PATH = PRESETS["nano-gpt"].trained or Path()
 

@@ -21,8 +21,8 @@ ALLOWED = {
     *(f"worker.describe.{name}" for name in ("functions", "index", "notation", "operations", "outline")),
     *(f"worker.families.{name}" for name in ("family", "gpt2", "llama", "parts", "registry")),
     *(f"worker.engine.{name}" for name in ("_kernels", "memory")),
-    *(f"worker.weights.{name}" for name in ("weights", "catalogue", "synthetic", "mapped", "digests", "folder")),
-    *(f"worker.models.{name}" for name in ("models", "checkpoints", "reference", "sources", "tokens")),
+    *(f"worker.weights.{name}" for name in ("base", "catalogue", "synthetic", "mapped", "digests", "folder")),
+    *(f"worker.models.{name}" for name in ("lookup", "checkpoints", "reference", "sources", "tokens")),
     *(f"worker.trace.{name}" for name in ("arena", "sampling", "work", "detail")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf", "llm_viz")),
     *(f"worker.explain.{name}" for name in ("cell", "words")),
@@ -144,7 +144,7 @@ def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
     assert loaded - {"worker", "worker.rq", "worker.store", *PURE} <= ALLOWED
-    assert "worker.models.models" in loaded  # it was this package that was loaded
+    assert "worker.models.lookup" in loaded  # it was this package that was loaded
 
 
 def test_importing_it_connects_to_nothing() -> None:

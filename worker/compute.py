@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import worker.models.models as models
+import worker.models.lookup as models
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
 from worker.layout.place import place
-from worker.models.models import Model
+from worker.models.lookup import Model
 from worker.requests import LayoutRequest, LensRequest, RequestKind, TraceRequest
 from worker.settings import Settings
 from worker.store.safetensors import Entries
 from worker.trace.arena import Arena, plan
+from worker.trace.capture import CaptureWriter, Sink, arrays
 from worker.trace.generate import generate
-from worker.trace.keep import Keeper, Sink, arrays
-from worker.trace.lens import look_through
+from worker.trace.lens import run_lens
 from worker.trace.sampling import passes
 from worker.trace.work import Work
 
@@ -44,7 +44,7 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
     planned = plan(config, request.positions, capture=request.capture, dtype=request.dtype, streamed=once)
     sink = open(arrays(planned))
     arena = Arena(planned)
-    keeper, work = Keeper(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
+    writer, work = CaptureWriter(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
     total, seconds, done, spent = layers * work.passes, work.seconds, 0, 0.0
 
     def after_layer() -> None:
@@ -53,19 +53,20 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
         spent += work.layer(n) + (work.ends(n - 1) if n and not layer else 0)
         done += 1
         if arena.plan.streamed:
-            keeper.keep_section()
+            writer.write_section()
         progress(done, total, spent / seconds)
 
-    runs = _held(model) if work.held and not model.checkpoint else engine(model.weights(), keep=work.held)
+    cached = work.caches_weights
+    runs = _held(model) if cached and not model.checkpoint else engine(model.weights(), cache_weights=cached)
     new = generate(config, runs, arena, prompt, sampling, after_layer)
     model.confirm()
-    keeper.keep_rest()
-    return {"tensors": keeper.described, "generated": _generated(arena, len(prompt), new)}
+    writer.write_rest()
+    return {"tensors": writer.described, "generated": _generated(arena, len(prompt), new)}
 
 
 @lru_cache(maxsize=1)  # traces that share a job often have the same model
 def _held(model: Model) -> Engine:
-    return engine(model.weights(), keep=True)
+    return engine(model.weights(), cache_weights=True)
 
 
 def layout(request: LayoutRequest, settings: Settings, open: Open, progress: Progress) -> Manifest:
@@ -80,13 +81,14 @@ def lens(request: LensRequest, settings: Settings, open: Open, progress: Progres
     config, architecture, weights = model.config, model.architecture, model.weights()
     arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
     arena["tokens"][0] = tokens
-    head = 4 * architecture.known["V"] * architecture.known["C"]  # bytes of the head, which is used L + 1 times
+    sizes = architecture.fixed_sizes
+    head = 4 * sizes["V"] * sizes["C"]  # bytes of the head, which is used L + 1 times
     held = head <= settings.held_weights_bytes
 
     def after_layer(done: int) -> None:
         progress(done, architecture.n_layer, done / (architecture.n_layer + 1))
 
-    found = look_through(config, engine(weights), engine(weights, keep=held), arena, after_layer)
+    found = run_lens(config, engine(weights), engine(weights, cache_weights=held), arena, after_layer)
     model.confirm()
     return {"arrays": _keep(found._asdict(), open)}
 

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 import worker.describe.counts as counts
-import worker.models.models as models
+import worker.models.lookup as models
 import worker.rq.failures as failures
 import worker.rq.running as running
 import worker.store.events as events

@@ -42,9 +42,9 @@ def make_plan(hub: Hub) -> Plan:
     if not names & {WEIGHTS, INDEX}:
         raise FetchError(f"{hub.repo} has no {WEIGHTS}; other formats are not read.")
     small = {CONFIG: _small(hub, commit, CONFIG)}
-    from worker.families.registry import FAMILIES, USUAL  # with NumPy, which no other command needs
+    from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES  # with NumPy, which no other command needs
 
-    kind = _json(hub, CONFIG, small[CONFIG]).get("model_type", USUAL)
+    kind = _json(hub, CONFIG, small[CONFIG]).get("model_type", DEFAULT_MODEL_TYPE)
     if kind not in FAMILIES:
         raise FetchError(f"{hub.repo} is of the type {kind!r}: those that are read are {', '.join(FAMILIES)}.")
     weights = [WEIGHTS]

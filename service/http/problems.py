@@ -22,7 +22,7 @@ import worker.logs as logs
 from service.errors import Errors, Invalid
 from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
-from worker.models.models import UnknownModelError
+from worker.models.lookup import UnknownModelError
 from worker.store.stored_bytes import Missing, Unavailable
 
 log = logging.getLogger(__name__)

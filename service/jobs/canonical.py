@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import worker.models.models as models
+import worker.models.lookup as models
 from service.errors import Invalid
 from service.settings import Settings
 from worker.describe.architecture import value_name
 from worker.families.registry import describe
 from worker.layout.geometry import Plan
-from worker.models.models import Model
+from worker.models.lookup import Model
 from worker.models.tokens import TextError
 from worker.requests import LayoutRequest, Style, TraceRequest
 from worker.store.queues import Priority
@@ -66,8 +66,8 @@ def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]
 
 def layout(fields: LayoutFields, settings: Settings) -> LayoutRequest:
     """The canonical request. Raises Invalid and ConfigError."""
-    config = models.sizes(fields.model, settings.models_dir)
-    most = describe(config).known["N"]
+    config = models.resolve_config(fields.model, settings.models_dir)
+    most = describe(config).fixed_sizes["N"]
     tokens = fields.tokens or most
     if tokens > most:
         raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {most:,} positions."]})
@@ -85,7 +85,7 @@ def _tokens(model: Model, fields: TraceFields, settings: Settings) -> Sequence[i
     if len(found) > settings.max_prompt_tokens:
         most = f"at most {settings.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
         raise Invalid({field: [f"It has {len(found):,} tokens, and {most}."]})
-    size = model.architecture.known["V"]
+    size = model.architecture.fixed_sizes["V"]
     outside = next((token for token in found if token >= size), None)
     if outside is not None:
         raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {size - 1}."]})
@@ -104,7 +104,7 @@ def _encoded(model: Model, text: str, settings: Settings) -> Sequence[int]:
 
 
 def _check_length(request: TraceRequest) -> None:
-    prompt, length, most = len(request.tokens), request.positions, describe(request.config).known["N"]
+    prompt, length, most = len(request.tokens), request.positions, describe(request.config).fixed_sizes["N"]
     if prompt > most:
         raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
     if length > most:

@@ -113,7 +113,7 @@ def _lens_bytes(config: Config, length: int) -> int:
     probabilities, and the rollout.
     """
     architecture = describe(config)
-    best = (architecture.n_layer + 1) * length * min(LENS_TOP, architecture.known["V"])
+    best = (architecture.n_layer + 1) * length * min(LENS_TOP, architecture.fixed_sizes["V"])
     return measure(config, length, capture=(), streamed=True).memory + 8 * best + 4 * length**2
 
 

@@ -32,7 +32,7 @@ from service.jobs.broker import Status, broker
 from service.jobs.limits import seconds_allowed, seconds_likely
 from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
-from worker.models.models import UnknownModelError
+from worker.models.lookup import UnknownModelError
 
 NDJSON = "application/x-ndjson"
 MOST = 10_000  # requests

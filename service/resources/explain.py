@@ -20,12 +20,12 @@ from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker
 from service.tensors.slices import View
 from worker.describe.architecture import UnknownBlockError
-from worker.explain.cell import Cell, CellError, Place, Sources, look
-from worker.explain.words import words
-from worker.models.models import LostWeightsError, Model
+from worker.explain.cell import Cell, CellError, Place, Sources, read_cell
+from worker.explain.words import explain_cell
+from worker.models.lookup import MissingWeightsError, Model
 from worker.requests import TraceRequest
 from worker.store.arrays import StoredArray
-from worker.weights.weights import Key, Weights
+from worker.weights.base import Key, Weights
 
 MAX_OPERANDS = 65_536
 _CELL = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*", re.ASCII)
@@ -87,7 +87,7 @@ def explain(query: dict[str, Any], trace_id: str) -> Response:
     model, limit = traces.recalled(state), query.get("limit")
     cell = _look(state, model, query["block"], at)
     shortened = MAX_OPERANDS if limit is None and cell.total > MAX_OPERANDS else limit
-    told = words(cell, _given(cell, state, model))
+    told = explain_cell(cell, _given(cell, state, model))
     operands = [{"block": block, "cell": place, "value": value} for block, place, value in cell.operands(shortened)]
     body = {"block": cell.block.id, "cell": at, "value": cell.value, "formula": told._asdict()}
     response = json(body | {"operands": operands, "total": cell.total})
@@ -110,12 +110,12 @@ def _look(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
         missing = [name for name in block.values if _held(model, held, name) is None]
         if missing:
             raise _not_kept(id, missing)
-        return look(model.config, length, id, at, Sources(_Weights(model), _Values(model, state)))
+        return read_cell(model.config, length, id, at, Sources(_Weights(model), _Values(model, state)))
     except UnknownBlockError as error:
         raise NotFound(str(error)) from None
     except CellError as error:
         raise Invalid({"cell": [str(error)]}) from None
-    except LostWeightsError as error:
+    except MissingWeightsError as error:
         raise Conflict(f"This cell cannot be explained now: {error}.") from None
 
 
@@ -141,7 +141,7 @@ class _Values:
 
 
 class _Weights:
-    """Reads slices of a model's weights, which are opened when the first is read. Raises LostWeightsError."""
+    """Reads slices of a model's weights, which are opened when the first is read. Raises MissingWeightsError."""
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Conflict
 
 import service.resources.traces as traces
 import service.tensors.llm_viz as llm_viz
-import worker.models.models as models
+import worker.models.lookup as models
 import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint

@@ -15,7 +15,7 @@ from werkzeug.exceptions import NotFound
 import service.http.event_stream as event_stream
 import service.jobs.canonical as canonical
 import worker.layout.describe as describe
-import worker.models.models as models
+import worker.models.lookup as models
 import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
 from service.http.auth import admit, caller

@@ -25,7 +25,7 @@ from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
 from service.jobs.broker import State, broker
 from service.jobs.limits import LENS_TOP, lens_seconds, lens_seconds_likely
-from worker.models.models import Model
+from worker.models.lookup import Model
 from worker.models.tokens import Vocabulary
 from worker.requests import LensRequest, TraceRequest
 from worker.store.keys import request_id
@@ -132,7 +132,7 @@ def _chosen(query: dict[str, Any], model: Model, length: int) -> _Chosen:
     """What a query asks for. 422 where there is no such part or too much of it."""
     layers = _range("layers", query["layers"], model.architecture.n_layer + 1)
     positions = _range("positions", query["positions"], length)
-    top = min(query["top"], model.architecture.known["V"])
+    top = min(query["top"], model.architecture.fixed_sizes["V"])
     rollout = "attention" in query
     count = len(positions) * (len(layers) * top + (length if rollout else 0))
     if count > MAX_NUMBERS:
@@ -163,7 +163,7 @@ def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict
     body = [
         {
             "layer": layer,
-            "tensor": entering.of(layer) if layer < n_layer else leaving.of(layer - 1),
+            "tensor": entering.name_in(layer) if layer < n_layer else leaving.name_in(layer - 1),
             "predictions": [
                 {"position": position, "top": _spelled(vocabulary, *of_position)}
                 for position, *of_position in zip(positions, *of_layer, strict=True)

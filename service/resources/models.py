@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import service.http.tensor_responses as tensor_responses
 import worker.describe.counts as counts
-import worker.models.models as models
+import worker.models.lookup as models
 from service.errors import Invalid
 from service.http.blueprint import Blueprint, also
 from service.http.responses import json, revalidated
@@ -26,10 +26,10 @@ from service.jobs.broker import broker
 from service.tensors.encode import BINARY
 from service.tensors.slices import View, parse_slice
 from worker.models.checkpoints import CheckpointError
-from worker.models.models import Model, UnknownModelError
+from worker.models.lookup import Model, UnknownModelError
 from worker.models.sources import catalogue
 from worker.store.arrays import Axes
-from worker.weights.weights import Weights
+from worker.weights.base import Weights
 
 #: Of a weight, so that none of a size that nobody has keeps a thread for hours: more than any preset's has.
 MAX_CELLS = 1 << 30

@@ -12,7 +12,7 @@ from werkzeug.exceptions import Conflict, NotFound
 import service.http.event_stream as event_stream
 import service.http.tensor_responses as tensor_responses
 import service.jobs.canonical as canonical
-import worker.models.models as models
+import worker.models.lookup as models
 from service.http.auth import admit, caller
 from service.http.blueprint import PREFER, Blueprint, also
 from service.http.responses import answer, immutable, json, summary, waited
@@ -26,7 +26,7 @@ from service.resources.models import weights_of
 from service.tensors.detail_levels import Smaller
 from service.tensors.encode import BINARY
 from worker.describe.architecture import value_name
-from worker.models.models import Model
+from worker.models.lookup import Model
 from worker.models.tokens import Vocabulary
 from worker.requests import TraceRequest
 from worker.store.arrays import StoredArray
@@ -196,7 +196,7 @@ def _not_done(why: str) -> Conflict:
 
 def recalled(state: State[TraceRequest]) -> Model:
     """The model of a trace, even if its weights are not here any more."""
-    return models.recall(state.request.model, broker().settings.models_dir)
+    return models.from_old_reference(state.request.model, broker().settings.models_dir)
 
 
 def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[str, Any]:

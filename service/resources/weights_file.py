@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response
 from flask.views import MethodView
 
-import worker.models.models as models
+import worker.models.lookup as models
 import worker.store.safetensors as safetensors
 from service.errors import Invalid
 from service.http.blueprint import BYTES, RANGE, Blueprint
@@ -24,7 +24,7 @@ from service.jobs.broker import broker
 from service.tensors.encode import SAFETENSORS
 from service.tensors.patterns import chosen
 from worker.models.sources import catalogue
-from worker.weights.weights import Weights
+from worker.weights.base import Weights
 
 _AT_ONCE = 1 << 20  # bytes, about
 

@@ -27,9 +27,10 @@ class Smaller:
         """From what a manifest tells of it: the factors, and where in the result its arrays begin."""
         shape = detail.shrunk(tensor.shape, tuple(told["by"]))
         one = replace(tensor, shape=shape, dtype=np.dtype(np.float32))
-        starts = (told["offset"] + n * prod(shape) * one.dtype.itemsize for n in range(len(detail.KEPT)))
+        starts = (told["offset"] + n * prod(shape) * one.dtype.itemsize for n in range(len(detail.REDUCTIONS)))
         return cls(
-            tuple(told["by"]), {kind: replace(one, offset=at) for kind, at in zip(detail.KEPT, starts, strict=True)}
+            tuple(told["by"]),
+            {kind: replace(one, offset=at) for kind, at in zip(detail.REDUCTIONS, starts, strict=True)},
         )
 
     def serves(self, view: View, by: tuple[int, ...]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from worker.families.gpt2 import GPT2Config
 from worker.models.sources import catalogue
-from worker.weights.weights import Weights
+from worker.weights.base import Weights
 
 CELLS = 3 << 20  # values that are held at a time
 

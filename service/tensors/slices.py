@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.errors import Invalid
 from worker.store.arrays import Axes
-from worker.weights.weights import Key
+from worker.weights.base import Key
 
 Position = tuple[slice, ...]  # a part of a slice, axis by axis
 

@@ -26,7 +26,7 @@ from worker.families.gpt2 import forward
 from worker.families.registry import PRESETS
 from worker.models.sources import synthetic
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights
+from worker.weights.base import CachedWeights
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}
@@ -198,7 +198,7 @@ def test_a_trace_of_a_checkpoint_is_computed_with_its_weights(computing: FlaskCl
     stored = values(SMALL)
     arena = Arena(plan(SMALL, 5))
     arena["tokens"][...] = TOKENS
-    forward(SMALL, Engine(HeldWeights(stored | {"lm_head.weight": stored["wte.weight"]})), arena, slice(0, 5))
+    forward(SMALL, Engine(CachedWeights(stored | {"lm_head.weight": stored["wte.weight"]})), arena, slice(0, 5))
     np.testing.assert_allclose(np.frombuffer(octets.data, np.float32).reshape(5, 17), arena["logits"][0], atol=1e-5)
     listed = computing.get("/v1/traces?model=mine").get_json()["traces"]
     assert [one["id"] for one in listed] == [trace["id"]]

@@ -14,7 +14,7 @@ import worker.store.pieces as pieces
 import worker.store.requests as requests
 from tests.worker.models_of_tests import folder, make_weights, models_dir, reads, run_model, temporary
 from worker.families.gpt2 import GPT2Config as Config
-from worker.models.models import resolve
+from worker.models.lookup import resolve
 from worker.requests import LayoutRequest, Request, TraceRequest
 from worker.settings import Settings
 from worker.store.connection import connect

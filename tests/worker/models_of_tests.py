@@ -17,7 +17,7 @@ from worker.engine.numpy_engine import Engine
 from worker.families.registry import family_of
 from worker.models.sources import catalogue
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights
+from worker.weights.base import CachedWeights
 
 Weights = dict[str, NDArray[Any]]
 
@@ -46,7 +46,7 @@ def _run_model(
     arena = Arena(plan(config, length, batch, precision=precision))
     arena.memory[:] = 0xFF  # not a number, whatever the precision
     arena["tokens"][...] = tokens
-    held = HeldWeights({name: weight.astype(precision) for name, weight in weights.items()})
+    held = CachedWeights({name: weight.astype(precision) for name, weight in weights.items()})
     for part in rows or [slice(0, length)]:
         family_of(config).forward(config, Engine(held), arena, part, lambda: None)
     return arena

@@ -15,13 +15,13 @@ import worker.compute as compute
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
-from worker.models.models import resolve
+from worker.models.lookup import resolve
 from worker.requests import LayoutRequest, TraceRequest
 from worker.settings import Settings
 from worker.trace.arena import Plan, measure, plan
 from worker.trace.sampling import Sampling
+from worker.weights.base import Weights
 from worker.weights.synthetic import SyntheticWeights
-from worker.weights.weights import Weights
 
 ODD = {"n_layer": 3, "n_head": 3, "n_embd": 24, "d_head": 5, "n_inner": 40, "n_positions": 12, "vocab_size": 17}
 MODELS: dict[str, Any] = {
@@ -147,9 +147,9 @@ def test_weights_are_kept_for_several_passes_only(monkeypatch: pytest.MonkeyPatc
     kept: list[bool] = []
     compute._held.cache_clear()  # another test's model may be the same
 
-    def watched(weights: Weights, *, keep: bool) -> Engine:
-        kept.append(keep)
-        return engine(weights, keep=keep)
+    def watched(weights: Weights, *, cache_weights: bool) -> Engine:
+        kept.append(cache_weights)
+        return engine(weights, cache_weights=cache_weights)
 
     monkeypatch.setattr(compute, "engine", watched)
     for new in (0, 1, 2):

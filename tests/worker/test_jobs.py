@@ -22,7 +22,7 @@ from worker.engine.compiled import engine
 from worker.families.registry import describe, family_of
 from worker.layout.geometry import Geometry
 from worker.layout.place import place
-from worker.models.models import resolve
+from worker.models.lookup import resolve
 from worker.requests import Request
 from worker.store.keys import request_id
 from worker.trace.arena import Arena, plan
@@ -234,7 +234,7 @@ def test_a_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pyte
         written.append(store.cache.dbsize())
         raise MemoryError
 
-    monkeypatch.setattr("worker.compute.Keeper.keep_rest", broken)
+    monkeypatch.setattr("worker.compute.CaptureWriter.write_rest", broken)
     wide = {"n_layer": 1, "n_embd": 12_000, "n_head": 1, "n_inner": 1, "d_head": 1, "vocab_size": 9}
     id = store.ask(trace_request(wide, tokens=[1] * 8))
     with pytest.raises(MemoryError):

@@ -55,14 +55,14 @@ class UnknownBlockError(LookupError):
 class Architecture:
     """Everything about a model but its numbers. `known` are the sizes that do not depend on what is asked of it."""
 
-    known: Mapping[str, int]
+    fixed_sizes: Mapping[str, int]
     sections: tuple[Section, ...] = field(repr=False)
     labels: tuple[Label, ...] = field(default=(), repr=False)
     steps: tuple[Step, ...] = field(default=(), repr=False)
 
     def sizes(self, tokens: int | None = None, batch: int = 1) -> Sizes:
         """What each size is for `tokens` positions (all there can be, by default) of `batch` sequences."""
-        return Sizes({"B": batch, "T": self.known["N"] if tokens is None else tokens, **self.known})
+        return Sizes({"B": batch, "T": self.fixed_sizes["N"] if tokens is None else tokens, **self.fixed_sizes})
 
     @property
     def stack(self) -> Section:
@@ -114,9 +114,9 @@ class Architecture:
         leaving, entering = self.landmark("leaving"), self.landmark("entering")
         before, _, after = leaving.name.partition(LAYER)
         number = name.removeprefix(before).removesuffix(after)
-        if not number.isdecimal() or leaving.of(int(number)) != name or int(number) + 1 >= self.n_layer:
+        if not number.isdecimal() or leaving.name_in(int(number)) != name or int(number) + 1 >= self.n_layer:
             return (name,)
-        return name, entering.of(int(number) + 1)
+        return name, entering.name_in(int(number) + 1)
 
     def block_id(self, pattern: str, layer: int | None = None, member: int | None = None) -> str:
         """The id of one block, of this layer and this member of its group.
@@ -140,7 +140,7 @@ class Architecture:
         member = numbers[-1] if kind.group else None
         counts = [("layer", layer, self.n_layer)]
         if kind.group:
-            counts.append((kind.group.name.replace("_", " "), member, Sizes(self.known)[kind.group.count]))
+            counts.append((kind.group.name.replace("_", " "), member, Sizes(self.fixed_sizes)[kind.group.count]))
         for what, number, count in counts:
             if number is not None and number >= count:
                 raise UnknownBlockError(
@@ -166,7 +166,7 @@ def _expanded(tensors: tuple[Tensor, ...], layers: int | None) -> Iterator[tuple
         yield from ((tensor.name, tensor) for tensor in tensors)
     else:
         for layer in range(layers):
-            yield from ((tensor.of(layer), tensor) for tensor in tensors)
+            yield from ((tensor.name_in(layer), tensor) for tensor in tensors)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Block:
     def source(self, given: Input, member: int | None = None) -> Block:
         """The block that an input of its formula reads; of this member where it reads every one's."""
         if member is None:
-            member = given.number(self.members, self.architecture.known, self.member)
+            member = given.number(self.members, self.architecture.fixed_sizes, self.member)
         return self.architecture.find(self.architecture.block_id(given.block, self.layer, member))
 
     @property

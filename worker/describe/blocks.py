@@ -47,7 +47,7 @@ class Tensor:
     def is_layered(self) -> bool:
         return LAYER in self.name
 
-    def of(self, layer: int) -> str:
+    def name_in(self, layer: int) -> str:
         """Its name in a layer."""
         return self.name.replace(LAYER, str(layer))
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Protocol, Self
 
 import orjson
 
-MOST_LAYERS = 10_000
-MOST_HEADS = 1_000_000
-MOST_WIDTH = 1_000_000
-MOST_INNER = 10_000_000
-MOST_POSITIONS = 1_000_000
-MOST_TOKENS = 10_000_000  # of a vocabulary
+MAX_LAYERS = 10_000
+MAX_HEADS = 1_000_000
+MAX_WIDTH = 1_000_000
+MAX_INNER = 10_000_000
+MAX_POSITIONS = 1_000_000
+MAX_TOKENS = 10_000_000  # of a vocabulary
 MAX_BATCH = 64
 
 _IN_TEXT = "as in n_layer=3,n_head=3,n_embd=48"
@@ -114,7 +114,7 @@ class Config:
     """
 
     model_type: ClassVar[str]
-    is_usual: ClassVar[bool] = False  # of the family that a configuration without model_type means
+    is_default: ClassVar[bool] = False  # of the family that a configuration without model_type means
 
     def __post_init__(self) -> None:
         errors = {name: [text] for name, text in self._wrong().items()}
@@ -147,7 +147,7 @@ class Config:
         if not partial:
             own = {name: rule | {"type": "integer"} if "null" in rule["type"] else rule for name, rule in own.items()}
         named = {"model_type": {"type": "string", "enum": [cls.model_type]}}
-        required = [*(() if cls.is_usual else ("model_type",)), *(() if partial else own)]
+        required = [*(() if cls.is_default else ("model_type",)), *(() if partial else own)]
         found: dict[str, Any] = {"type": "object", "properties": named | own}
         return found | ({"required": required} if required else {}) | {"additionalProperties": False}
 
@@ -175,7 +175,7 @@ class Config:
 
     def to_mapping(self) -> dict[str, Any]:
         """Every field by name, defaults resolved: equal configurations give equal mappings."""
-        named = {} if self.is_usual else {"model_type": self.model_type}
+        named = {} if self.is_default else {"model_type": self.model_type}
         return named | {each.name: getattr(self, each.name) for each in fields(self)}
 
     def to_text(self) -> str:

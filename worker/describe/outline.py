@@ -33,7 +33,7 @@ def outline(architecture: Architecture) -> dict[str, Any]:
             for group in architecture.groups
         ],
         "steps": [_step(architecture, step) for step in architecture.steps],
-        "context": architecture.known["N"],
+        "context": architecture.fixed_sizes["N"],
         "activation": next((function for function in functions if function), None),
         "tied": [part for tensor in architecture.weights if tensor.alias_of for part in tensor.parts],
     }

@@ -13,8 +13,8 @@ import numpy as np
 
 from worker.engine.memory import aligned
 from worker.engine.numpy_engine import Array, Engine
+from worker.weights.base import CachedWeights, Weights
 from worker.weights.synthetic import SyntheticWeights
-from worker.weights.weights import HeldWeights, Weights
 
 try:
     import worker.engine._kernels as kernels
@@ -30,28 +30,28 @@ _ROWS, _TABLE, _PACKED, _DRAWN, _DRAWN_TABLE = range(5)  # kinds of weights, as 
 _FUNCTIONS = {"gelu_new": 0, "gelu": 1, "relu": 2, "silu": 3}
 
 
-def engine(weights: Weights, *, keep: bool = False) -> Engine:
+def engine(weights: Weights, *, cache_weights: bool = False) -> Engine:
     """The fastest engine that there is for float32 arrays.
 
-    `keep`: the weights fit into memory and will be used again, so it pays to arrange them for speed.
+    `cache_weights`: the weights fit into memory and will be used again, so it pays to arrange them for speed.
     """
     if COMPILED:
-        return CompiledEngine(weights, keep=keep)
-    return Engine(HeldWeights(weights) if keep else weights)
+        return CompiledEngine(weights, cache_weights=cache_weights)
+    return Engine(CachedWeights(weights) if cache_weights else weights)
 
 
 class CompiledEngine(Engine):
     """As Engine, for float32 alone, on all cores (OPENBLAS_NUM_THREADS limits them)."""
 
-    def __init__(self, weights: Weights, *, keep: bool = False) -> None:
+    def __init__(self, weights: Weights, *, cache_weights: bool = False) -> None:
         super().__init__(weights)
-        self._keep = keep
+        self._caches = cache_weights
         self._vectors: dict[str, Array] = {}
         self._packed: dict[tuple[str, int], Array] = {}
         self._products: dict[str, list[tuple[Array, _Source]]] = {}
 
     def linear(self, x: Array, name: str, *outs: Array) -> None:
-        if self._keep or isinstance(self.weights, SyntheticWeights):
+        if self._caches or isinstance(self.weights, SyntheticWeights):
             products = self._products.get(name) or self._prepare(name, x.shape[-1], [out.shape[-1] for out in outs])
             kernels.linear(
                 x, False, *[(bias, out, *source) for (bias, source), out in zip(products, outs, strict=True)]
@@ -67,7 +67,7 @@ class CompiledEngine(Engine):
             kernels.linear(x[..., rows], add, *tiles)
 
     def unembed(self, x: Array, name: str, out: Array) -> None:
-        if self._keep or isinstance(self.weights, SyntheticWeights):
+        if self._caches or isinstance(self.weights, SyntheticWeights):
             kernels.linear(x, False, (None, out, *self._whole(name, slice(0, out.shape[-1]), x.shape[-1], table=True)))
             return
         for rows, tile in self.weights.tiles(name):
@@ -99,7 +99,7 @@ class CompiledEngine(Engine):
         found = self._vectors.get(name)
         if found is None:
             found = self.weights[name]
-            if self._keep:
+            if self._caches:
                 self._vectors[name] = found
         return found
 
@@ -107,13 +107,13 @@ class CompiledEngine(Engine):
         """The biases and matrices of a linear layer's products."""
         bias, weight = self._vector(f"{name}.bias"), f"{name}.weight"
         products = [(bias[part], self._whole(weight, part, depth, table=False)) for part in _parts(widths)]
-        if self._keep:
+        if self._caches:
             self._products[name] = products
         return products
 
     def _whole(self, name: str, part: slice, depth: int, *, table: bool) -> _Source:
         """A matrix [depth, part] (of a table, its transpose) that can be had at once: packed or drawn."""
-        if self._keep:
+        if self._caches:
             return _PACKED, self._pack(name, part, depth, table), 0, 0, 0, 0.0
         return self._drawn(name, part, depth, table)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.describe.functions import FUNCTIONS
-from worker.weights.weights import Weights
+from worker.weights.base import Weights
 
 Array = NDArray[Any]
 

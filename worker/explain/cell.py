@@ -19,7 +19,7 @@ from worker.describe.expression import Sizes
 from worker.describe.formula import Formula, Input
 from worker.describe.index import Index
 from worker.families.registry import describe
-from worker.weights.weights import Key
+from worker.weights.base import Key
 
 #: Reads `tensor[key]` of a weight or a value by the tensor's name.
 Read = Callable[[str, Key], NDArray[Any]]
@@ -155,7 +155,7 @@ class Cell:
         return order
 
 
-def look(config: Config, tokens: int, id: str, at: Place, sources: Sources, batch: int = 1) -> Cell:
+def read_cell(config: Config, tokens: int, id: str, at: Place, sources: Sources, batch: int = 1) -> Cell:
     """The cell `at` (i, j, k) of the block `id` of a model over `tokens` positions, read where the sources have it.
 
     Reads no more than that cell and its operands. Raises UnknownBlockError, CellError and what the sources raise.

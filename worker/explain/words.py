@@ -16,15 +16,15 @@ from worker.explain.cell import Cell, Terms
 _SHOWN = 3  # terms of a sum with their numbers
 
 
-class Words(NamedTuple):
+class Explanation(NamedTuple):
     text: str
     latex: str
 
 
-def words(cell: Cell, given: str) -> Words:
+def explain_cell(cell: Cell, given: str) -> Explanation:
     """How a cell was computed. `given` says where one comes from that was not: a weight, or a token."""
     sentence = given if cell.formula is None or cell.formula.op == "input" else _sentence(cell, cell.formula)
-    return Words(f"{sentence}: {_equation(TEXT, cell)}", _equation(LATEX, cell))
+    return Explanation(f"{sentence}: {_equation(TEXT, cell)}", _equation(LATEX, cell))
 
 
 # ------------------------------------------------------------------------------------------------------ formulas

@@ -15,12 +15,12 @@ import worker.families.parts as parts
 from worker.describe.architecture import RESIDUAL, Architecture, Section
 from worker.describe.blocks import Kind, Label, Part, Spot, Step
 from worker.describe.config import (
-    MOST_HEADS,
-    MOST_INNER,
-    MOST_LAYERS,
-    MOST_POSITIONS,
-    MOST_TOKENS,
-    MOST_WIDTH,
+    MAX_HEADS,
+    MAX_INNER,
+    MAX_LAYERS,
+    MAX_POSITIONS,
+    MAX_TOKENS,
+    MAX_WIDTH,
     Choice,
     Config,
     Flag,
@@ -46,15 +46,15 @@ class GPT2Config(Config):
     """
 
     model_type: ClassVar[str] = "gpt2"
-    is_usual: ClassVar[bool] = True
+    is_default: ClassVar[bool] = True
 
-    n_layer: int = ruled(Whole(MOST_LAYERS), 12, main=True)
-    n_head: int = ruled(Whole(MOST_HEADS), 12, main=True)
-    n_embd: int = ruled(Whole(MOST_WIDTH), 768, main=True)
-    d_head: int = ruled(Whole(MOST_WIDTH, derived=True), 0)  # n_embd / n_head
-    n_inner: int = ruled(Whole(MOST_INNER, derived=True), 0)  # 4 · n_embd
-    n_positions: int = ruled(Whole(MOST_POSITIONS), 1024)
-    vocab_size: int = ruled(Whole(MOST_TOKENS), 50257)
+    n_layer: int = ruled(Whole(MAX_LAYERS), 12, main=True)
+    n_head: int = ruled(Whole(MAX_HEADS), 12, main=True)
+    n_embd: int = ruled(Whole(MAX_WIDTH), 768, main=True)
+    d_head: int = ruled(Whole(MAX_WIDTH, derived=True), 0)  # n_embd / n_head
+    n_inner: int = ruled(Whole(MAX_INNER, derived=True), 0)  # 4 · n_embd
+    n_positions: int = ruled(Whole(MAX_POSITIONS), 1024)
+    vocab_size: int = ruled(Whole(MAX_TOKENS), 50257)
     layer_norm_epsilon: float = ruled(Number(below=1), 1e-5)
     activation_function: str = ruled(Choice((*FUNCTIONS,)), "gelu_new")
     tie_word_embeddings: bool = ruled(Flag(), True)
@@ -77,11 +77,11 @@ _W = "h.{layer}"  # weights have Hugging Face's names without `transformer.`, li
 def describe(config: GPT2Config) -> Architecture:
     """Its tensors and blocks."""
     c = config
-    known = {
+    sizes = {
         "C": c.n_embd, "H": c.n_head, "A": c.d_head, "F": c.n_inner, "V": c.vocab_size, "N": c.n_positions,
         "G": c.n_head, "R": 1,
     }  # fmt: skip
-    return Architecture(known, (_embedding(), _layers(config), _unembedding(config)), LABELS, STEPS)
+    return Architecture(sizes, (_embedding(), _layers(config), _unembedding(config)), LABELS, STEPS)
 
 
 def _embedding() -> Section:

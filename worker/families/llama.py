@@ -14,12 +14,12 @@ import worker.families.parts as parts
 from worker.describe.architecture import RESIDUAL, Architecture, Section
 from worker.describe.blocks import Depth, Kind, Label, Part, Spot, Step
 from worker.describe.config import (
-    MOST_HEADS,
-    MOST_INNER,
-    MOST_LAYERS,
-    MOST_POSITIONS,
-    MOST_TOKENS,
-    MOST_WIDTH,
+    MAX_HEADS,
+    MAX_INNER,
+    MAX_LAYERS,
+    MAX_POSITIONS,
+    MAX_TOKENS,
+    MAX_WIDTH,
     Choice,
     Config,
     Flag,
@@ -57,14 +57,14 @@ class LlamaConfig(Config):
 
     model_type: ClassVar[str] = "llama"
 
-    num_hidden_layers: int = ruled(Whole(MOST_LAYERS), 32, main=True)
-    num_attention_heads: int = ruled(Whole(MOST_HEADS), 32, main=True)
-    num_key_value_heads: int = ruled(Whole(MOST_HEADS, derived=True), 0)  # num_attention_heads
-    hidden_size: int = ruled(Whole(MOST_WIDTH), 4096, main=True)
-    head_dim: int = ruled(Whole(MOST_WIDTH, derived=True), 0)  # hidden_size / num_attention_heads
-    intermediate_size: int = ruled(Whole(MOST_INNER), 11008)
-    max_position_embeddings: int = ruled(Whole(MOST_POSITIONS), 4096)
-    vocab_size: int = ruled(Whole(MOST_TOKENS), 32000)
+    num_hidden_layers: int = ruled(Whole(MAX_LAYERS), 32, main=True)
+    num_attention_heads: int = ruled(Whole(MAX_HEADS), 32, main=True)
+    num_key_value_heads: int = ruled(Whole(MAX_HEADS, derived=True), 0)  # num_attention_heads
+    hidden_size: int = ruled(Whole(MAX_WIDTH), 4096, main=True)
+    head_dim: int = ruled(Whole(MAX_WIDTH, derived=True), 0)  # hidden_size / num_attention_heads
+    intermediate_size: int = ruled(Whole(MAX_INNER), 11008)
+    max_position_embeddings: int = ruled(Whole(MAX_POSITIONS), 4096)
+    vocab_size: int = ruled(Whole(MAX_TOKENS), 32000)
     rms_norm_eps: float = ruled(Number(below=1), 1e-5)
     rope_theta: float = ruled(Number(below=1e12), 10000.0)
     hidden_act: str = ruled(Choice((*FUNCTIONS,)), "silu")
@@ -100,7 +100,7 @@ _W = "model.layers.{layer}"  # weights have Hugging Face's names, linear ones st
 def describe(config: LlamaConfig) -> Architecture:
     """Its tensors and blocks."""
     c = config
-    known = {
+    sizes = {
         "C": c.hidden_size, "H": c.num_attention_heads, "G": c.num_key_value_heads, "A": c.head_dim,
         "R": c.num_attention_heads // c.num_key_value_heads, "F": c.intermediate_size, "V": c.vocab_size,
         "N": c.max_position_embeddings,
@@ -108,7 +108,7 @@ def describe(config: LlamaConfig) -> Architecture:
     sections = (_embedding(config), _layers(config), _unembedding(config))
     drawn = {kind.id for section in sections for kind in section.kinds}
     labels = tuple(Label(label.id, label.name, tuple(id for id in label.kinds if id in drawn)) for label in _LABELS)
-    return Architecture(known, sections, labels, STEPS)
+    return Architecture(sizes, sections, labels, STEPS)
 
 
 def _embedding(config: LlamaConfig) -> Section:

@@ -20,7 +20,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {preset.id: preset for family in FAMILIES.values() for preset in family.presets}
 )
 #: What a configuration without `model_type` is.
-USUAL = next(name for name, family in FAMILIES.items() if family.Config.is_usual)
+DEFAULT_MODEL_TYPE = next(name for name, family in FAMILIES.items() if family.Config.is_default)
 
 
 def family_of(config: Config) -> Family:
@@ -40,7 +40,7 @@ def config_from_mapping(values: Mapping[str, Any]) -> Config:
     Raises ConfigError.
     """
     values = dict(values)
-    name = values.pop("model_type", USUAL)
+    name = values.pop("model_type", DEFAULT_MODEL_TYPE)
     if not isinstance(name, str) or name not in FAMILIES:
         raise ConfigError({"model_type": [f"{name!r} is not known: one of {', '.join(FAMILIES)}."]})
     return FAMILIES[name].Config.from_mapping(values)

@@ -27,7 +27,7 @@ STYLES: tuple[Style, ...] = get_args(Style)
 
 CELL = 1.5  # side of a cell, in model units
 COLUMN = 12  # layers that stand one above the other
-MOST_CELLS = 2**31 - 1  # along one axis: they are stored as int32
+MAX_CELLS = 2**31 - 1  # along one axis: they are stored as int32
 _DEPTHS: tuple[Depth, ...] = ("front", "middle", "back")
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,7 @@ class Plan:
     style: Style
 
     def __post_init__(self) -> None:
-        errors, known = {}, describe(self.config).known
+        errors, known = {}, describe(self.config).fixed_sizes
         for name, most in (("tokens", known["N"]), ("batch", MAX_BATCH)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
@@ -77,9 +77,9 @@ class Plan:
         elif self.style == "llm-viz" and self.config.model_type != llm_viz.FAMILY:
             errors["style"] = [f"'llm-viz' places {llm_viz.FAMILY} alone: for any other family it is columns."]
         heads, width = known["H"], known["A"]
-        if heads * width > MOST_CELLS:
+        if heads * width > MAX_CELLS:
             field = "d_head" if "d_head" in type(self.config).rules() else "head_dim"
-            errors[field] = [f"{heads:,} heads of {width:,} are not allowed: at most {MOST_CELLS:,} in all."]
+            errors[field] = [f"{heads:,} heads of {width:,} are not allowed: at most {MAX_CELLS:,} in all."]
         if errors:
             raise ConfigError(errors)
 
@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def margin(self) -> float:
-        return max(12.0, self.architecture.known["C"] / 10)
+        return max(12.0, self.architecture.fixed_sizes["C"] / 10)
 
     @property
     def deep(self) -> bool:
@@ -208,7 +208,7 @@ class Geometry(Plan):
         found = {}
         for group in self.architecture.groups:
             numbers = np.arange(self.sizes[group.count])
-            found[group.name] = group.lead.value({**self.architecture.known, group.letter: numbers}) + 0 * numbers
+            found[group.name] = group.lead.value({**self.architecture.fixed_sizes, group.letter: numbers}) + 0 * numbers
         return found
 
     @cached_property

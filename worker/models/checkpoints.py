@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import worker.weights.digests as digests
 from worker.describe.config import Config, ConfigError
 from worker.families.family import UnsupportedConfigError
-from worker.families.registry import FAMILIES, USUAL, describe, family_of
+from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, describe, family_of
 from worker.models.sources import catalogue
 from worker.weights.digests import ChangedError, Stamp
 from worker.weights.folder import FileError, Folder
@@ -68,7 +68,7 @@ class Checkpoint:
         widened = "" if found == {"float32"} else ", widened to float32 as they are read"
         return f"From the checkpoint in the folder {self.id!r}: {' and '.join(sorted(found))}{widened}."
 
-    def is_as_it_was(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Whether the folder's files are still those that were opened."""
         with suppress(OSError):
             return all(digests.stamp(path) == stamp for path, stamp in self.stamps.items())
@@ -94,7 +94,7 @@ def names(models_dir: str) -> list[str]:
     return sorted(name for name in found if not name.startswith(".") and name.isprintable())
 
 
-def sizes(id: str, models_dir: str) -> Config:
+def read_config(id: str, models_dir: str) -> Config:
     """The configuration of a folder's model; its weights are not looked at. Raises CheckpointError."""
     with _problems_of(id):
         return _config(Folder(id, models_dir))
@@ -109,9 +109,9 @@ def load(id: str, models_dir: str) -> Checkpoint:
     Raises CheckpointError.
     """
     held = _opened.get((models_dir, id))
-    if held is None or not held.is_as_it_was():
+    if held is None or not held.is_unchanged():
         for key, other in [*_opened.items()]:
-            if not other.is_as_it_was():  # what is mapped takes room on the disk even when it was deleted
+            if not other.is_unchanged():  # what is mapped takes room on the disk even when it was deleted
                 _opened.pop(key, None)
         with _problems_of(id):
             held = _opened[models_dir, id] = _open(id, Folder(id, models_dir))
@@ -131,7 +131,7 @@ def _problems_of(id: str) -> Iterator[None]:
 
 def _config(folder: Folder) -> Config:
     given = folder.json(CONFIG)
-    name = given.get("model_type", USUAL)
+    name = given.get("model_type", DEFAULT_MODEL_TYPE)
     if not isinstance(name, str) or name not in FAMILIES:
         found, known = orjson.dumps(name).decode(), ", ".join(FAMILIES)
         raise FileError(f"{CONFIG} says model_type: {found}, and what is computed here is {known}")
@@ -159,7 +159,7 @@ def _open(id: str, folder: Folder) -> Checkpoint:
     files = {name: _mapped(folder, name) for name in shards}
     tensors = _tensors(config, files, where or dict.fromkeys(files[WEIGHTS].entries, WEIGHTS))
     checkpoint = Checkpoint(id, config, tensors, stamps)
-    if not checkpoint.is_as_it_was():
+    if not checkpoint.is_unchanged():
         raise FileError("it changed while it was read: ask again")
     return checkpoint
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from worker.describe.config import Config
 from worker.families.registry import describe, family_of
+from worker.weights.base import FileWeights
 from worker.weights.catalogue import Catalogue
 from worker.weights.synthetic import SyntheticWeights
-from worker.weights.weights import FileWeights
 
 
 def catalogue(config: Config) -> Catalogue:

@@ -93,7 +93,7 @@ def of(config: Config, letters: str = "") -> Vocabulary:
 
 
 def _size(config: Config) -> int:
-    return describe(config).known["V"]
+    return describe(config).fixed_sizes["V"]
 
 
 @cache

@@ -44,7 +44,7 @@ class Slot:
 class Size(NamedTuple):
     """What a trace takes, in bytes: the result, and the memory in which it is computed."""
 
-    kept: int
+    result: int
     memory: int
 
 
@@ -55,7 +55,7 @@ class Plan:
     """
 
     slots: Mapping[str, Slot]
-    kept: Mapping[str, Slot]
+    stored: Mapping[str, Slot]
     sections: tuple[tuple[str, ...], ...]
     size: Size
     streamed: bool
@@ -177,7 +177,7 @@ def _completed(architecture: Architecture) -> Iterator[tuple[int, str]]:
     for section in architecture.sections:
         for layer in range(section.layers or 1):
             for tensor in section.values:
-                yield done + layer, tensor.of(layer)
+                yield done + layer, tensor.name_in(layer)
         done += section.layers or 0
 
 

@@ -20,7 +20,7 @@ LARGE = 1 << 24  # cells of which a tensor beside which a level is kept has more
 _TILE = 64  # cells of it, at the least, that are one of the level: three numbers for 64 are 5 % more to keep
 
 #: What a level has of each tile, and how it comes from the cells.
-KEPT = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+REDUCTIONS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 def factors(shape: tuple[int, ...], max_cells: int) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ class Level:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.by = factors(shape, prod(shape) // _TILE)
-        self.shape = (len(KEPT), *shrunk(shape, self.by))  # of its content
+        self.shape = (len(REDUCTIONS), *shrunk(shape, self.by))  # of its content
         self._rows, self._columns = shape[-2:]
         self._matrices = prod(shape[:-2])
         self._tiles: list[list[NDArray[np.float32]]] = []
@@ -69,7 +69,7 @@ class Level:
         """Take the next strip's values, [n], and describe them."""
         values = strip.reshape(-1, self._columns).astype(np.float32, copy=False)
         starts = [np.arange(0, size, factor) for size, factor in zip(values.shape, self.by, strict=True)]
-        sums, largest, least = found = [tiled(combine, values, starts).ravel() for combine in KEPT.values()]
+        sums, largest, least = found = [tiled(combine, values, starts).ravel() for combine in REDUCTIONS.values()]
         self._tiles.append(found)
         return least.min().item(), largest.max().item(), sums.sum(dtype=np.float64).item(), len(strip)
 

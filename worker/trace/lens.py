@@ -17,10 +17,10 @@ from worker.engine.numpy_engine import Engine
 from worker.families.registry import describe, family_of
 from worker.trace.arena import Arena
 
-MOST = 20  # tokens that are kept of a prediction
+LENS_TOP = 20  # tokens that are kept of a prediction
 
 
-class Seen(NamedTuple):
+class LensResult(NamedTuple):
     """The most probable tokens of each layer and position: K of them, from the most probable on."""
 
     tokens: NDArray[np.int32]  # [L + 1, T, K]
@@ -28,30 +28,30 @@ class Seen(NamedTuple):
     rollout: NDArray[np.float32]  # [T, T]: how much of each position, after all layers, is of each token
 
 
-def look_through(
+def run_lens(
     config: Config, engine: Engine, head: Engine, arena: Arena, after_layer: Callable[[int], None]
-) -> Seen:
+) -> LensResult:
     """Pass over the arena's tokens (batch 1), predicting from each layer; `after_layer` is told how many are done.
 
     `head` holds the same weights as `engine` and does the predicting, in the arena's places for the prediction.
     """
     family, architecture = family_of(config), describe(config)
     entering, pattern = architecture.landmark("entering"), architecture.landmark("pattern")
-    length, kept = arena["tokens"].shape[1], min(MOST, architecture.known["V"])
+    length, kept = arena["tokens"].shape[1], min(LENS_TOP, architecture.fixed_sizes["V"])
     shape = architecture.n_layer + 1, length, kept
-    seen = Seen(np.empty(shape, np.int32), np.empty(shape, np.float32), np.eye(length, dtype=np.float32))
+    seen = LensResult(np.empty(shape, np.int32), np.empty(shape, np.float32), np.eye(length, dtype=np.float32))
     done = 0
 
     def see() -> None:
         for position, (logits, probs) in enumerate(zip(arena["logits"][0], arena["probs"][0], strict=True)):
-            best = most(logits, kept)
+            best = top_tokens(logits, kept)
             seen.tokens[done, position], seen.probabilities[done, position] = best, probs[best]
 
     def through_layer() -> None:
         nonlocal done
-        family.predict(config, head, arena[entering.of(done)], arena)
+        family.predict(config, head, arena[entering.name_in(done)], arena)
         see()
-        roll_out(arena[pattern.of(done)][0], seen.rollout)
+        update_rollout(arena[pattern.name_in(done)][0], seen.rollout)
         done += 1
         after_layer(done)
 
@@ -60,7 +60,7 @@ def look_through(
     return seen
 
 
-def roll_out(pattern: NDArray[Any], rollout: NDArray[np.float32]) -> None:
+def update_rollout(pattern: NDArray[Any], rollout: NDArray[np.float32]) -> None:
     """Follow attention [H, T, T] through one more layer, in place: half of a position is what its heads take from
     others, on average, and half what it was (attention rollout, Abnar and Zuidema 2020, arXiv:2005.00928).
     """
@@ -68,7 +68,7 @@ def roll_out(pattern: NDArray[Any], rollout: NDArray[np.float32]) -> None:
     rollout *= 0.5
 
 
-def most(logits: NDArray[Any], count: int) -> NDArray[np.intp]:
+def top_tokens(logits: NDArray[Any], count: int) -> NDArray[np.intp]:
     """The places of the `count` largest of logits [V], the largest first, the first of equals first, and what is not a
     number, where a model has overflowed, last.
     """

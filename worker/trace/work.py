@@ -30,7 +30,7 @@ class Work:
 
     def __init__(self, config: Config, prompt: int, sampling: Sampling, held_weights_bytes: int) -> None:
         self.architecture, self.prompt, self.passes = describe(config), prompt, passes(sampling)
-        self.held = self.passes > 1 and 4 * counts.total(self.architecture) <= held_weights_bytes
+        self.caches_weights = self.passes > 1 and 4 * counts.total(self.architecture) <= held_weights_bytes
         self._layer, self._ends = _each(config)
 
     def layer(self, n: int) -> float:
@@ -57,7 +57,7 @@ class Work:
         return (1 if n else self.prompt), self.prompt + n
 
     def _weights(self, n: int, count: int) -> float:
-        return count * (_READ if self.held and n else _MADE)
+        return count * (_READ if self.caches_weights and n else _MADE)
 
 
 @dataclass(frozen=True)

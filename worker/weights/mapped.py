@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from worker.weights.base import Key, Weights
 from worker.weights.folder import FileError
-from worker.weights.weights import Key, Weights
 
 #: How each number is stored. NumPy has no bfloat16: it is the upper half of a float32, here as what it weighs in bits.
 STORED: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.weights.base import Key, Weights
 from worker.weights.catalogue import Catalogue
-from worker.weights.weights import Key, Weights
 
 try:
     from worker.engine._kernels import draw

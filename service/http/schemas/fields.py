@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate
 
-from worker.describe.config import MOST_TOKENS
+from worker.describe.config import MAX_TOKENS
 
 
 def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:
@@ -42,7 +42,7 @@ class Tokens(fields.List[Any]):
             raise self.make_error("invalid")
         for validator in self.validators:
             validator(value)
-        errors, most = {}, MOST_TOKENS - 1
+        errors, most = {}, MAX_TOKENS - 1
         for n in islice((n for n, token in enumerate(value) if type(token) is not int or not 0 <= token <= most), 100):
             try:
                 self.inner.deserialize(value[n])

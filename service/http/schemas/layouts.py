@@ -10,7 +10,7 @@ from service.http.schemas.fields import whole
 from service.http.schemas.models import ConfigField, ModelField
 from service.http.schemas.requests import SummarySchema
 from service.jobs.canonical import LayoutFields
-from worker.describe.config import MAX_BATCH, MOST_POSITIONS
+from worker.describe.config import MAX_BATCH, MAX_POSITIONS
 
 STYLES = ["columns", "llm-viz"]
 
@@ -19,7 +19,7 @@ class LayoutRequestSchema(Schema):
     """A model and how many tokens it reads: all it can, where nothing is said."""
 
     model = ModelField(required=True)
-    tokens = whole(1, MOST_POSITIONS, allow_none=True, load_default=None)
+    tokens = whole(1, MAX_POSITIONS, allow_none=True, load_default=None)
     batch = whole(1, MAX_BATCH, load_default=1)
     style = fields.String(load_default="columns", validate=validate.OneOf(STYLES))
 

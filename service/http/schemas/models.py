@@ -8,7 +8,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from service.http.schemas.fields import Digits
 from service.http.schemas.tensors import TensorQuery
-from worker.families.registry import FAMILIES, USUAL
+from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES
 
 
 class ConfigField(fields.Raw):
@@ -28,7 +28,7 @@ def config_components() -> dict[str, dict[str, Any]]:
         }
         either = [{"$ref": f"#/components/schemas/{name}"} for name in named]
         what = "Sizes; what is left out is as usual in the family" if partial else "All sizes of a model"
-        said = f"{what}, by the names of Hugging Face's class. Without `model_type` it is {USUAL}'s."
+        said = f"{what}, by the names of Hugging Face's class. Without `model_type` it is {DEFAULT_MODEL_TYPE}'s."
         components |= {f"{before}Config": {"description": said, "anyOf": either}} | named
     return components
 

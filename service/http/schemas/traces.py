@@ -11,7 +11,7 @@ from service.http.schemas.models import ConfigField, ModelField, WeightsSchema
 from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
 from service.http.schemas.tensors import TensorSchema
 from service.jobs.canonical import TraceFields
-from worker.describe.config import MOST_POSITIONS, MOST_TOKENS
+from worker.describe.config import MAX_POSITIONS, MAX_TOKENS
 from worker.store.queues import PRIORITIES
 from worker.trace.sampling import Sampling
 
@@ -19,9 +19,9 @@ from worker.trace.sampling import Sampling
 class GenerateSchema(Schema):
     """How new tokens are drawn; temperature 0 is greedy."""
 
-    max_new_tokens = whole(1, MOST_POSITIONS, required=True)
+    max_new_tokens = whole(1, MAX_POSITIONS, required=True)
     temperature = Number(load_default=0.0, validate=validate.Range(0, 100))
-    top_k = whole(1, MOST_TOKENS, load_default=None, allow_none=True)
+    top_k = whole(1, MAX_TOKENS, load_default=None, allow_none=True)
     top_p = Number(load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False))
     seed = whole(0, 2**63 - 1, load_default=0)
 
@@ -44,7 +44,7 @@ class TraceRequestSchema(Schema):
 
     model = ModelField(required=True)
     text = fields.String()
-    tokens = Tokens(whole(0, MOST_TOKENS - 1), validate=validate.Length(max=MOST_POSITIONS))
+    tokens = Tokens(whole(0, MAX_TOKENS - 1), validate=validate.Length(max=MAX_POSITIONS))
     generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
     capture = fields.List(
         fields.String(validate=validate.Length(1, 200)), load_default=lambda: ["*"], validate=validate.Length(1, 100)

@@ -279,7 +279,7 @@ def test_a_defect_of_ours_is_500_and_tells_nothing_of_itself(
     def broken(id: str) -> None:
         raise ZeroDivisionError("a secret of /the/house")
 
-    monkeypatch.setattr("worker.models.models.find", broken)
+    monkeypatch.setattr("worker.models.lookup.find", broken)
     told = problem(client.get("/v1/models/gpt2"), HTTPStatus.INTERNAL_SERVER_ERROR)
     assert told["detail"] == "Something went wrong here; the request was not the reason."
 

@@ -50,7 +50,7 @@ def test_a_defect_of_ours_says_so_too(app: Flask, monkeypatch: pytest.MonkeyPatc
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("worker.models.models.find", broken)
+    monkeypatch.setattr("worker.models.lookup.find", broken)
     answer = app.test_client().get("/v1/models/gpt2")
     assert (answer.status_code, answer.headers["X-Content-Type-Options"]) == (500, "nosniff")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import worker.models.models as models
+import worker.models.lookup as models
 import worker.store.requests as requests
 from service.app import create_app
 from service.errors import Invalid

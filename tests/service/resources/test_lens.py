@@ -18,7 +18,7 @@ from service.app import create_app
 from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
-from worker.trace.lens import MOST
+from worker.trace.lens import LENS_TOP
 
 Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}
@@ -71,7 +71,7 @@ def test_layers_positions_and_top_choose(client: FlaskClient, request_body: Body
         layer | {"predictions": [one | {"top": one["top"][:2]} for one in layer["predictions"][2:4]]}
         for layer in whole["layers"][1:3]
     ]
-    assert {len(one["top"]) for layer in whole["layers"] for one in layer["predictions"]} == {MOST}
+    assert {len(one["top"]) for layer in whole["layers"] for one in layer["predictions"]} == {LENS_TOP}
     assert {len(one["top"]) for one in done(client, trace)["layers"][0]["predictions"]} == {5}
 
 

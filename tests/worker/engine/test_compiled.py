@@ -22,7 +22,7 @@ from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt2 import forward
 from worker.models.sources import synthetic
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights, Weights
+from worker.weights.base import CachedWeights, Weights
 
 kernels = pytest.importorskip("worker.engine._kernels", reason="no compiler built the kernels here")
 Array = NDArray[Any]
@@ -80,9 +80,9 @@ def tokens_of(config: Config, length: int, batch: int) -> Array:
 def test_it_computes_what_numpy_computes(case: tuple[Config, int, int], held: bool, keep: bool) -> None:
     config, length, batch = case
     weights: Weights = synthetic(config, 1)
-    arrays = HeldWeights(weights)
+    arrays = CachedWeights(weights)
     tokens, rows = tokens_of(config, length, batch), [slice(0, length)]
-    found = filled(config, compiled.CompiledEngine(arrays if held else weights, keep=keep), tokens, rows)
+    found = filled(config, compiled.CompiledEngine(arrays if held else weights, cache_weights=keep), tokens, rows)
     assert_same(found, filled(config, Engine(arrays), tokens, rows))
 
 
@@ -92,12 +92,12 @@ def test_it_goes_on_where_it_stopped(cuts: list[int], keep: bool) -> None:
     config = CONFIGS["nano-gpt"]
     rows = [slice(start, stop) for start, stop in zip([0, *cuts], cuts, strict=False)]
     tokens = tokens_of(config, 11, 1)
-    found = filled(config, compiled.CompiledEngine(nano(), keep=keep), tokens, rows)
+    found = filled(config, compiled.CompiledEngine(nano(), cache_weights=keep), tokens, rows)
     assert_same(found, filled(config, Engine(nano()), tokens, [slice(0, 11)]))
 
 
 def test_matrices_may_come_in_tiles() -> None:
-    class Tiled(HeldWeights):
+    class Tiled(CachedWeights):
         def tiles(self, name: str) -> Any:
             whole = self[name]
             for start in range(0, len(whole), 7):
@@ -106,7 +106,7 @@ def test_matrices_may_come_in_tiles() -> None:
     config = odd()
     weights, tokens = synthetic(config, 1), tokens_of(config, 20, 2)
     found = filled(config, compiled.CompiledEngine(Tiled(weights)), tokens, [slice(0, 20)])
-    assert_same(found, filled(config, Engine(HeldWeights(weights)), tokens, [slice(0, 20)]))
+    assert_same(found, filled(config, Engine(CachedWeights(weights)), tokens, [slice(0, 20)]))
 
 
 def test_values_too_small_for_float32_are_0_and_large_ones_do_not_overflow() -> None:
@@ -193,4 +193,4 @@ def test_arrays_that_do_not_fit_are_refused(x: Array, error: type[Exception]) ->
 
 def test_numpy_takes_over_where_nothing_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "COMPILED", False)
-    assert type(compiled.engine(nano())) is type(compiled.engine(nano(), keep=True)) is Engine
+    assert type(compiled.engine(nano())) is type(compiled.engine(nano(), cache_weights=True)) is Engine

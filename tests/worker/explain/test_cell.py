@@ -16,7 +16,7 @@ from tests.explanations import operands, recomputed, some_cells, told
 from tests.gpt2 import CONFIGS
 from tests.nano import nano as trained
 from worker.describe.architecture import UnknownBlockError
-from worker.explain.cell import Cell, CellError, Read, Sources, look
+from worker.explain.cell import Cell, CellError, Read, Sources, read_cell
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.registry import describe
 from worker.layout.describe import blocks
@@ -66,9 +66,9 @@ class Traced:
 
         return read
 
-    def look(self, id: str, at: Any) -> Cell:
+    def read_cell(self, id: str, at: Any) -> Cell:
         batch, tokens = self.shape
-        return look(self.config, tokens, id, at, Sources(self.source(), self.source()), batch)
+        return read_cell(self.config, tokens, id, at, Sources(self.source(), self.source()), batch)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def odd(request: pytest.FixtureRequest, make_weights: Callable[..., Any], run_mo
 
 def check(traced: Traced, block: dict[str, Any], at: Any) -> None:
     """The cell is the trace's, its operands are the layout's, and they alone make it."""
-    cell = traced.look(block["id"], at)
+    cell = traced.read_cell(block["id"], at)
     by_id = {block["id"]: block for block in traced.blocks} if block["formula"] else {}
     assert cell.value == told(block, at, traced.tensors)
     found = cell.operands()
@@ -124,7 +124,7 @@ def test_no_more_is_read_than_the_cell_and_its_operands(odd: Traced) -> None:
     for number, block in enumerate(odd.blocks):
         for at in some_cells(block, number):
             odd.read.clear()
-            cell = odd.look(block["id"], at)
+            cell = odd.read_cell(block["id"], at)
             assert sum(size for _, size in odd.read) == 1 + cell.total
 
 
@@ -141,7 +141,7 @@ def test_weights_of_any_model_are_made_for_the_operands_alone() -> None:
     def values(name: str, key: Any) -> NDArray[Any]:
         return np.ones(np.broadcast_to(np.empty(()), (1, 2048, 4 * 12288))[key].shape, np.float32)
 
-    cell = look(config, 2048, "blocks.95.mlp_out", (2047, 12287, 0), Sources(read, values))
+    cell = read_cell(config, 2048, "blocks.95.mlp_out", (2047, 12287, 0), Sources(read, values))
     assert cell.total == 2 * 49152 + 1
     assert asked.keys() == tensors
     assert sum(asked.values()) == 49152 + 1
@@ -151,7 +151,7 @@ def test_weights_of_any_model_are_made_for_the_operands_alone() -> None:
 
 
 def test_a_limit_keeps_the_largest_contributions_first(nano: Traced) -> None:
-    cell = nano.look("blocks.1.attn.heads.2.q", (4, 7, 0))
+    cell = nano.read_cell("blocks.1.attn.heads.2.q", (4, 7, 0))
     values = [float(one.value) for one in cell.operands()]
     products = [abs(x * y) for x, y in zip(values[::2], values[1::2], strict=False)]
     few = [float(one.value) for one in cell.operands(10)]
@@ -166,7 +166,7 @@ def test_a_limit_keeps_the_largest_contributions_first(nano: Traced) -> None:
 def test_a_limited_sum_has_at_most_so_many_operands_and_is_of_the_same_ones(
     nano: Traced, id: str, at: Any, limit: int
 ) -> None:
-    cell = nano.look(id, at)
+    cell = nano.read_cell(id, at)
     few = cell.operands(limit)
     assert len(few) <= min(limit, cell.total)
     assert len(few) >= min(limit - 1, cell.total)
@@ -174,19 +174,19 @@ def test_a_limited_sum_has_at_most_so_many_operands_and_is_of_the_same_ones(
 
 
 def test_what_every_term_needs_comes_first_when_a_sum_is_shortened(nano: Traced) -> None:
-    shared = [nano.look(id, (2, 0, 0)).operands(2)[0].block for id in ("blocks.0.ln2.scale", "logits_sum")]
+    shared = [nano.read_cell(id, (2, 0, 0)).operands(2)[0].block for id in ("blocks.0.ln2.scale", "logits_sum")]
     assert shared == ["blocks.0.ln2.mean", "logits_max"]
 
 
 def test_the_largest_of_many_is_first_and_masked_ones_are_last(nano: Traced) -> None:
-    cell = nano.look("blocks.0.attn.heads.0.scores_max", (0, 4, 0))
+    cell = nano.read_cell("blocks.0.attn.heads.0.scores_max", (0, 4, 0))
     found = [float(one.value) for one in cell.operands(11)]
     assert found == sorted(found, reverse=True)
     assert (found[0], found[5:]) == (cell.value, [-inf] * 6)
 
 
 def test_what_is_no_sum_is_not_shortened(nano: Traced) -> None:
-    assert len(nano.look("ln_final.out", (1, 2, 0)).operands(1)) == 5
+    assert len(nano.read_cell("ln_final.out", (1, 2, 0)).operands(1)) == 5
 
 
 # ------------------------------------------------------------------------------------------------- what there is
@@ -224,7 +224,7 @@ def test_what_is_no_cell_is_refused_with_what_there_is(nano: Traced, at: Any) ->
     with pytest.raises(
         CellError, match="is no cell of embedding: it has i from 0 to 10, j from 0 to 47, k from 0 to 0"
     ):
-        nano.look("embedding", at)
+        nano.read_cell("embedding", at)
 
 
 @pytest.mark.parametrize(

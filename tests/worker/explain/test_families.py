@@ -9,8 +9,8 @@ import pytest
 
 from tests.worker.describe.test_architecture import FAMILIES
 from worker.describe.notation import LATEX, TEXT
-from worker.explain.cell import Sources, look
-from worker.explain.words import words
+from worker.explain.cell import Sources, read_cell
+from worker.explain.words import explain_cell
 from worker.families.registry import describe
 from worker.layout.describe import blocks
 from worker.layout.place import place
@@ -27,8 +27,8 @@ def test_every_block_is_explained_by_operands_that_give_its_value(
     for block in blocks(place(config, 6), layers=range(2)):
         for _ in range(3):
             i, j, k = (int(random.integers(size)) for size in block["cells"])
-            cell = look(config, 6, block["id"], (i, j, k), sources)
-            said = words(cell, "Given")
+            cell = read_cell(config, 6, block["id"], (i, j, k), sources)
+            said = explain_cell(cell, "Given")
             assert said.text.endswith(f" = {TEXT.number(cell.value)}")
             assert said.latex.endswith(f" = {LATEX.number(cell.value)}")
             formula = cell.formula
@@ -45,9 +45,9 @@ def test_a_rotated_cell_reads_its_channel_and_its_partner_alone(make_weights: An
     weights = make_weights(config)
     values = run_model(config, weights, [[2, 1, 0, 1, 1, 2]])
     sources = Sources(lambda name, key: weights[name][key], lambda name, key: values[name][key])
-    half = describe(config).known["A"] // 2
+    half = describe(config).fixed_sizes["A"] // 2
     for channel, sign in ((1, -1), (1 + half, 1)):
-        cell = look(config, 6, "blocks.1.attn.heads.3.rot_q", (4, channel, 0), sources)
+        cell = read_cell(config, 6, "blocks.1.attn.heads.3.rot_q", (4, channel, 0), sources)
         first, second, cos, sin = (operand.value for operand in cell.operands())
         assert [operand.cell for operand in cell.operands()][:2] == [(4, 1, 0), (4, 1 + half, 0)]
         own, partner = (first, second) if channel == 1 else (second, first)

@@ -9,13 +9,13 @@ import pytest
 
 from tests.explanations import some_cells
 from tests.worker.explain.test_cell import Traced, nano, odd
-from worker.explain.words import Words, words
+from worker.explain.words import Explanation, explain_cell
 
 __all__ = ["nano", "odd"]
 
 
-def say(traced: Traced, id: str, *at: int) -> Words:
-    return words(traced.look(id, at), "A number")
+def say(traced: Traced, id: str, *at: int) -> Explanation:
+    return explain_cell(traced.read_cell(id, at), "A number")
 
 
 def evaluated(text: str) -> float:
@@ -45,7 +45,7 @@ def test_the_numbers_put_in_give_the_value(odd: Traced, monkeypatch: pytest.Monk
     monkeypatch.setattr("worker.explain.words._SHOWN", 100)
     for number, block in enumerate(odd.blocks):
         for at in some_cells(block, number) if block["formula"] and block["formula"]["inputs"] else []:
-            text, value = say(odd, block["id"], *at).text, float(odd.look(block["id"], at).value)
+            text, value = say(odd, block["id"], *at).text, float(odd.read_cell(block["id"], at).value)
             if not isinf(value):
                 assert evaluated(text) == pytest.approx(value, rel=1e-3, abs=2e-4), text
 
@@ -101,7 +101,7 @@ def test_latex_says_the_same(nano: Traced) -> None:
 
 
 def test_long_sums_show_the_terms_that_weigh_most(nano: Traced) -> None:
-    cell = nano.look("blocks.0.attn.heads.1.q", (3, 4, 0))
+    cell = nano.read_cell("blocks.0.attn.heads.1.q", (3, 4, 0))
     x, y = (float(one.value) for one in cell.operands(2))
     [*_, numbers, _] = say(nano, "blocks.0.attn.heads.1.q", 3, 4, 0).text.split(" = ")
     assert numbers.replace("−", "-").replace("(", "").replace(")", "").startswith(f"{x:.5g} · {y:.5g} + ")

@@ -18,7 +18,7 @@ from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt2 import forward
 from worker.trace.arena import Arena
-from worker.weights.weights import HeldWeights
+from worker.weights.base import CachedWeights
 
 Array = NDArray[Any]
 
@@ -153,7 +153,7 @@ def test_layer_norm_of_gpt3s_width_keeps_float32s_precision() -> None:
     x = np.random.default_rng(0).normal(3, 2, (1, 4, C)).astype(np.float32)
     w = {"w.weight": np.ones(C, np.float32), "w.bias": np.zeros(C, np.float32)}
     mean, scale, out = (np.empty((1, 4, n), np.float32) for n in (1, 1, C))
-    Engine(HeldWeights(w)).layer_norm(x, "w", 1e-5, mean, scale, out)
+    Engine(CachedWeights(w)).layer_norm(x, "w", 1e-5, mean, scale, out)
     exact = x.astype(np.float64)
     exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
     assert abs(out - exact).max() < 1e-5
@@ -240,5 +240,5 @@ def test_it_tells_of_every_layer_when_it_is_finished(make_weights: Any, run_mode
         np.testing.assert_array_equal(arena[f"blocks.{len(finished)}.resid_post"], wanted[len(finished)])
         finished.append(len(finished))
 
-    forward(config, Engine(HeldWeights(weights)), arena, slice(0, 7), count)
+    forward(config, Engine(CachedWeights(weights)), arena, slice(0, 7), count)
     assert finished == [0, 1, 2]

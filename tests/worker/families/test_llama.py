@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import worker.models.models as models
+import worker.models.lookup as models
 from worker.describe.config import ConfigError
 from worker.describe.counts import total
 from worker.engine.compiled import engine

@@ -177,7 +177,7 @@ def test_the_overlaps_of_the_original_are_seen() -> None:
 @pytest.mark.parametrize("id", PRESETS)
 def test_no_two_blocks_of_a_preset_overlap(id: str, tokens: int | None) -> None:
     config = PRESETS[id].config
-    assert overlapping(boxes(place(config, tokens or describe(config).known["N"]))) == 0
+    assert overlapping(boxes(place(config, tokens or describe(config).fixed_sizes["N"]))) == 0
 
 
 def llamas(n_layer: int = 30) -> st.SearchStrategy[LlamaConfig]:

@@ -28,9 +28,9 @@ from tests.checkpoints import (
 from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt2 import forward
-from worker.models.checkpoints import CheckpointError, sizes
+from worker.models.checkpoints import CheckpointError, read_config
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights, Weights
+from worker.weights.base import CachedWeights, Weights
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -52,7 +52,7 @@ def test_a_folder_of_the_format_is_read(folder: Path, config: Config, prefix: bo
     write(folder, prefixed(stored) if prefix else stored, config)
     meant = {name: of_bfloat16(a) if dtype == "BF16" else a.astype(np.float32) for name, a in stored.items()}
     found = loaded(folder)
-    assert found.config == config == sizes("mine", str(folder.parent))
+    assert found.config == config == read_config("mine", str(folder.parent))
     assert_holds(found, meant)
     assert {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype] in found.note
 
@@ -132,8 +132,8 @@ def test_a_narrow_checkpoint_computes_what_its_values_as_float32_do(folder: Path
         return arena
 
     weights = loaded(folder).weights()
-    found = run(HeldWeights(weights) if held else weights)
-    wanted = run(HeldWeights({name: of_bfloat16(array) for name, array in stored.items()}))
+    found = run(CachedWeights(weights) if held else weights)
+    wanted = run(CachedWeights({name: of_bfloat16(array) for name, array in stored.items()}))
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
@@ -175,9 +175,9 @@ def test_a_checkpoint_that_changes_has_another_digest(folder: Path, change: Call
     before = loaded(folder)
     first = before.digest
     change(folder)
-    assert not before.is_as_it_was()
+    assert not before.is_unchanged()
     assert loaded(folder).digest != first
-    assert loaded(folder).is_as_it_was()
+    assert loaded(folder).is_unchanged()
 
 
 @pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", INDEX])
@@ -226,4 +226,4 @@ def test_a_checkpoint_is_let_go_of_when_it_is_gone(folder: Path) -> None:
         path.unlink()
     with pytest.raises(CheckpointError, match=r"it has no config\.json"):
         loaded(folder)
-    assert loaded(folder.parent / "yours").is_as_it_was()
+    assert loaded(folder.parent / "yours").is_unchanged()

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import worker.models.models as models
+import worker.models.lookup as models
 from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
 from worker.families.registry import family_of
 from worker.trace.arena import Arena, plan
-from worker.weights.weights import HeldWeights, Weights
+from worker.weights.base import CachedWeights, Weights
 
 _WHY = "torch and transformers are not installed: make peer"
 torch: Any = pytest.importorskip("torch", reason=_WHY)
@@ -89,9 +89,9 @@ def theirs(model: Any) -> Arrays:
 #: Everything that computes here.
 ENGINES: dict[str, Callable[[Weights], Engine]] = {
     "NumPy": Engine,
-    "NumPy, held": lambda weights: Engine(HeldWeights(weights)),
+    "NumPy, held": lambda weights: Engine(CachedWeights(weights)),
     "the fastest": engine,
-    "the fastest, kept": partial(engine, keep=True),
+    "the fastest, kept": partial(engine, cache_weights=True),
 }
 
 

@@ -56,12 +56,12 @@ def test_a_result_is_its_captured_tensors_packed_in_order_of_computation(
     capture: tuple[str, ...], precision: str, streamed: bool, dtype: str | None
 ) -> None:
     made = plan(SMALL, 7, 3, capture, precision, dtype, streamed=streamed)
-    assert [*made.kept] == [*captured(NAMES, capture)] == [name for section in made.sections for name in section]
+    assert [*made.stored] == [*captured(NAMES, capture)] == [name for section in made.sections for name in section]
     end = 0
-    for name, slot in made.kept.items():
+    for name, slot in made.stored.items():
         assert (slot.offset, slot.shape) == (end, made.slots[name].shape)
         end += slot.nbytes
-    assert end == made.size.kept
+    assert end == made.size.result
 
 
 @pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
@@ -80,7 +80,7 @@ def test_the_size_of_a_plan_is_known_without_making_it(
 @pytest.mark.parametrize("capture", PATTERNS, ids=str)
 def test_what_several_passes_need_lies_alone(capture: tuple[str, ...]) -> None:
     made = plan(SMALL, 7, 3, capture)
-    needed = {*made.kept, *(name for name in NAMES if name.endswith(("attn.k", "attn.v")) or "blocks" not in name)}
+    needed = {*made.stored, *(name for name in NAMES if name.endswith(("attn.k", "attn.v")) or "blocks" not in name)}
     assert len(lie(made, needed)) == len(needed)
     assert apart(lie(made, NAMES))
     for name in set(NAMES) - needed:

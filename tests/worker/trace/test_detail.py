@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-import worker.trace.keep as keep
+import worker.trace.capture as capture_module
 from worker.families.gpt2 import GPT2Config as Config
 from worker.trace.arena import Arena, plan
-from worker.trace.detail import KEPT, Level, factors, shrunk
-from worker.trace.keep import Keeper, arrays
+from worker.trace.capture import CaptureWriter, arrays
+from worker.trace.detail import REDUCTIONS, Level, factors, shrunk
 
 SHAPES = array_shapes(max_dims=4, max_side=40)
 
@@ -73,9 +73,9 @@ def kept(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any
             array[...] = np.random.default_rng(len(name)).standard_normal(array.shape)
     if values is not None:
         arena["logits"][0, 3, 5] = values
-    keeper = Keeper(arena, content.extend)
-    keeper.keep_rest()
-    return bytes(content), keeper.described, arena
+    writer = CaptureWriter(arena, content.extend)
+    writer.write_rest()
+    return bytes(content), writer.described, arena
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -83,7 +83,7 @@ def kept(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any
 def test_of_large_tensors_alone_a_level_is_kept(dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, plain, _ = kept(dtype)
     monkeypatch.setattr("worker.trace.detail.LARGE", 3000)
-    monkeypatch.setattr(keep, "_AT_ONCE", at_once)
+    monkeypatch.setattr(capture_module, "_AT_ONCE", at_once)
     content, told, arena = kept(dtype)
     assert content.startswith(whole)
     end = len(whole)
@@ -99,7 +99,7 @@ def test_of_large_tensors_alone_a_level_is_kept(dtype: str, at_once: int, monkey
         values = np.frombuffer(content, one["dtype"], arena[name].size, one["offset"]).reshape(-1, *one["shape"][-2:])
         end += -end % 4
         assert smaller["offset"] == end
-        for combine in KEPT.values():
+        for combine in REDUCTIONS.values():
             found = np.frombuffer(content, np.float32, int(np.prod(shape)), end).reshape(-1, *shape[-2:])
             end += found.nbytes
             for at in np.ndindex(*found.shape):
@@ -113,7 +113,7 @@ def test_of_large_tensors_alone_a_level_is_kept(dtype: str, at_once: int, monkey
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_of_what_is_no_number_none_is_kept(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.trace.detail.LARGE", 3000)
-    monkeypatch.setattr(keep, "_AT_ONCE", 3000)
+    monkeypatch.setattr(capture_module, "_AT_ONCE", 3000)
     told = kept("float32", value)[1]
     assert "smaller" not in told["logits"]
     assert "smaller" in told["probs"]

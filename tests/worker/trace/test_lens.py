@@ -17,8 +17,8 @@ from worker.engine.compiled import engine
 from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
 from worker.trace.arena import Arena, plan
-from worker.trace.lens import MOST, Seen, look_through, most
-from worker.weights.weights import HeldWeights
+from worker.trace.lens import LENS_TOP, LensResult, run_lens, top_tokens
+from worker.weights.base import CachedWeights
 
 ODD: dict[str, Any] = {
     "n_layer": 3,
@@ -53,15 +53,15 @@ def reference(config: Config, weights: dict[str, Any], arena: Arena) -> Any:
     return raised / raised.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("make", [engine, lambda weights: Engine(HeldWeights(weights))], ids=["fastest", "plain"])
+@pytest.mark.parametrize("make", [engine, lambda weights: Engine(CachedWeights(weights))], ids=["fastest", "plain"])
 def test_each_layer_predicts_what_its_residual_stream_does_in_float64(
     model: tuple[Config, dict[str, Any]], run_model: Callable[..., Arena], make: Callable[..., Engine]
 ) -> None:
     config, weights = model
     tokens = np.random.default_rng(5).integers(0, config.vocab_size, 9)
     wanted = reference(config, weights, run_model(config, weights, tokens, precision="float64"))
-    seen, calls = run(config, make(HeldWeights(weights)), tokens)
-    kept = min(MOST, config.vocab_size)
+    seen, calls = run(config, make(CachedWeights(weights)), tokens)
+    kept = min(LENS_TOP, config.vocab_size)
     assert seen.tokens.shape == seen.probabilities.shape == (config.n_layer + 1, 9, kept)
     assert calls == list(range(1, config.n_layer + 1))
     of_seen = np.take_along_axis(wanted, seen.tokens.astype(int), -1)
@@ -78,17 +78,17 @@ def test_the_rollout_is_the_product_of_what_every_layer_mixes(
     tokens = np.random.default_rng(6).integers(0, config.vocab_size, 9)
     arena = run_model(config, weights, tokens, precision="float64")
     mixed = [arena[f"blocks.{layer}.attn.pattern"][0].mean(0) / 2 + np.eye(9) / 2 for layer in range(config.n_layer)]
-    seen, _ = run(config, engine(HeldWeights(weights)), tokens)
+    seen, _ = run(config, engine(CachedWeights(weights)), tokens)
     np.testing.assert_allclose(seen.rollout, np.linalg.multi_dot(mixed[::-1]), rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(seen.rollout.sum(1), 1, rtol=1e-6)
 
 
-def run(config: Config, made: Engine, tokens: Any) -> tuple[Seen, list[int]]:
+def run(config: Config, made: Engine, tokens: Any) -> tuple[LensResult, list[int]]:
     arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
     arena.memory[:] = 0xFF  # not a number
     arena["tokens"][0] = tokens
     calls: list[int] = []
-    return look_through(config, made, made, arena, calls.append), calls
+    return run_lens(config, made, made, arena, calls.append), calls
 
 
 some_logits = st.integers(1, 100).flatmap(
@@ -101,4 +101,4 @@ some_logits = st.integers(1, 100).flatmap(
 @given(some_logits, st.data())
 def test_the_largest_come_in_order_and_the_first_of_equals_first(logits: Any, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, min(len(logits), 25)))
-    assert most(logits, count).tolist() == np.argsort(-logits, kind="stable")[:count].tolist()
+    assert top_tokens(logits, count).tolist() == np.argsort(-logits, kind="stable")[:count].tolist()

@@ -47,8 +47,8 @@ def test_more_takes_longer(more: dict[str, Any]) -> None:
 
 def test_weights_are_held_where_they_fit_and_are_needed_again() -> None:
     whole = 4 * counts.total(describe(SMALL))
-    assert [work(new=new, held=whole).held for new in (0, 1, 2)] == [False, False, True]
-    assert not work(new=2, held=whole - 1).held
+    assert [work(new=new, held=whole).caches_weights for new in (0, 1, 2)] == [False, False, True]
+    assert not work(new=2, held=whole - 1).caches_weights
     assert work(GPT3, new=6).seconds > 2 * work(GPT3, new=6, held=1 << 50).seconds
 
 

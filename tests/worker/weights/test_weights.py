@@ -20,8 +20,8 @@ from tests.nano import NANO_PATH, nano, nano_digest
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.registry import describe, family_of
 from worker.models.sources import catalogue, synthetic
+from worker.weights.base import CachedWeights, Key
 from worker.weights.synthetic import SyntheticWeights
-from worker.weights.weights import HeldWeights, Key
 
 NANO = CONFIGS["nano-gpt"]
 #: Its word embedding and its projections have element counts that four does not divide.
@@ -238,7 +238,7 @@ def test_held_weights_are_made_once() -> None:
             return super().__getitem__(name)
 
     source = Counting(catalogue(SMALL), partial(family_of(SMALL).initial, SMALL), 0)
-    held = HeldWeights(source)
+    held = CachedWeights(source)
     assert held["wte.weight"] is held["wte.weight"]
     assert source.made == 1
 

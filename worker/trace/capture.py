@@ -20,7 +20,7 @@ Values = NDArray[Any]
 _AT_ONCE = 1 << 20  # values that are cast and described together: what bounds the memory for it
 
 
-class Keeper:
+class CaptureWriter:
     """Hands an arena's captured tensors to a sink; `described` says of each where it is and what values it has."""
 
     def __init__(self, arena: Arena, sink: Sink) -> None:
@@ -29,14 +29,14 @@ class Keeper:
         self._sections = iter(arena.plan.sections)
         self._levels: dict[str, Level] = {}  # of large tensors, to be handed on when all tensors are
 
-    def keep_section(self) -> None:
+    def write_section(self) -> None:
         """Hand on what a layer that has ended leaves; what came before the first goes with it."""
         self._keep(next(self._sections))
 
-    def keep_rest(self) -> None:
+    def write_rest(self) -> None:
         """Hand on all that is left, and the smaller versions of large tensors."""
         self._keep(chain.from_iterable(self._sections))
-        end = self.arena.plan.size.kept
+        end = self.arena.plan.size.result
         for name, level in self._levels.items():
             content, gap = level.content(), -end % 4
             self.sink(memoryview(bytes(gap) + content))
@@ -46,7 +46,7 @@ class Keeper:
 
     def _keep(self, names: Iterable[str]) -> None:
         for run in _runs(self.arena.plan, names):
-            slots, kept = ([table[name] for name in run] for table in (self.arena.plan.slots, self.arena.plan.kept))
+            slots, kept = ([table[name] for name in run] for table in (self.arena.plan.slots, self.arena.plan.stored))
             stop = slots[-1].offset + slots[-1].nbytes
             flat = self.arena.memory[slots[0].offset : stop].view(slots[0].dtype)
             starts = [(slot.offset - slots[0].offset) // flat.itemsize for slot in slots]
@@ -79,9 +79,9 @@ class Keeper:
 
 def arrays(plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of all that a keeper hands on, in its order: tensors, and levels of those that have one."""
-    tensors = {name: (slot.dtype, slot.shape) for name, slot in plan.kept.items()}
-    levels = {f"{name} smaller": Level(slot.shape).shape for name, slot in plan.kept.items() if _has_level(slot)}
-    gap = {"gap": ("uint8", (-plan.size.kept % 4,))} if levels and plan.size.kept % 4 else {}
+    tensors = {name: (slot.dtype, slot.shape) for name, slot in plan.stored.items()}
+    levels = {f"{name} smaller": Level(slot.shape).shape for name, slot in plan.stored.items() if _has_level(slot)}
+    gap = {"gap": ("uint8", (-plan.size.result % 4,))} if levels and plan.size.result % 4 else {}
     return tensors | gap | {name: ("float32", shape) for name, shape in levels.items()}
 
 
@@ -95,7 +95,7 @@ def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:
     for name in names:
         if run:
             first, last, here = (plan.slots[other] for other in (run[0], run[-1], name))
-            same = (first.dtype, plan.kept[run[0]].dtype) == (here.dtype, plan.kept[name].dtype)
+            same = (first.dtype, plan.stored[run[0]].dtype) == (here.dtype, plan.stored[name].dtype)
             size = here.offset + here.nbytes - first.offset
             if not same or last.offset + last.nbytes != here.offset or size > _AT_ONCE * np.dtype(here.dtype).itemsize:
                 yield run

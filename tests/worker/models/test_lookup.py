@@ -13,7 +13,7 @@ from tests.nano import nano_digest
 from worker.describe.config import ConfigError
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.registry import PRESETS
-from worker.models.models import UnknownModelError, find, from_reference, ids, resolve
+from worker.models.lookup import UnknownModelError, find, from_reference, ids, resolve
 from worker.models.reference import ModelRef
 
 OWN = {"n_layer": 2, "n_embd": 24, "n_head": 3, "d_head": 5, "vocab_size": 17}

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import worker.trace.keep as keep
+import worker.trace.capture as capture_module
 from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt2 import forward
 from worker.families.registry import describe
 from worker.trace.arena import Arena, captured, plan
-from worker.trace.keep import Keeper
-from worker.weights.weights import HeldWeights
+from worker.trace.capture import CaptureWriter
+from worker.weights.base import CachedWeights
 
 SMALL = Config(n_layer=2, n_head=3, n_embd=24, d_head=5, n_inner=40, n_positions=9, vocab_size=17)
 NAMES = [name for name, _ in describe(SMALL).all_values()]
@@ -35,9 +35,9 @@ def filled(*how: Any, **more: Any) -> Arena:
 def kept(arena: Arena) -> tuple[bytes, dict[str, dict[str, Any]]]:
     """All that an arena hands on at its end."""
     content = bytearray()
-    keeper = Keeper(arena, content.extend)
-    keeper.keep_rest()
-    return bytes(content), keeper.described
+    writer = CaptureWriter(arena, content.extend)
+    writer.write_rest()
+    return bytes(content), writer.described
 
 
 def stored(content: bytes, told: dict[str, Any]) -> NDArray[Any]:
@@ -51,7 +51,7 @@ def test_the_captured_tensors_leave_in_order_and_nothing_else(capture: tuple[str
     names = [*captured(NAMES, capture)]
     assert content == b"".join(arena[name].tobytes() for name in names)
     assert [*told] == names
-    assert len(content) == arena.plan.size.kept
+    assert len(content) == arena.plan.size.result
 
 
 def test_bytes_are_little_endian() -> None:
@@ -93,13 +93,13 @@ def test_however_values_go_together_they_are_the_same(
 ) -> None:
     arena = filled(7, 3, capture, dtype=dtype)
     whole, told = kept(arena)
-    monkeypatch.setattr(keep, "_AT_ONCE", at_once)
+    monkeypatch.setattr(capture_module, "_AT_ONCE", at_once)
     parts: list[bytes] = []
-    keeper = Keeper(arena, lambda content: parts.append(bytes(content)))
-    keeper.keep_rest()
+    writer = CaptureWriter(arena, lambda content: parts.append(bytes(content)))
+    writer.write_rest()
     assert b"".join(parts) == whole
     assert max(map(len, parts), default=0) <= 4 * at_once
-    for name, slot in keeper.described.items():
+    for name, slot in writer.described.items():
         assert slot["mean"] == pytest.approx(told[name]["mean"], rel=1e-12)  # its sum is rounded in another order
         assert slot | {"mean": 0} == told[name] | {"mean": 0}
 
@@ -118,16 +118,16 @@ def test_what_leaves_layer_by_layer_is_what_leaves_at_the_end(
     config: str, capture: tuple[str, ...], dtype: str, batch: int, length: int, make_weights: Any
 ) -> None:
     model = CONFIGS[config]
-    engine = Engine(HeldWeights(make_weights(model)))
+    engine = Engine(CachedWeights(make_weights(model)))
     tokens = np.random.default_rng(5).integers(0, model.vocab_size, (batch, length))
 
     def run(streamed: bool) -> tuple[bytes, dict[str, dict[str, Any]]]:
         arena, content = Arena(plan(model, length, batch, capture, dtype=dtype, streamed=streamed)), bytearray()
         arena.memory[:] = 0xFF  # not a number
         arena["tokens"][...] = tokens
-        keeper = Keeper(arena, content.extend)
-        forward(model, engine, arena, slice(0, length), keeper.keep_section if streamed else lambda: None)
-        keeper.keep_rest()
-        return bytes(content), keeper.described
+        writer = CaptureWriter(arena, content.extend)
+        forward(model, engine, arena, slice(0, length), writer.write_section if streamed else lambda: None)
+        writer.write_rest()
+        return bytes(content), writer.described
 
     assert run(streamed=True) == run(streamed=False)

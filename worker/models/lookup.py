@@ -20,8 +20,8 @@ from worker.families.family import Preset
 from worker.families.registry import PRESETS, config_from_mapping, config_from_text, describe, family_of
 from worker.models.checkpoints import Checkpoint, CheckpointError
 from worker.models.reference import ModelRef
+from worker.weights.base import Weights
 from worker.weights.synthetic import synthetic_digest
-from worker.weights.weights import Weights
 
 Source = Literal["trained", "checkpoint", "synthetic"]
 _SYNTHETIC = synthetic_digest(0).removesuffix("0")
@@ -37,7 +37,7 @@ class UnknownModelError(LookupError):
         )
 
 
-class LostWeightsError(ValueError):
+class MissingWeightsError(ValueError):
     """The weights of a request are others now."""
 
     def __init__(self, digest: str) -> None:
@@ -111,15 +111,15 @@ class Model:
     def weights(self) -> Weights:
         """The weights themselves; synthetic ones are made as they are read, those of a checkpoint are mapped."""
         if self.lost:
-            raise LostWeightsError(self.lost)
+            raise MissingWeightsError(self.lost)
         if self.checkpoint:
             return self.checkpoint.weights()
         return sources.trained(self._trained) if self._trained else sources.synthetic(self.config, self.seed)
 
     def confirm(self) -> None:
-        """Raise LostWeightsError where a checkpoint's files are others than when they were opened."""
-        if self.checkpoint and not self.checkpoint.is_as_it_was():
-            raise LostWeightsError(self.digest)
+        """Raise MissingWeightsError where a checkpoint's files are others than when they were opened."""
+        if self.checkpoint and not self.checkpoint.is_unchanged():
+            raise MissingWeightsError(self.digest)
 
 
 def ids(models_dir: str = "") -> list[str]:
@@ -139,7 +139,7 @@ def find(id: str, models_dir: str = "") -> Model:
         remark = f" The folder {id!r} is not read: a model of this name is trained already." if has_folder else ""
         return Model(id, preset.config, "trained", remark=remark)
     if preset is not None:
-        others = _differences(preset.config, checkpoints.sizes(id, models_dir)) if has_folder else ""
+        others = _differences(preset.config, checkpoints.read_config(id, models_dir)) if has_folder else ""
         if not has_folder or others:
             remark = f" The folder {id!r} is not read: its model has {others}. Give it another name." if others else ""
             return Model(id, preset.config, "synthetic", remark=remark)
@@ -157,7 +157,7 @@ def id_of(config: Config) -> str:
     return preset_of(config) or config.to_text()
 
 
-def sizes(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
+def resolve_config(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
     """The configuration that a request means by an id or a (partial) configuration, whatever the weights.
 
     Raises UnknownModelError, ConfigError and CheckpointError.
@@ -167,7 +167,7 @@ def sizes(spec: str | Mapping[str, Any], models_dir: str = "") -> Config:
     if spec in PRESETS:
         return PRESETS[spec].config
     if spec in checkpoints.names(models_dir):
-        return checkpoints.sizes(spec, models_dir)
+        return checkpoints.read_config(spec, models_dir)
     if "=" in spec:
         return config_from_text(spec)
     raise UnknownModelError(spec, ids(models_dir))
@@ -181,7 +181,7 @@ def resolve(spec: str | Mapping[str, Any], models_dir: str = "", *, synthetic_se
     """
     if isinstance(spec, str) and synthetic_seed is None and spec in ids(models_dir):
         return find(spec, models_dir)
-    config = sizes(spec, models_dir)
+    config = resolve_config(spec, models_dir)
     same = preset_of(config)
     if same and synthetic_seed is None:
         return find(same, models_dir)
@@ -189,7 +189,7 @@ def resolve(spec: str | Mapping[str, Any], models_dir: str = "", *, synthetic_se
 
 
 def from_reference(reference: ModelRef, models_dir: str = "") -> Model:
-    """The model of a reference. Raises LostWeightsError where its weights are others now."""
+    """The model of a reference. Raises MissingWeightsError where its weights are others now."""
     config, digest = reference.config, reference.weights
     same = preset_of(config)
     if digest.startswith(_SYNTHETIC):
@@ -201,14 +201,14 @@ def from_reference(reference: ModelRef, models_dir: str = "") -> Model:
         with suppress(CheckpointError):
             if found.digest == digest:
                 return Model(found.id, config, "checkpoint", checkpoint=found)
-    raise LostWeightsError(digest)
+    raise MissingWeightsError(digest)
 
 
-def recall(reference: ModelRef, models_dir: str = "") -> Model:
+def from_old_reference(reference: ModelRef, models_dir: str = "") -> Model:
     """The model of a reference from an old request: where its weights are gone, one that says so (`lost`)."""
     try:
         return from_reference(reference, models_dir)
-    except LostWeightsError:
+    except MissingWeightsError:
         config, digest = reference.config, reference.weights
         source: Source = "synthetic" if digest.startswith("synthetic-") else "checkpoint"
         return Model(id_of(config), config, source, lost=digest)
@@ -220,7 +220,7 @@ def _checkpoints_of(config: Config, models_dir: str) -> Iterator[Checkpoint]:
     for id in sorted(checkpoints.names(models_dir), key=lambda id: (id != same, id)):
         if id not in PRESETS or (id == same and not PRESETS[id].trained):
             with suppress(CheckpointError):
-                if checkpoints.sizes(id, models_dir) == config:
+                if checkpoints.read_config(id, models_dir) == config:
                     yield checkpoints.load(id, models_dir)
 
 

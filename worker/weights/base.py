@@ -54,7 +54,7 @@ class FileWeights(Weights, Mapping[str, NDArray[Any]]):
         return len(self._tensors)
 
 
-class HeldWeights(Weights):
+class CachedWeights(Weights):
     """Weights made or read once and kept, for a model that is passed through many times."""
 
     def __init__(self, source: Weights | Mapping[str, NDArray[Any]]) -> None:

@@ -18,7 +18,7 @@ import service.tensors.reduce as reduce
 import worker.trace.detail as detail
 from service.http.problems import not_acceptable
 from service.http.responses import JSON, has_already, json, octets, primed, representation
-from service.tensors.detail_levels import Smaller
+from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY, Scale
 from service.tensors.slices import Source, View, parse_slice
 from worker.store.arrays import StoredArray
@@ -45,7 +45,7 @@ class Content:
         """The values, little-endian."""
         if self.raw is not None:
             return self.raw()
-        return (encode.converted(values, self.dtype, self.scale).tobytes() for values in self.parts())
+        return (encode.convert(values, self.dtype, self.scale).tobytes() for values in self.parts())
 
     def facts(self) -> dict[str, Any]:
         """What has to be known of the values besides their shape and type."""
@@ -59,7 +59,7 @@ def answer(
     query: dict[str, Any],
     *identity: str,
     known: Statistics | None = None,
-    smaller: Smaller | None = None,
+    smaller: DetailLevel | None = None,
 ) -> Response:
     """A tensor as a query wants it, in the representation that the client likes best.
 
@@ -91,11 +91,11 @@ def _factors(shape: tuple[int, ...], max_cells: int | None) -> tuple[int, ...]:
     """By how much the last axes are shrunk; () where nothing is."""
     if max_cells is None or prod(shape) <= max_cells:
         return ()
-    return reduce.factors(shape, min(max_cells, reduce.MOST))
+    return reduce.factors(shape, min(max_cells, reduce.MAX_CELLS))
 
 
 def _content(
-    view: View, by: tuple[int, ...], query: dict[str, Any], known: Statistics | None, smaller: Smaller | None
+    view: View, by: tuple[int, ...], query: dict[str, Any], known: Statistics | None, smaller: DetailLevel | None
 ) -> Content:
     stored = view.source.dtype
     dtype = query.get("dtype") or stored.name
@@ -106,7 +106,7 @@ def _content(
         values = read(view, by, query["reduce"])
         content = Content(values.shape, dtype, lambda: [values], factors=by)
     else:
-        raw, run = None, view.run
+        raw, run = None, view.contiguous_range
         if run and isinstance(view.source, StoredArray) and dtype == stored.name:
             source = view.source
             raw = lambda: source.stream(*run)  # noqa: E731 - it is one of three
@@ -114,7 +114,9 @@ def _content(
     if dtype != "uint8":
         return content
     whole = not by and view.shape == view.source.shape and known and all(map(isfinite, known))
-    return replace(content, scale=Scale.of(*(known if whole and known else encode.limits(content.parts()))), raw=None)
+    return replace(
+        content, scale=Scale.of(*(known if whole and known else encode.finite_range(content.parts()))), raw=None
+    )
 
 
 def _encoded(media_type: str, name: str, content: Content) -> Response:
@@ -127,7 +129,7 @@ def _encoded(media_type: str, name: str, content: Content) -> Response:
         response = json(body | {"data": values if content.shape else values[()]})
     else:
         told = {key: str(value) for key, value in facts.items()}
-        head = encode.head(media_type, name, content.dtype, content.shape, told)
+        head = encode.header(media_type, name, content.dtype, content.shape, told)
         nbytes = len(head) + prod(content.shape) * np.dtype(content.dtype).itemsize
         response = octets(primed(chain([head] if head else [], content.chunks())), nbytes, media_type)
     response.headers["Tensor-Shape"] = ",".join(map(str, content.shape))

@@ -62,7 +62,7 @@ def model(query: dict[str, Any], model_id: str) -> Response:
     """
     found = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
     sizes = _expressible("model", found.config)
-    response = _file("model", found.id, sizes, llm_viz.of_model(sizes, found.weights()))
+    response = _file("model", found.id, sizes, llm_viz.model_tensors(sizes, found.weights()))
     return revalidated(response, found.digest, str(found.config), "llm-viz")
 
 
@@ -81,12 +81,12 @@ def trace(trace_id: str) -> Response:
     state = traces.done(trace_id)
     found, held = traces.recalled(state), state.manifest["tensors"]
     sizes = _expressible("trace", found.config)
-    missing = [name for name in llm_viz.values(sizes.n_layer).values() if name not in held]
+    missing = [name for name in llm_viz.trace_values(sizes.n_layer).values() if name not in held]
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
     read = partial(stored_bytes.read, broker().run(state))
-    tensors = llm_viz.of_trace(sizes.n_layer, held, read)
+    tensors = llm_viz.trace_tensors(sizes.n_layer, held, read)
     return immutable(_file("trace", found.id, sizes, tensors, B=1), state, "llm-viz")
 
 
@@ -95,7 +95,7 @@ def _expressible(what: str, config: Config) -> GPT2Config:
     if not isinstance(config, GPT2Config):
         only = f"{GPT2Config.model_type} alone, and this is {config.model_type}"
         raise Invalid({what: [f"This format is of {only}."]})
-    unlike = llm_viz.inexpressible(config)
+    unlike = llm_viz.unsupported(config)
     if unlike:
         raise Invalid({what: [f"This format has no words for its sizes: {unlike}."]})
     return config

@@ -22,7 +22,7 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker
 from service.tensors.encode import SAFETENSORS
-from service.tensors.patterns import chosen
+from service.tensors.patterns import select
 from worker.describe.architecture import value_name
 from worker.store.stored_bytes import StoredBytes
 
@@ -106,7 +106,7 @@ def of(run: StoredBytes, held: dict[str, Any], asked: list[str], metadata: dict[
 
     They stand in order of computation, but that wide elements come first: all are aligned.
     """
-    names = chosen(held, asked, "tensor of this trace", value_name)
+    names = select(held, asked, "tensor of this trace", value_name)
     found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in names}
     entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
     places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)

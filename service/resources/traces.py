@@ -23,7 +23,7 @@ from service.jobs.broker import State, broker
 from service.jobs.canonical import TraceFields
 from service.jobs.limits import seconds_allowed, seconds_likely
 from service.resources.models import weights_of
-from service.tensors.detail_levels import Smaller
+from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY
 from worker.describe.architecture import value_name
 from worker.models.lookup import Model
@@ -165,7 +165,7 @@ class Tensor(MethodView):
         slot = tensor_responses.find(held, name, "this trace")
         array = StoredArray(broker().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
-        smaller = Smaller.of(array, slot["smaller"]) if slot.get("smaller") else None
+        smaller = DetailLevel.of(array, slot["smaller"]) if slot.get("smaller") else None
         told = tensor_responses.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
         return immutable(told, state, *identity)
 

@@ -22,7 +22,7 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker
 from service.tensors.encode import SAFETENSORS
-from service.tensors.patterns import chosen
+from service.tensors.patterns import select
 from worker.models.sources import catalogue
 from worker.weights.base import Weights
 
@@ -59,7 +59,7 @@ class WeightsFile(MethodView):
         settings = broker().settings
         model = models.resolve(model_id, settings.models_dir, synthetic_seed=query.get("synthetic"))
         known = dict(catalogue(model.config))
-        shapes = {name: known[name] for name in chosen(known, query.get("tensors", []), f"weight of {model.id}")}
+        shapes = {name: known[name] for name in select(known, query.get("tensors", []), f"weight of {model.id}")}
         file = File.of(model.weights(), shapes, {"model": model.id, "weights": model.digest})
         if file.length > settings.max_export_bytes:
             most = f"{file.length:,} bytes are too many for one file: at most {settings.max_export_bytes:,}"

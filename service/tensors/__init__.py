@@ -1,1 +1,1 @@
-"""Stored tensors as values and bytes: slices, levels of detail, encodings."""
+"""Read stored tensors: slices, levels of detail, encodings."""

@@ -1,4 +1,4 @@
-"""Coarse levels of detail of a large tensor, from the one that the worker kept beside it."""
+"""Shrink a large tensor with the help of its stored level of detail."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 import worker.trace.detail as detail
-from service.tensors.reduce import How, cells, shrink
+from service.tensors.reduce import Reduction, cells, shrink
 from service.tensors.slices import View
 from worker.store.arrays import StoredArray
 
 
 @dataclass(frozen=True)
-class Smaller:
-    """A tensor shrunk `by` these factors: of each tile the sum, the largest and the least value."""
+class DetailLevel:
+    """A tensor shrunk by the factors `by`, which the worker stores with it.
+
+    `arrays` has the sum, the maximum and the minimum of each tile, by these names ("sum", "max", "min").
+    """
 
     by: tuple[int, ...]
-    kept: dict[str, StoredArray]
+    arrays: dict[str, StoredArray]
 
     @classmethod
-    def of(cls, tensor: StoredArray, told: dict[str, Any]) -> Smaller:
-        """From what a manifest tells of it: the factors, and where in the result its arrays begin."""
-        shape = detail.shrunk(tensor.shape, tuple(told["by"]))
-        one = replace(tensor, shape=shape, dtype=np.dtype(np.float32))
-        starts = (told["offset"] + n * prod(shape) * one.dtype.itemsize for n in range(len(detail.REDUCTIONS)))
-        return cls(
-            tuple(told["by"]),
-            {kind: replace(one, offset=at) for kind, at in zip(detail.REDUCTIONS, starts, strict=True)},
-        )
+    def of(cls, tensor: StoredArray, slot: dict[str, Any]) -> DetailLevel:
+        """Return the level that a manifest describes: its factors, and the offset of its arrays in the result."""
+        shape = detail.shrunk(tensor.shape, tuple(slot["by"]))
+        first = replace(tensor, shape=shape, dtype=np.dtype(np.float32))
+        offsets = (slot["offset"] + n * prod(shape) * first.dtype.itemsize for n in range(len(detail.REDUCTIONS)))
+        arrays = {name: replace(first, offset=offset) for name, offset in zip(detail.REDUCTIONS, offsets, strict=True)}
+        return cls(tuple(slot["by"]), arrays)
 
     def serves(self, view: View, by: tuple[int, ...]) -> bool:
-        """Whether tiles of `by` cells of a view are put together of its own."""
+        """Return whether tiles of `by` cells of the view consist of whole tiles of this level."""
         axes = len(view.source.shape)
-        whole = view.kept[-2:] == [axes - 2, axes - 1] and view.is_whole(axes - 2) and view.is_whole(axes - 1)
+        whole = view.axes[-2:] == [axes - 2, axes - 1] and view.is_whole(axes - 2) and view.is_whole(axes - 1)
         return whole and all(factor % own == 0 for factor, own in zip(by, self.by, strict=True))
 
-    def shrink(self, view: View, by: tuple[int, ...], how: How) -> NDArray[np.float64]:
-        """What `reduce.shrink` makes of the view, to rounding."""
+    def shrink(self, view: View, by: tuple[int, ...], how: Reduction) -> NDArray[np.float64]:
+        """Return the same as `reduce.shrink`, up to rounding, from this level's cells."""
         further = tuple(factor // own for factor, own in zip(by, self.by, strict=True))
         key = view.key[: len(view.source.shape) - 2]
-        largest, least, total = (View(self.kept[kind], key) for kind in ("max", "min", "sum"))
+        maximum, minimum, total = (View(self.arrays[name], key) for name in ("max", "min", "sum"))
         match how:
             case "max":
-                return shrink(largest, further, "max")
+                return shrink(maximum, further, "max")
             case "min":
-                return shrink(least, further, "min")
+                return shrink(minimum, further, "min")
             case "absmax":
-                return np.maximum(shrink(largest, further, "max"), -shrink(least, further, "min"))
+                return np.maximum(shrink(maximum, further, "max"), -shrink(minimum, further, "min"))
             case "mean":
                 return shrink(total, further, "sum") / cells(view, by)

@@ -1,4 +1,4 @@
-"""Tensors as bytes: their values in another type, and what a file begins with that holds them."""
+"""Encode tensors as bytes: type conversion, quantization, file headers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _STEPS = 254  # from the byte 1 to the byte 255
 
 
 class Scale(NamedTuple):
-    """How bytes stand for numbers: value = scale · (byte − zero), in float64.
+    """Affine quantization to bytes: value = scale · (byte − zero), in float64.
 
-    The least number is 1 and the largest 255. 0 is what is no number or below all: −inf and NaN; +inf is 255.
+    The smallest number becomes 1 and the largest 255, as does +inf. 0 stands for −inf and NaN.
     """
 
     scale: float
@@ -32,20 +32,20 @@ class Scale(NamedTuple):
 
     @classmethod
     def of(cls, low: float, high: float) -> Scale:
-        """The finest scale for numbers from `low` to `high`; exact where both are one."""
+        """Return the finest scale for numbers from `low` to `high`; it is exact if they are equal."""
         scale = (high - low) / _STEPS or abs(low) or 1.0
         return cls(scale, 1 - low / scale)
 
     def bytes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """The nearest byte to each value."""
+        """Return the byte nearest to each value."""
         wide = values.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            found = np.clip(np.rint(wide / self.scale + self.zero), 1, 255)
-            return np.where(wide > -inf, found, 0).astype(np.uint8)
+            nearest = np.clip(np.rint(wide / self.scale + self.zero), 1, 255)
+            return np.where(wide > -inf, nearest, 0).astype(np.uint8)
 
 
-def limits(parts: Iterable[NDArray[Any]]) -> tuple[float, float]:
-    """The least and the largest finite value; both 0 where there is none."""
+def finite_range(parts: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """Return the smallest and the largest finite value; (0, 0) if there is none."""
     low, high = inf, -inf
     for values in parts:
         finite = values[np.isfinite(values)]
@@ -54,18 +54,18 @@ def limits(parts: Iterable[NDArray[Any]]) -> tuple[float, float]:
     return (low, high) if isfinite(low) else (0.0, 0.0)
 
 
-def converted(values: NDArray[Any], dtype: str, scale: Scale | None) -> NDArray[Any]:
-    """`values` as `dtype`, by `scale` where there is one. What float16 cannot hold becomes infinite."""
+def convert(values: NDArray[Any], dtype: str, scale: Scale | None) -> NDArray[Any]:
+    """Return the values as `dtype`, or as bytes of `scale` if given. Values beyond float16's range become infinite."""
     if scale is not None:
         return scale.bytes(values)
     with np.errstate(over="ignore"):
         return values.astype(dtype, copy=False)
 
 
-def head(media_type: str, name: str, dtype: str, shape: tuple[int, ...], facts: dict[str, str]) -> bytes:
-    """What comes before the values. `facts` go into the metadata of safetensors."""
+def header(media_type: str, name: str, dtype: str, shape: tuple[int, ...], metadata: dict[str, str]) -> bytes:
+    """Return the bytes of a file before the values. `metadata` is stored in safetensors only."""
     if media_type == SAFETENSORS:
-        return safetensors.header({name: (dtype, shape)}, facts)
+        return safetensors.header({name: (dtype, shape)}, metadata)
     if media_type == NPY:
         file = io.BytesIO()
         descr = np.lib.format.dtype_to_descr(np.dtype(dtype))

@@ -1,4 +1,4 @@
-"""Which tensors are asked for by patterns of their names."""
+"""Select tensors by patterns of their names."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from collections.abc import Callable, Collection, Sequence
 from service.errors import Invalid
 from worker.trace.arena import captured
 
-PATTERNS = 100  # that are read, in all
+PATTERNS = 100  # allowed in one request
 
 
-def chosen(
-    names: Collection[str], given: Sequence[str], what: str, meant: Callable[[str], str] = lambda pattern: pattern
+def select(
+    names: Collection[str], given: Sequence[str], what: str, resolve: Callable[[str], str] = lambda pattern: pattern
 ) -> list[str]:
-    """The names that shell-style patterns match, in their order: all without a pattern.
+    """Return the names that match any shell-style pattern, in the order of `names`; all names without a pattern.
 
-    `given` has one pattern a text, or several with commas between them; `meant` is a pattern by the names' own words,
-    `what` what a name is of, for people. Raises Invalid (422) where a pattern matches nothing, and beyond PATTERNS.
+    Each text of `given` has one pattern, or several separated by commas. `resolve` translates a pattern to the spelling
+    of `names`; `what` describes a name in messages. Raises Invalid (422) if a pattern matches nothing or there are more
+    than PATTERNS.
     """
-    told = [pattern.strip() for text in given for pattern in text.split(",")] or ["*"]
-    if len(told) > PATTERNS:
-        raise Invalid({"tensors": [f"{len(told):,} patterns are too many: at most {PATTERNS} are read."]})
-    ours = [meant(pattern) for pattern in told]
-    for pattern, said in zip(ours, told, strict=True):
+    patterns = [pattern.strip() for text in given for pattern in text.split(",")] or ["*"]
+    if len(patterns) > PATTERNS:
+        raise Invalid({"tensors": [f"At most {PATTERNS} patterns are allowed, not {len(patterns):,}."]})
+    resolved = [resolve(pattern) for pattern in patterns]
+    for pattern, original in zip(resolved, patterns, strict=True):
         if not any(captured(names, [pattern])):
             known = [*names]
             some = ", ".join(known if len(known) < 8 else [*known[:5], "…", *known[-2:]])
-            raise Invalid({"tensors": [f"{said!r} matches no {what}: it has {len(known)}, {some}."]})
-    return [*captured(names, ours)]
+            raise Invalid({"tensors": [f"{original!r} matches no {what}; its {len(known)} names are {some}."]})
+    return [*captured(names, resolved)]

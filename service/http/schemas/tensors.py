@@ -9,7 +9,7 @@ from marshmallow import Schema, fields, validate
 from service.http.schemas.fields import Digits
 from service.tensors.encode import DTYPES
 from service.tensors.patterns import PATTERNS
-from service.tensors.reduce import HOW
+from service.tensors.reduce import REDUCTIONS
 
 
 class TensorSchema(Schema):
@@ -76,7 +76,7 @@ class TensorQuery(Schema):
     )
     reduce = fields.String(
         load_default="mean",
-        validate=validate.OneOf(HOW),
+        validate=validate.OneOf(REDUCTIONS),
         metadata={"description": "what of a tile of cells is kept, where it is shrunk"},
     )
 

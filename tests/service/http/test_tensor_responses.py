@@ -16,7 +16,7 @@ from safetensors.numpy import load
 from service.tensors.reduce import shrink
 from service.tensors.slices import View
 from tests.gpt2 import CONFIGS
-from tests.service.tensors.test_slices import Held, Index, texts
+from tests.service.tensors.test_slices import ArraySource, Index, texts
 from worker.families.registry import describe
 
 Body = dict[str, Any]
@@ -294,7 +294,7 @@ def test_a_smaller_version_is_what_its_tiles_are(
 ) -> None:
     answer = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}).get_json()
     assert (answer["shape"], answer["factors"], answer["dtype"]) == ([1, 3, 3, 6], [4, 2], "float32")
-    expected = shrink(View(Held(scores)), (4, 2), how).astype(np.float32)
+    expected = shrink(View(ArraySource(scores)), (4, 2), how).astype(np.float32)
     found = np.array(answer["data"], np.float64)
     np.testing.assert_array_equal(np.where(np.isnan(found), -np.inf, found).astype(np.float32), expected)
     assert answer["data"][0][0][0][5] is None
@@ -319,7 +319,7 @@ def test_the_mean_of_whole_numbers_is_no_whole_number(client: FlaskClient, sorte
 @pytest.mark.parametrize(
     ("query", "field", "said"),
     [
-        ("max_cells=2", "max_cells", "2 are too few: 3 cells are left of [1, 3, 11, 11]"),
+        ("max_cells=2", "max_cells", "[1, 3, 11, 11] cannot be shrunk to 2 cells"),
         ("max_cells=0", "max_cells", "greater than or equal to 1"),
         ("max_cells=many", "max_cells", "valid integer"),
         ("reduce=median", "reduce", "mean, max, min, absmax"),

@@ -217,7 +217,7 @@ def test_a_trace_of_half_precision_is_told_in_float32(client: FlaskClient, sorte
     half, full = (
         as_the_page(client.get(f"/v1/traces/{id}/llm-viz").data)[1] for id in (trace["id"], sorted_letters["id"])
     )
-    for name, value in llm_viz.values(LAYERS).items():  # some are kept in float32, as the manifest says
+    for name, value in llm_viz.trace_values(LAYERS).items():  # some are kept in float32, as the manifest says
         np.testing.assert_array_equal(half[name], full[name].astype(trace["tensors"][value]["dtype"]))
     assert trace["tensors"]["blocks.0.attn.q"]["dtype"] == "float16"
 
@@ -250,7 +250,7 @@ def test_a_trace_that_lacks_values_of_the_file_is_409_naming_them(client: FlaskC
 
 
 def test_a_trace_needs_no_more_than_the_file_holds(client: FlaskClient, request_body: Body) -> None:
-    body = request_body | {"capture": list(llm_viz.values(2).values())}
+    body = request_body | {"capture": list(llm_viz.trace_values(2).values())}
     trace = client.post("/v1/traces", json=body, headers=WAIT).get_json()
     config, tensors = as_the_page(client.get(f"/v1/traces/{trace['id']}/llm-viz").data)
     assert (config["model_type"], config["n_layer"], config["block_size"]) == ("gpt", 2, 64)
@@ -263,9 +263,9 @@ def test_a_trace_needs_no_more_than_the_file_holds(client: FlaskClient, request_
 @pytest.mark.parametrize(
     ("odd", "said"),
     [
-        ({"d_head": 5}, "d_head is n_embd / n_head there"),
-        ({"n_inner": 9}, "n_inner is 4 · n_embd there"),
-        ({"activation_function": "relu", "layer_norm_epsilon": 0.1}, "layer_norm_epsilon is 1e-5 there, activation_"),
+        ({"d_head": 5}, "d_head must be n_embd / n_head"),
+        ({"n_inner": 9}, "n_inner must be 4 · n_embd"),
+        ({"activation_function": "relu", "layer_norm_epsilon": 0.1}, "layer_norm_epsilon must be 1e-5, activation_"),
     ],
 )
 def test_sizes_that_the_format_has_no_words_for_are_422(

@@ -214,7 +214,7 @@ def test_a_pattern_of_nothing_is_422_naming_what_there_is(client: FlaskClient, u
     answer = client.get(url, query_string={"tensors": pattern})
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     [said] = answer.get_json()["errors"]["tensors"] if pattern else [""]
-    assert not pattern or "matches no tensor of this trace: it has" in said
+    assert not pattern or "matches no tensor of this trace; its" in said
 
 
 def test_an_unfinished_trace_is_no_file_yet(idle_client: FlaskClient, request_body: Body) -> None:

@@ -1,4 +1,4 @@
-"""Slices: which cells they take, whatever the strips that they are read in, and what is no slice."""
+"""Slices against NumPy's own indexing, and texts that are not slices."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def as_text(index: Index) -> str:
 
 
 def keys(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[Index, ...]]:
-    """What NumPy's basic indexing takes of a shape, but new axes."""
-    found: st.SearchStrategy[Any] = basic_indices(shape, allow_ellipsis=True)
-    return found.map(lambda key: key if isinstance(key, tuple) else (key,))
+    """Keys of NumPy's basic indexing, except new axes."""
+    indices: st.SearchStrategy[Any] = basic_indices(shape, allow_ellipsis=True)
+    return indices.map(lambda key: key if isinstance(key, tuple) else (key,))
 
 
 def texts(shape: tuple[int, ...]) -> st.SearchStrategy[tuple[tuple[Index, ...], str]]:
@@ -45,8 +45,8 @@ def cells(shape: tuple[int, ...], dtype: str = "float32") -> NDArray[Any]:
     return np.arange(np.prod(shape), dtype=dtype).reshape(shape)
 
 
-class Held:
-    """An array as a source: a strip costs as much as the bytes of its cells."""
+class ArraySource:
+    """An array as a source. The cost of a part is the bytes of its cells."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.array, self.shape, self.dtype = array, array.shape, array.dtype
@@ -61,25 +61,25 @@ class Held:
 
 
 @given(shapes_and_texts)
-def test_a_slice_means_what_it_means_in_numpy(drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]]) -> None:
+def test_a_slice_is_the_same_as_in_numpy(drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]]) -> None:
     shape, (key, text) = drawn
     array, parsed = cells(shape), parse_slice(text, shape)
     np.testing.assert_array_equal(array[parsed], array[key])
-    assert View(Held(array), parsed).shape == array[key].shape
+    assert View(ArraySource(array), parsed).shape == array[key].shape
 
 
 @given(shapes_and_texts, st.sampled_from([4, 20, 1000]))
-def test_the_strips_of_a_slice_are_its_cells_in_their_order_and_none_is_large(
-    drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]], most: int
+def test_strips_have_the_cells_of_the_slice_in_order_and_are_small(
+    drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]], strip: int
 ) -> None:
     shape, (key, text) = drawn
     array = cells(shape)
-    view = View(Held(array), parse_slice(text, shape))
+    view = View(ArraySource(array), parse_slice(text, shape))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slices, "_STRIP", most)
+        patch.setattr(slices, "_STRIP", strip)
         parts = [*view.parts()]
     assert b"".join(values.tobytes() for _, values in parts) == np.ascontiguousarray(array[key]).tobytes()
-    assert max((values.nbytes for _, values in parts), default=0) <= most
+    assert max((values.nbytes for _, values in parts), default=0) <= strip
     whole = np.full(view.lengths, np.nan, np.float32)
     for position, values in parts:
         whole[position] = values
@@ -87,45 +87,45 @@ def test_the_strips_of_a_slice_are_its_cells_in_their_order_and_none_is_large(
 
 
 @given(shapes_and_texts)
-def test_a_run_is_the_cells_between_two_and_no_other_order(
+def test_a_contiguous_range_is_found_exactly_if_the_cells_follow_each_other(
     drawn: tuple[tuple[int, ...], tuple[tuple[Index, ...], str]],
 ) -> None:
     shape, (key, text) = drawn
     array = cells(shape, "int64")
-    taken, run = array[key].ravel(), View(Held(array), parse_slice(text, shape)).run
-    one_after_another = np.array_equal(taken, np.arange(taken.size) + (taken[0] if taken.size else 0))
-    assert (run is not None) == one_after_another
-    if run is not None:
-        np.testing.assert_array_equal(np.arange(*run), taken)
+    taken, found = array[key].ravel(), View(ArraySource(array), parse_slice(text, shape)).contiguous_range
+    contiguous = np.array_equal(taken, np.arange(taken.size) + (taken[0] if taken.size else 0))
+    assert (found is not None) == contiguous
+    if found is not None:
+        np.testing.assert_array_equal(np.arange(*found), taken)
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("0,0,0", "the tensor has 2 axes"),
-        ("...,0,...", "the tensor has 2 axes"),
-        ("...,0,0,0", "the tensor has 2 axes"),
-        ("3", "3 is outside an axis of 3"),
-        ("-4", "-4 is outside an axis of 3"),
-        ("0,999999999999999999", "999999999999999999 is outside an axis of 4"),
-        ("::0", "a step of 0 goes nowhere"),
-        ("a", "'a' is neither a number nor start:stop:step nor ..."),
-        (",", "'' is neither"),
-        ("0,", "'' is neither"),
-        ("1.0", "'1.0' is neither"),
-        ("+1", "'+1' is neither"),
-        ("1:2:3:4", "'1:2:3:4' is neither"),
-        ("None", "'None' is neither"),
-        ("[0]", "'[0]' is neither"),
-        ("٣", "'٣' is neither"),
-        ("9" * 30, "is neither"),
-        ("....", "'....' is neither"),
+        ("0,0,0", "at most 2 axes and one ... are allowed"),
+        ("...,0,...", "at most 2 axes and one ... are allowed"),
+        ("...,0,0,0", "at most 2 axes and one ... are allowed"),
+        ("3", "index 3 is out of bounds for an axis of size 3"),
+        ("-4", "index -4 is out of bounds for an axis of size 3"),
+        ("0,999999999999999999", "index 999999999999999999 is out of bounds for an axis of size 4"),
+        ("::0", "step must not be 0"),
+        ("a", "'a' must be an integer, start:stop:step or ..."),
+        (",", "'' must be an integer"),
+        ("0,", "'' must be an integer"),
+        ("1.0", "'1.0' must be an integer"),
+        ("+1", "'+1' must be an integer"),
+        ("1:2:3:4", "'1:2:3:4' must be an integer"),
+        ("None", "'None' must be an integer"),
+        ("[0]", "'[0]' must be an integer"),
+        ("٣", "'٣' must be an integer"),
+        ("9" * 30, "must be an integer"),
+        ("....", "'....' must be an integer"),
     ],
 )
-def test_what_is_no_slice_is_refused_with_the_reason(text: str, why: str) -> None:
-    with pytest.raises(Invalid) as refused:
+def test_an_invalid_slice_is_rejected_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(Invalid) as raised:
         parse_slice(text, (3, 4))
-    [[message]] = refused.value.errors.values()
+    [[message]] = raised.value.errors.values()
     assert message.startswith(f"{text!r}: ")
     assert why in message
-    assert "Basic NumPy slicing of shape [3, 4] is allowed" in message
+    assert "Use basic NumPy slicing of shape [3, 4]" in message

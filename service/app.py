@@ -1,4 +1,4 @@
-"""The application: all resources, and what goes round each request and answer."""
+"""The Flask application: resources, extensions and request hooks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flask_smorest import Api
 import service.http.auth as auth
 import service.http.compression as compression
 import service.http.problems as problems
+import service.http.rate_limit as rate_limit
 import service.http.request_context as request_context
 import service.http.response_cache as response_cache
 import service.http.security_headers as security_headers
@@ -44,14 +45,24 @@ from service.jobs.archive_probe import Probe
 from service.jobs.broker import Broker
 from service.settings import Settings
 
-#: What scripts of other origins may read of an answer, besides what they always may.
-EXPOSED = ["Location", "ETag", "Preference-Applied", "Retry-After", "Allow", *tensor_responses.HEADERS, *auth.HEADERS]
-EXPOSED += [request_context.REQUEST_ID]
-EXPOSED += ["Accept-Ranges", "Content-Range", "Content-Disposition"]
+#: Response headers that scripts of other origins may read, in addition to those that CORS always exposes.
+EXPOSED = [
+    "Location",
+    "ETag",
+    "Preference-Applied",
+    "Retry-After",
+    "Allow",
+    *tensor_responses.HEADERS,
+    *rate_limit.HEADERS,
+    request_context.REQUEST_ID,
+    "Accept-Ranges",
+    "Content-Range",
+    "Content-Disposition",
+]
 
 
 class Json(JSONProvider):
-    """JSON as RFC 8259 has it: no NaN, no duplicates of our own making."""
+    """Flask's JSON provider, based on orjson: RFC 8259, without NaN."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         return orjson.dumps(obj).decode()
@@ -61,7 +72,7 @@ class Json(JSONProvider):
 
 
 def create_app(given: Settings | None = None) -> Flask:
-    """The service; its settings come from the environment unless given. Connects to nothing before a request."""
+    """Create the application, by default with settings from the environment. Opens no connection before a request."""
     settings = given or Settings.from_environment()
     app = Flask(__name__, static_folder=None)
     app.json = Json(app)
@@ -78,10 +89,10 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["probe"] = Probe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
-    # From the outermost: what comes later sees a request later, and its answer sooner.
+    # Hooks registered earlier see requests earlier and responses later.
     request_context.register(app)
     metrics.register(app)
-    auth.register(app, settings, app.extensions["broker"].queue)  # first: nothing is told before somebody is let in
+    auth.register(app, settings, app.extensions["broker"].queue)  # before any hook or view that responds
     response_cache.register(app, settings.max_kept_bytes)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     compression.Compression(app)
@@ -117,5 +128,5 @@ def create_app(given: Settings | None = None) -> Flask:
 
 
 def openapi_yaml() -> str:
-    """The OpenAPI description of the service as the code has it."""
+    """Return the OpenAPI document of the service as YAML."""
     return document.text(create_app(Settings()))

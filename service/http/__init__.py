@@ -1,1 +1,1 @@
-"""What every answer has in common: representations, validators, problems, event streams."""
+"""HTTP: authentication, content negotiation, caching, problems, event streams."""

@@ -1,4 +1,4 @@
-"""The keys that let callers in."""
+"""API keys from the settings."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 
 from service.settings import Settings
 
-_LEAST = 16  # characters: what is shorter can be guessed
-_ENTRY = re.compile(r"(?:(?P<name>[\w.-]{1,64}):)?(?P<key>[!-+\--9;-~]+)", re.ASCII)  # printable, but for , and :
+_MIN_LENGTH = 16  # characters; shorter keys can be guessed
+_ENTRY = re.compile(r"(?:(?P<name>[\w.-]{1,64}):)?(?P<key>[!-+\--9;-~]+)", re.ASCII)  # printable ASCII except , and :
 
 
 class Keys:
-    """Keys by their digests, each with a name to be told and counted by. The keys themselves are not kept.
+    """The names of API keys, by the keys' digests; the keys themselves are not stored.
 
-    An entry is name:key, or a key, whose name is then the beginning of its digest. Raises ValueError for one that
-    cannot be, without telling it.
+    Logs and rate limits use the names. An entry is name:key, or a key alone, whose name is then the beginning of its
+    digest. Raises ValueError for an invalid entry, without quoting it.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
         self._names: list[tuple[bytes, str]] = []
         for number, entry in enumerate(entries, 1):
-            found = _ENTRY.fullmatch(entry)
-            if found is None or len(found["key"]) < _LEAST:
-                told = f"name:key or key, of {_LEAST} or more letters, digits and signs other than comma and colon"
-                raise ValueError(f"API key {number} is not allowed: an entry is {told}.")
-            digest = _digest(found["key"])
-            self._names.append((digest, found["name"] or digest.hex()[:12]))
+            match = _ENTRY.fullmatch(entry)
+            if match is None or len(match["key"]) < _MIN_LENGTH:
+                allowed = f"at least {_MIN_LENGTH} printable ASCII characters other than space, comma and colon"
+                raise ValueError(f"API key {number} is invalid: it must be name:key or key, where key has {allowed}.")
+            digest = _digest(match["key"])
+            self._names.append((digest, match["name"] or digest.hex()[:12]))
 
     @classmethod
-    def of(cls, settings: Settings) -> Keys:
-        """Those of API_KEYS and of the file that API_KEYS_FILE names. Raises ValueError."""
+    def from_settings(cls, settings: Settings) -> Keys:
+        """Read the keys in API_KEYS and in the file API_KEYS_FILE. Raises ValueError."""
         entries = [entry.strip() for entry in settings.api_keys.split(",")] if settings.api_keys.strip() else []
         if settings.api_keys_file:
             try:
@@ -41,8 +41,8 @@ class Keys:
             except (OSError, UnicodeDecodeError):
                 raise ValueError(f"API_KEYS_FILE={settings.api_keys_file!r} cannot be read.") from None
             listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-            if not listed:  # nobody who names a file means everybody to be let in
-                raise ValueError(f"API_KEYS_FILE={settings.api_keys_file!r} has no key in it.")
+            if not listed:  # without keys, authentication would be off
+                raise ValueError(f"API_KEYS_FILE={settings.api_keys_file!r} contains no key.")
             entries += listed
         return cls(entries)
 
@@ -50,12 +50,12 @@ class Keys:
         return len(self._names)
 
     def name(self, key: str) -> str | None:
-        """The name of a key, or None. It takes as long for each, known or not."""
-        digest, found = _digest(key), None
+        """Return the name of a key, or None. Takes equally long for every key, to reveal nothing by its timing."""
+        digest, result = _digest(key), None
         for known, name in self._names:
             if hmac.compare_digest(known, digest):
-                found = name
-        return found
+                result = name
+        return result
 
 
 def _digest(key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A blueprint whose requests are read strictly: JSON only, and no field or query that nobody knows."""
+"""Blueprints that parse requests strictly: JSON only, no unknown fields."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ import service.openapi.examples as examples
 
 
 class Parser(FlaskParser):
-    """Reads JSON bodies and queries, and says what is wrong with them."""
+    """Parses JSON bodies and queries; unknown query parameters are errors."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": marshmallow.RAISE}  # noqa: RUF012
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
-        """The body as JSON (RFC 8259). 415 where it is said to be something else, 400 where it is none."""
+        """Parse the body as JSON (RFC 8259). 415 for another Content-Type, 400 for invalid JSON."""
         if not is_json_request(req):
-            sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
-            raise UnsupportedMediaType(f"Content-Type says {sent}: application/json is read here.")
+            raise UnsupportedMediaType(f"Content-Type must be application/json, not {req.mimetype or 'absent'}.")
         try:
-            return json_parsing.loads(content(req))
-        except json_parsing.NotJson as error:
-            raise BadRequest(f"The body is not JSON: {error}.") from None
+            return json_parsing.loads(read_body(req))
+        except json_parsing.InvalidJson as error:
+            raise BadRequest(f"The body is not valid JSON: {error}.") from None
 
 
-def content(req: Request) -> bytes:
-    """The bytes of a body. 415 where they are compressed: a few could become more than there is memory."""
+def read_body(req: Request) -> bytes:
+    """Return the bytes of a body. 415 if it is compressed: decompressing a small body could fill the memory."""
     coding = req.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
-        raise _Compressed(f"Content-Encoding says {coding!r}: bodies are read here as they are, without one.")
+        raise _Compressed(f"Content-Encoding {coding!r} is not supported: send the body uncompressed.")
     return req.get_data()
 
 
@@ -45,18 +44,18 @@ class _Compressed(UnsupportedMediaType):
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """One resource's operations."""
+    """The operations of a resource."""
 
     ARGUMENTS_PARSER = Parser()
 
     def arguments(self, schema: type[marshmallow.Schema], **kwargs: Any) -> Callable[[Any], Any]:
-        """What an operation takes. One schema serves all requests: making it takes as long as reading a query."""
+        """Declare the arguments of an operation. The schema is created once, which takes as long as parsing a query."""
         return cast("Callable[[Any], Any]", super().arguments(schema(), **kwargs))
 
     @classmethod
     def example(cls, **given: Any) -> Callable[[Any], Any]:
-        """The request that shows what an operation is for, as `examples.declared` has it."""
-        return cast("Callable[[Any], Any]", cls.doc(**{"x-example": examples.declared(**given)}))
+        """Declare the example request of an operation; see `examples.declare`."""
+        return cast("Callable[[Any], Any]", cls.doc(**{"x-example": examples.declare(**given)}))
 
 
 PREFER = {
@@ -64,7 +63,7 @@ PREFER = {
     "name": "Prefer",
     "schema": {"type": "string"},
     "example": "wait=10",
-    "description": "Hold the request until it has ended, or so many seconds (RFC 7240)",
+    "description": "Wait until the request has ended, at most so many seconds (RFC 7240)",
 }
 
 RANGE = {
@@ -72,11 +71,11 @@ RANGE = {
     "name": "Range",
     "schema": {"type": "string"},
     "example": "bytes=0-7",
-    "description": "One range of bytes (RFC 9110); with If-Range, only while the file is the same",
+    "description": "One range of bytes (RFC 9110); with If-Range, only if the file has not changed",
 }
 BYTES = {"type": "string", "format": "binary"}
 
 
-def also(*media_types: str) -> dict[str, Any]:
-    """Documentation of other representations of what an operation answers with 200."""
+def other_media_types(*media_types: str) -> dict[str, Any]:
+    """Document further media types of a 200 response."""
     return {"responses": {200: {"content": {media_type: {"schema": {}} for media_type in media_types}}}}

@@ -1,4 +1,4 @@
-"""Which answers are compressed, where the client reads that: texts, and the files of layouts."""
+"""Compression of responses: text and layout files."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from service.http.responses import JSON, YAML
 from worker.layout.gltf import MEDIA_TYPE as GLB
 from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 
-_TEXTS = ["text/html", "text/css", "text/javascript", "image/svg+xml"]
-#: The endpoints whose streams are texts.
-_STREAMED = ["exports.model", "exports.trace", "docs_files.static", "viewer.asset"]
+_TEXT_TYPES = ["text/html", "text/css", "text/javascript", "image/svg+xml"]
+#: The endpoints that stream text.
+_TEXT_STREAMS = ["exports.model", "exports.trace", "docs_files.static", "viewer.asset"]
 
 SETTINGS = {
-    "COMPRESS_MIMETYPES": [*_TEXTS, JSON, "application/problem+json", YAML, GLB, SAFETENSORS],
+    "COMPRESS_MIMETYPES": [*_TEXT_TYPES, JSON, "application/problem+json", YAML, GLB, SAFETENSORS],
     "COMPRESS_ALGORITHM": ["br", "gzip"],
     "COMPRESS_BR_LEVEL": 1,
     "COMPRESS_LEVEL": 1,
     "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
-    "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": _STREAMED,
+    "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": _TEXT_STREAMS,
 }
 
 
 class Compression(Compress):
-    """Flask-Compress. Of numbers only layouts' are worth it, whose layers are alike: GPT-3's shrink to a twentieth.
+    """Flask-Compress for everything but files of values.
 
-    Values do not; and their files are read by ranges, which are those of the bytes as they are.
+    Layout files are worth compressing because layers are alike: GPT-3's shrinks to a twentieth. Values hardly shrink,
+    and ranges of their files count uncompressed bytes.
     """
 
     def after_request(self, response: Response | None) -> Response:
-        """Compress an answer, unless it is a file of values."""
+        """Compress a response, unless it is a file of values."""
         if response and response.mimetype == SAFETENSORS and request.endpoint != "layouts.Layout":
             return response
         return super().after_request(response)

@@ -1,4 +1,4 @@
-"""Redis Streams as server-sent events (text/event-stream): how a request goes, while it goes."""
+"""Server-sent events (text/event-stream) from Redis Streams."""
 
 from __future__ import annotations
 
@@ -28,81 +28,86 @@ LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "schema": {"type": "string"},
     "example": "1767323045678-0",
-    "description": "Go on after this event",
+    "description": "Resume after this event",
 }
-_RECONNECT = 2000  # milliseconds after which a browser that lost the stream comes back
-_SILENCE = 15.0  # seconds after which a comment keeps proxies from closing a stream, and finds clients that are gone
-_LOOK_AGAIN = 1.0  # seconds after which a silent stream looks for itself: a killed job tells nobody
+_RECONNECT_MS = 2000  # after which a browser that lost the stream reconnects
+_KEEPALIVE_INTERVAL = 15.0  # seconds; a comment keeps proxies from closing the stream and detects lost clients
+_POLL_INTERVAL = 1.0  # seconds without an event until the status is read: a killed job publishes nothing
 
 
 class Streams:
-    """The streams that are open in this process: each holds a thread of the server, so there are only so many."""
+    """The open event streams of this process, limited because each occupies a server thread."""
 
-    def __init__(self, most: int) -> None:
-        self._free = threading.Semaphore(most)
-        self.going_on: Callable[[], bool] = lambda: True  # false when the server is about to stop
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = threading.Semaphore(limit)
+        self.is_running: Callable[[], bool] = lambda: True  # false when the server is about to stop
 
-    def answer(self, told: Iterable[Event | None]) -> Response:
-        """Events as they come, and None now and then while none does. 429 where too many streams are open."""
+    def respond(self, stream: Iterable[Event | None]) -> Response:
+        """Send events as they come; the iterable yields None now and then while there is none.
+
+        Raises TooManyRequests (429) if too many streams are open.
+        """
         if request.method == "HEAD":
-            return _headed(())
+            return _response(())
         if not self._free.acquire(blocking=False):
-            raise TooManyRequests("As many streams as may be are open here; ask with Prefer: wait.", retry_after=5)
-        response = _headed(self._written(told))
+            limit = f"At most {self._limit:,} event streams may be open in a process (MAX_STREAMS)"
+            raise TooManyRequests(f"{limit}; use Prefer: wait instead.", retry_after=5)
+        response = _response(self._chunks(stream))
         response.call_on_close(self._free.release)
         return response
 
-    def _written(self, told: Iterable[Event | None]) -> Iterator[bytes]:
-        yield b"retry: %d\n\n" % _RECONNECT
-        spoke = time.monotonic()
-        for event in told:
+    def _chunks(self, stream: Iterable[Event | None]) -> Iterator[bytes]:
+        yield b"retry: %d\n\n" % _RECONNECT_MS
+        last_sent = time.monotonic()
+        for event in stream:
             if event is not None:
-                yield _text(event)
-            elif time.monotonic() - spoke >= _SILENCE:
+                yield _serialize(event)
+            elif time.monotonic() - last_sent >= _KEEPALIVE_INTERVAL:
                 yield b":\n\n"
             else:
-                if not self.going_on():
-                    return  # the client comes back, to whoever goes on
+                if not self.is_running():
+                    return  # the client reconnects, to another process
                 continue
-            spoke = time.monotonic()
+            last_sent = time.monotonic()
 
 
 def streams() -> Streams:
-    """The app's streams."""
+    """Return the current app's streams."""
     return cast(Streams, current_app.extensions["streams"])
 
 
 def last_event_id() -> str | None:
-    """After which event the client wants to go on. 422 where it is no id of an event."""
-    told = request.headers.get("Last-Event-ID")
-    if told and not re.fullmatch(r"\d{1,19}-\d{1,19}", told, re.ASCII):
-        raise Invalid({"Last-Event-ID": [f"{told!r} is no id of an event: one is like 1767323045678-0."]})
-    return told or None
+    """Return the id of the event after which the client resumes, or None. 422 for an invalid id."""
+    id = request.headers.get("Last-Event-ID")
+    if id and not re.fullmatch(r"\d{1,19}-\d{1,19}", id, re.ASCII):
+        raise Invalid({"Last-Event-ID": [f"{id!r} is not the id of an event, such as 1767323045678-0."]})
+    return id or None
 
 
 def stream(state: State[Any]) -> Response:
-    """The events of a request, to its end. 204 where the client knows the end: a browser stops coming back then."""
+    """Stream the events of a request until it ends. 204 if the client has the last: browsers then stop reconnecting."""
     representation(EVENT_STREAM)
     seen, queue = last_event_id(), broker().queue
     if seen and state.status not in UNFINISHED:
         last = events.latest(queue, state.id)
         if last is not None and last.id == seen:
             return Response(status=204)
-    return streams().answer(
-        _told(broker().for_streams(), type(state.request), state.id, seen or events.begin(queue, state.id))
+    return streams().respond(
+        _events(broker().for_streams(), type(state.request), state.id, seen or events.begin(queue, state.id))
     )
 
 
-def _told(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator[Event | None]:
-    patience = 0.0
+def _events(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator[Event | None]:
+    timeout = 0.0
     while True:
-        found = events.read(broker.queue, id, seen, patience)
+        found = events.read(broker.queue, id, seen, timeout)
         yield from found
         if not found:
             state = broker.find(kind, id)
             if state is None:
-                return  # somebody had it forgotten
-            if state.status in ENDS:  # and nobody said so, or what was said is gone
+                return  # the request was deleted
+            if state.status in ENDS:  # and no event reported it, or the event has expired
                 reason = {"reason": state.reason} if state.reason else {}
                 yield Event(events.publish(broker.queue, id, state.status, **reason), state.status, reason)
                 return
@@ -111,22 +116,22 @@ def _told(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator[E
             return
         else:
             seen = found[-1].id
-        patience = _LOOK_AGAIN
+        timeout = _POLL_INTERVAL
 
 
-def _headed(chunks: Iterable[bytes]) -> Response:
-    # A proxy that gathers an answer before it passes it on (nginx does) would hold events back.
+def _response(chunks: Iterable[bytes]) -> Response:
+    # A proxy that buffers responses, as nginx does, would delay events.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Response(chunks, headers=headers, content_type=EVENT_STREAM)
 
 
-def _text(event: Event) -> bytes:
+def _serialize(event: Event) -> bytes:
     id = f"id: {event.id}\n" if event.id else ""
     return f"{id}event: {event.name}\ndata: ".encode() + orjson.dumps(event.data) + b"\n\n"
 
 
-#: What an event stream is, for the description of an operation.
-DESCRIBED: dict[str, Any] = {
+#: The OpenAPI description of an event stream.
+_DOC: dict[str, Any] = {
     "responses": {
         200: {
             "content": {
@@ -145,14 +150,14 @@ DESCRIBED: dict[str, Any] = {
 }
 
 
-def route(blueprint: Blueprint, rule: str, description: str = "Events, to its end") -> Callable[[Any], Any]:
-    """What makes a view the operation that answers with events, and describes it."""
+def route(blueprint: Blueprint, rule: str, description: str = "Events until it ends") -> Callable[[Any], Any]:
+    """Return a decorator that routes and documents a view that streams events."""
 
     def decorate(view: Any) -> Any:
         for status in (429, 422, 406, 404):
             view = blueprint.alt_response(status, schema=ProblemSchema)(view)
-        view = blueprint.alt_response(204, description="You know its end already", success=True)(view)
+        view = blueprint.alt_response(204, description="The client has the last event already", success=True)(view)
         view = blueprint.response(200, description=description)(view)
-        return blueprint.get(rule)(blueprint.doc(parameters=[LAST_EVENT_ID], **DESCRIBED)(view))
+        return blueprint.get(rule)(blueprint.doc(parameters=[LAST_EVENT_ID], **_DOC)(view))
 
     return decorate

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, and nothing that two readers could read in two ways."""
+"""Strict JSON (RFC 8259), without ambiguous documents."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Any
 
 import orjson
 
-NAMES = 1000  # in an object: no request has use for more, and each that is not known takes time
+_MAX_NAMES = 1000  # of an object; no request needs more, and every unknown one takes time
 
 
-class NotJson(ValueError):
-    """What is wrong with a text, and what is allowed."""
+class InvalidJson(ValueError):
+    """A text is not JSON, or is ambiguous; the message says why."""
 
 
 def loads(content: bytes) -> Any:
-    """The value of a text of JSON in UTF-8. Raises NotJson.
+    """Parse JSON in UTF-8. Raises InvalidJson.
 
-    Names that an object has twice are refused: readers differ in which of the two they take.
+    Duplicate names in an object are errors: parsers differ in which one they use.
     """
     try:
-        found = orjson.loads(content)
-        json.loads(content.decode(), object_pairs_hook=_check)  # orjson takes the last, and tells nobody
-    except json.JSONDecodeError as error:  # orjson's, too
-        raise NotJson(str(error)) from None
+        value = orjson.loads(content)
+        json.loads(content.decode(), object_pairs_hook=_check)  # orjson silently uses the last of duplicate names
+    except json.JSONDecodeError as error:  # of either library
+        raise InvalidJson(str(error)) from None
     except RecursionError:
-        raise NotJson("it is nested too deeply") from None
-    return found
+        raise InvalidJson("it is nested too deeply") from None
+    return value
 
 
 def _check(pairs: list[tuple[str, Any]]) -> None:
-    if len(pairs) > NAMES:
-        raise NotJson(f"an object has {len(pairs):,} names, and at most {NAMES:,} are read")
+    if len(pairs) > _MAX_NAMES:
+        raise InvalidJson(f"an object may have at most {_MAX_NAMES:,} names, not {len(pairs):,}")
     if len(dict(pairs)) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for n, name in enumerate(names) if name in names[:n])
-        raise NotJson(f"an object has the name {twice!r} more than once, and each may be there once")
+        duplicate = next(name for n, name in enumerate(names) if name in names[:n])
+        raise InvalidJson(f"an object has the name {duplicate!r} more than once")

@@ -1,4 +1,4 @@
-"""Which request an answer belongs to: X-Request-ID and traceparent come in, go into every line, and on to the job."""
+"""The request context: X-Request-ID and traceparent, for logs and jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REQUEST_ID = "X-Request-ID"
 
 
 def register(app: Flask) -> None:
-    """Have an app follow its requests. First of all: what is registered later can tell of the request, too."""
+    """Set the log context of an app's requests. Register it first, so that later hooks log with it."""
 
     @app.before_request
     def begin() -> None:
@@ -18,6 +18,6 @@ def register(app: Flask) -> None:
         logs.add(route=request.url_rule.rule if request.url_rule else None)
 
     @app.after_request
-    def tell(response: Response) -> Response:
+    def add_header(response: Response) -> Response:
         response.headers[REQUEST_ID] = logs.context()["request_id"]
         return response

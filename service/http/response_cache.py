@@ -1,8 +1,8 @@
-"""Finished answers that this process has given, kept to be given again: what is finished never changes.
+"""An in-memory cache of responses about finished results.
 
-It can be forgotten, or be lost and computed again. So a kept answer is good for a second, and then for another if its
-result is still there, whole and the same. A DELETE that this process answers ends that at once, and so does a request
-that finds something unfinished: it may have been finished, and lost, before.
+Finished results never change, but they can be deleted, or lost and computed again. A cached response is therefore valid
+for a second, and then for another if its result still exists and is the same. A DELETE in this process invalidates all
+responses, and so does a request for an unfinished result: it may have been finished, and lost, before.
 """
 
 from __future__ import annotations
@@ -20,100 +20,98 @@ from worker.store.stored_bytes import Missing
 
 Key = tuple[str | None, ...]
 
-_GOOD = 1.0  # seconds
-_SHARE = 16  # an answer takes at most this part of the room
-_OVERHEAD = 2560  # bytes that an answer takes besides its body and its key, about
-#: What selects an answer, by the names of WSGI.
-_SELECTING = ("PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING", "HTTP_ORIGIN", "HTTP_PREFER")
+_FRESH = 1.0  # seconds
+_SHARE = 16  # one response takes at most 1/16 of the cache
+_OVERHEAD = 2560  # bytes that a response takes in addition to its body and key, about
+#: The parts of a request that select its response, by their WSGI names.
+_KEY_PARTS = ("PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING", "HTTP_ORIGIN", "HTTP_PREFER")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer, the bytes that it takes, the result `id` that it was made of, when that was finished, and when it was
-    last seen to be there.
-    """
+class CachedResponse:
+    """A response with its size in bytes, the id and end time of its result, and when that was last checked."""
 
     body: bytes
     headers: list[tuple[str, str]]
     id: str
     finished_at: str
-    seen: float
+    checked: float
     size: int
 
 
-class Kept:
-    """The answers used last, in `room` bytes."""
+class ResponseCache:
+    """A least-recently-used cache of responses, of `capacity` bytes."""
 
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self._taken = 0
-        self._answers: OrderedDict[Key, Answer] = OrderedDict()
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._size = 0
+        self._responses: OrderedDict[Key, CachedResponse] = OrderedDict()
         self._lock = threading.Lock()
-        self._doubted = 0.0  # what was seen before may have been forgotten since
+        self._invalidated = 0.0  # responses checked before this time have to be checked again
 
     def find(self) -> Response | None:
-        """The answer to a request, if it was given before and is still right."""
+        """Return the cached response to the request if it is valid, else None."""
         key = _key()
-        found = self._answers.get(key) if key else None
+        found = self._responses.get(key) if key else None
         if key is None or found is None:
             return None
         now = time.monotonic()
-        if now - found.seen > _GOOD or found.seen <= self._doubted:
-            found = replace(found, seen=now) if _is_there(found) else None
+        if now - found.checked > _FRESH or found.checked <= self._invalidated:
+            found = replace(found, checked=now) if _exists(found) else None
             self._put(key, found)
         if found is None:
             return None
-        g.kept = True
+        g.cached = True
         response = Response(found.body, headers=found.headers)
         if "If-None-Match" in request.headers:
             response.make_conditional(request)
         return response
 
-    def keep(self, response: Response) -> Response:
-        """Keep an answer that is finished, whole and not too large."""
+    def store(self, response: Response) -> Response:
+        """Cache a response if its result is finished and it is complete and not too large; return it."""
         if request.method == "DELETE" or g.get("unfinished"):
-            self._doubted = time.monotonic()
-        of: State[Any] | None = g.get("made_of")
+            self._invalidated = time.monotonic()
+        state: State[Any] | None = g.get("result_state")
         key, length = _key(), response.content_length
-        if of is None or key is None or response.status_code != 200 or length is None:
+        if state is None or key is None or response.status_code != 200 or length is None:
             return response
-        size = length + _OVERHEAD + sum(len(part) for part in key if part)  # a query may be longer than its answer
-        if size <= self.room // _SHARE:
+        size = length + _OVERHEAD + sum(len(part) for part in key if part)  # a query may be longer than the body
+        if size <= self.capacity // _SHARE:
             headers = [(name, value) for name, value in response.headers if name != "Date"]
-            finished_at = of.manifest["finished_at"]
-            self._put(key, Answer(response.get_data(), headers, of.id, finished_at, time.monotonic(), size))
+            finished_at = state.manifest["finished_at"]
+            self._put(key, CachedResponse(response.get_data(), headers, state.id, finished_at, time.monotonic(), size))
         return response
 
-    def _put(self, key: Key, answer: Answer | None) -> None:
-        """Make an answer the one used last, or remove it."""
+    def _put(self, key: Key, response: CachedResponse | None) -> None:
+        """Store a response as the most recently used, or remove it if None."""
         with self._lock:
-            before = self._answers.pop(key, None)
-            self._taken -= before.size if before else 0
-            if answer is not None:
-                self._answers[key] = answer
-                self._taken += answer.size
-            while self._taken > self.room:
-                self._taken -= self._answers.popitem(last=False)[1].size
+            before = self._responses.pop(key, None)
+            self._size -= before.size if before else 0
+            if response is not None:
+                self._responses[key] = response
+                self._size += response.size
+            while self._size > self.capacity:
+                self._size -= self._responses.popitem(last=False)[1].size
 
 
-def register(app: Flask, room: int) -> None:
-    """Have an app keep answers in `room` bytes, as they are after all that is registered later has worked on them."""
-    kept = app.extensions["kept"] = Kept(room)
-    app.before_request(kept.find)
-    app.after_request(kept.keep)
+def register(app: Flask, capacity: int) -> None:
+    """Cache an app's responses in `capacity` bytes, as they are after all hooks that are registered later."""
+    cache = app.extensions["response_cache"] = ResponseCache(capacity)
+    app.before_request(cache.find)
+    app.after_request(cache.store)
 
 
-def _is_there(answer: Answer) -> bool:
-    """Whether its result is still there, and was not made again meanwhile."""
+def _exists(response: CachedResponse) -> bool:
+    """Return whether the response's result still exists and was not computed again."""
     try:
-        return bool(broker().results.manifest(answer.id)["finished_at"] == answer.finished_at)
+        return bool(broker().results.manifest(response.id)["finished_at"] == response.finished_at)
     except Missing:
         return False
 
 
 def _key() -> Key | None:
-    """What selects the answer to this request; None where it is not kept."""
-    given = request.environ
-    if request.method != "GET" or "HTTP_RANGE" in given:
+    """Return the cache key of the request; None if its response is not cached."""
+    environ = request.environ
+    if request.method != "GET" or "HTTP_RANGE" in environ:
         return None
-    return tuple(map(given.get, _SELECTING))
+    return tuple(map(environ.get, _KEY_PARTS))

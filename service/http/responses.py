@@ -1,4 +1,4 @@
-"""How answers are given: waiting (RFC 7240), choosing a representation, caching what never changes (RFC 9110)."""
+"""Responses: waiting (RFC 7240), content negotiation, caching, ranges (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ JSON = "application/json"
 YAML = "application/yaml"
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATED = "public, no-cache"
-_FORM = "2"  # raised when the bytes of finished answers change: 2 has a layout's architecture
+_VERSION = "2"  # raised when the bytes of finished responses change: 2 has a layout's architecture
 _RANGE = re.compile(r"bytes=(?=\d|-\d)(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def preferred_wait() -> float:
-    """Seconds that `Prefer: wait=…` asks to be held, within the service's limit; 0 without one."""
+    """Return the seconds in `Prefer: wait=…`, at most the service's limit; 0 without it."""
     for preference in request.headers.get("Prefer", "").split(","):
         name, _, value = preference.partition("=")
         value = value.partition(";")[0].strip().strip('"')
@@ -34,10 +34,10 @@ def preferred_wait() -> float:
     return 0.0
 
 
-def waited(state: State[R]) -> State[R]:
-    """A request once it has ended, or the time is over that the client would wait.
+def wait_if_preferred(state: State[R]) -> State[R]:
+    """Wait until the request has ended, at most for the time in `Prefer: wait`; return its state then.
 
-    Who waits holds a thread. Where as many do as may, the answer comes at once: a preference need not be met.
+    A waiting client occupies a thread. If too many wait already, return at once: a preference need not be met.
     """
     seconds, waiters = preferred_wait(), current_app.extensions["waiters"]
     unfinished = g.unfinished = state.status in UNFINISHED
@@ -55,7 +55,7 @@ def waited(state: State[R]) -> State[R]:
 
 
 def representation(*offered: str) -> str:
-    """The media type that the client likes best; the first where it does not say. 406 where it likes none."""
+    """Return the media type that the client prefers, the first without Accept. 406 if it accepts none."""
     if not request.headers.get("Accept"):
         return offered[0]
     best = request.accept_mimetypes.best_match(offered)
@@ -64,12 +64,12 @@ def representation(*offered: str) -> str:
     return best
 
 
-def answer(state: State[R], represent: Callable[[State[R]], dict[str, Any]], *, created: bool = False) -> Response:
-    """A trace or a layout as it stands, once it has ended or the time that the client would wait is over.
+def respond(state: State[R], represent: Callable[[State[R]], dict[str, Any]], *, created: bool = False) -> Response:
+    """Respond with the state of a request, after waiting as the client prefers.
 
-    `represent` gives what is its kind's own. `created`: in answer to a POST, with 202 while it is under way.
+    `represent` returns the fields that only requests of its kind have. `created` is for a POST: 202 until it has ended.
     """
-    state = waited(state)
+    state = wait_if_preferred(state)
     response = json(summary(state) | represent(state))
     if created:
         response.status_code = 202 if state.status in UNFINISHED else 200
@@ -83,8 +83,8 @@ def answer(state: State[R], represent: Callable[[State[R]], dict[str, Any]], *, 
 
 
 def summary(state: State[Any]) -> dict[str, Any]:
-    """What is told of every request, whatever its kind."""
-    told = {
+    """Return the fields that requests of all kinds have."""
+    fields = {
         "id": state.id,
         "status": state.status,
         "created_at": state.created_at,
@@ -93,25 +93,24 @@ def summary(state: State[Any]) -> dict[str, Any]:
         "queue_position": state.queue_position,
         "progress": state.progress,
     }
-    return told | ({"error": {"detail": state.reason}} if state.reason else {})
+    return fields | ({"error": {"detail": state.reason}} if state.reason else {})
 
 
 def json(body: dict[str, Any]) -> Response:
-    """A body as JSON; what JSON has no number for is null."""
+    """Return a JSON response; infinities and NaN become null."""
     return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), content_type=JSON)
 
 
 def immutable(response: Response, state: State[Any], *identity: str) -> Response:
-    """Mark an answer that never changes: a strong ETag from the finished result that it is made of and what of that it
-    is, and 304 to who has it."""
+    """Mark a response as immutable, with an ETag of the result's id and `identity`; 304 if the client has it."""
     response = revalidated(response, state.id, *identity)
-    g.made_of = state
+    g.result_state = state
     response.headers["Cache-Control"] = IMMUTABLE
     return response
 
 
 def revalidated(response: Response, *identity: str) -> Response:
-    """Mark an answer that is another one when what it tells of changes: the same, but asked for again each time."""
+    """Mark a response to be revalidated each time, with an ETag of `identity`; 304 if the client has it."""
     response.set_etag(_etag(response.mimetype or "", *identity))
     response.headers["Cache-Control"] = REVALIDATED
     response.vary.add("Accept")
@@ -119,33 +118,33 @@ def revalidated(response: Response, *identity: str) -> Response:
     return response
 
 
-def has_already(media_type: str, *identity: str) -> bool:
-    """Whether the client has the answer of this identity, so that marking an empty one makes it a 304."""
+def client_has(media_type: str, *identity: str) -> bool:
+    """Return whether the client has this response, so that marking an empty one turns it into a 304."""
     return request.if_none_match.contains(_etag(media_type, *identity))
 
 
 def _etag(media_type: str, *identity: str) -> str:
-    return hashlib.sha256("\0".join((*identity, media_type, _FORM)).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join((*identity, media_type, _VERSION)).encode()).hexdigest()[:32]
 
 
 def octets(chunks: Iterable[bytes], length: int, content_type: str) -> Response:
-    """Bytes in the chunks that they come in."""
+    """Return a response that streams `length` bytes in chunks."""
     response = Response(chunks, content_type=content_type)
     response.content_length = length
     return response
 
 
 def ranged(response: Response, length: int, read: Callable[[int, int], Iterable[bytes]]) -> Response:
-    """Answer a request for a range of an immutable response's `length` bytes: 206, 416, or all of them.
+    """Make a response with an ETag send the requested range (206), or all `length` bytes. 416 for a range outside.
 
-    `read` gives the bytes from one to before another.
+    `read(start, stop)` returns the bytes in chunks.
     """
     response.headers["Accept-Ranges"] = "bytes"
     if response.status_code == 304:
         return response
-    found = _range(length, response.headers["ETag"])
-    start, stop = found or (0, length)
-    if found:
+    requested = _range(length, response.headers["ETag"])
+    start, stop = requested or (0, length)
+    if requested:
         response.status_code = 206
         response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{length}"
     response.content_length = stop - start
@@ -154,10 +153,10 @@ def ranged(response: Response, length: int, read: Callable[[int, int], Iterable[
 
 
 def _range(length: int, etag: str) -> tuple[int, int] | None:
-    """The one range that is asked for, cut to what there is (RFC 9110, 14). None where all is to be answered:
+    """Return the requested range, cut to the length (RFC 9110, section 14), or None to send everything.
 
-    without a range that means anything here, to a list of them, to a HEAD, and where If-Range is of another file.
-    Raises RequestedRangeNotSatisfiable (416) where there is nothing at it.
+    None is for a missing or malformed range, a list of ranges, HEAD, and an If-Range with another ETag.
+    Raises RequestedRangeNotSatisfiable (416) for a range outside the file.
     """
     match = _RANGE.fullmatch(request.headers.get("Range", ""))
     if match is None or request.method != "GET" or request.headers.get("If-Range", etag) != etag:
@@ -173,7 +172,7 @@ def _range(length: int, etag: str) -> tuple[int, int] | None:
 
 
 def primed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same chunks, the first read at once: what goes wrong there can still be an honest error."""
+    """Return the same chunks with the first read already: an error there still becomes an error response."""
     iterator = iter(chunks)
     if request.method == "HEAD":
         return iterator

@@ -1,4 +1,4 @@
-"""What browsers are told of every answer, and of our pages: the least that they work with."""
+"""Security headers of responses and pages."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from service.settings import Settings
 
 HTML = "text/html"
 
-#: Every answer: its type is what it says, it is no part of another page, and a page made of it may do nothing.
-ANSWER = {
+#: Of all responses: no content sniffing, no framing, no scripts.
+ALL_RESPONSES = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
 _FEATURES = "accelerometer camera display-capture geolocation gyroscope magnetometer microphone midi payment usb"
-#: A page of ours, besides: it has no use for what a device can do, and shares nothing with who opened it.
-PAGE = {
+#: Of HTML pages, too: no device features, and no access by the page that opened them.
+PAGES = {
     "Permissions-Policy": ", ".join(f"{feature}=()" for feature in _FEATURES.split()),
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Have every answer of an app say so; what an answer says itself goes first."""
-    # Who may read by CORS is not asked for this: it is for <img>, <script> and the like, which need no CORS.
-    shared = "cross-origin" if settings.cors_origins == "*" else "same-origin"
-    every = ANSWER | {"Cross-Origin-Resource-Policy": shared}
+    """Add these headers to all responses of an app; a header that a response has already is left."""
+    # This does not affect CORS: it is for <img>, <script> and the like, which load without it.
+    resource_policy = "cross-origin" if settings.cors_origins == "*" else "same-origin"
+    headers = ALL_RESPONSES | {"Cross-Origin-Resource-Policy": resource_policy}
 
     @app.after_request
     def add(response: Response) -> Response:
-        for name, value in (every | PAGE if response.mimetype == HTML else every).items():
+        for name, value in (headers | PAGES if response.mimetype == HTML else headers).items():
             response.headers.setdefault(name, value)
         return response
 
 
 def page(html: str, *, scripts: Sequence[str] = (), **more: str) -> Response:
-    """A page that gets everything from here and runs of what is written into it only these `scripts`.
+    """Return a page that loads only from this origin, and whose only inline scripts are `scripts`.
 
-    `more` are directives that differ from that: `img_src="'self' data:"`.
+    `more` overrides or adds directives: `img_src="'self' data:"`.
     """
     response = Response(html, content_type=f"{HTML}; charset=utf-8")
     response.headers["Content-Security-Policy"] = policy(scripts, **more)
@@ -51,7 +51,7 @@ def page(html: str, *, scripts: Sequence[str] = (), **more: str) -> Response:
 
 
 def policy(scripts: Sequence[str] = (), **more: str) -> str:
-    """The Content-Security-Policy of such a page. It names a script by its SHA-256."""
+    """Return the Content-Security-Policy of such a page; it allows each script by its SHA-256."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     directives = {
         "default-src": "'none'",

@@ -1,4 +1,4 @@
-"""A tensor as an answer: a slice of it, in a type, in as many cells as are wanted, in one of four representations."""
+"""Responses with a tensor: slices, types, levels of detail, media types."""
 
 from __future__ import annotations
 
@@ -17,85 +17,85 @@ import service.tensors.encode as encode
 import service.tensors.reduce as reduce
 import worker.trace.detail as detail
 from service.http.problems import not_acceptable
-from service.http.responses import JSON, has_already, json, octets, primed, representation
+from service.http.responses import JSON, client_has, json, octets, primed, representation
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY, Scale
 from service.tensors.slices import Source, View, parse_slice
 from worker.store.arrays import StoredArray
 
 MAX_JSON_CELLS = 65_536
-Statistics = tuple[float, float]  # the least and the largest value of a whole tensor
+ValueRange = tuple[float, float]  # the smallest and the largest value of a whole tensor
 
-#: What is told of an answer's values by a header, beside `Tensor-Shape`.
+#: Headers that describe the values of a response.
 HEADERS = ["Tensor-Shape", "Tensor-Dtype", "Tensor-Scale", "Tensor-Zero", "Tensor-Factors"]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What an answer holds: `parts` gives the values in C order, a bit at a time, and may be asked for again."""
+    """The values of a response: `parts` returns them in C order, in several arrays; it can be called again."""
 
     shape: tuple[int, ...]
     dtype: str
     parts: Callable[[], Iterable[NDArray[Any]]]
-    raw: Callable[[], Iterable[bytes]] | None = None  # the values' bytes, where nothing has to be done with them
+    raw: Callable[[], Iterable[bytes]] | None = None  # returns the stored bytes, if they are sent unchanged
     scale: Scale | None = None
     factors: tuple[int, ...] = ()
 
     def chunks(self) -> Iterable[bytes]:
-        """The values, little-endian."""
+        """Return the bytes of the values, little-endian."""
         if self.raw is not None:
             return self.raw()
         return (encode.convert(values, self.dtype, self.scale).tobytes() for values in self.parts())
 
-    def facts(self) -> dict[str, Any]:
-        """What has to be known of the values besides their shape and type."""
-        told: dict[str, Any] = self.scale._asdict() if self.scale else {}
-        return told | ({"factors": list(self.factors)} if self.factors else {})
+    def metadata(self) -> dict[str, Any]:
+        """Return what describes the values in addition to shape and type: scale and factors."""
+        metadata: dict[str, Any] = self.scale._asdict() if self.scale else {}
+        return metadata | ({"factors": list(self.factors)} if self.factors else {})
 
 
-def answer(
+def respond(
     name: str,
     source: Source,
     query: dict[str, Any],
     *identity: str,
-    known: Statistics | None = None,
+    value_range: ValueRange | None = None,
     smaller: DetailLevel | None = None,
 ) -> Response:
-    """A tensor as a query wants it, in the representation that the client likes best.
+    """Respond with the part of a tensor that a query selects, in the media type that the client prefers.
 
-    `identity` is what the answer's ETag is made of: where the client has it already, nothing is read. `known` saves
-    looking for the scale of a whole tensor, `smaller` reading all of a large one. Raises Invalid (422) for a slice or a
-    number of cells that cannot be, and NotAcceptable (406).
+    `identity` determines the ETag: nothing is read if the client has the response. `value_range` saves computing the
+    scale of a whole tensor, `smaller` reading all of a large one. Raises Invalid (422) for an invalid slice or number
+    of cells, and NotAcceptable (406).
     """
     media_type = representation(JSON, *BINARY)
     view = View(source, parse_slice(query["slice"], source.shape))
     shape, by = view.shape, _factors(view.shape, query.get("max_cells"))
     shape = detail.shrunk(shape, by)
     if media_type == JSON and prod(shape) > MAX_JSON_CELLS:
-        why = f"JSON holds up to {MAX_JSON_CELLS:,} cells and this is {prod(shape):,}; slice it or give max_cells"
-        raise not_acceptable(list(BINARY), why)
-    if has_already(media_type, *identity):
+        reason = f"JSON is limited to {MAX_JSON_CELLS:,} cells, and these are {prod(shape):,}: use slice or max_cells"
+        raise not_acceptable(list(BINARY), f"{reason}, or another media type")
+    if client_has(media_type, *identity):
         return Response(content_type=media_type)
-    return _encoded(media_type, name, _content(view, by, query, known, smaller))
+    return _encoded(media_type, name, _content(view, by, query, value_range, smaller))
 
 
-def find(tensors: Mapping[str, Any], name: str, what: str) -> Any:
-    """A tensor of a catalogue by name. 404 that says what there is."""
+def find(tensors: Mapping[str, Any], name: str, owner: str) -> Any:
+    """Return the entry of a tensor by name. Raises NotFound (404), whose message calls the trace or model `owner`."""
     if name not in tensors:
         some = ", ".join(islice(tensors, 4))
-        raise NotFound(f"There is no tensor {name!r} in {what}: it has {len(tensors)}, such as {some}.")
+        raise NotFound(f"There is no tensor {name!r} in {owner}: it has {len(tensors)}, such as {some}.")
     return tensors[name]
 
 
 def _factors(shape: tuple[int, ...], max_cells: int | None) -> tuple[int, ...]:
-    """By how much the last axes are shrunk; () where nothing is."""
+    """Return the factors by which the last axes are shrunk; () if they are not."""
     if max_cells is None or prod(shape) <= max_cells:
         return ()
     return reduce.factors(shape, min(max_cells, reduce.MAX_CELLS))
 
 
 def _content(
-    view: View, by: tuple[int, ...], query: dict[str, Any], known: Statistics | None, smaller: DetailLevel | None
+    view: View, by: tuple[int, ...], query: dict[str, Any], value_range: ValueRange | None, smaller: DetailLevel | None
 ) -> Content:
     stored = view.source.dtype
     dtype = query.get("dtype") or stored.name
@@ -109,31 +109,33 @@ def _content(
         raw, run = None, view.contiguous_range
         if run and isinstance(view.source, StoredArray) and dtype == stored.name:
             source = view.source
-            raw = lambda: source.stream(*run)  # noqa: E731 - it is one of three
+            raw = lambda: source.stream(*run)  # noqa: E731 - a function would be longer
         content = Content(view.shape, dtype, lambda: (values for _, values in view.parts()), raw)
     if dtype != "uint8":
         return content
-    whole = not by and view.shape == view.source.shape and known and all(map(isfinite, known))
+    whole = not by and view.shape == view.source.shape and value_range and all(map(isfinite, value_range))
     return replace(
-        content, scale=Scale.of(*(known if whole and known else encode.finite_range(content.parts()))), raw=None
+        content,
+        scale=Scale.of(*(value_range if whole and value_range else encode.finite_range(content.parts()))),
+        raw=None,
     )
 
 
 def _encoded(media_type: str, name: str, content: Content) -> Response:
-    facts = content.facts()
+    metadata = content.metadata()
     if media_type == JSON:
         values = np.frombuffer(b"".join(content.chunks()), content.dtype).reshape(content.shape)
         if values.dtype == np.float16:
             values = values.astype(np.float32)
-        body = {"name": name, "shape": content.shape, "dtype": content.dtype} | facts
+        body = {"name": name, "shape": content.shape, "dtype": content.dtype} | metadata
         response = json(body | {"data": values if content.shape else values[()]})
     else:
-        told = {key: str(value) for key, value in facts.items()}
-        head = encode.header(media_type, name, content.dtype, content.shape, told)
+        text = {key: str(value) for key, value in metadata.items()}
+        head = encode.header(media_type, name, content.dtype, content.shape, text)
         nbytes = len(head) + prod(content.shape) * np.dtype(content.dtype).itemsize
         response = octets(primed(chain([head] if head else [], content.chunks())), nbytes, media_type)
     response.headers["Tensor-Shape"] = ",".join(map(str, content.shape))
     response.headers["Tensor-Dtype"] = content.dtype
-    for key, value in facts.items():
+    for key, value in metadata.items():
         response.headers[f"Tensor-{key.title()}"] = ",".join(map(str, value)) if key == "factors" else repr(value)
     return response

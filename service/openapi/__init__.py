@@ -1,1 +1,1 @@
-"""The OpenAPI document: generated from the code, with recorded examples."""
+"""The OpenAPI document, generated from the code, with recorded examples."""

@@ -1,4 +1,4 @@
-"""The OpenAPI description, made from the code."""
+"""The OpenAPI document, generated from the code."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import service.openapi.operations as operations
 
 
 def text(app: Flask) -> str:
-    """The description of the app's API as YAML (OpenAPI 3.1)."""
+    """Return the OpenAPI 3.1 document of the app as YAML."""
     return yaml.dump(describe(app)[0], Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def describe(app: Flask) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The description, and by "METHOD /path" the example requests that the routes declare."""
+    """Return the document, and the example requests that routes declare, by "METHOD /path"."""
     api: Api = app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    described = deepcopy(api.spec.to_dict())
-    declared = examples.take(described["paths"])
-    operations.complete(described["paths"])
-    schemes = described["components"]["securitySchemes"]
-    described["security"] = [{}, *({name: []} for name in schemes)]  # a deployment may set keys, or not
-    examples.add(described["paths"])
-    described["components"].pop("responses", None)  # the framework's own, which no operation refers to any more
+    spec = deepcopy(api.spec.to_dict())
+    declared = examples.pop_declared(spec["paths"])
+    operations.complete(spec["paths"])
+    schemes = spec["components"]["securitySchemes"]
+    spec["security"] = [{}, *({name: []} for name in schemes)]  # a deployment may require keys or not
+    examples.add(spec["paths"])
+    spec["components"].pop("responses", None)  # flask-smorest's own, which no operation refers to
     for unused in ("Error", "PaginationMetadata"):
-        described["components"]["schemas"].pop(unused, None)
-    return {key: described[key] for key in ("openapi", "info", "tags", "security", "paths", "components")}, declared
+        spec["components"]["schemas"].pop(unused, None)
+    return {key: spec[key] for key in ("openapi", "info", "tags", "security", "paths", "components")}, declared
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what is the same twice instead of pointing at it, which not every reader of OpenAPI understands."""
+    """Writes repeated values in full: not every OpenAPI tool supports YAML aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _numbers(dumper: yaml.SafeDumper, data: list[Any]) -> yaml.Node:
-    """A list of plain values on one line."""
+    """Represent a list of numbers on one line."""
     flat = all(item is None or isinstance(item, int | float) for item in data)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
 

@@ -17,12 +17,12 @@ import service.http.json_parsing as json_parsing
 import service.jobs.batching as batching
 import service.jobs.canonical as canonical
 from service.errors import Errors, Invalid
-from service.http.auth import caller
-from service.http.blueprint import Blueprint, Parser, content
+from service.http.auth import client
+from service.http.blueprint import Blueprint, Parser, read_body
 from service.http.event_stream import EVENT_STREAM
-from service.http.problems import flatten, wrong_with
+from service.http.problems import errors_of, flatten
 from service.http.responses import json, representation
-from service.http.schemas.fields import moment
+from service.http.schemas.fields import timestamp
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import STATUSES, PageQuery
 from service.http.schemas.traces import TraceRequestSchema
@@ -50,7 +50,7 @@ class LinesParser(Parser):
                 sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
                 raise UnsupportedMediaType(f"Content-Type says {sent}: application/json and {NDJSON} are read here.")
             return super().load_json(req, schema)
-        lines, errors = [line for line in content(req).split(b"\n") if line.strip()], Errors()
+        lines, errors = [line for line in read_body(req).split(b"\n") if line.strip()], Errors()
         found = [_loaded(n, line, errors) for n, line in enumerate(lines[: MOST + 1])]
         _refuse(errors)
         return {"requests": found}
@@ -94,7 +94,7 @@ class CountsSchema(Schema):
 
 class BatchSummarySchema(Schema):
     id = fields.String(required=True)
-    created_at = moment(required=True)
+    created_at = timestamp(required=True)
     total = fields.Integer(required=True)
 
 
@@ -107,7 +107,7 @@ class BatchSchema(CountsSchema):
     """How the traces of a batch stand, in the order in which they were asked for; the same request is the same id."""
 
     id = fields.String(required=True)
-    created_at = moment(required=True)
+    created_at = timestamp(required=True)
     traces = fields.List(fields.Nested(MemberSchema), required=True)
 
 
@@ -139,7 +139,7 @@ class Batches(MethodView):
         if len(wanted["requests"]) > most:
             told = f"These are {len(wanted['requests']):,}, and at most {most:,} are taken at once here (MAX_BATCH)."
             raise Invalid({"requests": [told]})
-        batch, standing = batching.ask(broker(), _checked(wanted["requests"]), caller())
+        batch, standing = batching.ask(broker(), _checked(wanted["requests"]), client())
         response = json(_represent(batch, standing))
         response.status_code = 202
         response.headers["Location"] = f"/v1/batches/{batch.id}"
@@ -202,7 +202,7 @@ def watch(batch_id: str) -> Response:
     seen = event_stream.last_event_id()
     if seen and watched.knows_the_end(seen):
         return Response(status=204)
-    return event_stream.streams().answer(watched.told(seen))
+    return event_stream.streams().respond(watched.told(seen))
 
 
 def _represent(batch: Batch, standing: dict[str, Status]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _checked(requests: list[Any]) -> list[Wanted]:
         except marshmallow.ValidationError as error:
             errors |= flatten(_named(error.messages), f"requests.{n}")
         except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:
-            errors |= {f"requests.{n}.{field}": said for field, said in wrong_with(error).items()}
+            errors |= {f"requests.{n}.{field}": said for field, said in errors_of(error).items()}
     _refuse(errors)
     return found
 
@@ -246,7 +246,7 @@ def _named(messages: Any) -> dict[str, Any]:
 def _loaded(n: int, line: bytes, errors: Errors) -> Any:
     try:
         return json_parsing.loads(line)
-    except json_parsing.NotJson as error:
+    except json_parsing.InvalidJson as error:
         errors[f"requests.{n}"] = [f"It is not JSON: {error}."]
         return None
 

@@ -15,7 +15,7 @@ import service.resources.traces as traces
 from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint
 from service.http.responses import immutable, json
-from service.http.schemas.fields import Digits
+from service.http.schemas.fields import QueryInteger
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker
 from service.tensors.slices import View
@@ -42,7 +42,7 @@ class ExplainQuery(Schema):
     cell = fields.String(
         required=True, validate=validate.Length(1, 100), metadata={"description": "its i,j,k", "example": "3,4,0"}
     )
-    limit = Digits(
+    limit = QueryInteger(
         validate=validate.Range(1, MAX_OPERANDS),
         metadata={"description": "at most so many operands, the largest contributions first; terms stay whole"},
     )

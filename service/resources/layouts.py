@@ -18,9 +18,9 @@ import worker.layout.describe as describe
 import worker.models.lookup as models
 import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
-from service.http.auth import admit, caller
-from service.http.blueprint import PREFER, Blueprint, also
-from service.http.responses import JSON, answer, immutable, representation
+from service.http.auth import admit, client
+from service.http.blueprint import PREFER, Blueprint, other_media_types
+from service.http.responses import JSON, immutable, representation, respond
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker
@@ -55,8 +55,8 @@ def create(fields: LayoutFields) -> Response:
     whether or not there are weights for it.
     """
     settings = broker().settings
-    state = broker().submit(canonical.layout(fields, settings), settings.layout_timeout, client=caller())
-    return answer(state, _represent, created=True)
+    state = broker().submit(canonical.layout(fields, settings), settings.layout_timeout, client=client())
+    return respond(state, _represent, created=True)
 
 
 @blueprint.route("/<layout_id>")
@@ -65,7 +65,7 @@ class Layout(MethodView):
 
     @blueprint.arguments(LayoutQuery, location="query")
     @blueprint.example(query={"layers": "0:1", "fields": "id,position,size"})
-    @blueprint.doc(parameters=[PREFER], **also(SAFETENSORS, GLB))
+    @blueprint.doc(parameters=[PREFER], **other_media_types(SAFETENSORS, GLB))
     @blueprint.response(200, LayoutSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -84,7 +84,7 @@ class Layout(MethodView):
         chosen = representation(JSON, SAFETENSORS, GLB)
         state = _find(layout_id)
         if state.status != "done" or chosen == JSON:
-            return answer(state, lambda state: _represent(state, query))
+            return respond(state, lambda state: _represent(state, query))
         return _file(state, query, chosen)
 
 

@@ -16,10 +16,10 @@ from werkzeug.exceptions import NotFound
 import service.resources.traces as traces
 import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
-from service.http.auth import admit, caller, count
+from service.http.auth import admit, check_rate_limit, client
 from service.http.blueprint import PREFER, Blueprint
-from service.http.responses import answer
-from service.http.schemas.fields import Digits
+from service.http.responses import respond
+from service.http.schemas.fields import QueryInteger
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
@@ -37,7 +37,7 @@ blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="Wh
 
 
 class LensQuery(Schema):
-    top = Digits(load_default=5, validate=validate.Range(1, LENS_TOP))
+    top = QueryInteger(load_default=5, validate=validate.Range(1, LENS_TOP))
     layers = fields.String(
         load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
     )
@@ -97,9 +97,9 @@ class Lens(MethodView):
         chosen = _chosen(query, model, len(request.tokens))
         state = broker().find(LensRequest, request_id(request), admit=admit)
         if state is None:
-            count()
-            state = broker().submit(request, lens_seconds(*sized), lens_seconds_likely(*sized), client=caller())
-        return answer(state, lambda state: {"model": model.id} | _represent(state, model, chosen))
+            check_rate_limit()
+            state = broker().submit(request, lens_seconds(*sized), lens_seconds_likely(*sized), client=client())
+        return respond(state, lambda state: {"model": model.id} | _represent(state, model, chosen))
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)

@@ -74,7 +74,7 @@ def register(app: Flask) -> None:
         route = request.url_rule.rule if request.url_rule else "none"
         method = request.method if request.method in _METHODS else "other"  # a client may make up as many as it likes
         answered.labels(method, route, str(response.status_code)).inc()
-        if "kept" in g:
+        if "cached" in g:
             kept.inc()
         if "began" in g:
             seconds.labels(method, route).observe(time.perf_counter() - g.began)

@@ -17,7 +17,7 @@ import service.http.tensor_responses as tensor_responses
 import worker.describe.counts as counts
 import worker.models.lookup as models
 from service.errors import Invalid
-from service.http.blueprint import Blueprint, also
+from service.http.blueprint import Blueprint, other_media_types
 from service.http.responses import json, revalidated
 from service.http.schemas.models import ModelSchema, ModelsSchema, WeightQuery, WeightsQuery
 from service.http.schemas.problems import ProblemSchema
@@ -118,7 +118,7 @@ class Weight(MethodView):
 
     @blueprint.arguments(WeightQuery, location="query")
     @blueprint.example(path={"model_id": "gpt3-175b", "name": "h.95.mlp.c_fc.weight"}, query={"slice": "12287,49148:"})
-    @blueprint.doc(**also(*BINARY))
+    @blueprint.doc(**other_media_types(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -134,7 +134,7 @@ class Weight(MethodView):
         if cells > MAX_CELLS:
             raise Invalid({"slice": [f"It has {cells:,} values, and at most {MAX_CELLS:,} are read at once: fewer."]})
         identity = (model.digest, str(model.config), name, str(query))
-        return revalidated(tensor_responses.answer(name, source, query, *identity), *identity)
+        return revalidated(tensor_responses.respond(name, source, query, *identity), *identity)
 
 
 def _find(model_id: str, query: dict[str, Any]) -> Model:

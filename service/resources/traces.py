@@ -13,9 +13,9 @@ import service.http.event_stream as event_stream
 import service.http.tensor_responses as tensor_responses
 import service.jobs.canonical as canonical
 import worker.models.lookup as models
-from service.http.auth import admit, caller
-from service.http.blueprint import PREFER, Blueprint, also
-from service.http.responses import answer, immutable, json, summary, waited
+from service.http.auth import admit, client
+from service.http.blueprint import PREFER, Blueprint, other_media_types
+from service.http.responses import immutable, json, respond, summary, wait_if_preferred
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
@@ -56,8 +56,8 @@ class Traces(MethodView):
         settings = broker().settings
         model, request = canonical.trace(fields, settings)
         timeout, seconds = seconds_allowed(request, settings), seconds_likely(request, settings)
-        state = broker().submit(request, timeout, seconds, fields.priority or "normal", caller())
-        return answer(state, lambda state: _represent(state, model), created=True)
+        state = broker().submit(request, timeout, seconds, fields.priority or "normal", client())
+        return respond(state, lambda state: _represent(state, model), created=True)
 
     @blueprint.arguments(TracesQuery, location="query")
     @blueprint.example(query={"model": "nano-gpt", "limit": 10}, varies=["status", "queue_position", "progress"])
@@ -99,7 +99,7 @@ class Trace(MethodView):
 
         What is done never changes and may be kept for ever; until then the answer is not to be stored.
         """
-        return answer(_find(trace_id), _represent)
+        return respond(_find(trace_id), _represent)
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -145,7 +145,7 @@ class Tensor(MethodView):
 
     @blueprint.arguments(TensorQuery, location="query")
     @blueprint.example(path={"name": "blocks.0.attn.pattern"}, query={"slice": "0,0,:3,:3"})
-    @blueprint.doc(parameters=[PREFER], **also(*BINARY))
+    @blueprint.doc(parameters=[PREFER], **other_media_types(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -166,7 +166,7 @@ class Tensor(MethodView):
         array = StoredArray(broker().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
         smaller = DetailLevel.of(array, slot["smaller"]) if slot.get("smaller") else None
-        told = tensor_responses.answer(name, array, query, trace_id, *identity, known=known, smaller=smaller)
+        told = tensor_responses.respond(name, array, query, trace_id, *identity, value_range=known, smaller=smaller)
         return immutable(told, state, *identity)
 
 
@@ -179,7 +179,7 @@ def _find(trace_id: str) -> State[TraceRequest]:
 
 def done(trace_id: str) -> State[TraceRequest]:
     """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
-    state = waited(_find(trace_id))
+    state = wait_if_preferred(_find(trace_id))
     if state.status != "done":
         raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
     return state

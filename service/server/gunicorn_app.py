@@ -10,7 +10,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-import service.http.auth as auth
+import service.http.rate_limit as rate_limit
 import service.server.connections as connections
 import service.server.refusals as refusals
 from service.app import create_app
@@ -29,9 +29,9 @@ class Server(BaseApplication):
 
     def __init__(self, host: str, port: int, processes: int, threads: int) -> None:
         settings = Settings.from_environment()
-        self.keys = Keys.of(settings)
+        self.keys = Keys.from_settings(settings)
         if settings.rate_limit:
-            auth.parsed(settings.rate_limit)  # what is wrong is said here, and not by each process
+            rate_limit.parse(settings.rate_limit)  # what is wrong is said here, and not by each process
         self.settings: dict[str, Any] = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": processes,
@@ -96,4 +96,4 @@ def _on_exit(arbiter: Any) -> None:
 
 
 def _post_worker_init(worker: Any) -> None:
-    worker.wsgi.extensions["streams"].going_on = lambda: worker.alive  # a stop need not wait for endless answers
+    worker.wsgi.extensions["streams"].is_running = lambda: worker.alive  # a stop need not wait for endless answers

@@ -14,7 +14,7 @@ from gunicorn.http.errors import (
 from werkzeug.exceptions import HTTPException
 
 from service.http.problems import body
-from service.http.security_headers import ANSWER
+from service.http.security_headers import ALL_RESPONSES
 
 LINE = 8190  # bytes of a request's first line
 FIELDS = 100  # header fields
@@ -26,7 +26,7 @@ def refusal(error: BaseException) -> tuple[int, bytes]:
     status, detail = _told(error)
     content = orjson.dumps(body(status, detail))
     phrase = HTTPStatus(status).phrase
-    headers = ANSWER | {
+    headers = ALL_RESPONSES | {
         "Content-Type": "application/problem+json",
         "Content-Length": str(len(content)),
         "Cache-Control": "no-store",

@@ -1,1 +1,1 @@
-"""What requests and answers look like, by resource; `openapi.yaml` is made from these."""
+"""Schemas of requests and responses; `openapi.yaml` is generated from them."""

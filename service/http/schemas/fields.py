@@ -1,4 +1,4 @@
-"""Fields that many schemas have: numbers as JSON has them, and times."""
+"""Fields that several schemas use: strict numbers, token lists, times."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from marshmallow import ValidationError, fields, validate
 from worker.describe.config import MAX_TOKENS
 
 
-def whole(least: int, most: int, **kwargs: Any) -> fields.Integer:
-    """A whole number in a range; numbers as text are refused."""
-    return fields.Integer(strict=True, validate=validate.Range(least, most), **kwargs)
+def integer(minimum: int, maximum: int, **kwargs: Any) -> fields.Integer:
+    """Return a field for an integer in a range; strings are invalid."""
+    return fields.Integer(strict=True, validate=validate.Range(minimum, maximum), **kwargs)
 
 
 class Number(fields.Float):
-    """A number; one as text is refused."""
+    """A number; strings and booleans are invalid."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.make_error("invalid", input=value)
-        return super()._deserialize(value + 0.0, attr, data, **kwargs)  # −0 is 0
+        return super()._deserialize(value + 0.0, attr, data, **kwargs)  # turns −0 into 0
 
 
-class Digits(fields.Integer):
-    """A whole number in a query: an optional sign and digits, as JSON has them."""
+class QueryInteger(fields.Integer):
+    """An integer in a query string: at most 19 ASCII digits, with an optional minus sign."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not re.fullmatch(r"-?\d{1,19}", value, re.ASCII):
@@ -35,15 +35,17 @@ class Digits(fields.Integer):
 
 
 class Tokens(fields.List[Any]):
-    """Whole numbers in a list that may be long: only what looks wrong is looked at closely, and little of that."""
+    """A list of tokens, which may be long: only suspicious items are validated, and of those the first 100."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list):
             raise self.make_error("invalid")
         for validator in self.validators:
             validator(value)
-        errors, most = {}, MAX_TOKENS - 1
-        for n in islice((n for n, token in enumerate(value) if type(token) is not int or not 0 <= token <= most), 100):
+        errors, largest = {}, MAX_TOKENS - 1
+        for n in islice(
+            (n for n, token in enumerate(value) if type(token) is not int or not 0 <= token <= largest), 100
+        ):
             try:
                 self.inner.deserialize(value[n])
             except ValidationError as error:
@@ -53,6 +55,6 @@ class Tokens(fields.List[Any]):
         return value
 
 
-def moment(**kwargs: Any) -> fields.String:
-    """A time as RFC 3339, in UTC."""
+def timestamp(**kwargs: Any) -> fields.String:
+    """Return a field for a time in UTC (RFC 3339)."""
     return fields.String(**kwargs, metadata={"format": "date-time"})

@@ -1,4 +1,4 @@
-"""Layouts: what is asked for, and the blocks of one."""
+"""Schemas of layouts: requests, blocks and architectures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, fields, post_load, validate
 
-from service.http.schemas.fields import whole
+from service.http.schemas.fields import integer
 from service.http.schemas.models import ConfigField, ModelField
 from service.http.schemas.requests import SummarySchema
 from service.jobs.canonical import LayoutFields
@@ -16,11 +16,11 @@ STYLES = ["columns", "llm-viz"]
 
 
 class LayoutRequestSchema(Schema):
-    """A model and how many tokens it reads: all it can, where nothing is said."""
+    """A model and its number of input tokens, by default the most that it can read."""
 
     model = ModelField(required=True)
-    tokens = whole(1, MAX_POSITIONS, allow_none=True, load_default=None)
-    batch = whole(1, MAX_BATCH, load_default=1)
+    tokens = integer(1, MAX_POSITIONS, allow_none=True, load_default=None)
+    batch = integer(1, MAX_BATCH, load_default=1)
     style = fields.String(load_default="columns", validate=validate.OneOf(STYLES))
 
     @post_load
@@ -32,38 +32,38 @@ class LayoutQuery(Schema):
     layers = fields.String(metadata={"description": "a range of layers", "example": "0:4"})
     heads = fields.String(metadata={"description": "a range of heads in each layer", "example": "0:12"})
     fields_ = fields.String(
-        data_key="fields", metadata={"description": "which keys of a block", "example": "id,position,size"}
+        data_key="fields", metadata={"description": "which fields of a block", "example": "id,position,size"}
     )
 
 
 class CellsSchema(Schema):
-    """Where a block's values lie: a row [a, b, c, d] an axis of the tensor; cell (i, j, k) is at a·i+b·j+c·k+d."""
+    """Where a block's values are: a row [a, b, c, d] per axis of the tensor; cell (i, j, k) is at a·i+b·j+c·k+d."""
 
     name = fields.String(required=True)
     index = fields.List(fields.List(fields.Integer()), required=True)
 
 
 class InputSchema(Schema):
-    """A block that a formula reads: rows [a, b, c, e, d] for its x, y, z: cell a·i + b·j + c·k + e·s + d."""
+    """A block that a formula reads: rows [a, b, c, e, d] for its x, y and z, read at a·i + b·j + c·k + e·s + d."""
 
     block = fields.String(required=True)
     index = fields.List(fields.List(fields.Integer()), required=True)
 
 
 class FormulaSchema(Schema):
-    """How a cell is made of cells of other blocks."""
+    """How a cell is computed from cells of other blocks."""
 
     op = fields.String(required=True)
-    over = fields.Integer(allow_none=True, metadata={"description": "how many values s takes"})
+    over = fields.Integer(allow_none=True, metadata={"description": "the number of values of s"})
     inputs = fields.List(fields.Nested(InputSchema), required=True)
     scale = fields.Float()
     mask = fields.String()
     window = fields.Integer()
     epsilon = fields.Float()
     function = fields.String()
-    pairs = fields.String(metadata={"description": "which channels turn together: halves or neighbours"})
+    pairs = fields.String(metadata={"description": "which channels rotate together: halves or neighbours"})
     base = fields.Float()
-    width = fields.Integer(metadata={"description": "how many channels turn"})
+    width = fields.Integer(metadata={"description": "the number of channels that rotate"})
 
 
 class BlockSchema(Schema):
@@ -88,7 +88,7 @@ class GroupSchema(Schema):
 
 
 class KindSchema(Schema):
-    """A kind of block: what its blocks in all layers and members of a group have in common."""
+    """A kind of block: what its blocks in all layers and group members have in common."""
 
     id = fields.String(required=True, metadata={"example": "blocks.{layer}.attn.heads.{head}.q"})
     name = fields.String(required=True)
@@ -101,9 +101,11 @@ class KindSchema(Schema):
     stack = fields.String(required=True, allow_none=True)
     group = fields.String(required=True, allow_none=True)
     step = fields.String(required=True, allow_none=True)
-    part = fields.String(required=True, allow_none=True, metadata={"description": "what it is in any transformer"})
+    part = fields.String(required=True, allow_none=True, metadata={"description": "the same part in any transformer"})
     parameters = fields.String(
-        required=True, allow_none=True, metadata={"description": "the part of a model's parameters that it counts as"}
+        required=True,
+        allow_none=True,
+        metadata={"description": "the part of the model's parameters that it belongs to"},
     )
 
 
@@ -113,7 +115,7 @@ class StackSchema(Schema):
 
 
 class MembersSchema(Schema):
-    """What each layer has several of, each with the same kinds of block."""
+    """What each layer has several of, such as heads; each has the same kinds of block."""
 
     name = fields.String(required=True, metadata={"example": "head"})
     count = fields.Integer(required=True)
@@ -121,7 +123,7 @@ class MembersSchema(Schema):
 
 
 class StepSchema(Schema):
-    """A step of the computation: the kinds that it computes, and those that they are computed from."""
+    """A step of the computation: the kinds of block that it computes, and those that it reads."""
 
     id = fields.String(required=True)
     name = fields.String(required=True)
@@ -132,15 +134,17 @@ class StepSchema(Schema):
 
 
 class ArchitectureSchema(Schema):
-    """What a front end of any family must not guess."""
+    """What a front end needs to show a model of any family."""
 
     kinds = fields.List(fields.Nested(KindSchema), required=True)
     stacks = fields.List(fields.Nested(StackSchema), required=True)
     groups = fields.List(fields.Nested(MembersSchema), required=True)
     steps = fields.List(fields.Nested(StepSchema), required=True)
-    context = fields.Integer(required=True, metadata={"description": "the most positions"})
+    context = fields.Integer(required=True, metadata={"description": "the maximum number of positions"})
     activation = fields.String(required=True, allow_none=True)
-    tied = fields.List(fields.String(), required=True, metadata={"description": "parts that repeat another's numbers"})
+    tied = fields.List(
+        fields.String(), required=True, metadata={"description": "parts that share another part's parameters"}
+    )
 
 
 class BoundsSchema(Schema):
@@ -149,7 +153,7 @@ class BoundsSchema(Schema):
 
 
 class LayoutSchema(SummarySchema):
-    """A layout; what follows `style` is there when it is done. Over 20,000 blocks are null, and `links` leads on."""
+    """A layout. The fields after `style` exist once it is done. Over 20,000 blocks are null; use `links` instead."""
 
     config = ConfigField(required=True)
     tokens = fields.Integer(required=True)

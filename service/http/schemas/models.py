@@ -1,4 +1,4 @@
-"""Models: their sizes, their weights, and how a request names one."""
+"""Schemas of models, and the fields that select one."""
 
 from __future__ import annotations
 
@@ -6,43 +6,45 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from service.http.schemas.fields import Digits
+from service.http.schemas.fields import QueryInteger
 from service.http.schemas.tensors import TensorQuery
 from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES
 
 
 class ConfigField(fields.Raw):
-    """A whole configuration, by the names of its family's Hugging Face class."""
+    """A complete configuration, with the names of its family's Hugging Face class."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs, metadata={"allOf": [{"$ref": "#/components/schemas/Config"}]})
 
 
 def config_components() -> dict[str, dict[str, Any]]:
-    """The schemas of configurations, from the families' own rules: whole ones, and partial ones in requests."""
+    """Return the schemas of configurations, derived from the families: complete ones, and partial ones for requests."""
     components: dict[str, dict[str, Any]] = {}
     for partial in (False, True):
-        before = "Partial" if partial else ""
-        named = {
-            f"{before}{family.Config.__name__}": family.Config.json_schema(partial) for family in FAMILIES.values()
+        prefix = "Partial" if partial else ""
+        schemas = {
+            f"{prefix}{family.Config.__name__}": family.Config.json_schema(partial) for family in FAMILIES.values()
         }
-        either = [{"$ref": f"#/components/schemas/{name}"} for name in named]
-        what = "Sizes; what is left out is as usual in the family" if partial else "All sizes of a model"
-        said = f"{what}, by the names of Hugging Face's class. Without `model_type` it is {DEFAULT_MODEL_TYPE}'s."
-        components |= {f"{before}Config": {"description": said, "anyOf": either}} | named
+        any_of = [{"$ref": f"#/components/schemas/{name}"} for name in schemas]
+        sizes = "Some sizes, the others being the family's defaults" if partial else "All sizes of a model"
+        description = (
+            f"{sizes}, with the names of Hugging Face's class. `model_type` is {DEFAULT_MODEL_TYPE} by default."
+        )
+        components |= {f"{prefix}Config": {"description": description, "anyOf": any_of}} | schemas
     return components
 
 
 class ModelField(fields.Field[Any]):
-    """A model's id or a (partial) configuration. The domain says what of a configuration is wrong."""
+    """A model's id or a partial configuration, which its family validates later."""
 
     def __init__(self, **kwargs: Any) -> None:
-        either = [{"type": "string", "example": "nano-gpt"}, {"$ref": "#/components/schemas/PartialConfig"}]
-        super().__init__(**kwargs, metadata={"oneOf": either})
+        one_of = [{"type": "string", "example": "nano-gpt"}, {"$ref": "#/components/schemas/PartialConfig"}]
+        super().__init__(**kwargs, metadata={"oneOf": one_of})
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | dict[str, Any]:
         if not isinstance(value, str | dict):
-            raise ValidationError('The id of a model, as in "gpt2", or an object with its configuration.')
+            raise ValidationError('Must be the id of a model, such as "gpt2", or an object with a configuration.')
         return value
 
 
@@ -60,23 +62,23 @@ class WeightsSchema(Schema):
         required=True,
         allow_none=True,
         metadata={
-            "description": "where they are read; null where they are not here any more",
+            "description": "where to read them; null if they no longer exist",
             "example": "/v1/models/n_layer=3,n_head=3,n_embd=48/tensors?synthetic=7",
         },
     )
 
 
 class WeightsQuery(Schema):
-    """Which weights of a model, where it is not its own."""
+    """Which weights of a model, by default its own."""
 
-    synthetic = Digits(
+    synthetic = QueryInteger(
         validate=validate.Range(0, 2**63 - 1),
-        metadata={"description": "synthetic weights from this seed, as `weights` asks for in POST /v1/traces"},
+        metadata={"description": "use synthetic weights from this seed, like `weights` in POST /v1/traces"},
     )
 
 
 class WeightQuery(WeightsQuery, TensorQuery):
-    """What of a weight."""
+    """Which weights, and which part of one."""
 
 
 class VocabularySchema(Schema):
@@ -88,8 +90,8 @@ class VocabularySchema(Schema):
 class ModelSchema(Schema):
     id = fields.String(required=True)
     name = fields.String(required=True)
-    family = fields.String(required=True, metadata={"description": "its series, for people"})
-    model_type = fields.String(required=True, metadata={"description": "the family, as in /v1/families"})
+    family = fields.String(required=True, metadata={"description": "the series of models, for display"})
+    model_type = fields.String(required=True, metadata={"description": "the id of the family in /v1/families"})
     note = fields.String(required=True)
     config = ConfigField(required=True)
     parameters = fields.Nested(PartSchema, required=True)

@@ -1,4 +1,4 @@
-"""What is answered where something is wrong."""
+"""The schema of error responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from marshmallow import Schema, fields
 
 
 class ProblemSchema(Schema):
-    """RFC 9457."""
+    """A problem (RFC 9457)."""
 
     type = fields.String(required=True, metadata={"example": "about:blank"})
     title = fields.String(required=True, metadata={"example": "Unprocessable Entity"})
@@ -16,7 +16,7 @@ class ProblemSchema(Schema):
     )
     request_id = fields.String(
         metadata={
-            "description": "the answer's `X-Request-ID`: as it came with the request, or a new one; logs name it",
+            "description": "the response's `X-Request-ID`: the request's own or a new one; logs contain it",
             "example": "6f1d2a3b9c1e4f0d8a7b6c5d4e3f2a1b",
         }
     )
@@ -24,7 +24,7 @@ class ProblemSchema(Schema):
         keys=fields.String(),
         values=fields.List(fields.String()),
         metadata={
-            "description": "by field, what is wrong and what is allowed",
+            "description": "by field: what is wrong and what is allowed",
             "example": {"text": ["'D' is no letter of this model: only A, B, C are."]},
         },
     )

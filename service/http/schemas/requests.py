@@ -1,10 +1,10 @@
-"""How anything that was asked for stands, and lists of it."""
+"""Schemas of all kinds of request: status, progress, pages."""
 
 from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from service.http.schemas.fields import Digits, moment
+from service.http.schemas.fields import QueryInteger, timestamp
 
 STATUSES = ["queued", "running", "done", "failed", "cancelled"]
 
@@ -14,7 +14,7 @@ class ProgressSchema(Schema):
     total = fields.Integer(required=True)
     unit = fields.String(required=True)
     seconds_left = fields.Float(
-        required=True, allow_none=True, metadata={"description": "an estimate; null where there is none yet"}
+        required=True, allow_none=True, metadata={"description": "an estimate; null if there is none yet"}
     )
 
 
@@ -23,26 +23,30 @@ class FailureSchema(Schema):
 
 
 class SummarySchema(Schema):
-    """How a request stands."""
+    """A request and its status."""
 
     id = fields.String(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATUSES))
     model = fields.String(
         required=True,
-        metadata={"description": "its id; of sizes of one's own, those in a line: `n_layer=3,n_head=3,…`"},
+        metadata={"description": "its id; for a configuration, its sizes: `n_layer=3,n_head=3,…`"},
     )
-    created_at = moment(required=True)
-    started_at = moment(required=True, allow_none=True)
-    finished_at = moment(required=True, allow_none=True)
+    created_at = timestamp(required=True)
+    started_at = timestamp(required=True, allow_none=True)
+    finished_at = timestamp(required=True, allow_none=True)
     queue_position = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "how many jobs are before it; 0 is next"}
+        required=True, allow_none=True, metadata={"description": "the number of jobs before it; 0 is next"}
     )
     progress = fields.Nested(ProgressSchema, required=True, allow_none=True)
     error = fields.Nested(FailureSchema)
 
 
 class PageQuery(Schema):
-    """Which part of a list."""
+    """Which page of a list."""
 
-    limit = Digits(load_default=50, validate=validate.Range(1, 500), metadata={"description": "how many at most"})
-    cursor = Digits(validate=validate.Range(0, 2**53), metadata={"description": "`next_cursor` of the page before"})
+    limit = QueryInteger(
+        load_default=50, validate=validate.Range(1, 500), metadata={"description": "the maximum number of items"}
+    )
+    cursor = QueryInteger(
+        validate=validate.Range(0, 2**53), metadata={"description": "`next_cursor` of the previous page"}
+    )

@@ -1,4 +1,4 @@
-"""Tensors of traces and models: what they are, and what of one is asked for."""
+"""Schemas of tensors, and of queries that select their values."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from marshmallow import Schema, fields, validate
 
-from service.http.schemas.fields import Digits
+from service.http.schemas.fields import QueryInteger
 from service.tensors.encode import DTYPES
 from service.tensors.patterns import PATTERNS
 from service.tensors.reduce import REDUCTIONS
 
 
 class TensorSchema(Schema):
-    """One tensor, without its values. The statistics, which weights have not, leave masked cells (−inf) out; null is
-    one that is no number, as where float16 did not hold the values."""
+    """A tensor without its values. Weights have no statistics. Statistics ignore masked cells (−inf) and are null if
+    they are not finite, for example because float16 overflowed."""
 
     name = fields.String()
     shape = fields.List(fields.Integer(), required=True)
@@ -31,21 +31,21 @@ class TensorsSchema(Schema):
 
 
 class TensorValuesSchema(Schema):
-    """One tensor, or what was asked for of it, as nested lists; −inf is null."""
+    """The selected part of a tensor as nested lists; −inf is null."""
 
     name = fields.String(required=True)
     shape = fields.List(fields.Integer(), required=True)
     dtype = fields.String(required=True)
-    scale = fields.Float(metadata={"description": "of bytes (uint8): value = scale · (byte − zero)"})
+    scale = fields.Float(metadata={"description": "for uint8: value = scale · (byte − zero)"})
     zero = fields.Float()
     factors = fields.List(
-        fields.Integer(), metadata={"description": "by which the last axes were shrunk, if they were"}
+        fields.Integer(), metadata={"description": "the factors by which the last axes were shrunk, if they were"}
     )
     data = fields.Raw(required=True, allow_none=True, metadata={"allOf": [{"$ref": "#/components/schemas/Values"}]})
 
 
 def _nested(axes: int) -> dict[str, Any]:
-    """Lists in lists of numbers. A schema that refers to itself would say it, but TypeScript can't."""
+    """Return the schema of nested lists. A recursive one would be shorter, but TypeScript cannot express it."""
     return {"type": "array", "items": _nested(axes - 1)} if axes else {"type": ["number", "null"]}
 
 
@@ -64,30 +64,30 @@ class TensorQuery(Schema):
     )
     dtype = fields.String(
         validate=validate.OneOf(DTYPES),
-        metadata={"description": "the type of the values; that which is stored, where it is left out"},
+        metadata={"description": "the type of the values, by default the stored one"},
     )
-    max_cells = Digits(
+    max_cells = QueryInteger(
         validate=validate.Range(1),
         metadata={
-            "description": "shrink the two last axes by whole factors until no more cells are left, "
-            "and no more than 4,194,304",
+            "description": "shrink the last two axes by integer factors until there are at most so many cells, "
+            "and at most 4,194,304",
             "example": 65536,
         },
     )
     reduce = fields.String(
         load_default="mean",
         validate=validate.OneOf(REDUCTIONS),
-        metadata={"description": "what of a tile of cells is kept, where it is shrunk"},
+        metadata={"description": "how a tile of cells becomes one if the tensor is shrunk"},
     )
 
 
 def patterns(*example: str) -> fields.List[Any]:
-    """Which of many tensors are asked for, by their names."""
+    """Return a query field for patterns that select tensors by name."""
     return fields.List(
         fields.String(validate=validate.Length(1, 2000)),
         validate=validate.Length(max=PATTERNS),
         metadata={
-            "description": "shell-style patterns of names, one a query or with commas between them; all by default",
+            "description": "shell-style patterns of names, separated by commas or repeated; by default all",
             "example": list(example),
         },
     )

@@ -1,4 +1,4 @@
-"""Traces: what is asked for, and what a trace tells."""
+"""Schemas of traces: requests, queries and responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
 
-from service.http.schemas.fields import Number, Tokens, whole
+from service.http.schemas.fields import Number, Tokens, integer
 from service.http.schemas.models import ConfigField, ModelField, WeightsSchema
 from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
 from service.http.schemas.tensors import TensorSchema
@@ -17,13 +17,13 @@ from worker.trace.sampling import Sampling
 
 
 class GenerateSchema(Schema):
-    """How new tokens are drawn; temperature 0 is greedy."""
+    """How to sample new tokens; temperature 0 is greedy."""
 
-    max_new_tokens = whole(1, MAX_POSITIONS, required=True)
+    max_new_tokens = integer(1, MAX_POSITIONS, required=True)
     temperature = Number(load_default=0.0, validate=validate.Range(0, 100))
-    top_k = whole(1, MAX_TOKENS, load_default=None, allow_none=True)
+    top_k = integer(1, MAX_TOKENS, load_default=None, allow_none=True)
     top_p = Number(load_default=None, allow_none=True, validate=validate.Range(0, 1, min_inclusive=False))
-    seed = whole(0, 2**63 - 1, load_default=0)
+    seed = integer(0, 2**63 - 1, load_default=0)
 
     @post_load
     def make(self, data: dict[str, Any], **kwargs: Any) -> Sampling:
@@ -31,7 +31,7 @@ class GenerateSchema(Schema):
 
 
 class WeightsChoiceSchema(Schema):
-    synthetic = whole(0, 2**63 - 1, required=True, metadata={"description": "the seed"})
+    synthetic = integer(0, 2**63 - 1, required=True, metadata={"description": "the seed"})
 
     @post_load
     def make(self, data: dict[str, Any], **kwargs: Any) -> int:
@@ -40,11 +40,11 @@ class WeightsChoiceSchema(Schema):
 
 
 class TraceRequestSchema(Schema):
-    """A model, and text or tokens for it."""
+    """A model and its prompt, as text or tokens."""
 
     model = ModelField(required=True)
     text = fields.String()
-    tokens = Tokens(whole(0, MAX_TOKENS - 1), validate=validate.Length(max=MAX_POSITIONS))
+    tokens = Tokens(integer(0, MAX_TOKENS - 1), validate=validate.Length(max=MAX_POSITIONS))
     generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
     capture = fields.List(
         fields.String(validate=validate.Length(1, 200)), load_default=lambda: ["*"], validate=validate.Length(1, 100)
@@ -55,15 +55,15 @@ class TraceRequestSchema(Schema):
         load_default=None,
         validate=validate.OneOf(PRIORITIES),
         metadata={
-            "description": "`low` waits for what is `normal`, which it is by itself, but in a batch; "
-            "asked for again as `normal`, what waits is moved up. It is no part of what the id is made of"
+            "description": "`low` requests wait for `normal` ones. The default is `normal`, in a batch `low`. "
+            "Submitting a waiting request again as `normal` moves it up. The priority does not affect the id"
         },
     )
 
     @validates_schema
     def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
         if ("text" in data) == ("tokens" in data):
-            raise ValidationError('Exactly one of "text" and "tokens" is needed.', "text")
+            raise ValidationError('Exactly one of "text" and "tokens" is required.', "text")
 
     @post_load
     def make(self, data: dict[str, Any], **kwargs: Any) -> TraceFields:
@@ -71,7 +71,7 @@ class TraceRequestSchema(Schema):
 
 
 class PieceSchema(Schema):
-    """A token with its bytes: not every token is valid UTF-8 by itself."""
+    """A token and its bytes, since not every token is valid UTF-8 by itself."""
 
     token = fields.Integer(required=True)
     text = fields.String(required=True)
@@ -85,14 +85,14 @@ class ProbabilitySchema(Schema):
 
 
 class GeneratedSchema(ProbabilitySchema):
-    """A new token; `position` is the one whose distribution it was drawn from."""
+    """A new token; it was sampled from the distribution at `position`."""
 
     position = fields.Integer(required=True)
     top = fields.List(fields.Nested(ProbabilitySchema), required=True)
 
 
 class TraceSchema(SummarySchema):
-    """A trace; `output`, `generated`, `tensors` and `layout` are there when it is done."""
+    """A trace; `output`, `generated`, `tensors` and `layout` exist once it is done."""
 
     config = ConfigField(required=True)
     weights = fields.Nested(WeightsSchema, required=True)
@@ -101,7 +101,7 @@ class TraceSchema(SummarySchema):
     output = fields.String(allow_none=True)
     generated = fields.List(fields.Nested(GeneratedSchema))
     tensors = fields.Dict(keys=fields.String(), values=fields.Nested(TensorSchema))
-    layout = fields.String(metadata={"description": "where the picture of this trace is"})
+    layout = fields.String(metadata={"description": "the path of this trace's layout"})
 
 
 class TracesSchema(Schema):
@@ -110,7 +110,5 @@ class TracesSchema(Schema):
 
 
 class TracesQuery(PageQuery):
-    model = fields.String(metadata={"description": "only those of the model with this id, or of these sizes"})
-    status = fields.String(
-        validate=validate.OneOf(STATUSES), metadata={"description": "only those that stand like this now"}
-    )
+    model = fields.String(metadata={"description": "only traces of the model with this id or these sizes"})
+    status = fields.String(validate=validate.OneOf(STATUSES), metadata={"description": "only traces with this status"})

@@ -49,7 +49,7 @@ def test_the_key_is_given(url: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("key", [None, "another-key-than-that"])
 def test_without_the_key_the_problem_is_told(url: Callable[..., str], key: str | None) -> None:
-    with pytest.raises(Refused, match=r"^/v1/models: (A key is needed here|This key is not known): Authorization"):
+    with pytest.raises(Refused, match=r"^/v1/models: (An API key is required|This API key is unknown): send "):
         Remote(url(api_keys=KEY), key).json("/v1/models")
 
 
@@ -64,7 +64,7 @@ def test_a_batch_takes_the_key_from_an_option_or_the_environment(
     command = ["batch", str(file), "--out", str(tmp_path / "out"), "--url", url(api_keys=KEY)]
     let_in = CliRunner().invoke(main, [*command, *words], env=variables)
     assert "'D' is no letter of this model" in let_in.stderr
-    assert "A key is needed here" in CliRunner().invoke(main, command).stderr
+    assert "An API key is required" in CliRunner().invoke(main, command).stderr
 
 
 def test_what_stays_too_much_is_refused_with_the_reason(
@@ -73,7 +73,7 @@ def test_what_stays_too_much_is_refused_with_the_reason(
     monkeypatch.setattr(remote, "TRIES", 1)
     asked = Remote(url(rate_limit="1/hour"))
     asked.json("/v1/layouts", b'{"model": "nano-gpt"}')
-    with pytest.raises(Refused, match=r"^/v1/layouts: At most 1 requests .* \(RATE_LIMIT\)"):
+    with pytest.raises(Refused, match=r"^/v1/layouts: Each client may send at most 1 requests .* \(RATE_LIMIT\)"):
         asked.json("/v1/layouts", b'{"model": "nano-gpt"}')
 
 

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: by key or by address, over all processes."""
+"""Authentication by API keys, and the rate limit of clients over all processes."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from service.app import create_app
-from service.http.auth import OPEN
+from service.http.auth import PUBLIC
 from service.settings import Settings
 from tests.conftest import Servers, free_port, running_api
 from worker.store.connection import connect
 
 ADA, BOB = "ada-has-this-key", "bob-has-this-one"
 KEYS = f"ada:{ADA},bob:{BOB}"
+UNKNOWN = "This API key is unknown"
 LAYOUT = {"model": "nano-gpt"}
-Client = Callable[..., FlaskClient]
+ClientFactory = Callable[..., FlaskClient]
 
 
 @pytest.fixture
-def served(servers: Servers) -> Client:
-    """A client of a service with these settings."""
+def client_with(servers: Servers) -> ClientFactory:
+    """Return a test client of an app with these settings."""
     return lambda **changes: create_app(replace(servers.settings, **changes)).test_client()
 
 
 @pytest.fixture
-def clean(servers: Servers) -> None:
-    """Nobody has asked for anything yet."""
+def no_requests(servers: Servers) -> None:
+    """Delete the counts of earlier requests."""
     queue = connect(servers.queue_url)
     for pattern in ("rate*", "unfinished:*"):
         for key in queue.scan_iter(pattern):
@@ -50,7 +51,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def ask(client: FlaskClient, address: str = "192.0.2.1", **headers: str) -> TestResponse:
+def post_layout(client: FlaskClient, address: str = "192.0.2.1", **headers: str) -> TestResponse:
     return client.post("/v1/layouts", json=LAYOUT, headers=headers, environ_base={"REMOTE_ADDR": address})
 
 
@@ -58,81 +59,85 @@ def ask(client: FlaskClient, address: str = "192.0.2.1", **headers: str) -> Test
 
 
 @pytest.mark.parametrize("headers", [bearer(ADA), {"Authorization": f"bearer {ADA}"}, {"X-API-Key": BOB}])
-def test_a_key_lets_in(served: Client, headers: dict[str, str]) -> None:
-    assert served(api_keys=KEYS).get("/v1/models", headers=headers).status_code == HTTPStatus.OK
+def test_a_valid_key_is_accepted(client_with: ClientFactory, headers: dict[str, str]) -> None:
+    assert client_with(api_keys=KEYS).get("/v1/models", headers=headers).status_code == HTTPStatus.OK
 
 
 @pytest.mark.parametrize(
-    ("headers", "told", "challenge"),
+    ("headers", "message", "challenge"),
     [
-        ({}, "A key is needed here", "Bearer realm=cutaway"),
-        ({"Authorization": f"Basic {ADA}"}, "A key is needed here", "Bearer realm=cutaway"),
-        ({"X-API-Key": ""}, "A key is needed here", "Bearer realm=cutaway"),
-        (bearer("another"), "This key is not known", "Bearer realm=cutaway, error=invalid_token"),
-        (bearer(f"ada:{ADA}"), "This key is not known", "Bearer realm=cutaway, error=invalid_token"),
-        ({"X-API-Key": ADA.upper()}, "This key is not known", "Bearer realm=cutaway, error=invalid_token"),
-        (bearer("another") | {"X-API-Key": ADA}, "This key is not known", "Bearer realm=cutaway, error=invalid_token"),
+        ({}, "An API key is required", "Bearer realm=cutaway"),
+        ({"Authorization": f"Basic {ADA}"}, "An API key is required", "Bearer realm=cutaway"),
+        ({"X-API-Key": ""}, "An API key is required", "Bearer realm=cutaway"),
+        (bearer("another"), UNKNOWN, "Bearer realm=cutaway, error=invalid_token"),
+        (bearer(f"ada:{ADA}"), UNKNOWN, "Bearer realm=cutaway, error=invalid_token"),
+        ({"X-API-Key": ADA.upper()}, UNKNOWN, "Bearer realm=cutaway, error=invalid_token"),
+        (
+            bearer("another") | {"X-API-Key": ADA},
+            UNKNOWN,
+            "Bearer realm=cutaway, error=invalid_token",
+        ),
     ],
 )
-def test_without_a_known_key_the_answer_says_how_to_give_one(
-    served: Client, headers: dict[str, str], told: str, challenge: str
+def test_without_a_valid_key_it_is_401_with_the_ways_to_send_one(
+    client_with: ClientFactory, headers: dict[str, str], message: str, challenge: str
 ) -> None:
-    answer = served(api_keys=KEYS).get("/v1/models", headers=headers)
-    assert (answer.status_code, answer.content_type) == (HTTPStatus.UNAUTHORIZED, "application/problem+json")
-    assert answer.get_json()["detail"] == f"{told}: Authorization: Bearer KEY and X-API-Key: KEY are read."
-    assert answer.headers["WWW-Authenticate"].replace('"', "") == challenge
+    response = client_with(api_keys=KEYS).get("/v1/models", headers=headers)
+    assert (response.status_code, response.content_type) == (HTTPStatus.UNAUTHORIZED, "application/problem+json")
+    assert response.get_json()["detail"] == f"{message}: send Authorization: Bearer KEY or X-API-Key: KEY."
+    assert response.headers["WWW-Authenticate"].replace('"', "") == challenge
 
 
 def rules(app: Flask) -> list[tuple[str, str, bool]]:
-    """A method and a path of every rule, and whether it is of an open blueprint."""
+    """Return the methods and an example path of every rule, and whether its blueprint is public."""
     found = []
     for rule in app.url_map.iter_rules():
         path = str(rule)
         for name in rule.arguments:
             path = path.replace(f"<path:{name}>", "x").replace(f"<{name}>", "x")
-        found += [(method, path, rule.endpoint.partition(".")[0] in OPEN) for method in rule.methods or ()]
+        found += [(method, path, rule.endpoint.partition(".")[0] in PUBLIC) for method in rule.methods or ()]
     return found
 
 
-def test_everything_but_health_descriptions_and_pages_needs_a_key(served: Client) -> None:
-    client = served(api_keys=KEYS)
+def test_only_health_descriptions_and_pages_need_no_key(client_with: ClientFactory) -> None:
+    client = client_with(api_keys=KEYS)
     statuses = {
         (method, path): client.open(path, method=method).status_code for method, path, _ in rules(client.application)
     }
-    for method, path, is_open in rules(client.application):
+    for method, path, is_public in rules(client.application):
         refused = statuses[method, path] == HTTPStatus.UNAUTHORIZED
-        assert refused == (not is_open and method != "OPTIONS"), (method, path)
+        assert refused == (not is_public and method != "OPTIONS"), (method, path)
     paths = {path for (_, path), status in statuses.items() if status != HTTPStatus.UNAUTHORIZED}
     assert {"/healthz", "/readyz", "/openapi.yaml", "/docs"} <= paths
     assert statuses["GET", "/metrics"] == statuses["GET", "/v1/models"] == HTTPStatus.UNAUTHORIZED
 
 
-def test_without_keys_everybody_is_let_in(served: Client) -> None:
-    assert served().get("/v1/models", headers=bearer("whatever")).status_code == HTTPStatus.OK
+def test_without_keys_every_client_is_accepted(client_with: ClientFactory) -> None:
+    assert client_with().get("/v1/models", headers=bearer("whatever")).status_code == HTTPStatus.OK
 
 
-def test_a_page_of_another_origin_may_ask_with_a_key(served: Client) -> None:
+def test_pages_of_other_origins_may_send_a_key(client_with: ClientFactory) -> None:
     headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
-    asked = headers | {"Access-Control-Request-Headers": "authorization, x-api-key"}
-    answer = served(api_keys=KEYS).options("/v1/traces", headers=asked)
-    assert answer.status_code == HTTPStatus.OK
-    assert "authorization" in answer.headers["Access-Control-Allow-Headers"].lower()
-    refused = served(api_keys=KEYS).get("/v1/models", headers={"Origin": "https://a.example"})
+    preflight = headers | {"Access-Control-Request-Headers": "authorization, x-api-key"}
+    response = client_with(api_keys=KEYS).options("/v1/traces", headers=preflight)
+    assert response.status_code == HTTPStatus.OK
+    assert "authorization" in response.headers["Access-Control-Allow-Headers"].lower()
+    refused = client_with(api_keys=KEYS).get("/v1/models", headers={"Origin": "https://a.example"})
     assert refused.headers["Access-Control-Allow-Origin"] == "*"
 
 
-def test_what_needs_a_key_is_kept_by_no_cache_that_others_share(served: Client) -> None:
+def test_shared_caches_must_not_store_responses_that_need_a_key(client_with: ClientFactory) -> None:
     path = "/v1/models/nano-gpt/tensors/wte.weight"
-    assert "public" in served().get(path).headers["Cache-Control"]
-    guarded = served(api_keys=KEYS).get(path, headers=bearer(ADA)).headers["Cache-Control"]
-    assert "private" in guarded
-    assert "public" not in guarded
+    assert "public" in client_with().get(path).headers["Cache-Control"]
+    with_key = client_with(api_keys=KEYS).get(path, headers=bearer(ADA)).headers["Cache-Control"]
+    assert "private" in with_key
+    assert "public" not in with_key
 
 
-def test_keys_are_in_no_log(served: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_contain_no_keys(client_with: ClientFactory, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        client = served(api_keys=KEYS, rate_limit="1/hour")
-        for key in (ADA, "unknown-key-of-somebody"):
+        client = client_with(api_keys=KEYS, rate_limit="1/hour")
+        for key in (ADA, "unknown-key-of-a-client"):
             client.post("/v1/layouts", json=LAYOUT, headers=bearer(key))
             client.get("/v1/models", headers={"X-API-Key": key})
     assert ADA not in caplog.text
@@ -140,35 +145,35 @@ def test_keys_are_in_no_log(served: Client, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
-        ({"API_KEYS": "short"}, "Error: API key 1 is not allowed: "),
+        ({"API_KEYS": "short"}, "Error: API key 1 is invalid: "),
         ({"API_KEYS_FILE": "/nowhere"}, "Error: API_KEYS_FILE='/nowhere' cannot be read."),
-        ({"RATE_LIMIT": "often"}, "Error: RATE_LIMIT='often': one is like 600/minute"),
+        ({"RATE_LIMIT": "often"}, "Error: RATE_LIMIT='often' is invalid: use, for example, 600/minute"),
         ({"MAX_QUEUED": "many"}, "Error: MAX_QUEUED='many': a whole number is expected."),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_line_at_the_start(
-    servers: Servers, variables: dict[str, str], said: str
+def test_an_invalid_setting_is_one_error_line_at_startup(
+    servers: Servers, variables: dict[str, str], message: str
 ) -> None:
     command = [sys.executable, "-m", "service", "api", "--port", "1"]
     ran = subprocess.run(command, env=servers.environment | variables, capture_output=True, text=True, check=False)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1)
-    assert ran.stderr.startswith(said)
+    assert ran.stderr.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [("", "no API_KEYS are set: whoever comes is let in"), (KEYS, "2 keys let callers in")],
     ids=["open", "keys"],
 )
-def test_the_log_says_at_the_start_who_is_let_in(servers: Servers, keys: str, said: str) -> None:
+def test_the_log_reports_at_startup_whether_keys_are_required(servers: Servers, keys: str, message: str) -> None:
     command = [sys.executable, "-m", "service", "api", "--port", str(free_port())]
     environment = servers.environment | {"API_KEYS": keys}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:
-            assert any(line.rstrip().endswith(said) for line in iter(server.stderr.readline, ""))
+            assert any(line.rstrip().endswith(message) for line in iter(server.stderr.readline, ""))
         finally:
             server.terminate()
 
@@ -176,41 +181,41 @@ def test_the_log_says_at_the_start_who_is_let_in(servers: Servers, keys: str, sa
 # --------------------------------------------------------------------------------------------------------- rates
 
 
-@pytest.mark.usefixtures("clean")
-def test_who_asks_too_often_is_told_when_to_ask_again_and_what_is_allowed(served: Client) -> None:
-    client = served(rate_limit="3/minute")
-    left = [ask(client).headers["RateLimit"].partition(";t=")[0] for _ in range(3)]
-    assert left == ['"caller";r=2', '"caller";r=1', '"caller";r=0']
-    refused = ask(client)
+@pytest.mark.usefixtures("no_requests")
+def test_above_the_limit_it_is_429_with_the_limit_and_when_to_retry(client_with: ClientFactory) -> None:
+    client = client_with(rate_limit="3/minute")
+    remaining = [post_layout(client).headers["RateLimit"].partition(";t=")[0] for _ in range(3)]
+    assert remaining == ['"caller";r=2', '"caller";r=1', '"caller";r=0']
+    refused = post_layout(client)
     assert (refused.status_code, refused.content_type) == (HTTPStatus.TOO_MANY_REQUESTS, "application/problem+json")
     assert refused.get_json()["detail"] == (
-        "At most 3 requests to compute something are allowed for each caller in 60 s (RATE_LIMIT)."
+        "Each client may send at most 3 requests for computation in 60 s (RATE_LIMIT)."
     )
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     assert refused.headers["RateLimit-Policy"] == '"caller";q=3;w=60'
     assert refused.headers["RateLimit"] == f'"caller";r=0;t={refused.headers["Retry-After"]}'
 
 
-@pytest.mark.usefixtures("clean")
-def test_who_comes_back_when_told_is_let_in(served: Client) -> None:
-    client = served(rate_limit="2/2 second")
-    while (refused := ask(client)).status_code != HTTPStatus.TOO_MANY_REQUESTS:
+@pytest.mark.usefixtures("no_requests")
+def test_a_client_that_waits_for_retry_after_is_accepted(client_with: ClientFactory) -> None:
+    client = client_with(rate_limit="2/2 second")
+    while (refused := post_layout(client)).status_code != HTTPStatus.TOO_MANY_REQUESTS:
         pass
     time.sleep(int(refused.headers["Retry-After"]))
-    assert ask(client).status_code < HTTPStatus.BAD_REQUEST
+    assert post_layout(client).status_code < HTTPStatus.BAD_REQUEST
 
 
-@pytest.mark.usefixtures("clean")
-def test_reading_is_not_counted(served: Client) -> None:
-    client = served(rate_limit="1/minute")
-    id = ask(client).get_json()["id"]
+@pytest.mark.usefixtures("no_requests")
+def test_reading_a_result_is_not_counted(client_with: ClientFactory) -> None:
+    client = client_with(rate_limit="1/minute")
+    id = post_layout(client).get_json()["id"]
     for _ in range(5):
-        answer = client.get(f"/v1/layouts/{id}")
-        assert answer.status_code == HTTPStatus.OK
-        assert "RateLimit" not in answer.headers
+        response = client.get(f"/v1/layouts/{id}")
+        assert response.status_code == HTTPStatus.OK
+        assert "RateLimit" not in response.headers
 
 
-@pytest.mark.usefixtures("clean")
+@pytest.mark.usefixtures("no_requests")
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
@@ -220,51 +225,51 @@ def test_reading_is_not_counted(served: Client) -> None:
         ("2001:db8::1", "2001:db8:0:1::1", False),
     ],
 )
-def test_addresses_are_counted_apart_and_a_network_of_ipv6_as_one(
-    served: Client, first: str, second: str, same: bool
+def test_addresses_are_counted_separately_and_an_ipv6_network_as_one(
+    client_with: ClientFactory, first: str, second: str, same: bool
 ) -> None:
-    client = served(rate_limit="1/minute")
-    assert ask(client, first).status_code < HTTPStatus.BAD_REQUEST
-    assert (ask(client, second).status_code == HTTPStatus.TOO_MANY_REQUESTS) == same
+    client = client_with(rate_limit="1/minute")
+    assert post_layout(client, first).status_code < HTTPStatus.BAD_REQUEST
+    assert (post_layout(client, second).status_code == HTTPStatus.TOO_MANY_REQUESTS) == same
 
 
-@pytest.mark.usefixtures("clean")
-def test_keys_are_counted_by_their_names_wherever_they_come_from(served: Client) -> None:
-    client = served(api_keys=KEYS, rate_limit="1/minute")
-    assert ask(client, "192.0.2.1", **bearer(ADA)).status_code < HTTPStatus.BAD_REQUEST
-    assert ask(client, "192.0.2.2", **bearer(ADA)).status_code == HTTPStatus.TOO_MANY_REQUESTS
-    assert ask(client, "192.0.2.1", **bearer(BOB)).status_code < HTTPStatus.BAD_REQUEST
+@pytest.mark.usefixtures("no_requests")
+def test_keys_are_counted_by_name_and_not_by_address(client_with: ClientFactory) -> None:
+    client = client_with(api_keys=KEYS, rate_limit="1/minute")
+    assert post_layout(client, "192.0.2.1", **bearer(ADA)).status_code < HTTPStatus.BAD_REQUEST
+    assert post_layout(client, "192.0.2.2", **bearer(ADA)).status_code == HTTPStatus.TOO_MANY_REQUESTS
+    assert post_layout(client, "192.0.2.1", **bearer(BOB)).status_code < HTTPStatus.BAD_REQUEST
 
 
-@pytest.mark.usefixtures("clean")
-def test_behind_proxies_the_address_is_what_the_trusted_ones_tell(served: Client) -> None:
-    believed = served(rate_limit="1/minute", trusted_proxies=1)
-    assert ask(believed, **{"X-Forwarded-For": "203.0.113.1"}).status_code < HTTPStatus.BAD_REQUEST
-    assert ask(believed, **{"X-Forwarded-For": "203.0.113.2"}).status_code < HTTPStatus.BAD_REQUEST
-    forged = ask(believed, **{"X-Forwarded-For": "198.51.100.7, 203.0.113.1"})
+@pytest.mark.usefixtures("no_requests")
+def test_the_address_is_the_one_that_trusted_proxies_report(client_with: ClientFactory) -> None:
+    behind_proxy = client_with(rate_limit="1/minute", trusted_proxies=1)
+    assert post_layout(behind_proxy, **{"X-Forwarded-For": "203.0.113.1"}).status_code < HTTPStatus.BAD_REQUEST
+    assert post_layout(behind_proxy, **{"X-Forwarded-For": "203.0.113.2"}).status_code < HTTPStatus.BAD_REQUEST
+    forged = post_layout(behind_proxy, **{"X-Forwarded-For": "198.51.100.7, 203.0.113.1"})
     assert forged.status_code == HTTPStatus.TOO_MANY_REQUESTS
-    alone = served(rate_limit="1/minute")
-    assert ask(alone, **{"X-Forwarded-For": "203.0.113.8"}).status_code < HTTPStatus.BAD_REQUEST
-    assert ask(alone, **{"X-Forwarded-For": "203.0.113.9"}).status_code == HTTPStatus.TOO_MANY_REQUESTS
+    without_proxy = client_with(rate_limit="1/minute")
+    assert post_layout(without_proxy, **{"X-Forwarded-For": "203.0.113.8"}).status_code < HTTPStatus.BAD_REQUEST
+    assert post_layout(without_proxy, **{"X-Forwarded-For": "203.0.113.9"}).status_code == HTTPStatus.TOO_MANY_REQUESTS
 
 
-def test_while_redis_is_away_asking_is_an_honest_503(servers: Servers) -> None:
+def test_without_redis_the_rate_limit_is_503(servers: Servers) -> None:
     settings = Settings(queue_url="redis://127.0.0.1:1/0", cache_url=servers.cache_url, rate_limit="9/minute")
-    answer = ask(create_app(settings).test_client())
-    assert (answer.status_code, answer.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "2")
+    response = post_layout(create_app(settings).test_client())
+    assert (response.status_code, response.headers["Retry-After"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "2")
 
 
 def post(url: str, body: bytes) -> int:
-    request = Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - our own address
+    request = Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - a local server
     try:
-        with urlopen(request, timeout=30) as answer:  # noqa: S310
-            return int(answer.status)
+        with urlopen(request, timeout=30) as response:  # noqa: S310
+            return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
             return error.code
 
 
-def test_several_processes_and_servers_count_together(idle_servers: Servers) -> None:
+def test_processes_and_servers_share_one_count(idle_servers: Servers) -> None:
     with (
         running_api(idle_servers, 2, RATE_LIMIT="20/minute") as one,
         running_api(idle_servers, 1, RATE_LIMIT="20/minute") as other,

@@ -1,4 +1,4 @@
-"""Server-sent events: they come in order, resume anywhere, end with the request, and hold no more than their places."""
+"""Server-sent events: order, resuming, ends and limits."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from worker.store.connection import connect
 Body = dict[str, Any]
 
 
-class Told(NamedTuple):
+class Event(NamedTuple):
     id: str
     name: str
     data: Body
 
 
-def parse(text: str) -> list[Told]:
-    """What an EventSource would make of a stream."""
+def parse(text: str) -> list[Event]:
+    """Parse a stream as an EventSource does."""
     found = []
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith((":", "retry")) and line)
         if fields:
-            found.append(Told(fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+            found.append(Event(fields.get("id", ""), fields["event"], json.loads(fields["data"])))
     return found
 
 
@@ -49,38 +49,38 @@ def watch(client: FlaskClient, id: str, after: str | None = None, kind: str = "t
     return client.get(f"/v1/{kind}/{id}/events", headers=headers)
 
 
-def told(client: FlaskClient, id: str, after: str | None = None) -> list[Told]:
-    """Every event up to the end of the stream."""
-    with watch(client, id, after) as answer:
-        text = answer.get_data(as_text=True)
-        assert answer.status_code == HTTPStatus.OK, text
+def read_events(client: FlaskClient, id: str, after: str | None = None) -> list[Event]:
+    """Return every event until the stream ends."""
+    with watch(client, id, after) as response:
+        text = response.get_data(as_text=True)
+        assert response.status_code == HTTPStatus.OK, text
         return parse(text)
 
 
-def ask(client: FlaskClient, body: Body, **headers: str) -> str:
+def post_trace(client: FlaskClient, body: Body, **headers: str) -> str:
     return str(client.post("/v1/traces", json=body, headers=headers).get_json()["id"])
 
 
-def names(found: list[Told]) -> list[str]:
+def names(found: list[Event]) -> list[str]:
     return [event.name for event in found]
 
 
-def first_event(answer: Response) -> Told:
-    """The first event of a stream that goes on."""
+def first_event(response: Response) -> Event:
+    """Return the first event of a stream that has not ended."""
     text = ""
-    for chunk in answer.iter_encoded():
+    for chunk in response.iter_encoded():
         text += chunk.decode()
         if parse(text):
             return parse(text)[0]
     raise AssertionError("the stream ended")
 
 
-def test_a_trace_is_told_from_its_beginning_to_its_end(client: FlaskClient, long_request_body: Body) -> None:
-    answer = watch(client, ask(client, long_request_body | {"generate": {"max_new_tokens": 60}}))
-    found = parse(answer.text)
-    assert answer.content_type == "text/event-stream"
-    assert (answer.headers["Cache-Control"], answer.headers["X-Accel-Buffering"]) == ("no-store", "no")
-    assert answer.text.startswith("retry: ")
+def test_a_trace_has_events_from_queued_to_done(client: FlaskClient, long_request_body: Body) -> None:
+    response = watch(client, post_trace(client, long_request_body | {"generate": {"max_new_tokens": 60}}))
+    found = parse(response.text)
+    assert response.content_type == "text/event-stream"
+    assert (response.headers["Cache-Control"], response.headers["X-Accel-Buffering"]) == ("no-store", "no")
+    assert response.text.startswith("retry: ")
     assert names(found)[:2] == ["queued", "started"]
     assert names(found)[-1] == "done"
     assert set(names(found)[2:-1]) == {"progress"}
@@ -90,43 +90,43 @@ def test_a_trace_is_told_from_its_beginning_to_its_end(client: FlaskClient, long
     assert [event.id for event in found] == sorted({event.id for event in found}, key=lambda id: id.split("-"))
 
 
-def test_after_any_event_the_rest_is_told_once(client: FlaskClient, long_request_body: Body) -> None:
-    id = ask(client, long_request_body | {"generate": {"max_new_tokens": 60}})
-    whole = told(client, id)
+def test_a_stream_resumes_after_any_event(client: FlaskClient, long_request_body: Body) -> None:
+    id = post_trace(client, long_request_body | {"generate": {"max_new_tokens": 60}})
+    whole = read_events(client, id)
     for n, event in enumerate(whole[:-1]):
-        assert told(client, id, after=event.id) == whole[n + 1 :]
+        assert read_events(client, id, after=event.id) == whole[n + 1 :]
 
 
-def test_who_knows_the_end_is_told_not_to_come_back(client: FlaskClient, sorted_letters: Body) -> None:
-    last = told(client, sorted_letters["id"])[-1]
+def test_after_the_last_event_it_is_204_to_stop_reconnects(client: FlaskClient, sorted_letters: Body) -> None:
+    last = read_events(client, sorted_letters["id"])[-1]
     assert last.name == "done"
-    answer = watch(client, sorted_letters["id"], after=last.id)
-    assert (answer.status_code, answer.data) == (HTTPStatus.NO_CONTENT, b"")
+    response = watch(client, sorted_letters["id"], after=last.id)
+    assert (response.status_code, response.data) == (HTTPStatus.NO_CONTENT, b"")
 
 
-def test_a_trace_whose_events_have_expired_is_still_told_to_have_ended(
+def test_a_finished_trace_whose_events_expired_still_has_a_last_event(
     client: FlaskClient, servers: Servers, request_body: Body
 ) -> None:
-    id = ask(client, request_body, Prefer="wait=30")
-    before = told(client, id)
+    id = post_trace(client, request_body, Prefer="wait=30")
+    before = read_events(client, id)
     events.forget(connect(servers.queue_url), id)
-    [last] = told(client, id)
+    [last] = read_events(client, id)
     assert last.name == "done"
-    assert told(client, id, after=before[1].id) == [last]
+    assert read_events(client, id, after=before[1].id) == [last]
     assert watch(client, id, after=last.id).status_code == HTTPStatus.NO_CONTENT
 
 
-def test_a_cancelled_trace_is_told_to_be_and_what_is_asked_for_again_begins_anew(
+def test_a_cancelled_trace_ends_its_stream_and_resubmitting_starts_a_new_one(
     client: FlaskClient, long_request_body: Body
 ) -> None:
-    id = ask(client, long_request_body)
-    with watch(client, id) as answer:
-        assert first_event(answer).name == "queued"
+    id = post_trace(client, long_request_body)
+    with watch(client, id) as response:
+        assert first_event(response).name == "queued"
         client.delete(f"/v1/traces/{id}")
-        rest = parse(b"".join(answer.iter_encoded()).decode())
+        rest = parse(b"".join(response.iter_encoded()).decode())
     assert names(rest)[-1] == "cancelled"
-    assert names(told(client, id))[-1] == "cancelled"
-    ask(client, long_request_body)
+    assert names(read_events(client, id))[-1] == "cancelled"
+    post_trace(client, long_request_body)
     with watch(client, id) as again:
         assert first_event(again).name == "queued"
     resumed = watch(client, id, after=rest[-2].id if len(rest) > 1 else None)
@@ -135,16 +135,18 @@ def test_a_cancelled_trace_is_told_to_be_and_what_is_asked_for_again_begins_anew
     client.delete(f"/v1/traces/{id}")
 
 
-def test_a_failed_trace_tells_its_reason(idle_client: FlaskClient, idle_servers: Servers, request_body: Body) -> None:
+def test_a_failed_trace_has_an_event_with_the_reason(
+    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
+) -> None:
     connect(idle_servers.cache_url).config_set("maxmemory", "1")
-    id = ask(idle_client, request_body)
+    id = post_trace(idle_client, request_body)
     with running_worker(idle_servers):
-        found = told(idle_client, id)
+        found = read_events(idle_client, id)
     assert names(found) == ["queued", "started", "failed"]
     assert found[-1].data["reason"].startswith("the cache has no room for a result of ")
 
 
-def test_a_layout_is_told_too(client: FlaskClient, sorted_letters: Body) -> None:
+def test_layouts_have_events_too(client: FlaskClient, sorted_letters: Body) -> None:
     id = sorted_letters["layout"].rpartition("/")[2]
     assert names(parse(watch(client, id, kind="layouts").text))[-1] == "done"
     assert watch(client, id).status_code == HTTPStatus.NOT_FOUND
@@ -158,29 +160,27 @@ def test_a_layout_is_told_too(client: FlaskClient, sorted_letters: Body) -> None
         ({"Accept": "application/json"}, HTTPStatus.NOT_ACCEPTABLE),
     ],
 )
-def test_what_cannot_be_told_is_refused(
+def test_an_invalid_event_id_or_media_type_is_refused(
     client: FlaskClient, sorted_letters: Body, headers: dict[str, str], status: HTTPStatus
 ) -> None:
-    answer = client.get(f"/v1/traces/{sorted_letters['id']}/events", headers=headers)
-    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    response = client.get(f"/v1/traces/{sorted_letters['id']}/events", headers=headers)
+    assert (response.status_code, response.content_type) == (status, "application/problem+json")
 
 
-def test_a_silent_stream_speaks_now_and_then(
+def test_a_stream_without_events_sends_comments(
     idle_client: FlaskClient, request_body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.http.event_stream, "_SILENCE", 0.01)
-    monkeypatch.setattr(service.http.event_stream, "_LOOK_AGAIN", 0.02)
-    with watch(idle_client, ask(idle_client, request_body)) as answer:
-        chunks = answer.iter_encoded()
+    monkeypatch.setattr(service.http.event_stream, "_KEEPALIVE_INTERVAL", 0.01)
+    monkeypatch.setattr(service.http.event_stream, "_POLL_INTERVAL", 0.02)
+    with watch(idle_client, post_trace(idle_client, request_body)) as response:
+        chunks = response.iter_encoded()
         assert [next(chunks) for _ in range(4)][2:] == [b":\n\n"] * 2
 
 
-def test_no_more_streams_are_open_than_may_be_and_who_goes_away_makes_room(
-    idle_servers: Servers, request_body: Body
-) -> None:
+def test_open_streams_are_limited_and_a_closed_one_makes_room(idle_servers: Servers, request_body: Body) -> None:
     client = create_app(replace(idle_servers.settings, max_streams=2)).test_client()
-    id = ask(client, request_body)
-    client.head(f"/v1/traces/{id}/events")  # which opens none
+    id = post_trace(client, request_body)
+    client.head(f"/v1/traces/{id}/events")  # opens no stream
     first, second = watch(client, id), watch(client, id)
     full = watch(client, id)
     assert (full.status_code, full.content_type) == (HTTPStatus.TOO_MANY_REQUESTS, "application/problem+json")
@@ -192,7 +192,7 @@ def test_no_more_streams_are_open_than_may_be_and_who_goes_away_makes_room(
     third.close()
 
 
-# ---------------------------------------------------------------------------------------- under the server that runs
+# ------------------------------------------------------------------------------------------------ with a real server
 
 
 @contextmanager
@@ -215,21 +215,21 @@ def serving(servers: Servers, **variables: str) -> Iterator[Callable[[], HTTPCon
         began = time.monotonic()
         process.terminate()
         process.wait(30)
-        assert time.monotonic() - began < 9, "open streams held the server back"
+        assert time.monotonic() - began < 9, "open streams delayed the stop"
 
 
-def test_open_streams_leave_the_threads_of_other_requests_alone_and_let_the_server_stop(
+def test_open_streams_block_neither_other_requests_nor_the_stop_of_the_server(
     idle_servers: Servers, idle_client: FlaskClient, request_body: Body
 ) -> None:
-    id = ask(idle_client, request_body)
+    id = post_trace(idle_client, request_body)
     with serving(idle_servers, THREADS="1", MAX_STREAMS="2") as connect_to:
 
-        def asked(path: str) -> tuple[int, HTTPConnection]:
+        def get(path: str) -> tuple[int, HTTPConnection]:
             connection = connect_to()
             connection.request("GET", path)
             return connection.getresponse().status, connection
 
-        held = [asked(f"/v1/traces/{id}/events") for _ in range(2)]
-        assert [status for status, _ in held] == [HTTPStatus.OK] * 2
-        assert asked(f"/v1/traces/{id}/events")[0] == HTTPStatus.TOO_MANY_REQUESTS
-        assert asked("/healthz")[0] == HTTPStatus.OK
+        streams = [get(f"/v1/traces/{id}/events") for _ in range(2)]
+        assert [status for status, _ in streams] == [HTTPStatus.OK] * 2
+        assert get(f"/v1/traces/{id}/events")[0] == HTTPStatus.TOO_MANY_REQUESTS
+        assert get("/healthz")[0] == HTTPStatus.OK

@@ -1,4 +1,4 @@
-"""Requests that were made to hurt: each gets a status and words that say what is allowed, soon and in short."""
+"""Hostile requests get a short error response quickly."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ JSON = "application/json"
 NANO = '{"model": "nano-gpt", "text": "A"'
 CONFIG = '{"tokens": [1], "model": {"n_layer": 1, '
 GENERATE = NANO + ', "generate": {"max_new_tokens": 1, '
-SHORT = 60_000  # bytes: no answer gives back what was sent
+SHORT = 60_000  # bytes: no response echoes a large request
 
 
 @pytest.fixture
 def service(app: Flask) -> FlaskClient:
-    """What is refused needs no worker."""
+    """A client without a worker, which refused requests do not need."""
     return app.test_client()
 
 
@@ -34,8 +34,8 @@ def deep(levels: int) -> str:
 
 
 BODIES = {
-    # two readers, two meanings
-    "a name twice": (NANO + ', "model": "gpt2"}', 400, "the name 'model' more than once, and each may be there once"),
+    # ambiguous documents
+    "a name twice": (NANO + ', "model": "gpt2"}', 400, "an object has the name 'model' more than once"),
     "a name twice, escaped": (NANO + r', "\u006dodel": "gpt2"}', 400, "the name 'model' more than once"),
     "a name twice within": (CONFIG + '"n_head": 1, "n_head": 2}}', 400, "the name 'n_head' more than once"),
     "a name twice, the same value": (NANO + ', "text": "A"}', 400, "the name 'text' more than once"),
@@ -45,9 +45,9 @@ BODIES = {
     "a seed of 5,000 digits": (GENERATE + f'"seed": {"9" * 5000}}}}}', 400, "number is infinity"),
     "a size of 300 digits": (CONFIG + f'"n_embd": {"9" * 300}}}}}', 422, "a whole number from 1 to 1,000,000"),
     "a size beyond 2^63": (CONFIG + f'"n_positions": {2**63}}}}}', 422, "a whole number from 1 to 1,000,000"),
-    "NaN": (GENERATE + '"temperature": NaN}}', 400, "The body is not JSON"),
-    "Infinity": (GENERATE + '"temperature": Infinity}}', 400, "The body is not JSON"),
-    "-Infinity": (GENERATE + '"top_p": -Infinity}}', 400, "The body is not JSON"),
+    "NaN": (GENERATE + '"temperature": NaN}}', 400, "The body is not valid JSON"),
+    "Infinity": (GENERATE + '"temperature": Infinity}}', 400, "The body is not valid JSON"),
+    "-Infinity": (GENERATE + '"top_p": -Infinity}}', 400, "The body is not valid JSON"),
     "1e999": (GENERATE + '"temperature": 1e999}}', 400, "number is infinity"),
     "a whole number as text": (NANO + ', "generate": {"max_new_tokens": "1"}}', 422, "Not a valid integer"),
     "digits of another script": ('{"model": "nano-gpt", "tokens": ["١"]}', 422, "tokens.0: Not a valid integer"),
@@ -62,18 +62,18 @@ BODIES = {
     "a field as long as the body": (NANO + f', "{"k" * 3_000_000}": 1}}', 422, "Unknown field"),
     "a long text": (json.dumps({"model": "nano-gpt", "text": "A" * 100_000}), 422, "at most 11"),
     # shapes
-    "nothing": ("", 400, "The body is not JSON"),
-    "blanks": (" \n", 400, "The body is not JSON"),
+    "nothing": ("", 400, "The body is not valid JSON"),
+    "blanks": (" \n", 400, "The body is not valid JSON"),
     "a list": ("[]", 422, "body: Invalid input type"),
     "null": ("null", 422, "body: Invalid input type"),
     "a number": ("1", 422, "body: Invalid input type"),
     "a text": ('""', 422, "body: Invalid input type"),
     "a deep list": ('{"model": ' + deep(100_000) + "}", 400, "depth limit exceeded"),
-    "a list as deep as is read": ('{"model": ' + deep(1020) + "}", 400, "nested too deeply"),
+    "a list too deep for the second parser": ('{"model": ' + deep(1020) + "}", 400, "nested too deeply"),
     "a deep size": (CONFIG + f'"n_head": {deep(500)}}}}}', 422, "a whole number from 1 to"),
     "deep objects": ('{"a":' * 100_000 + "1" + "}" * 100_000, 400, "depth limit exceeded"),
-    "many names": (json.dumps({f"k{n}": 1 for n in range(200_000)}), 400, "at most 1,000 are read"),
-    "some names": (json.dumps({f"k{n}": 1 for n in range(900)}), 422, "more are wrong"),
+    "many names": (json.dumps({f"k{n}": 1 for n in range(200_000)}), 400, "at most 1,000 names, not 200,000"),
+    "some names": (json.dumps({f"k{n}": 1 for n in range(900)}), 422, "more errors are not listed"),
     "many tokens": (json.dumps({"model": "gpt2", "tokens": [1] * 2_000_000}), 422, "maximum length 1000000"),
     "many bad tokens": (json.dumps({"model": "gpt2", "tokens": ["x"] * 900_000}), 422, "tokens.0: Not a valid integer"),
     "many patterns": (NANO + f', "capture": {json.dumps(["*"] * 101)}}}', 422, "between 1 and 100"),
@@ -82,55 +82,51 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize(("body", "status", "said"), BODIES.values(), ids=BODIES)
-def test_a_body_that_was_made_to_hurt_is_told_what_is_allowed(
-    service: FlaskClient, body: str, status: int, said: str
-) -> None:
-    answer = service.post("/v1/traces", data=body.encode(), content_type=JSON)
-    assert answer.content_type == "application/problem+json"
-    assert answer.status_code == status
-    assert said in answer.get_json()["detail"].replace("\\", "")
-    assert len(answer.data) < SHORT
+@pytest.mark.parametrize(("body", "status", "message"), BODIES.values(), ids=BODIES)
+def test_a_hostile_body_gets_a_short_problem(service: FlaskClient, body: str, status: int, message: str) -> None:
+    response = service.post("/v1/traces", data=body.encode(), content_type=JSON)
+    assert response.content_type == "application/problem+json"
+    assert response.status_code == status
+    assert message in response.get_json()["detail"].replace("\\", "")
+    assert len(response.data) < SHORT
 
 
 @pytest.fixture(scope="session")
 def bomb() -> bytes:
-    """Little that becomes 100 MB."""
+    """A few bytes that decompress to 100 MB."""
     return gzip.compress(gzip.compress(b" " * 100_000_000, 1))
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts", "/v1/batches"])
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "x"])
-def test_a_body_that_is_compressed_is_415_whatever_it_would_become(
-    service: FlaskClient, bomb: bytes, path: str, coding: str
-) -> None:
-    answer = service.post(path, data=bomb, content_type=JSON, headers={"Content-Encoding": coding})
-    assert answer.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-    assert answer.headers["Accept-Encoding"] == "identity"
-    assert answer.get_json()["detail"] == (
-        f"Content-Encoding says {coding!r}: bodies are read here as they are, without one."
+def test_a_compressed_body_is_415(service: FlaskClient, bomb: bytes, path: str, coding: str) -> None:
+    response = service.post(path, data=bomb, content_type=JSON, headers={"Content-Encoding": coding})
+    assert response.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    assert response.headers["Accept-Encoding"] == "identity"
+    assert response.get_json()["detail"] == (
+        f"Content-Encoding {coding!r} is not supported: send the body uncompressed."
     )
 
 
-def test_a_body_that_is_said_not_to_be_compressed_is_read(service: FlaskClient) -> None:
-    answer = service.post("/v1/traces", data=b"{", content_type=JSON, headers={"Content-Encoding": "Identity"})
-    assert answer.status_code == HTTPStatus.BAD_REQUEST
+def test_the_content_encoding_identity_is_accepted(service: FlaskClient) -> None:
+    response = service.post("/v1/traces", data=b"{", content_type=JSON, headers={"Content-Encoding": "Identity"})
+    assert response.status_code == HTTPStatus.BAD_REQUEST
 
 
-def test_a_line_of_a_batch_is_read_as_strictly(service: FlaskClient) -> None:
+def test_the_lines_of_a_batch_are_parsed_as_strictly(service: FlaskClient) -> None:
     lines = (NANO + "}", NANO + ', "model": "gpt2"}', '{"a":' * 2000, NANO + ', "text": "A"}')
-    answer = service.post("/v1/batches", data="\n".join(lines).encode(), content_type="application/x-ndjson")
-    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert list(answer.get_json()["errors"]) == ["requests.1", "requests.2", "requests.3"]
+    response = service.post("/v1/batches", data="\n".join(lines).encode(), content_type="application/x-ndjson")
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert list(response.get_json()["errors"]) == ["requests.1", "requests.2", "requests.3"]
 
 
-def test_a_batch_that_takes_too_long_to_check_is_told_to_be_smaller(
+def test_a_batch_that_takes_too_long_to_validate_is_refused(
     service: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "_SECONDS", 0.0)
-    answer = service.post("/v1/batches", json={"requests": [json.loads(NANO + "}")] * 3})
-    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert "ask for fewer at once" in answer.get_json()["errors"]["requests"][0]
+    response = service.post("/v1/batches", json={"requests": [json.loads(NANO + "}")] * 3})
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "ask for fewer at once" in response.get_json()["errors"]["requests"][0]
 
 
 QUERIES = {
@@ -150,24 +146,22 @@ QUERIES = {
 }
 
 
-@pytest.mark.parametrize(("path", "said"), QUERIES.values(), ids=QUERIES)
-def test_a_query_that_was_made_to_hurt_is_422_and_told_what_is_allowed(
-    service: FlaskClient, path: str, said: str
-) -> None:
-    answer = service.get(path)
-    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert said in answer.get_json()["detail"]
-    assert len(answer.data) < SHORT
+@pytest.mark.parametrize(("path", "message"), QUERIES.values(), ids=QUERIES)
+def test_a_hostile_query_is_422(service: FlaskClient, path: str, message: str) -> None:
+    response = service.get(path)
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert message in response.get_json()["detail"]
+    assert len(response.data) < SHORT
 
 
-def test_a_slice_with_huge_steps_is_what_numpy_makes_of_it(service: FlaskClient) -> None:
+def test_a_slice_with_huge_steps_selects_what_numpy_selects(service: FlaskClient) -> None:
     for slice, cells in ((f"::{10**17}", 1), (f"-{10**17}:{10**17}:{10**17}", 1), (f"::-{10**17}", 1)):
-        answer = service.get(f"/v1/models/nano-gpt/tensors/wte.weight?slice={slice},0")
-        assert (answer.status_code, len(answer.get_json()["data"])) == (HTTPStatus.OK, cells)
+        response = service.get(f"/v1/models/nano-gpt/tensors/wte.weight?slice={slice},0")
+        assert (response.status_code, len(response.get_json()["data"])) == (HTTPStatus.OK, cells)
 
 
 @pytest.mark.parametrize("count", [101, 4000])
-def test_patterns_are_counted_whichever_way_they_come(
+def test_patterns_are_limited_both_repeated_and_comma_separated(
     client: FlaskClient, sorted_letters: dict[str, Any], count: int
 ) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/safetensors?tensors="
@@ -188,16 +182,16 @@ def test_patterns_are_counted_whichever_way_they_come(
         ("Cookie", "a=b;" * 2000),
     ],
 )
-def test_a_header_as_long_as_is_read_changes_nothing(
+def test_a_header_of_the_maximum_length_is_harmless(
     client: FlaskClient, sorted_letters: dict[str, Any], name: str, value: str
 ) -> None:
     for path in ("", "/safetensors", "/tensors/probs", "/events"):
-        answer = client.get(f"/v1/traces/{sorted_letters['id']}{path}", headers={name: value})
-        assert answer.status_code == HTTPStatus.OK
-        answer.close()
+        response = client.get(f"/v1/traces/{sorted_letters['id']}{path}", headers={name: value})
+        assert response.status_code == HTTPStatus.OK
+        response.close()
 
 
-def test_a_page_looks_at_only_so_many_and_the_next_goes_on(
+def test_a_page_reads_a_limited_number_of_traces_and_the_next_continues(
     idle_client: FlaskClient, request_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.jobs.broker._A_PAGE", 2)
@@ -207,18 +201,18 @@ def test_a_page_looks_at_only_so_many_and_the_next_goes_on(
     found: list[dict[str, Any]] = []
     cursor, pages = "", 0
     while cursor is not None:
-        told = idle_client.get(f"/v1/traces?model=nano-gpt{cursor and f'&cursor={cursor}'}").get_json()
-        found, cursor, pages = found + told["traces"], told["next_cursor"], pages + 1
+        page = idle_client.get(f"/v1/traces?model=nano-gpt{cursor and f'&cursor={cursor}'}").get_json()
+        found, cursor, pages = found + page["traces"], page["next_cursor"], pages + 1
     assert ([one["model"] for one in found], pages) == (["nano-gpt"], 3)
 
 
-def test_methods_that_a_client_makes_up_are_counted_as_one(app: Flask) -> None:
+def test_unknown_methods_share_one_metric(app: Flask) -> None:
     client = app.test_client()
     for n in range(3):
         client.open("/healthz", method=f"MADEUP{n}")
-    told = client.get("/metrics").text
-    assert "MADEUP" not in told
-    assert 'method="other"' in told
+    metrics = client.get("/metrics").text
+    assert "MADEUP" not in metrics
+    assert 'method="other"' in metrics
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1)
@@ -231,7 +225,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(VALUES)
-def test_what_is_json_is_read_as_it_was_meant(value: Any) -> None:
+def test_json_is_parsed_to_the_value_it_was_made_from(value: Any) -> None:
     assert json_parsing.loads(json.dumps(value).encode()) == value
 
 
@@ -240,6 +234,6 @@ def test_what_is_json_is_read_as_it_was_meant(value: Any) -> None:
     body=st.binary(max_size=60)
     | st.text(alphabet='{}[]",:0123456789eE+-.truefalsn\\ud8\0 ', max_size=60).map(str.encode)
 )
-def test_no_body_is_answered_with_a_5xx(app: Flask, body: bytes) -> None:
+def test_no_body_causes_a_5xx(app: Flask, body: bytes) -> None:
     for path in ("/v1/traces", "/v1/layouts", "/v1/batches"):
         assert 400 <= app.test_client().post(path, data=body, content_type=JSON).status_code < 500

@@ -1,4 +1,4 @@
-"""Every error is a problem (RFC 9457) that says what was wrong and what is allowed; none is our own fault."""
+"""Every error is a problem (RFC 9457) that says what is wrong and what is allowed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ NANO = {"model": "nano-gpt", "text": "CBABBC"}
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
-    """What is refused needs no worker."""
+    """A client without a worker, which refused requests do not need."""
     return app.test_client()
 
 
-def problem(answer: TestResponse, status: HTTPStatus) -> dict[str, Any]:
-    """The body of an answer that is a problem of this status and nothing else."""
-    assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
-    body: dict[str, Any] = json.loads(answer.data)
+def problem(response: TestResponse, status: HTTPStatus) -> dict[str, Any]:
+    """Check that a response is a problem with this status; return its body."""
+    assert (response.status_code, response.content_type) == (status, "application/problem+json"), response.text
+    body: dict[str, Any] = json.loads(response.data)
     assert set(body) - {"errors"} == {"type", "title", "status", "detail", "request_id"}
-    assert body["request_id"] == answer.headers["X-Request-ID"]
+    assert body["request_id"] == response.headers["X-Request-ID"]
     assert (body["type"], body["title"], body["status"]) == ("about:blank", status.phrase, status)
     assert body["detail"]
-    assert "Traceback" not in answer.text
+    assert "Traceback" not in response.text
     assert "<" not in body["detail"]
     return body
 
@@ -48,7 +48,7 @@ def without(key: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("body", "field", "said"),
+    ("body", "field", "message"),
     [
         # the prompt
         (NANO | {"text": "CBADBC"}, "text", "'D' is no letter of this model: only A, B, C are."),
@@ -67,14 +67,14 @@ def without(key: str) -> dict[str, Any]:
         (without("text") | {"tokens": "012"}, "tokens", "Not a valid list"),
         (NANO | {"text": 7}, "text", "Not a valid string"),
         (NANO | {"text": None}, "text", "may not be null"),
-        (NANO | {"tokens": [0]}, "text", 'Exactly one of "text" and "tokens" is needed.'),
-        (without("text"), "text", 'Exactly one of "text" and "tokens" is needed.'),
+        (NANO | {"tokens": [0]}, "text", 'Exactly one of "text" and "tokens" is required.'),
+        (without("text"), "text", 'Exactly one of "text" and "tokens" is required.'),
         ({"model": {"vocab_size": 100}, "text": "A"}, "text", 'this model has no text: send "tokens"'),
         # the model
         (without("model"), "model", "Missing data"),
-        (NANO | {"model": 7}, "model", "The id of a model"),
+        (NANO | {"model": 7}, "model", "Must be the id of a model"),
         (NANO | {"model": None}, "model", "may not be null"),
-        (NANO | {"model": ["gpt2"]}, "model", "The id of a model"),
+        (NANO | {"model": ["gpt2"]}, "model", "Must be the id of a model"),
         (NANO | {"model": {"n_layer": 0}}, "model.n_layer", "a whole number from 1 to 10,000"),
         (NANO | {"model": {"n_layer": True}}, "model.n_layer", "a whole number"),
         (NANO | {"model": {"n_layer": 2.0}}, "model.n_layer", "a whole number"),
@@ -105,7 +105,7 @@ def without(key: str) -> dict[str, Any]:
         (NANO | {"generate": {"max_new_tokens": 1, "seed": -1}}, "generate.seed", "greater than or equal to 0"),
         (NANO | {"generate": {"max_new_tokens": 1, "beams": 2}}, "generate.beams", "Unknown field"),
         (NANO | {"generate": 6}, "generate", "Invalid input type"),
-        # what is kept
+        # what is captured
         (NANO | {"capture": []}, "capture", "Length must be between 1 and 100"),
         (NANO | {"capture": "*"}, "capture", "Not a valid list"),
         (NANO | {"capture": ["*", "nothing"]}, "capture", "'nothing' matches no tensor: the names are tokens, embed"),
@@ -121,28 +121,28 @@ def without(key: str) -> dict[str, Any]:
         (7, "body", "Invalid input type"),
     ],
 )
-def test_a_value_that_cannot_be_is_422_naming_its_field(
-    client: FlaskClient, body: object, field: str, said: str
-) -> None:
-    told = problem(post(client, body), HTTPStatus.UNPROCESSABLE_ENTITY)
-    assert list(told["errors"]) == [field]
-    assert said in " ".join(told["errors"][field])
-    assert f"{field}: " in told["detail"]
+def test_an_invalid_value_is_422_with_its_field(client: FlaskClient, body: object, field: str, message: str) -> None:
+    reported = problem(post(client, body), HTTPStatus.UNPROCESSABLE_ENTITY)
+    assert list(reported["errors"]) == [field]
+    assert message in " ".join(reported["errors"][field])
+    assert f"{field}: " in reported["detail"]
 
 
-def test_every_bad_field_is_named_at_once(client: FlaskClient) -> None:
+def test_all_invalid_fields_are_reported_at_once(client: FlaskClient) -> None:
     body = {"text": 7, "dtype": "int8", "generate": {"max_new_tokens": 0, "seed": -1}}
-    told = problem(post(client, body), HTTPStatus.UNPROCESSABLE_ENTITY)
-    assert set(told["errors"]) == {"model", "text", "dtype", "generate.max_new_tokens", "generate.seed"}
+    reported = problem(post(client, body), HTTPStatus.UNPROCESSABLE_ENTITY)
+    assert set(reported["errors"]) == {"model", "text", "dtype", "generate.max_new_tokens", "generate.seed"}
 
 
 HINT = ", and any configuration, as in n_layer=3,n_head=3,n_embd=48."
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])
-def test_an_unknown_model_is_404_telling_which_there_are(client: FlaskClient, path: str) -> None:
-    told = problem(post(client, {"model": "gpt5"} | ({"text": "A"} if "traces" in path else {}), path), HTTPStatus(404))
-    assert told["detail"] == f"There is no model 'gpt5': the models are {', '.join(PRESETS)}" + HINT
+def test_an_unknown_model_is_404_with_the_known_ones(client: FlaskClient, path: str) -> None:
+    reported = problem(
+        post(client, {"model": "gpt5"} | ({"text": "A"} if "traces" in path else {}), path), HTTPStatus(404)
+    )
+    assert reported["detail"] == f"There is no model 'gpt5': the models are {', '.join(PRESETS)}" + HINT
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])
@@ -163,40 +163,38 @@ def test_an_unknown_model_is_404_telling_which_there_are(client: FlaskClient, pa
         b"[" * 100_000,
     ],
 )
-def test_what_is_not_json_is_400_saying_where(client: FlaskClient, path: str, body: bytes) -> None:
-    told = problem(client.post(path, data=body, content_type=JSON), HTTPStatus.BAD_REQUEST)
-    assert told["detail"].startswith("The body is not JSON: ")
+def test_invalid_json_is_400_with_the_position(client: FlaskClient, path: str, body: bytes) -> None:
+    reported = problem(client.post(path, data=body, content_type=JSON), HTTPStatus.BAD_REQUEST)
+    assert reported["detail"].startswith("The body is not valid JSON: ")
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])
 @pytest.mark.parametrize(
-    ("content_type", "said"),
+    ("content_type", "named"),
     [
-        ("text/plain", "'text/plain'"),
-        ("application/x-www-form-urlencoded", "'application/x-www-form-urlencoded'"),
-        ("application/jsonp", "'application/jsonp'"),
-        (None, "nothing"),
+        ("text/plain", "text/plain"),
+        ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        ("application/jsonp", "application/jsonp"),
+        (None, "absent"),
     ],
 )
-def test_what_is_not_said_to_be_json_is_415(
-    client: FlaskClient, path: str, content_type: str | None, said: str
-) -> None:
-    answer = client.post(path, data=json.dumps(NANO), content_type=content_type)
-    told = problem(answer, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    assert told["detail"] == f"Content-Type says {said}: application/json is read here."
+def test_another_content_type_is_415(client: FlaskClient, path: str, content_type: str | None, named: str) -> None:
+    response = client.post(path, data=json.dumps(NANO), content_type=content_type)
+    reported = problem(response, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    assert reported["detail"] == f"Content-Type must be application/json, not {named}."
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/problem+json"])
-def test_what_is_said_to_be_json_is_read(client: FlaskClient, content_type: str) -> None:
-    answer = client.post("/v1/traces", data=b'{"model": "gpt5", "text": "A"}', content_type=content_type)
-    assert answer.status_code == HTTPStatus.NOT_FOUND
+def test_json_content_types_are_accepted(client: FlaskClient, content_type: str) -> None:
+    response = client.post("/v1/traces", data=b'{"model": "gpt5", "text": "A"}', content_type=content_type)
+    assert response.status_code == HTTPStatus.NOT_FOUND
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/layouts"])
-def test_a_body_too_large_is_413_telling_the_limit(client: FlaskClient, path: str) -> None:
-    answer = client.post(path, data=b'{"text": "' + b"A" * 10_000_000 + b'"}', content_type=JSON)
-    told = problem(answer, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    assert told["detail"] == "The body is larger than the 8,388,608 bytes that are read here."
+def test_too_large_a_body_is_413_with_the_limit(client: FlaskClient, path: str) -> None:
+    response = client.post(path, data=b'{"text": "' + b"A" * 10_000_000 + b'"}', content_type=JSON)
+    reported = problem(response, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    assert reported["detail"] == "The body must have at most 8,388,608 bytes."
 
 
 @pytest.mark.parametrize(
@@ -213,9 +211,9 @@ def test_a_body_too_large_is_413_telling_the_limit(client: FlaskClient, path: st
         ("status=over", "status"),
     ],
 )
-def test_a_query_that_cannot_be_is_422_naming_it(client: FlaskClient, query: str, field: str) -> None:
-    told = problem(client.get(f"/v1/traces?{query}"), HTTPStatus.UNPROCESSABLE_ENTITY)
-    assert list(told["errors"]) == [field]
+def test_an_invalid_query_is_422_with_its_parameter(client: FlaskClient, query: str, field: str) -> None:
+    reported = problem(client.get(f"/v1/traces?{query}"), HTTPStatus.UNPROCESSABLE_ENTITY)
+    assert list(reported["errors"]) == [field]
 
 
 @pytest.mark.parametrize(
@@ -229,19 +227,19 @@ def test_a_query_that_cannot_be_is_422_naming_it(client: FlaskClient, query: str
         ("POST", "/healthz", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
-def test_a_wrong_method_is_405_telling_the_right_ones(
+def test_a_wrong_method_is_405_with_the_allowed_ones(
     client: FlaskClient, method: str, path: str, allowed: set[str]
 ) -> None:
-    answer = client.open(path, method=method)
-    told = problem(answer, HTTPStatus.METHOD_NOT_ALLOWED)
-    assert {name.strip() for name in answer.headers["Allow"].split(",")} == allowed
-    assert told["detail"] == f"{method} is not allowed here: {', '.join(sorted(allowed))} are."
+    response = client.open(path, method=method)
+    reported = problem(response, HTTPStatus.METHOD_NOT_ALLOWED)
+    assert {name.strip() for name in response.headers["Allow"].split(",")} == allowed
+    assert reported["detail"] == f"{method} is not allowed: use {', '.join(sorted(allowed))}."
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v2/traces", "/v1/trace", "/v1/models/gpt2/weights", "/v1/%00/%ff"])
-def test_an_unknown_path_is_404_telling_where_to_look(client: FlaskClient, path: str) -> None:
-    told = problem(client.get(path), HTTPStatus.NOT_FOUND)
-    assert told["detail"].endswith("/openapi.yaml tells what there is.")
+def test_an_unknown_path_is_404_with_a_link_to_the_routes(client: FlaskClient, path: str) -> None:
+    reported = problem(client.get(path), HTTPStatus.NOT_FOUND)
+    assert reported["detail"].endswith(": see /openapi.yaml.")
 
 
 @pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1/0"])
@@ -256,43 +254,41 @@ def test_an_unknown_path_is_404_telling_where_to_look(client: FlaskClient, path:
         ("GET", f"/v1/layouts/{'0' * 64}"),
     ],
 )
-def test_without_redis_it_is_503_with_a_time_to_come_back(url: str, method: str, path: str) -> None:
+def test_without_redis_it_is_503_with_retry_after(url: str, method: str, path: str) -> None:
     client = create_app(Settings(queue_url=url, cache_url=url)).test_client()
     began = time.monotonic()
-    answer = client.open(path, method=method, json=NANO if method == "POST" else None)
+    response = client.open(path, method=method, json=NANO if method == "POST" else None)
     assert time.monotonic() - began < 3
-    told = problem(answer, HTTPStatus.SERVICE_UNAVAILABLE)
-    assert answer.headers["Retry-After"] == "2"
-    assert url.partition("://")[2] not in told["detail"]
+    reported = problem(response, HTTPStatus.SERVICE_UNAVAILABLE)
+    assert response.headers["Retry-After"] == "2"
+    assert url.partition("://")[2] not in reported["detail"]
 
 
-def test_what_needs_no_redis_is_answered_without() -> None:
+def test_routes_that_need_no_redis_work_without_it() -> None:
     nowhere = "unix:///nowhere/redis.sock"
     client = create_app(Settings(queue_url=nowhere, cache_url=nowhere)).test_client()
     for path in ("/v1/models", "/v1/models/nano-gpt/tensors/wte.weight", "/openapi.yaml", "/healthz"):
         assert client.get(path).status_code == HTTPStatus.OK
 
 
-def test_a_defect_of_ours_is_500_and_tells_nothing_of_itself(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_is_500_and_reveals_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(id: str) -> None:
         raise ZeroDivisionError("a secret of /the/house")
 
     monkeypatch.setattr("worker.models.lookup.find", broken)
-    told = problem(client.get("/v1/models/gpt2"), HTTPStatus.INTERNAL_SERVER_ERROR)
-    assert told["detail"] == "Something went wrong here; the request was not the reason."
+    reported = problem(client.get("/v1/models/gpt2"), HTTPStatus.INTERNAL_SERVER_ERROR)
+    assert reported["detail"] == "Internal error: the request did not cause it."
 
 
-def test_other_origins_may_read_answers_and_problems(client: FlaskClient) -> None:
+def test_other_origins_may_read_responses_and_problems(client: FlaskClient) -> None:
     for path in ("/v1/models", "/v1/traces/none"):
-        answer = client.get(path, headers={"Origin": "https://viewer.example"})
-        assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        exposed = {name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
+        response = client.get(path, headers={"Origin": "https://viewer.example"})
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        exposed = {name.strip() for name in response.headers["Access-Control-Expose-Headers"].split(",")}
         assert exposed >= {"Location", "ETag", "Preference-Applied", "Retry-After", "Tensor-Shape", "Tensor-Dtype"}
 
 
-def test_origins_can_be_narrowed(app: Flask) -> None:
+def test_origins_can_be_restricted(app: Flask) -> None:
     client = create_app(Settings(cors_origins="https://viewer.example,https://other.example")).test_client()
     allowed = [
         client.get("/v1/models", headers={"Origin": f"https://{host}.example"}).headers.get(

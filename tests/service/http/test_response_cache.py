@@ -1,4 +1,4 @@
-"""Answers that a process keeps: the same as if they were made again, and gone when what they are made of is."""
+"""Cached responses equal new ones and are invalidated with their results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis import Redis
 
 import service.http.response_cache as response_cache
 from service.app import create_app
-from service.http.response_cache import _OVERHEAD, Answer, Kept
+from service.http.response_cache import _OVERHEAD, CachedResponse, ResponseCache
 from tests.conftest import Servers
 from worker.store.connection import connect
 
@@ -31,32 +31,34 @@ def cache(servers: Servers) -> Redis:
 
 @pytest.fixture
 def fresh(client: FlaskClient, servers: Servers) -> FlaskClient:
-    """A client of a process that has given no answer yet, with a worker behind it."""
+    """A client of a process with an empty response cache, and with a worker."""
     return create_app(servers.settings).test_client()
 
 
-def asked(client: FlaskClient, cache: Redis, path: str, **headers: str) -> tuple[Any, int]:
-    """An answer, and how many commands the cache carried out for it."""
+def get(client: FlaskClient, cache: Redis, path: str, **headers: str) -> tuple[Any, int]:
+    """Return a response, and how many commands Redis executed for it."""
     before = cache.info("stats")["total_commands_processed"]
-    answer = client.get(path, headers=headers)
-    return answer, cache.info("stats")["total_commands_processed"] - before - 1
+    response = client.get(path, headers=headers)
+    return response, cache.info("stats")["total_commands_processed"] - before - 1
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
 @pytest.mark.parametrize("suffix", ["", "/tensors", "/tensors/logits", "/explain?block=probs&cell=0,0,0"])
-def test_an_answer_given_again_is_the_same_and_asks_the_cache_nothing(
+def test_a_cached_response_is_the_same_and_sends_redis_no_command(
     fresh: FlaskClient, sorted_letters: dict[str, Any], cache: Redis, encoding: str, suffix: str
 ) -> None:
     path = f"/v1/traces/{sorted_letters['id']}{suffix}"
-    first, cost = asked(fresh, cache, path, **{"Accept-Encoding": encoding})
-    again, cost_again = asked(fresh, cache, path, **{"Accept-Encoding": encoding})
+    first, cost = get(fresh, cache, path, **{"Accept-Encoding": encoding})
+    again, cost_again = get(fresh, cache, path, **{"Accept-Encoding": encoding})
     assert (first.status_code, cost > 0, cost_again) == (HTTPStatus.OK, True, 0)
     assert again.data == first.data
-    dated = {"Date", "X-Request-ID", "traceparent"}
-    assert {(k, v) for k, v in again.headers if k not in dated} == {(k, v) for k, v in first.headers if k not in dated}
+    varying = {"Date", "X-Request-ID", "traceparent"}
+    assert {(k, v) for k, v in again.headers if k not in varying} == {
+        (k, v) for k, v in first.headers if k not in varying
+    }
 
 
-def test_answers_are_told_apart_by_what_selects_them(fresh: FlaskClient, path: str) -> None:
+def test_responses_are_cached_by_query_and_media_type(fresh: FlaskClient, path: str) -> None:
     for _ in range(2):
         assert fresh.get(path).is_json
         assert fresh.get(path, headers=OCTETS).mimetype == OCTETS["Accept"]
@@ -64,21 +66,21 @@ def test_answers_are_told_apart_by_what_selects_them(fresh: FlaskClient, path: s
         assert len(fresh.get(f"{path}?slice=0,:2", headers=OCTETS).data) == 2 * 3 * 4
 
 
-def test_who_has_a_kept_answer_is_told_so(fresh: FlaskClient, path: str) -> None:
+def test_a_cached_response_is_304_for_a_client_that_has_it(fresh: FlaskClient, path: str) -> None:
     etag = fresh.get(path).headers["ETag"]
     again = fresh.get(path, headers={"If-None-Match": etag})
     assert (again.status_code, again.data, again.headers["ETag"]) == (HTTPStatus.NOT_MODIFIED, b"", etag)
     assert fresh.get(path, headers={"If-None-Match": '"another"'}).status_code == HTTPStatus.OK
 
 
-def test_a_head_has_no_body_and_is_not_kept(fresh: FlaskClient, path: str) -> None:
+def test_a_head_response_has_no_body_and_is_not_cached(fresh: FlaskClient, path: str) -> None:
     assert fresh.head(path).data == b""
     body = fresh.get(path).data
     assert body != b""
     assert fresh.head(path).data == b""
 
 
-def test_a_range_of_what_was_read_whole_is_a_range(fresh: FlaskClient, sorted_letters: dict[str, Any]) -> None:
+def test_a_range_of_a_cached_response_is_a_range(fresh: FlaskClient, sorted_letters: dict[str, Any]) -> None:
     path = f"/v1/traces/{sorted_letters['id']}/safetensors?tensors=embed"
     whole = fresh.get(path).data
     part = fresh.get(path, headers={"Range": "bytes=8-15"})
@@ -86,7 +88,7 @@ def test_a_range_of_what_was_read_whole_is_a_range(fresh: FlaskClient, sorted_le
     assert fresh.get(path).data == whole
 
 
-def test_what_is_deleted_is_gone_at_once(client: FlaskClient, fresh: FlaskClient, request_body: dict[str, Any]) -> None:
+def test_a_deleted_result_is_404_at_once(client: FlaskClient, fresh: FlaskClient, request_body: dict[str, Any]) -> None:
     made = fresh.post("/v1/traces", json=request_body, headers={"Prefer": "wait=30"}).get_json()
     path = f"/v1/traces/{made['id']}"
     assert [fresh.get(path).status_code for _ in range(2)] == [HTTPStatus.OK] * 2
@@ -95,51 +97,51 @@ def test_what_is_deleted_is_gone_at_once(client: FlaskClient, fresh: FlaskClient
 
 
 @pytest.mark.parametrize("lost", ["", ":0"])
-def test_what_the_cache_lost_is_noticed_and_the_new_result_is_read(
+def test_a_lost_result_invalidates_its_response(
     fresh: FlaskClient, request_body: dict[str, Any], cache: Redis, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     made = fresh.post("/v1/traces", json=request_body, headers={"Prefer": "wait=30"}).get_json()
     path = f"/v1/traces/{made['id']}"
     before = fresh.get(path).get_json()
     cache.unlink(f"result:{made['id']}{lost}")
-    monkeypatch.setattr(response_cache, "_GOOD", 0.0)
+    monkeypatch.setattr(response_cache, "_FRESH", 0.0)
     after = fresh.get(path, headers={"Prefer": "wait=30"}).get_json()
     assert fresh.get(path).get_json()["finished_at"] == after["finished_at"] > before["finished_at"]
 
 
-def test_what_is_not_finished_is_not_kept(idle_client: FlaskClient, request_body: dict[str, Any]) -> None:
+def test_an_unfinished_result_is_not_cached(idle_client: FlaskClient, request_body: dict[str, Any]) -> None:
     made = idle_client.post("/v1/traces", json=request_body).get_json()
     assert idle_client.get(f"/v1/traces/{made['id']}").get_json()["status"] == "queued"
     idle_client.delete(f"/v1/traces/{made['id']}")
     assert idle_client.get(f"/v1/traces/{made['id']}").get_json()["status"] == "cancelled"
 
 
-def test_no_more_is_kept_than_there_is_room_for() -> None:
-    held = Kept(100 * _OVERHEAD)
+def test_the_cache_stays_within_its_capacity() -> None:
+    cache = ResponseCache(100 * _OVERHEAD)
     for n in range(1000):
-        held._put(
+        cache._put(
             (str(n),),
-            Answer(b"x" * _OVERHEAD, [], "id", "then", 0.0, 2 * _OVERHEAD),
+            CachedResponse(b"x" * _OVERHEAD, [], "id", "then", 0.0, 2 * _OVERHEAD),
         )
-        assert held._taken == sum(answer.size for answer in held._answers.values()) <= held.room
-    assert [key for (key,) in held._answers] == [str(n) for n in range(950, 1000)]  # those used last
+        assert cache._size == sum(response.size for response in cache._responses.values()) <= cache.capacity
+    assert [key for (key,) in cache._responses] == [str(n) for n in range(950, 1000)]  # the most recently used
 
 
-def test_what_selects_an_answer_takes_room_too(fresh: FlaskClient, path: str) -> None:
-    held = fresh.application.extensions["kept"]
+def test_the_key_of_a_response_counts_towards_its_size(fresh: FlaskClient, path: str) -> None:
+    cache = fresh.application.extensions["response_cache"]
     body = fresh.get(path, headers={"Origin": f"https://{'a' * 3000}.example"}).data
-    assert held._taken > len(body) + 3000
+    assert cache._size > len(body) + 3000
 
 
-def test_without_room_nothing_is_kept(client: FlaskClient, servers: Servers, path: str, cache: Redis) -> None:
+def test_without_capacity_nothing_is_cached(client: FlaskClient, servers: Servers, path: str, cache: Redis) -> None:
     without = create_app(replace(servers.settings, max_kept_bytes=0)).test_client()
-    assert all(asked(without, cache, path)[1] > 0 for _ in range(2))
+    assert all(get(without, cache, path)[1] > 0 for _ in range(2))
 
 
-def test_what_was_kept_for_a_key_is_given_to_nobody_without(servers: Servers, path: str) -> None:
+def test_a_cached_response_needs_a_key_too(servers: Servers, path: str) -> None:
     client = create_app(replace(servers.settings, api_keys="mine:" + 40 * "k")).test_client()
-    given = {"X-API-Key": 40 * "k"}
-    first, again = (client.get(path, headers=given) for _ in range(2))
+    with_key = {"X-API-Key": 40 * "k"}
+    first, again = (client.get(path, headers=with_key) for _ in range(2))
     assert (first.status_code, again.status_code) == (HTTPStatus.OK, HTTPStatus.OK)
     assert "private" in again.headers["Cache-Control"]
     refused = client.get(path)
@@ -147,7 +149,7 @@ def test_what_was_kept_for_a_key_is_given_to_nobody_without(servers: Servers, pa
     assert client.get(path, headers={"X-API-Key": 40 * "x"}).status_code == HTTPStatus.UNAUTHORIZED
 
 
-def test_what_was_lost_and_made_again_is_not_given_as_it_was_before(
+def test_a_result_that_was_computed_again_replaces_the_cached_response(
     client: FlaskClient, fresh: FlaskClient, cache: Redis
 ) -> None:
     id = client.post("/v1/layouts", json={"model": "nano-gpt", "tokens": 6}, headers={"Prefer": "wait=60"}).get_json()[

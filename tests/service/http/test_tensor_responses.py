@@ -1,4 +1,4 @@
-"""Tensors over HTTP: slices of them and each representation."""
+"""Tensors over HTTP: slices, types, levels of detail and media types."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ QUERIES = settings(max_examples=60)
 
 @pytest.fixture(scope="session")
 def scores_url(sorted_letters: Body) -> str:
-    """A tensor [B, H, T, T] = [1, 3, 11, 11] of which nearly half is −inf."""
+    """The path of a tensor [B, H, T, T] = [1, 3, 11, 11] of which nearly half is −inf."""
     return f"/v1/traces/{sorted_letters['id']}/tensors/blocks.0.attn.scores"
 
 
 @pytest.fixture(scope="session")
 def scores(client: FlaskClient, scores_url: str) -> NDArray[np.float32]:
-    answer = client.get(scores_url, headers=OCTETS)
-    assert answer.headers["Tensor-Shape"] == "1,3,11,11"
-    return np.frombuffer(answer.data, "<f4").reshape(1, 3, 11, 11)
+    response = client.get(scores_url, headers=OCTETS)
+    assert response.headers["Tensor-Shape"] == "1,3,11,11"
+    return np.frombuffer(response.data, "<f4").reshape(1, 3, 11, 11)
 
 
 @QUERIES
 @given(drawn=texts((1, 3, 11, 11)))
-def test_any_slice_is_answered_as_numpy_would(
+def test_any_slice_selects_what_numpy_selects(
     client: FlaskClient, scores: NDArray[np.float32], scores_url: str, drawn: tuple[tuple[Index, ...], str]
 ) -> None:
     key, text = drawn
@@ -55,16 +55,16 @@ def test_any_slice_is_answered_as_numpy_would(
     assert octets.headers["Content-Length"] == str(expected.nbytes)
     assert octets.headers["Content-Type"] == "application/octet-stream"
 
-    told = client.get(scores_url, query_string={"slice": text}).get_json()
-    assert told["shape"] == list(expected.shape)
-    values = np.array(told["data"], dtype=np.float64).reshape(expected.shape)  # null is read as NaN
+    body = client.get(scores_url, query_string={"slice": text}).get_json()
+    assert body["shape"] == list(expected.shape)
+    values = np.array(body["data"], dtype=np.float64).reshape(expected.shape)  # null is read as NaN
     np.testing.assert_array_equal(np.where(np.isnan(values), -np.inf, values).astype(np.float32), expected)
 
 
 def test_a_masked_cell_is_null(client: FlaskClient, scores_url: str, scores: NDArray[np.float32]) -> None:
-    answer = client.get(f"{scores_url}?slice=0,0,1").get_json()
-    seen, masked = answer.pop("data")[:2], client.get(f"{scores_url}?slice=0,0,1,2:").get_json()["data"]
-    assert answer == {"name": "blocks.0.attn.scores", "shape": [11], "dtype": "float32"}
+    response = client.get(f"{scores_url}?slice=0,0,1").get_json()
+    seen, masked = response.pop("data")[:2], client.get(f"{scores_url}?slice=0,0,1,2:").get_json()["data"]
+    assert response == {"name": "blocks.0.attn.scores", "shape": [11], "dtype": "float32"}
     assert np.array(seen, "<f4").tolist() == scores[0, 0, 1, :2].tolist()
     assert masked == [None] * 9
     assert client.get(f"{scores_url}?slice=0,0,0,10").get_json()["data"] is None
@@ -86,7 +86,7 @@ def test_a_masked_cell_is_null(client: FlaskClient, scores_url: str, scores: NDA
         ("ln_final.hook_scale", "ln_final.scale"),
     ],
 )
-def test_the_names_of_transformer_lens_are_known(
+def test_the_names_of_transformer_lens_are_accepted(
     client: FlaskClient, sorted_letters: Body, name: str, ours: str
 ) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/tensors"
@@ -95,37 +95,35 @@ def test_the_names_of_transformer_lens_are_known(
     assert theirs.get_json() == client.get(f"{url}/{ours}").get_json()
 
 
-def test_tokens_are_whole_numbers(client: FlaskClient, sorted_letters: Body) -> None:
-    answer = client.get(f"/v1/traces/{sorted_letters['id']}/tensors/tokens").get_json()
-    fed = [*sorted_letters["tokens"], *(step["token"] for step in sorted_letters["generated"][:-1])]
-    assert (answer["dtype"], answer["data"]) == ("int32", [fed])
+def test_tokens_are_int32(client: FlaskClient, sorted_letters: Body) -> None:
+    response = client.get(f"/v1/traces/{sorted_letters['id']}/tensors/tokens").get_json()
+    inputs = [*sorted_letters["tokens"], *(step["token"] for step in sorted_letters["generated"][:-1])]
+    assert (response["dtype"], response["data"]) == ("int32", [inputs])
 
 
-def test_half_precision_is_half_precision_in_bytes_and_the_same_numbers_in_json(
-    client: FlaskClient, request_body: Body
-) -> None:
+def test_float16_is_float16_in_bytes_and_the_same_numbers_in_json(client: FlaskClient, request_body: Body) -> None:
     body = request_body | {"dtype": "float16", "capture": ["logits"]}
     id = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"}).get_json()["id"]
     octets = client.get(f"/v1/traces/{id}/tensors/logits?slice=0,::-2", headers=OCTETS)
     assert octets.headers["Tensor-Dtype"] == "float16"
     values = np.frombuffer(octets.data, "<f2").reshape(2, 20)
-    told = client.get(f"/v1/traces/{id}/tensors/logits?slice=0,::-2").get_json()["data"]
-    assert np.array(told, "<f2").tolist() == values.tolist()
-    assert np.array(told, "<f4").tolist() == values.tolist()  # and no digit of them is lost
+    data = client.get(f"/v1/traces/{id}/tensors/logits?slice=0,::-2").get_json()["data"]
+    assert np.array(data, "<f2").tolist() == values.tolist()
+    assert np.array(data, "<f4").tolist() == values.tolist()  # no digit is lost
 
 
-def test_json_holds_65536_cells_and_more_is_406_naming_what_holds_them(client: FlaskClient, request_body: Body) -> None:
+def test_json_with_more_than_65536_cells_is_406_with_the_alternatives(client: FlaskClient, request_body: Body) -> None:
     config = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 2, "vocab_size": 65_537}
     body = request_body | {"model": config, "tokens": [65_536], "capture": ["probs"]}
     id = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"}).get_json()["id"]
     url = f"/v1/traces/{id}/tensors/probs"
     assert client.get(f"{url}?slice=0,0,1:").get_json()["shape"] == [65_536]
     for headers in ({}, {"Accept": "application/json"}):
-        answer = client.get(url, headers=headers)
-        assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_ACCEPTABLE, "application/problem+json")
-        assert answer.get_json()["detail"] == (
-            "JSON holds up to 65,536 cells and this is 65,537; slice it or give max_cells: ask for "
-            "application/octet-stream or application/x-npy or application/x-safetensors in Accept."
+        response = client.get(url, headers=headers)
+        assert (response.status_code, response.content_type) == (HTTPStatus.NOT_ACCEPTABLE, "application/problem+json")
+        assert response.get_json()["detail"] == (
+            "JSON is limited to 65,536 cells, and these are 65,537: use slice or max_cells, or another media type: "
+            "Accept must allow application/octet-stream or application/x-npy or application/x-safetensors."
         )
     assert client.get(url, headers=OCTETS).headers["Content-Length"] == str(4 * 65_537)
 
@@ -140,29 +138,29 @@ def test_json_holds_65536_cells_and_more_is_406_naming_what_holds_them(client: F
         ("application/json;q=0.5, application/octet-stream", "application/octet-stream"),
     ],
 )
-def test_the_representation_is_the_one_that_the_client_likes_best(
+def test_the_media_type_is_the_one_that_the_client_prefers(
     client: FlaskClient, scores_url: str, accept: str, content_type: str
 ) -> None:
     assert client.get(scores_url, headers={"Accept": accept}).content_type == content_type
 
 
-def test_a_representation_that_there_is_not_is_406_listing_what_there_is(client: FlaskClient, scores_url: str) -> None:
-    answer = client.get(scores_url, headers={"Accept": "text/html"})
-    assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_ACCEPTABLE, "application/problem+json")
-    there_are = " or ".join(f"application/{name}" for name in ("json", "octet-stream", "x-npy", "x-safetensors"))
-    assert f"ask for {there_are} in Accept" in answer.get_json()["detail"]
+def test_an_unavailable_media_type_is_406_with_the_available_ones(client: FlaskClient, scores_url: str) -> None:
+    response = client.get(scores_url, headers={"Accept": "text/html"})
+    assert (response.status_code, response.content_type) == (HTTPStatus.NOT_ACCEPTABLE, "application/problem+json")
+    offered = " or ".join(f"application/{name}" for name in ("json", "octet-stream", "x-npy", "x-safetensors"))
+    assert f"Accept must allow {offered}." in response.get_json()["detail"]
 
 
 @pytest.mark.parametrize("text", ["0,3", "x", "0,0,0,0,0", ":" * 4, "1" * 201])
-def test_a_bad_slice_is_422_naming_the_query(client: FlaskClient, scores_url: str, text: str) -> None:
-    answer = client.get(scores_url, query_string={"slice": text})
-    assert (answer.status_code, list(answer.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, ["slice"])
+def test_an_invalid_slice_is_422_with_its_parameter(client: FlaskClient, scores_url: str, text: str) -> None:
+    response = client.get(scores_url, query_string={"slice": text})
+    assert (response.status_code, list(response.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, ["slice"])
 
 
-def test_an_unknown_tensor_is_404_telling_some_that_there_are(client: FlaskClient, sorted_letters: Body) -> None:
-    answer = client.get(f"/v1/traces/{sorted_letters['id']}/tensors/blocks.3.attn.q")
-    assert answer.status_code == HTTPStatus.NOT_FOUND
-    assert answer.get_json()["detail"] == (
+def test_an_unknown_tensor_is_404_with_some_that_exist(client: FlaskClient, sorted_letters: Body) -> None:
+    response = client.get(f"/v1/traces/{sorted_letters['id']}/tensors/blocks.3.attn.q")
+    assert response.status_code == HTTPStatus.NOT_FOUND
+    assert response.get_json()["detail"] == (
         f"There is no tensor 'blocks.3.attn.q' in this trace: it has {len(sorted_letters['tensors'])}, "
         "such as tokens, embed, pos_embed, blocks.0.resid_pre."
     )
@@ -171,26 +169,28 @@ def test_an_unknown_tensor_is_404_telling_some_that_there_are(client: FlaskClien
 @pytest.mark.parametrize("path", ["tensors", "tensors/probs"])
 def test_an_unfinished_trace_has_no_tensors_yet(idle_client: FlaskClient, request_body: Body, path: str) -> None:
     id = idle_client.post("/v1/traces", json=request_body).get_json()["id"]
-    answer = idle_client.get(f"/v1/traces/{id}/{path}")
-    assert (answer.status_code, answer.content_type) == (HTTPStatus.CONFLICT, "application/problem+json")
-    assert answer.get_json()["detail"] == "This trace has no tensors now: it is queued. Wait for it with Prefer: wait."
+    response = idle_client.get(f"/v1/traces/{id}/{path}")
+    assert (response.status_code, response.content_type) == (HTTPStatus.CONFLICT, "application/problem+json")
+    assert (
+        response.get_json()["detail"] == "This trace has no tensors now: it is queued. Wait for it with Prefer: wait."
+    )
 
 
 # -------------------------------------------------------------------------------------------------- statistics
 
 
-def test_every_tensor_is_described_by_its_values(client: FlaskClient, sorted_letters: Body) -> None:
+def test_the_statistics_of_every_tensor_match_its_values(client: FlaskClient, sorted_letters: Body) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/tensors"
     listed = client.get(url).get_json()["tensors"]
-    assert {told.pop("name"): told for told in listed} == sorted_letters["tensors"]
+    assert {entry.pop("name"): entry for entry in listed} == sorted_letters["tensors"]
     assert [*sorted_letters["tensors"]] == [name for name, _ in describe(CONFIGS["nano-gpt"]).all_values()]
-    for name, told in sorted_letters["tensors"].items():
+    for name, entry in sorted_letters["tensors"].items():
         values = read(client, f"{url}/{name}")
         seen = values[~np.isneginf(values)].astype(np.float64)
-        assert (told["shape"], told["dtype"], told["bytes"]) == ([*values.shape], values.dtype.name, values.nbytes)
-        assert np.array([told["min"], told["max"]], values.dtype).tolist() == [seen.min(), seen.max()]
-        assert np.array(told["absmax"], values.dtype) == np.abs(seen).max()
-        assert told["mean"] == pytest.approx(seen.mean(), rel=1e-6, abs=1e-7)
+        assert (entry["shape"], entry["dtype"], entry["bytes"]) == ([*values.shape], values.dtype.name, values.nbytes)
+        assert np.array([entry["min"], entry["max"]], values.dtype).tolist() == [seen.min(), seen.max()]
+        assert np.array(entry["absmax"], values.dtype) == np.abs(seen).max()
+        assert entry["mean"] == pytest.approx(seen.mean(), rel=1e-6, abs=1e-7)
 
 
 # ------------------------------------------------------------------------------- types, levels of detail, files
@@ -199,11 +199,11 @@ NPY, SAFETENSORS = {"Accept": "application/x-npy"}, {"Accept": "application/x-sa
 
 
 def read(client: FlaskClient, url: str, **query: Any) -> NDArray[Any]:
-    """A tensor by its raw bytes and its headers."""
-    answer = client.get(url, query_string=query or None, headers=OCTETS)
-    assert answer.status_code == HTTPStatus.OK, answer.text
-    shape = [int(size) for size in answer.headers["Tensor-Shape"].split(",") if size]
-    return np.frombuffer(answer.data, answer.headers["Tensor-Dtype"]).reshape(shape)
+    """Read a tensor from its raw bytes and its headers."""
+    response = client.get(url, query_string=query or None, headers=OCTETS)
+    assert response.status_code == HTTPStatus.OK, response.text
+    shape = [int(size) for size in response.headers["Tensor-Shape"].split(",") if size]
+    return np.frombuffer(response.data, response.headers["Tensor-Dtype"]).reshape(shape)
 
 
 QUERY_STRINGS = ["", "slice=0,1,::-2", "slice=0,:,3:,2&dtype=float16", "dtype=uint8", "max_cells=40&reduce=absmax",
@@ -211,7 +211,7 @@ QUERY_STRINGS = ["", "slice=0,1,::-2", "slice=0,:,3:,2&dtype=float16", "dtype=ui
 
 
 @pytest.mark.parametrize("query", QUERY_STRINGS)
-def test_every_representation_holds_the_same(client: FlaskClient, scores_url: str, query: str) -> None:
+def test_all_media_types_have_the_same_values(client: FlaskClient, scores_url: str, query: str) -> None:
     url = f"{scores_url}?{query}"
     expected, octets = read(client, url), client.get(url, headers=OCTETS)
     npy = client.get(url, headers=NPY)
@@ -221,30 +221,28 @@ def test_every_representation_holds_the_same(client: FlaskClient, scores_url: st
     for found in (np.load(io.BytesIO(npy.data)), tensor):
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
-    told = client.get(url).get_json()
-    values = np.array(told["data"], np.float64).reshape(told["shape"])
+    body = client.get(url).get_json()
+    values = np.array(body["data"], np.float64).reshape(body["shape"])
     np.testing.assert_array_equal(np.where(np.isnan(values), -np.inf, values).astype(expected.dtype), expected)
-    for answer in (octets, npy, file):
-        assert answer.headers["Content-Length"] == str(len(answer.data))
-        facts = {key: value for key, value in answer.headers.items() if key.startswith("Tensor-")}
-        assert facts == {key: value for key, value in octets.headers.items() if key.startswith("Tensor-")}
-        assert facts["Tensor-Dtype"] == told["dtype"] == expected.dtype.name
-        assert (float(facts.get("Tensor-Scale", 0)), float(facts.get("Tensor-Zero", 0))) == (
-            told.get("scale", 0), told.get("zero", 0),
+    for response in (octets, npy, file):
+        assert response.headers["Content-Length"] == str(len(response.data))
+        tensor_headers = {key: value for key, value in response.headers.items() if key.startswith("Tensor-")}
+        assert tensor_headers == {key: value for key, value in octets.headers.items() if key.startswith("Tensor-")}
+        assert tensor_headers["Tensor-Dtype"] == body["dtype"] == expected.dtype.name
+        assert (float(tensor_headers.get("Tensor-Scale", 0)), float(tensor_headers.get("Tensor-Zero", 0))) == (
+            body.get("scale", 0), body.get("zero", 0),
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("accept", ["application/json", *(kind["Accept"] for kind in (OCTETS, NPY, SAFETENSORS))])
 @pytest.mark.parametrize("query", ["", "dtype=uint8", "max_cells=20"])
-def test_head_and_what_is_unchanged_are_answered_without_a_body(
-    client: FlaskClient, scores_url: str, accept: str, query: str
-) -> None:
+def test_head_and_304_responses_have_no_body(client: FlaskClient, scores_url: str, accept: str, query: str) -> None:
     url, headers = f"{scores_url}?{query}", {"Accept": accept, "Accept-Encoding": "identity"}
     whole, without = client.get(url, headers=headers), client.head(url, headers=headers)
     assert (without.status_code, without.data) == (HTTPStatus.OK, b"")
-    drop = {"Date", "X-Request-ID"}
-    assert {k: v for k, v in without.headers.items() if k not in drop} == {
-        k: v for k, v in whole.headers.items() if k not in drop
+    varying = {"Date", "X-Request-ID"}
+    assert {k: v for k, v in without.headers.items() if k not in varying} == {
+        k: v for k, v in whole.headers.items() if k not in varying
     }
     same = client.get(url, headers=headers | {"If-None-Match": whole.headers["ETag"]})
     assert (same.status_code, same.data) == (HTTPStatus.NOT_MODIFIED, b"")
@@ -252,27 +250,25 @@ def test_head_and_what_is_unchanged_are_answered_without_a_body(
     assert same.headers["Cache-Control"] == "public, max-age=31536000, immutable"
 
 
-def test_different_answers_have_different_tags(client: FlaskClient, scores_url: str) -> None:
-    asked = [(query, accept) for query in QUERY_STRINGS for accept in ({}, OCTETS, NPY, SAFETENSORS)]
-    tags = {client.head(f"{scores_url}?{query}", headers=accept).headers["ETag"] for query, accept in asked}
-    assert len(tags) == len(asked)
+def test_different_responses_have_different_etags(client: FlaskClient, scores_url: str) -> None:
+    requests = [(query, accept) for query in QUERY_STRINGS for accept in ({}, OCTETS, NPY, SAFETENSORS)]
+    tags = {client.head(f"{scores_url}?{query}", headers=accept).headers["ETag"] for query, accept in requests}
+    assert len(tags) == len(requests)
 
 
-def test_what_the_client_has_is_not_read_again(
-    client: FlaskClient, scores_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_304_reads_no_values(client: FlaskClient, scores_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tag = client.get(scores_url, headers=OCTETS).headers["ETag"]
     monkeypatch.setattr("worker.store.pieces.receive", None)
-    for ask in (client.get, client.head):
-        assert ask(scores_url, headers=OCTETS | {"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
+    for method in (client.get, client.head):
+        assert method(scores_url, headers=OCTETS | {"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
 
 
-def test_bytes_are_the_values_by_their_scale(client: FlaskClient, scores_url: str, scores: NDArray[Any]) -> None:
+def test_scaled_uint8_values_are_the_values(client: FlaskClient, scores_url: str, scores: NDArray[Any]) -> None:
     for query in ({}, {"slice": "0,1"}):
-        answer = client.get(scores_url, query_string={"dtype": "uint8", **query}, headers=OCTETS)
-        scale, zero = float(answer.headers["Tensor-Scale"]), float(answer.headers["Tensor-Zero"])
+        response = client.get(scores_url, query_string={"dtype": "uint8", **query}, headers=OCTETS)
+        scale, zero = float(response.headers["Tensor-Scale"]), float(response.headers["Tensor-Zero"])
         expected = (scores[0, 1] if query else scores).ravel()
-        masked, values = np.isneginf(expected), np.frombuffer(answer.data, np.uint8)
+        masked, values = np.isneginf(expected), np.frombuffer(response.data, np.uint8)
         np.testing.assert_array_equal(values == 0, masked)
         np.testing.assert_allclose(scale * (values[~masked] - zero), expected[~masked], atol=0.51 * scale)
         assert (values[~masked].min(), values.max()) == (1, 255)
@@ -280,7 +276,9 @@ def test_bytes_are_the_values_by_their_scale(client: FlaskClient, scores_url: st
 
 @pytest.mark.parametrize("name", ["tokens", "blocks.1.mlp.post", "blocks.0.attn.scores", "logits_sum"])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-def test_every_tensor_comes_in_every_type(client: FlaskClient, sorted_letters: Body, name: str, dtype: str) -> None:
+def test_all_tensors_are_available_in_all_types(
+    client: FlaskClient, sorted_letters: Body, name: str, dtype: str
+) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/tensors/{name}"
     plain, found = read(client, url), read(client, url, dtype=dtype)
     assert (found.dtype, found.shape) == (np.dtype(dtype), plain.shape)
@@ -289,26 +287,26 @@ def test_every_tensor_comes_in_every_type(client: FlaskClient, sorted_letters: B
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "min", "absmax"])
-def test_a_smaller_version_is_what_its_tiles_are(
+def test_a_smaller_version_reduces_each_tile(
     client: FlaskClient, scores_url: str, scores: NDArray[Any], how: Any
 ) -> None:
-    answer = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}).get_json()
-    assert (answer["shape"], answer["factors"], answer["dtype"]) == ([1, 3, 3, 6], [4, 2], "float32")
+    response = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}).get_json()
+    assert (response["shape"], response["factors"], response["dtype"]) == ([1, 3, 3, 6], [4, 2], "float32")
     expected = shrink(View(ArraySource(scores)), (4, 2), how).astype(np.float32)
-    found = np.array(answer["data"], np.float64)
+    found = np.array(response["data"], np.float64)
     np.testing.assert_array_equal(np.where(np.isnan(found), -np.inf, found).astype(np.float32), expected)
-    assert answer["data"][0][0][0][5] is None
+    assert response["data"][0][0][0][5] is None
     headers = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}, headers=OCTETS).headers
     assert headers["Tensor-Factors"] == "4,2"
 
 
-def test_what_fits_is_not_shrunk(client: FlaskClient, scores_url: str, scores: NDArray[Any]) -> None:
-    answer = client.get(scores_url, query_string={"max_cells": 363}, headers=OCTETS)
-    assert answer.data == scores.tobytes()
-    assert "Tensor-Factors" not in answer.headers
+def test_a_tensor_within_max_cells_is_not_shrunk(client: FlaskClient, scores_url: str, scores: NDArray[Any]) -> None:
+    response = client.get(scores_url, query_string={"max_cells": 363}, headers=OCTETS)
+    assert response.data == scores.tobytes()
+    assert "Tensor-Factors" not in response.headers
 
 
-def test_the_mean_of_whole_numbers_is_no_whole_number(client: FlaskClient, sorted_letters: Body) -> None:
+def test_the_mean_of_integers_is_a_float(client: FlaskClient, sorted_letters: Body) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/tensors/tokens"
     tokens = read(client, url)
     assert read(client, url, max_cells=1).tolist() == [[np.float32(tokens.mean())]]
@@ -317,7 +315,7 @@ def test_the_mean_of_whole_numbers_is_no_whole_number(client: FlaskClient, sorte
 
 
 @pytest.mark.parametrize(
-    ("query", "field", "said"),
+    ("query", "field", "message"),
     [
         ("max_cells=2", "max_cells", "[1, 3, 11, 11] cannot be shrunk to 2 cells"),
         ("max_cells=0", "max_cells", "greater than or equal to 1"),
@@ -327,14 +325,14 @@ def test_the_mean_of_whole_numbers_is_no_whole_number(client: FlaskClient, sorte
         ("size=3", "size", "Unknown field"),
     ],
 )
-def test_what_cannot_be_is_422_saying_what_can(
-    client: FlaskClient, scores_url: str, query: str, field: str, said: str
+def test_an_invalid_query_is_422_with_what_is_allowed(
+    client: FlaskClient, scores_url: str, query: str, field: str, message: str
 ) -> None:
-    answer = client.get(f"{scores_url}?{query}")
-    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert said in answer.get_json()["errors"][field][0]
+    response = client.get(f"{scores_url}?{query}")
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert message in response.get_json()["errors"][field][0]
 
 
-def test_a_script_of_another_origin_may_read_the_headers(client: FlaskClient, scores_url: str) -> None:
+def test_scripts_of_other_origins_may_read_the_headers(client: FlaskClient, scores_url: str) -> None:
     exposed = client.get(scores_url, headers={"Origin": "https://example.org"}).headers["Access-Control-Expose-Headers"]
     assert {"Tensor-Shape", "Tensor-Dtype", "Tensor-Scale", "Tensor-Zero", "Tensor-Factors"} <= {*exposed.split(", ")}

@@ -1,4 +1,4 @@
-"""The OpenAPI description: it is what the code says, it is valid, and the service keeps to it."""
+"""The OpenAPI document is current and valid, and responses conform to it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.conftest import running_servers, running_worker
 from worker.store.connection import connect
 
 FILE = Path(__file__).parents[3] / "openapi.yaml"
-DESCRIBED = yaml.safe_load(openapi_yaml())
+SPEC = yaml.safe_load(openapi_yaml())
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OPERATIONS = [
     (method.upper(), path, operation)
-    for path, operations in DESCRIBED["paths"].items()
+    for path, operations in SPEC["paths"].items()
     for method, operation in operations.items()
     if method != "parameters"
 ]
@@ -39,25 +39,25 @@ NAMES = [f"{method} {path}" for method, path, _ in OPERATIONS]
 operations = pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
 
 
-def test_the_file_is_what_the_code_says() -> None:
-    assert FILE.read_text(encoding="utf-8") == openapi_yaml(), "write it anew: make openapi"
+def test_the_file_is_current() -> None:
+    assert FILE.read_text(encoding="utf-8") == openapi_yaml(), "run make openapi"
 
 
 def test_the_service_serves_it(app: Flask) -> None:
-    answer = app.test_client().get("/openapi.yaml")
-    assert (answer.status_code, answer.content_type) == (HTTPStatus.OK, "application/yaml")
-    assert answer.text == openapi_yaml()
+    response = app.test_client().get("/openapi.yaml")
+    assert (response.status_code, response.content_type) == (HTTPStatus.OK, "application/yaml")
+    assert response.text == openapi_yaml()
 
 
 def test_it_is_valid_openapi_3_1() -> None:
-    assert DESCRIBED["openapi"].startswith("3.1.")
-    validate(DESCRIBED)
+    assert SPEC["openapi"].startswith("3.1.")
+    validate(SPEC)
 
 
 def test_every_route_is_described(app: Flask) -> None:
-    pages = ("viewer.", "docs_files.")  # and what belongs to them
+    pages = ("viewer.", "docs_files.")  # and their assets
     routes = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith(pages)]
-    assert {str(rule).replace("<", "{").replace(">", "}") for rule in routes} == set(DESCRIBED["paths"])
+    assert {str(rule).replace("<", "{").replace(">", "}") for rule in routes} == set(SPEC["paths"])
 
 
 @operations
@@ -77,39 +77,42 @@ def test_an_operation_has_a_summary_and_its_errors_are_problems(
         assert responses[status]["description"]
 
 
-def test_what_needs_a_key_and_what_can_be_too_much_says_so() -> None:
-    described = yaml.safe_load(openapi_yaml())
-    schemes = described["components"]["securitySchemes"]
-    assert {tuple(one) for one in described["security"]} == {(), *((name,) for name in schemes)}
-    for path, item in described["paths"].items():
+def test_operations_document_401_and_429() -> None:
+    spec = yaml.safe_load(openapi_yaml())
+    schemes = spec["components"]["securitySchemes"]
+    assert {tuple(one) for one in spec["security"]} == {(), *((name,) for name in schemes)}
+    for path, item in spec["paths"].items():
         for method in {*item} - {"parameters"}:
-            guarded = path.startswith("/v1/") or path == "/metrics"
-            assert ("401" in item[method]["responses"]) == guarded == ("security" not in item[method])
-            reads = method == "get" and path.startswith(
-                ("/v1/traces/{", "/v1/layouts/{")
-            )  # what the cache may have lost
-            asks = method == "post" or reads or path.endswith(("/events", "/lens"))
-            assert ("429" in item[method]["responses"]) == asks
+            needs_key = path.startswith("/v1/") or path == "/metrics"
+            assert ("401" in item[method]["responses"]) == needs_key == ("security" not in item[method])
+            # reading computes again what the cache has lost
+            reads = method == "get" and path.startswith(("/v1/traces/{", "/v1/layouts/{"))
+            computes = method == "post" or reads or path.endswith(("/events", "/lens"))
+            assert ("429" in item[method]["responses"]) == computes
 
 
-# ---------------------------------------------------------------------------------------- the service keeps to it
+# ---------------------------------------------------------------------------------------------------- conformance
 
 
 @pytest.fixture(scope="module")
-def driven() -> Iterator[tuple[Any, dict[str, str]]]:
-    """The schema over an app, and the ids of a finished trace, its layout, its model and a batch of it there.
+def schema_and_ids() -> Iterator[tuple[Any, dict[str, str]]]:
+    """The schema of an app, and the ids of a finished trace, its layout, its model and its batch.
 
-    What is asked for later stays queued: it may be huge.
+    Later requests stay queued, because they may be huge.
     """
     with running_servers() as servers:
         with running_worker(servers):
             app = create_app(servers.settings)
             client = app.test_client()
-            body = {"model": "nano-gpt", "text": "CABABC", "generate": {"max_new_tokens": 6}}  # no example deletes it
+            body = {
+                "model": "nano-gpt",
+                "text": "CABABC",
+                "generate": {"max_new_tokens": 6},
+            }  # no generated request deletes it
             trace = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"}).get_json()
         queue = connect(servers.queue_url)
         for key in queue.scan_iter("rq:worker:*", _type="hash"):
-            queue.persist(key)  # it counts as alive however long this takes
+            queue.persist(key)  # counts as alive however long the tests take
         batch = client.post("/v1/batches", json={"requests": [body]}).get_json()
         ids = {
             "batch_id": batch["id"],
@@ -121,10 +124,10 @@ def driven() -> Iterator[tuple[Any, dict[str, str]]]:
 
 
 @operations
-def test_answers_are_as_described(
-    driven: tuple[Any, dict[str, str]], method: str, path: str, operation: dict[str, Any]
+def test_responses_conform_to_the_document(
+    schema_and_ids: tuple[Any, dict[str, str]], method: str, path: str, operation: dict[str, Any]
 ) -> None:
-    schema, known = driven
+    schema, ids = schema_and_ids
     names = ["probs", "blocks.0.attn.scores", "h.0.ln_1.bias"]
     kinds = ["json", "octet-stream", "x-safetensors"]
     accepts = ["*/*", *(f"application/{kind}" for kind in kinds), "model/gltf-binary", "text/html"]
@@ -139,17 +142,17 @@ def test_answers_are_as_described(
     )
     def drive(case: Any, exists: bool, name: str, accept: str, wait: str | None) -> None:
         if exists and method != "DELETE":
-            of_path = known | {"name": name}
-            case.path_parameters = {key: of_path[key] for key in case.path_parameters}
+            path_ids = ids | {"name": name}
+            case.path_parameters = {key: path_ids[key] for key in case.path_parameters}
         case.headers = {"Accept": accept, "Accept-Encoding": "identity"} | ({"Prefer": wait} if wait else {})
         case.call_and_validate(checks=CHECKS)
 
     drive()
 
 
-def test_a_finished_trace_and_its_layout_are_as_described(driven: tuple[Any, dict[str, str]]) -> None:
-    schema, known = driven
+def test_a_finished_trace_and_its_layout_conform_to_the_document(schema_and_ids: tuple[Any, dict[str, str]]) -> None:
+    schema, ids = schema_and_ids
     for path in ("/v1/traces/{trace_id}", "/v1/layouts/{layout_id}", "/v1/traces/{trace_id}/tensors"):
-        case = schema[path]["GET"].Case(path_parameters={key: id for key, id in known.items() if f"{{{key}}}" in path})
-        answer = case.call_and_validate(checks=CHECKS, headers={"Accept-Encoding": "identity"})
-        assert answer.status_code == HTTPStatus.OK
+        case = schema[path]["GET"].Case(path_parameters={key: id for key, id in ids.items() if f"{{{key}}}" in path})
+        response = case.call_and_validate(checks=CHECKS, headers={"Accept-Encoding": "identity"})
+        assert response.status_code == HTTPStatus.OK

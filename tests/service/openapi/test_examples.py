@@ -1,6 +1,6 @@
-"""The examples of the OpenAPI description: every operation has one, and it is what the service answers.
+"""The examples of the OpenAPI document: every operation has one, and it is current.
 
-RECORD_EXAMPLES=1 (make examples) writes what it answers now.
+RECORD_EXAMPLES=1 (make examples) records the responses of the service.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from flask import Flask
 
 import service.openapi.document as document
 from service.app import create_app
-from service.openapi.examples import FILE, shortened
+from service.openapi.examples import FILE, shorten
 from service.settings import Settings
 from tests.conftest import running_servers, running_worker
 from tests.service.openapi.test_document import CHECKS
 
-DESCRIBED, DECLARED = document.describe(create_app(Settings()))
-ORDER = {"POST": 0, "GET": 1, "DELETE": 2}  # what is asked for, read, forgotten
+SPEC, DECLARED = document.describe(create_app(Settings()))
+ORDER = {"POST": 0, "GET": 1, "DELETE": 2}  # create, read, delete
 VOLATILE = {"created_at", "started_at", "finished_at", "queue_position", "seconds_left"}
-#: The whole of a thing is asked for and read before its parts, and forgotten after them.
+#: A resource is created and read before its parts, and deleted after them.
 OPERATIONS = sorted(DECLARED, key=lambda name: (ORDER[name.split()[0]], -len(name) if name[0] == "D" else 0))
 
 Example = dict[str, Any]
@@ -35,107 +35,107 @@ Example = dict[str, Any]
 
 def operation(name: str) -> dict[str, Any]:
     method, path = name.split()
-    described: dict[str, Any] = DESCRIBED["paths"][path][method.lower()]
+    described: dict[str, Any] = SPEC["paths"][path][method.lower()]
     return described
 
 
 def parameters(name: str) -> list[dict[str, Any]]:
-    return [*DESCRIBED["paths"][name.split()[1]].get("parameters", []), *operation(name).get("parameters", [])]
+    return [*SPEC["paths"][name.split()[1]].get("parameters", []), *operation(name).get("parameters", [])]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_and_its_parameters_are_described_in_sentences(name: str) -> None:
-    assert operation(name).get("description", "").endswith("."), "the docstring's second paragraph describes it"
+def test_operations_and_their_parameters_have_descriptions(name: str) -> None:
+    assert operation(name).get("description", "").endswith("."), "describe it in the docstring's second paragraph"
     undescribed = [parameter["name"] for parameter in parameters(name) if not parameter.get("description")]
-    assert undescribed == [], "metadata={'description': …} in the schema of the query"
+    assert undescribed == [], "set metadata={'description': …} in the schema of the query"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_has_an_example_with_its_real_answer(name: str) -> None:
+def test_an_operation_has_a_recorded_example(name: str) -> None:
     described = operation(name)
     recorded = orjson.loads(FILE.read_bytes()).get(name)
-    assert recorded, "give it @blueprint.example(…) where it needs a body or a path, then: make examples"
+    assert recorded, "add @blueprint.example(…) if it needs a body or a path, then run make examples"
     assert recorded["answer"]["status"] < HTTPStatus.BAD_REQUEST
     if "requestBody" in described:
         assert described["requestBody"]["content"]["application/json"]["example"] == recorded["request"]["body"]
     content = described["responses"][str(recorded["answer"]["status"])].get("content", {})
-    assert [held["example"] for held in content.values() if "example" in held] == [recorded["answer"]["body"]] * bool(
-        content
-    )
+    assert [media["example"] for media in content.values() if "example" in media] == [
+        recorded["answer"]["body"]
+    ] * bool(content)
 
 
-def test_no_example_is_of_what_is_not_there_any_more() -> None:
-    assert set(orjson.loads(FILE.read_bytes())) <= set(DECLARED), "make examples"
+def test_there_are_no_examples_of_removed_operations() -> None:
+    assert set(orjson.loads(FILE.read_bytes())) <= set(DECLARED), "run make examples"
 
 
-def test_the_service_answers_the_examples_as_described_and_as_recorded() -> None:
+def test_responses_conform_to_the_document_and_to_the_recorded_examples() -> None:
     with running_servers() as servers, running_worker(servers):
-        asked = ask_all(create_app(servers.settings))
+        current = run_examples(create_app(servers.settings))
     recorded = orjson.loads(FILE.read_bytes())
     if os.environ.get("RECORD_EXAMPLES"):
-        same = {name: recorded[name] for name in asked if is_still(name, recorded.get(name), asked[name])}
-        recorded = asked | same
+        same = {name: recorded[name] for name in current if is_current(name, recorded.get(name), current[name])}
+        recorded = current | same
         FILE.write_bytes(orjson.dumps(recorded, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    for name, example in asked.items():
-        assert is_still(name, recorded.get(name), example), f"{name}: if {example} is right, make examples"
+    for name, example in current.items():
+        assert is_current(name, recorded.get(name), example), f"{name}: if {example} is right, run make examples"
 
 
-def ask_all(app: Flask) -> dict[str, Example]:
-    """Ask every example of an app with nothing in it; each answer is checked against the description."""
+def run_examples(app: Flask) -> dict[str, Example]:
+    """Send the examples to an empty app, checking each response against the document."""
     schema = schemathesis.openapi.from_wsgi("/openapi.yaml", app)
-    ids: dict[str, str] = {}  # by the path of the POST that they come from
-    asked = {}
+    ids: dict[str, str] = {}  # by the path of the POST that returned them
+    examples = {}
     for name in OPERATIONS:
         method, path = name.split()
-        given = DECLARED[name]["request"]
-        request = given | {"path": known(path, ids) | given["path"]}
+        declared = DECLARED[name]["request"]
+        request = declared | {"path": path_ids(path, ids) | declared["path"]}
         assert set(request["path"]) == set(re.findall(r"{(\w+)}", path)), f"{name}: @blueprint.example(path=…)"
         body = {} if request["body"] is None else {"body": request["body"], "media_type": "application/json"}
         case = schema[path][method].Case(path_parameters=request["path"], query=request["query"], **body)
-        answer = case.call_and_validate(checks=CHECKS, headers={"Accept-Encoding": "identity"} | request["headers"])
-        assert answer.status_code < HTTPStatus.BAD_REQUEST, f"{name}: {answer.text}"
-        asked[name] = {"request": request, "answer": told(answer)}
+        response = case.call_and_validate(checks=CHECKS, headers={"Accept-Encoding": "identity"} | request["headers"])
+        assert response.status_code < HTTPStatus.BAD_REQUEST, f"{name}: {response.text}"
+        examples[name] = {"request": request, "answer": record(response)}
         if method == "POST":
-            ids[path] = answer.json()["id"]
-    return asked
+            ids[path] = response.json()["id"]
+    return examples
 
 
-def known(path: str, ids: dict[str, str]) -> dict[str, str]:
-    """The path parameters that are ids of what was asked for before."""
+def path_ids(path: str, ids: dict[str, str]) -> dict[str, str]:
+    """Return the path parameters that are ids of resources created before."""
     names = {name: path.partition(f"/{{{name}}}")[0] for name in re.findall(r"{(\w+)}", path)}
     return {name: ids[before] for name, before in names.items() if before in ids}
 
 
-def told(answer: Any) -> dict[str, Any]:
-    """An answer as the description shows it."""
-    kind = answer.headers.get("content-type", [""])[0].partition(";")[0]
-    if not answer.content:
+def record(response: Any) -> dict[str, Any]:
+    """Return a response as the examples contain it."""
+    kind = response.headers.get("content-type", [""])[0].partition(";")[0]
+    if not response.content:
         kind, body = "", None
     elif kind.endswith("json"):
-        body = shortened(orjson.loads(answer.content))
+        body = shorten(orjson.loads(response.content))
     elif kind.startswith("text/") or kind.endswith("yaml"):
-        body = shortened(answer.content.decode())
+        body = shorten(response.content.decode())
     else:
-        body = f"{len(answer.content):,} bytes"
-    return {"status": answer.status_code, "type": kind, "body": body}
+        body = f"{len(response.content):,} bytes"
+    return {"status": response.status_code, "type": kind, "body": body}
 
 
-def is_still(name: str, recorded: Example | None, asked: Example) -> bool:
-    """Whether an example was asked like this, and was answered the same in all that does not vary."""
+def is_current(name: str, recorded: Example | None, current: Example) -> bool:
+    """Return whether the request of an example is unchanged, and the response too except for what varies."""
     if recorded is None:
         return False
-    given, varies = DECLARED[name]["request"], VOLATILE | set(DECLARED[name]["varies"])
-    if not asked["answer"]["type"].endswith("json"):
+    declared, varies = DECLARED[name]["request"], VOLATILE | set(DECLARED[name]["varies"])
+    if not current["answer"]["type"].endswith("json"):
         varies |= {"body"}
-    before = recorded["request"] | {"path": given["path"]}
-    return before == given and alike(recorded["answer"], asked["answer"], varies)
+    before = recorded["request"] | {"path": declared["path"]}
+    return before == declared and alike(recorded["answer"], current["answer"], varies)
 
 
 def alike(one: Any, other: Any, varies: set[str]) -> bool:
-    """Whether two values of JSON are the same but for what varies, and for the last digits of numbers."""
+    """Return whether two JSON values are equal except for what varies and the last digits of numbers."""
     if isinstance(one, dict) and isinstance(other, dict):
-        lasting = one.keys() - varies
-        return lasting == other.keys() - varies and all(alike(one[key], other[key], varies) for key in lasting)
+        stable = one.keys() - varies
+        return stable == other.keys() - varies and all(alike(one[key], other[key], varies) for key in stable)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(alike, one, other, repeat(varies)))
     if isinstance(one, float) and isinstance(other, float):

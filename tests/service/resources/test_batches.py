@@ -22,7 +22,7 @@ from service.jobs.batch_events import Watched
 from service.jobs.status import UNFINISHED
 from service.resources.batches import MOST
 from tests.conftest import Servers, process_of, running_worker
-from tests.service.http.test_event_stream import Told, parse
+from tests.service.http.test_event_stream import Event, parse
 from worker.store.connection import connect
 from worker.store.queues import NAMES
 
@@ -70,7 +70,7 @@ def statuses(batch: Body) -> list[str]:
     return [trace["status"] for trace in batch["traces"]]
 
 
-def ends(told: list[Told]) -> list[tuple[int, str]]:
+def ends(told: list[Event]) -> list[tuple[int, str]]:
     return [(event.data["index"], event.data["status"]) for event in told if event.name == "trace"]
 
 

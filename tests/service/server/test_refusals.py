@@ -11,7 +11,7 @@ from gunicorn.http.errors import LimitRequestHeaders
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.http.security_headers import ANSWER
+from service.http.security_headers import ALL_RESPONSES
 from service.server.refusals import refusal
 from tests.service.server.conftest import Api
 
@@ -125,7 +125,7 @@ def test_an_answer_to_what_is_broken_has_the_headers_of_every_answer() -> None:
     _, answer = refusal(LimitRequestHeaders("limit request headers fields"))
     head = answer.partition(b"\r\n\r\n")[0].decode()
     assert head.startswith("HTTP/1.1 431 Request Header Fields Too Large\r\n")
-    assert all(f"\r\n{name}: {value}" in head for name, value in ANSWER.items())
+    assert all(f"\r\n{name}: {value}" in head for name, value in ALL_RESPONSES.items())
 
 
 PIECES = [

@@ -101,9 +101,9 @@ def stream(state: State[Any]) -> Response:
 def _events(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator[Event | None]:
     timeout = 0.0
     while True:
-        found = events.read(broker.queue, id, seen, timeout)
-        yield from found
-        if not found:
+        new = events.read(broker.queue, id, seen, timeout)
+        yield from new
+        if not new:
             state = broker.find(kind, id)
             if state is None:
                 return  # the request was deleted
@@ -112,10 +112,10 @@ def _events(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator
                 yield Event(events.publish(broker.queue, id, state.status, **reason), state.status, reason)
                 return
             yield None
-        elif found[-1].name in ENDS:
+        elif new[-1].name in ENDS:
             return
         else:
-            seen = found[-1].id
+            seen = new[-1].id
         timeout = _POLL_INTERVAL
 
 

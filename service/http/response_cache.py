@@ -52,17 +52,17 @@ class ResponseCache:
     def find(self) -> Response | None:
         """Return the cached response to the request if it is valid, else None."""
         key = _key()
-        found = self._responses.get(key) if key else None
-        if key is None or found is None:
+        cached = self._responses.get(key) if key else None
+        if key is None or cached is None:
             return None
         now = time.monotonic()
-        if now - found.checked > _FRESH or found.checked <= self._invalidated:
-            found = replace(found, checked=now) if _exists(found) else None
-            self._put(key, found)
-        if found is None:
+        if now - cached.checked > _FRESH or cached.checked <= self._invalidated:
+            cached = replace(cached, checked=now) if _exists(cached) else None
+            self._put(key, cached)
+        if cached is None:
             return None
         g.cached = True
-        response = Response(found.body, headers=found.headers)
+        response = Response(cached.body, headers=cached.headers)
         if "If-None-Match" in request.headers:
             response.make_conditional(request)
         return response

@@ -109,16 +109,14 @@ def _content(
         raw, run = None, view.contiguous_range
         if run and isinstance(view.source, StoredArray) and dtype == stored.name:
             source = view.source
-            raw = lambda: source.stream(*run)  # noqa: E731 - a function would be longer
+            raw = lambda: source.stream(*run)  # noqa: E731 - a def would be no clearer
         content = Content(view.shape, dtype, lambda: (values for _, values in view.parts()), raw)
     if dtype != "uint8":
         return content
-    whole = not by and view.shape == view.source.shape and value_range and all(map(isfinite, value_range))
-    return replace(
-        content,
-        scale=Scale.of(*(value_range if whole and value_range else encode.finite_range(content.parts()))),
-        raw=None,
-    )
+    is_whole = not by and view.shape == view.source.shape
+    if not (is_whole and value_range and all(map(isfinite, value_range))):
+        value_range = encode.finite_range(content.parts())
+    return replace(content, scale=Scale.of(*value_range), raw=None)
 
 
 def _encoded(media_type: str, name: str, content: Content) -> Response:

@@ -36,12 +36,12 @@ class Event(NamedTuple):
 
 def parse(text: str) -> list[Event]:
     """Parse a stream as an EventSource does."""
-    found = []
+    parsed = []
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith((":", "retry")) and line)
         if fields:
-            found.append(Event(fields.get("id", ""), fields["event"], json.loads(fields["data"])))
-    return found
+            parsed.append(Event(fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+    return parsed
 
 
 def watch(client: FlaskClient, id: str, after: str | None = None, kind: str = "traces") -> TestResponse:
@@ -61,8 +61,8 @@ def post_trace(client: FlaskClient, body: Body, **headers: str) -> str:
     return str(client.post("/v1/traces", json=body, headers=headers).get_json()["id"])
 
 
-def names(found: list[Event]) -> list[str]:
-    return [event.name for event in found]
+def names(received: list[Event]) -> list[str]:
+    return [event.name for event in received]
 
 
 def first_event(response: Response) -> Event:
@@ -77,17 +77,17 @@ def first_event(response: Response) -> Event:
 
 def test_a_trace_has_events_from_queued_to_done(client: FlaskClient, long_request_body: Body) -> None:
     response = watch(client, post_trace(client, long_request_body | {"generate": {"max_new_tokens": 60}}))
-    found = parse(response.text)
+    received = parse(response.text)
     assert response.content_type == "text/event-stream"
     assert (response.headers["Cache-Control"], response.headers["X-Accel-Buffering"]) == ("no-store", "no")
     assert response.text.startswith("retry: ")
-    assert names(found)[:2] == ["queued", "started"]
-    assert names(found)[-1] == "done"
-    assert set(names(found)[2:-1]) == {"progress"}
-    done = [event.data["done"] for event in found if event.name == "progress"]
+    assert names(received)[:2] == ["queued", "started"]
+    assert names(received)[-1] == "done"
+    assert set(names(received)[2:-1]) == {"progress"}
+    done = [event.data["done"] for event in received if event.name == "progress"]
     assert done == sorted(set(done))
-    assert {event.data["total"] for event in found if event.name == "progress"} == {24 * 60}
-    assert [event.id for event in found] == sorted({event.id for event in found}, key=lambda id: id.split("-"))
+    assert {event.data["total"] for event in received if event.name == "progress"} == {24 * 60}
+    assert [event.id for event in received] == sorted({event.id for event in received}, key=lambda id: id.split("-"))
 
 
 def test_a_stream_resumes_after_any_event(client: FlaskClient, long_request_body: Body) -> None:
@@ -141,9 +141,9 @@ def test_a_failed_trace_has_an_event_with_the_reason(
     connect(idle_servers.cache_url).config_set("maxmemory", "1")
     id = post_trace(idle_client, request_body)
     with running_worker(idle_servers):
-        found = read_events(idle_client, id)
-    assert names(found) == ["queued", "started", "failed"]
-    assert found[-1].data["reason"].startswith("the cache has no room for a result of ")
+        received = read_events(idle_client, id)
+    assert names(received) == ["queued", "started", "failed"]
+    assert received[-1].data["reason"].startswith("the cache has no room for a result of ")
 
 
 def test_layouts_have_events_too(client: FlaskClient, sorted_letters: Body) -> None:

@@ -35,10 +35,10 @@ def deep(levels: int) -> str:
 
 BODIES = {
     # ambiguous documents
-    "a name twice": (NANO + ', "model": "gpt2"}', 400, "an object has the name 'model' more than once"),
-    "a name twice, escaped": (NANO + r', "\u006dodel": "gpt2"}', 400, "the name 'model' more than once"),
-    "a name twice within": (CONFIG + '"n_head": 1, "n_head": 2}}', 400, "the name 'n_head' more than once"),
-    "a name twice, the same value": (NANO + ', "text": "A"}', 400, "the name 'text' more than once"),
+    "a duplicate name": (NANO + ', "model": "gpt2"}', 400, "an object has the name 'model' more than once"),
+    "a duplicate name, escaped": (NANO + r', "\u006dodel": "gpt2"}', 400, "the name 'model' more than once"),
+    "a duplicate name within": (CONFIG + '"n_head": 1, "n_head": 2}}', 400, "the name 'n_head' more than once"),
+    "a duplicate name, the same value": (NANO + ', "text": "A"}', 400, "the name 'text' more than once"),
     # numbers
     "a seed of 2^63": (GENERATE + '"seed": 9223372036854775808}}', 422, "less than or equal to 9223372036854775807"),
     "a seed of 2^64": (GENERATE + '"seed": 18446744073709551616}}', 422, "generate.seed: Not a valid integer"),
@@ -49,21 +49,25 @@ BODIES = {
     "Infinity": (GENERATE + '"temperature": Infinity}}', 400, "The body is not valid JSON"),
     "-Infinity": (GENERATE + '"top_p": -Infinity}}', 400, "The body is not valid JSON"),
     "1e999": (GENERATE + '"temperature": 1e999}}', 400, "number is infinity"),
-    "a whole number as text": (NANO + ', "generate": {"max_new_tokens": "1"}}', 422, "Not a valid integer"),
+    "an integer as text": (NANO + ', "generate": {"max_new_tokens": "1"}}', 422, "Not a valid integer"),
     "digits of another script": ('{"model": "nano-gpt", "tokens": ["١"]}', 422, "tokens.0: Not a valid integer"),
     "a number with an exponent": ('{"model": "nano-gpt", "tokens": [1e0]}', 422, "tokens.0: Not a valid integer"),
     # text
-    "half a character": (r'{"model": "gpt2", "text": "\udfff"}', 400, "surrogate"),
-    "half a character in a name": (r'{"model": "gpt2", "\ud800": "A"}', 400, "surrogate"),
-    "a name of another folder": ('{"model": "../../etc", "text": "A"}', 404, "the models are nano-gpt"),
-    "a name with a null byte": (r'{"model": "nano-gpt\u0000", "text": "A"}', 404, "the models are nano-gpt"),
-    "a name as long as the body": (json.dumps({"model": "x" * 3_000_000, "text": "A"}), 404, "the models are nano-gpt"),
+    "a lone surrogate": (r'{"model": "gpt2", "text": "\udfff"}', 400, "surrogate"),
+    "a lone surrogate in a name": (r'{"model": "gpt2", "\ud800": "A"}', 400, "surrogate"),
+    "a model id with ..": ('{"model": "../../etc", "text": "A"}', 404, "the models are nano-gpt"),
+    "a model id with a null byte": (r'{"model": "nano-gpt\u0000", "text": "A"}', 404, "the models are nano-gpt"),
+    "a model id as long as the body": (
+        json.dumps({"model": "x" * 3_000_000, "text": "A"}),
+        404,
+        "the models are nano-gpt",
+    ),
     "a value as long as the body": (CONFIG + f'"n_head": "{"9" * 3_000_000}"}}}}', 422, "a whole number from 1 to"),
     "a field as long as the body": (NANO + f', "{"k" * 3_000_000}": 1}}', 422, "Unknown field"),
     "a long text": (json.dumps({"model": "nano-gpt", "text": "A" * 100_000}), 422, "at most 11"),
     # shapes
-    "nothing": ("", 400, "The body is not valid JSON"),
-    "blanks": (" \n", 400, "The body is not valid JSON"),
+    "an empty body": ("", 400, "The body is not valid JSON"),
+    "only whitespace": (" \n", 400, "The body is not valid JSON"),
     "a list": ("[]", 422, "body: Invalid input type"),
     "null": ("null", 422, "body: Invalid input type"),
     "a number": ("1", 422, "body: Invalid input type"),
@@ -131,17 +135,20 @@ def test_a_batch_that_takes_too_long_to_validate_is_refused(
 
 QUERIES = {
     "digits of another script": ("/v1/traces?limit=%D9%A1", "limit: Not a valid integer"),
-    "an underline": ("/v1/traces?limit=1_0", "limit: Not a valid integer"),
+    "an underscore": ("/v1/traces?limit=1_0", "limit: Not a valid integer"),
     "a plus": ("/v1/traces?limit=%2B1", "limit: Not a valid integer"),
-    "a blank": ("/v1/traces?limit=%201", "limit: Not a valid integer"),
+    "a space": ("/v1/traces?limit=%201", "limit: Not a valid integer"),
     "5,000 digits": ("/v1/traces?cursor=" + "9" * 5000, "cursor: Not a valid integer"),
     "2^63": ("/v1/traces?cursor=9223372036854775808", "less than or equal to 9007199254740992"),
     "many names": ("/v1/traces?" + "&".join(f"k{n}=1" for n in range(1000)), "Unknown field"),
-    "a step of nothing": ("/v1/models/nano-gpt/tensors/wte.weight?slice=::0", "step must not be 0"),
+    "a step of 0": ("/v1/models/nano-gpt/tensors/wte.weight?slice=::0", "step must not be 0"),
     "a long slice": ("/v1/models/nano-gpt/tensors/wte.weight?slice=" + "0," * 3000, "Longer than maximum length 200"),
     "a number of 19 digits": ("/v1/models/nano-gpt/tensors/wte.weight?slice=1234567890123456789", "must be an integer"),
-    "cells of no number": ("/v1/models/nano-gpt/tensors/wte.weight?max_cells=1e3", "max_cells: Not a valid integer"),
-    "no cells": ("/v1/models/nano-gpt/tensors/wte.weight?max_cells=0", "greater than or equal to 1"),
+    "max_cells with an exponent": (
+        "/v1/models/nano-gpt/tensors/wte.weight?max_cells=1e3",
+        "max_cells: Not a valid integer",
+    ),
+    "max_cells of 0": ("/v1/models/nano-gpt/tensors/wte.weight?max_cells=0", "greater than or equal to 1"),
     "another type": ("/v1/models/nano-gpt/tensors/wte.weight?dtype=object", "float32, float16, uint8"),
 }
 
@@ -198,12 +205,12 @@ def test_a_page_reads_a_limited_number_of_traces_and_the_next_continues(
     nano = json.loads(NANO + "}")
     for body in (nano, *(request_body | {"tokens": [n]} for n in range(4))):
         assert idle_client.post("/v1/traces", json=body).status_code == HTTPStatus.ACCEPTED
-    found: list[dict[str, Any]] = []
+    traces: list[dict[str, Any]] = []
     cursor, pages = "", 0
     while cursor is not None:
         page = idle_client.get(f"/v1/traces?model=nano-gpt{cursor and f'&cursor={cursor}'}").get_json()
-        found, cursor, pages = found + page["traces"], page["next_cursor"], pages + 1
-    assert ([one["model"] for one in found], pages) == (["nano-gpt"], 3)
+        traces, cursor, pages = traces + page["traces"], page["next_cursor"], pages + 1
+    assert ([trace["model"] for trace in traces], pages) == (["nano-gpt"], 3)
 
 
 def test_unknown_methods_share_one_metric(app: Flask) -> None:

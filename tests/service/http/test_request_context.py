@@ -62,19 +62,19 @@ def test_a_job_has_the_id_of_its_request(
 
 def worker_log(servers: Servers, path: Path, ids: set[str]) -> list[dict[str, Any]]:
     """Run a worker until it has logged these requests; return its log lines."""
-    environment, found = servers.environment | {"LOG_FORMAT": "json"}, list[dict[str, Any]]()
+    environment, lines = servers.environment | {"LOG_FORMAT": "json"}, list[dict[str, Any]]()
     command = [sys.executable, "-m", "worker"]
     with path.open("wb") as file, subprocess.Popen(command, env=environment, stderr=file) as worker:
         try:
             deadline = time.monotonic() + 60
-            while not ids <= {line.get("id") for line in found}:
+            while not ids <= {line.get("id") for line in lines}:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
                 written = path.read_bytes().splitlines(keepends=True)
-                found = [json.loads(line) for line in written if line.endswith(b"\n")]
+                lines = [json.loads(line) for line in written if line.endswith(b"\n")]
         finally:
             worker.kill()
-    return found
+    return lines
 
 
 def test_the_log_of_each_trace_has_the_first_request_for_it_whichever_job_computes_it(

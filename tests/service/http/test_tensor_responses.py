@@ -218,9 +218,9 @@ def test_all_media_types_have_the_same_values(client: FlaskClient, scores_url: s
     file = client.get(url, headers=SAFETENSORS)
     [(name, tensor)] = load(file.data).items()
     assert name == "blocks.0.attn.scores"
-    for found in (np.load(io.BytesIO(npy.data)), tensor):
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(found, expected)
+    for values_read in (np.load(io.BytesIO(npy.data)), tensor):
+        assert values_read.dtype == expected.dtype
+        np.testing.assert_array_equal(values_read, expected)
     body = client.get(url).get_json()
     values = np.array(body["data"], np.float64).reshape(body["shape"])
     np.testing.assert_array_equal(np.where(np.isnan(values), -np.inf, values).astype(expected.dtype), expected)
@@ -280,10 +280,10 @@ def test_all_tensors_are_available_in_all_types(
     client: FlaskClient, sorted_letters: Body, name: str, dtype: str
 ) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/tensors/{name}"
-    plain, found = read(client, url), read(client, url, dtype=dtype)
-    assert (found.dtype, found.shape) == (np.dtype(dtype), plain.shape)
+    plain, values_read = read(client, url), read(client, url, dtype=dtype)
+    assert (values_read.dtype, values_read.shape) == (np.dtype(dtype), plain.shape)
     if dtype != "uint8":
-        np.testing.assert_array_equal(found, plain.astype(dtype))
+        np.testing.assert_array_equal(values_read, plain.astype(dtype))
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "min", "absmax"])
@@ -293,8 +293,8 @@ def test_a_smaller_version_reduces_each_tile(
     response = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}).get_json()
     assert (response["shape"], response["factors"], response["dtype"]) == ([1, 3, 3, 6], [4, 2], "float32")
     expected = shrink(View(ArraySource(scores)), (4, 2), how).astype(np.float32)
-    found = np.array(response["data"], np.float64)
-    np.testing.assert_array_equal(np.where(np.isnan(found), -np.inf, found).astype(np.float32), expected)
+    values_read = np.array(response["data"], np.float64)
+    np.testing.assert_array_equal(np.where(np.isnan(values_read), -np.inf, values_read).astype(np.float32), expected)
     assert response["data"][0][0][0][5] is None
     headers = client.get(scores_url, query_string={"max_cells": 60, "reduce": how}, headers=OCTETS).headers
     assert headers["Tensor-Factors"] == "4,2"

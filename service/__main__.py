@@ -1,4 +1,4 @@
-"""The `cutaway` command. Each part is imported only when it is run, so that none waits for what it does not use."""
+"""The `cutaway` command. Each subcommand imports its modules when it runs, so that all start fast."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def main() -> None:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Workers, a process for small jobs and one for large ones each.",
+    help="Workers; each has a process for small jobs and one for large jobs.",
 )
 @click.option(
     "--cache-memory",
@@ -38,7 +38,7 @@ def main() -> None:
 )
 @click.option("--die-with-parent", is_flag=True, help="Stop when the process that started this one dies.")
 def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: bool) -> None:
-    """Run everything here: Redis (unless QUEUE_URL and CACHE_URL name yours), the workers and the API."""
+    """Run everything: Redis (unless QUEUE_URL and CACHE_URL are set), the workers and the API."""
     from service.up import command
     from service.up.redis_server import RedisServerError
     from worker import process
@@ -66,7 +66,7 @@ def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: b
     "--threads", envvar="THREADS", type=click.IntRange(1), default=16, show_default=True, help="Threads in each."
 )
 def api(host: str, port: int, processes: int, threads: int) -> None:
-    """Run the API alone."""
+    """Run only the API."""
     from worker import process
 
     with process.loading():
@@ -74,7 +74,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 
     try:
         server = Server(host, port, processes, threads)
-    except ValueError as error:  # a setting that cannot be
+    except ValueError as error:  # an invalid setting
         raise click.ClickException(str(error)) from None
     server.run()
 
@@ -82,7 +82,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
-    """Run one worker alone: a process for small jobs and one for large ones, or one of them (cutaway worker small)."""
+    """Run only a worker: a process for small jobs and one for large jobs, or just one (cutaway worker small)."""
     os.execv(sys.executable, [sys.executable, "-m", "worker", *arguments])  # noqa: S606  # nosec B606
 
 
@@ -91,16 +91,16 @@ def worker(arguments: tuple[str, ...]) -> None:
 @click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
 @click.option("--name", help="Name of the folder.  [default: the last part of REPO]")
 def fetch(repo: str, revision: str, name: str | None) -> None:
-    """Bring the checkpoint REPO from a Hugging Face hub into MODELS_DIR.
+    """Download the checkpoint REPO from a Hugging Face hub into MODELS_DIR.
 
-    HF_ENDPOINT names another hub, HF_TOKEN who asks. What was stopped goes on where it was.
+    HF_ENDPOINT is the URL of another hub, HF_TOKEN your access token. An interrupted download resumes.
     """
     from service.commands import fetch, hub
     from worker.settings import Settings
 
     try:
         folder = Path(Settings.from_environment().models_dir)
-        said = fetch.fetch(
+        summary = fetch.fetch(
             repo,
             folder,
             revision=revision,
@@ -113,30 +113,30 @@ def fetch(repo: str, revision: str, name: str | None) -> None:
         sys.exit(130)
     except (hub.FetchError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(said)
+    click.echo(summary)
 
 
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the results.")
-@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="Where Cutaway runs.")
-@click.option("--layouts", type=click.Choice(["glb", "safetensors"]), help="Bring the picture of each, too.")
-@click.option("--api-key", envvar="CUTAWAY_API_KEY", help="The key that lets you in.  [env: CUTAWAY_API_KEY]")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the results.")
+@click.option("--url", default="http://127.0.0.1:8000", show_default=True, help="URL of the service.")
+@click.option("--layouts", type=click.Choice(["glb", "safetensors"]), help="Also download the layout of each trace.")
+@click.option("--api-key", envvar="CUTAWAY_API_KEY", help="Your API key.  [env: CUTAWAY_API_KEY]")
 def batch(file: Path, out: Path, url: str, layouts: str | None, api_key: str | None) -> None:
-    """Have the requests in FILE computed, a line of JSON each, and bring the traces as safetensors files.
+    """Compute the requests in FILE, one JSON object per line, and download the traces as safetensors files.
 
-    index.jsonl in the folder says what became of each line. What was stopped goes on where it was.
+    index.jsonl in the folder has the status of each request. An interrupted batch resumes.
     """
     from service.commands import collect, remote
 
     try:
-        said, failed = collect.collect(file, out, url, layouts, api_key)
+        summary, failed = collect.collect(file, out, url, layouts, api_key)
     except collect.Stopped as stopped:
         click.echo(stopped, err=True)
         sys.exit(130)
     except (collect.CollectError, remote.RemoteError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(said)
+    click.echo(summary)
     for line in failed:
         click.echo(line, err=True)
     sys.exit(1 if failed else 0)
@@ -145,7 +145,7 @@ def batch(file: Path, out: Path, url: str, layouts: str | None, api_key: str | N
 @main.command()
 @click.argument("path", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def openapi(path: Path | None) -> None:
-    """Write the API's description as YAML to PATH, or to standard output."""
+    """Write the OpenAPI document as YAML to PATH, or to standard output."""
     from service.app import openapi_yaml
 
     text = openapi_yaml()

@@ -1,4 +1,4 @@
-"""A hub on loopback that answers, and fails, as the real one does; and what `cutaway fetch` says to that."""
+"""A stub of a Hugging Face hub on loopback, for tests of `cutaway fetch`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @dataclass
-class Asked:
+class SeenRequest:
     method: str
     host: str
     path: str
@@ -42,25 +42,29 @@ class Asked:
 
 @dataclass
 class StubHub:
-    """Files of repositories, at the endpoints and with the headers of huggingface.co; large ones on another host."""
+    """Serves repositories with the endpoints and headers of huggingface.co; large files come from another host."""
 
     url: str
     storage: str
     repos: dict[str, dict[str, bytes]] = field(default_factory=lambda: {REPO: WHOLE})
-    refuses: dict[str, tuple[int, str]] = field(default_factory=dict)  # by the beginning of a path
-    stated: dict[str, tuple[int, str]] = field(default_factory=dict)  # what is said of a large file, if not the truth
-    stops_at: int | None = None  # the next large file halts there until `go_on`
-    breaks_at: list[int] = field(default_factory=list)  # the next answers with large files end there
+    refuses: dict[str, tuple[int, str]] = field(
+        default_factory=dict
+    )  # status and error code, by the beginning of a path
+    stated: dict[str, tuple[int, str]] = field(
+        default_factory=dict
+    )  # a wrong size and digest, by the name of a large file
+    stops_at: int | None = None  # the next large file pauses at this byte until `go_on`
+    breaks_at: list[int] = field(default_factory=list)  # the next downloads of large files end at these bytes
     ranges: bool = True
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[SeenRequest] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
-    def downloads(self) -> list[Asked]:
-        return [asked for asked in self.asked if asked.path.startswith("/storage/")]
+    def downloads(self) -> list[SeenRequest]:
+        return [request for request in self.requests if request.path.startswith("/storage/")]
 
 
-class Answering(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
     hub: StubHub
 
     def log_message(self, format: str, *args: object) -> None:
@@ -72,8 +76,8 @@ class Answering(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         host, token = self.headers["Host"], self.headers["Authorization"]
-        self.request_seen = Asked(self.command, host, path, self.headers["Range"], token)
-        self.hub.asked.append(self.request_seen)
+        self.seen = SeenRequest(self.command, host, path, self.headers["Range"], token)
+        self.hub.requests.append(self.seen)
         refused = next((how for start, how in self.hub.refuses.items() if path.startswith(start)), None)
         if refused:
             return self.answer(refused[0], {"X-Error-Code": refused[1]})
@@ -106,7 +110,7 @@ class Answering(BaseHTTPRequestHandler):
         return self.answer(302, headers | {"Location": f"{self.hub.storage}/storage/{name}?signed"}, b"Found.")
 
     def large(self, content: bytes) -> None:
-        start = int((self.request_seen.range or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        start = int((self.seen.range or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         start = start if self.hub.ranges else 0
         part = start > 0
         self.send_response(206 if part else 200)
@@ -128,7 +132,7 @@ class Answering(BaseHTTPRequestHandler):
             self.wfile.write(content)
         except ConnectionError:
             return
-        self.request_seen.sent += len(content)
+        self.seen.sent += len(content)
 
     def answer(self, status: int, headers: dict[str, str], content: bytes = b"") -> None:
         self.send_response(status)
@@ -141,9 +145,9 @@ class Answering(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_hub() -> Iterator[StubHub]:
-    """A hub that has the repository REPO."""
+    """Run a hub with the repository REPO."""
 
-    class Handler(Answering):
+    class Handler(HubHandler):
         pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -160,23 +164,24 @@ def running_hub() -> Iterator[StubHub]:
         thread.join()
 
 
-def ends(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    printed, said = process.communicate(timeout=SECONDS)
-    return process.returncode, printed, said
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for a command; return its exit code, output and errors."""
+    output, errors = process.communicate(timeout=SECONDS)
+    return process.returncode, output, errors
 
 
-def refused(result: Result) -> str:
-    """The only line of a command that failed."""
+def error_line(result: Result) -> str:
+    """Return the only line of a command that failed."""
     assert (result.exit_code, result.stdout) == (1, ""), result.output
     (line,) = result.stderr.splitlines()
     return line.removeprefix("Error: ")
 
 
-def last_words(result: Result) -> str:
-    """The last line of a command that failed when the bar had begun."""
+def last_error(result: Result) -> str:
+    """Return the last line of a command that failed after its progress bar had started."""
     assert (result.exit_code, result.stdout) == (1, ""), result.output
-    began, line = result.stderr.splitlines()
-    assert began.startswith(f"{REPO} into ")
+    bar, line = result.stderr.splitlines()
+    assert bar.startswith(f"{REPO} into ")
     return line.removeprefix("Error: ")
 
 

@@ -1,1 +1,1 @@
-"""What `cutaway` does for its user besides serving: batches over HTTP, checkpoints from a hub."""
+"""Subcommands that are HTTP clients: `cutaway batch` and `cutaway fetch`."""

@@ -1,8 +1,8 @@
-"""Bring a GPT-2 checkpoint from a Hugging Face hub into MODELS_DIR, where it appears only when it is whole.
+"""`cutaway fetch`: download a checkpoint from a Hugging Face hub into MODELS_DIR.
 
-A hub names the commit that a revision means and that commit's files; it states each file's size, and of large files the
-SHA-256. What has come lies in MODELS_DIR/.fetching until everything is there and is what the hub stated, so that a
-fetch that was stopped, however, goes on from the byte where it was.
+The hub resolves a revision to a commit and lists that commit's files, with the size of each file and the SHA-256 of
+large ones. Downloads stay in MODELS_DIR/.fetching until all are complete and match; an interrupted download resumes at
+the byte where it ended.
 """
 
 from __future__ import annotations
@@ -14,61 +14,62 @@ from pathlib import Path
 from typing import Any
 
 import service.commands.folder as folders
-from service.commands.hub import HUB, FetchError, Hub, Passing
+from service.commands.hub import HUB, FetchError, Hub, TemporaryError
 from service.commands.plan import Plan, make_plan
-from service.commands.receive import Bar, readable, receive
+from service.commands.receive import ProgressBar, format_size, receive
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
 
 class Stopped(Exception):
-    """The user stopped it; the message is one line for the user."""
+    """The user interrupted the fetch; the message is one line for the user."""
 
 
 def fetch(
     repo: str, folder: Path, *, revision: str = "main", name: str | None = None, endpoint: str = HUB, token: str = ""
 ) -> str:
-    """Bring the checkpoint `repo` into a folder of `folder`. Returns what is there now, as a line for the user.
+    """Download the checkpoint `repo` into a folder of `folder`; return a summary line for the user.
 
-    Raises FetchError and Stopped.
+    Raises FetchError or Stopped.
     """
     parts = repo.split("/")
     if len(parts) > 2 or not all(_is_name(part) for part in parts):
-        raise FetchError(f"{repo!r} is no repository: one is called like openai-community/gpt2.")
+        raise FetchError(f"Invalid repository {repo!r}: use a name such as openai-community/gpt2.")
     if name is not None and not _is_name(name):
-        raise FetchError(f"{name!r} cannot be the name of a model's folder: letters, digits, '-', '_' and '.' can.")
+        raise FetchError(f"Invalid folder name {name!r}: use letters, digits and '_', with '-' and '.' only inside.")
     if not re.match(r"https?://[^/\s]", endpoint):
-        raise FetchError(f"HF_ENDPOINT={endpoint!r}: an address like {HUB} is expected.")
+        raise FetchError(f"HF_ENDPOINT must be a URL such as {HUB}, not {endpoint!r}.")
     target = folder / (name or parts[-1])
     try:
-        present = folders.present(target, repo, revision)
-        if present:
-            return f"{target} is complete already: {repo} at {present[:7]}"
+        commit = folders.fetched_commit(target, repo, revision)
+        if commit:
+            return f"{target} is already complete: {repo} at {commit[:7]}"
         hub = Hub(endpoint.rstrip("/"), repo, revision, token)
         plan = make_plan(hub)
-        with folders.staged(target) as staging:
-            digests = _receive_all(hub, plan, staging, f"{repo} into {target}, {readable(plan.size)}")
+        with folders.staging_folder(target) as staging:
+            digests = _download_weights(hub, plan, staging, f"{repo} into {target}, {format_size(plan.size)}")
             record = {"repo": repo, "revision": revision, "commit": plan.commit, "files": digests}
             folders.publish(plan, staging, target, record)
     except OSError as error:
         raise FetchError(f"{error.filename or folder}: {error.strerror or error}") from None
     except KeyboardInterrupt:
-        raise Stopped("Stopped before any of the weights came.") from None
-    return f"{target} is complete: {repo} at {plan.commit[:7]}, {readable(plan.size)}"
+        raise Stopped("Stopped before the download of the weights began.") from None
+    return f"{target} is complete: {repo} at {plan.commit[:7]}, {format_size(plan.size)}"
 
 
-def _receive_all(hub: Hub, plan: Plan, staging: Path, label: str) -> dict[str, dict[str, Any]]:
-    """Bring the weights, with a bar that shows how far they are. Returns each one's size and SHA-256."""
+def _download_weights(hub: Hub, plan: Plan, staging: Path, label: str) -> dict[str, dict[str, Any]]:
+    """Download the weights with a progress bar; return the size and SHA-256 of each file."""
     parts = {plan.part(file): file for file in plan.weights}
-    for stranger in set(os.listdir(staging)) - set(parts):  # what was left of another commit or model
-        (staging / stranger).unlink()
-    missing, free = plan.size - _held(staging), shutil.disk_usage(staging).free
+    for stale in set(os.listdir(staging)) - set(parts):  # from another commit or model
+        (staging / stale).unlink()
+    missing, free = plan.size - _downloaded(staging), shutil.disk_usage(staging).free
     if missing > free:
-        raise FetchError(f"{readable(missing)} are to come, and {staging.parent.parent} has room for {readable(free)}.")
+        room = f"{staging.parent.parent} has {format_size(free)} free"
+        raise FetchError(f"The download needs {format_size(missing)}, but {room}.")
 
-    received = {}
+    digests = {}
     try:
-        bar = Bar(plan.size, label)
+        bar = ProgressBar(plan.size, label)
         with bar.bar:
             for part, file in parts.items():
                 with (staging / part).open("a+b") as sink:
@@ -76,22 +77,26 @@ def _receive_all(hub: Hub, plan: Plan, staging: Path, label: str) -> dict[str, d
                     digest = receive(hub, plan.commit, file, sink, bar)
                     sink.flush()
                     os.fsync(sink.fileno())
-                received[file.name] = {"size": file.size, "sha256": digest}
-    except Passing as error:
-        raise FetchError(f"{error} {_kept(plan, staging)}") from None
+                digests[file.name] = {"size": file.size, "sha256": digest}
+    except TemporaryError as error:
+        raise FetchError(f"{error} {_progress(plan, staging)}") from None
     except OSError as error:
-        raise FetchError(f"{error.filename or staging}: {error.strerror or error}. {_kept(plan, staging)}") from None
+        raise FetchError(
+            f"{error.filename or staging}: {error.strerror or error}. {_progress(plan, staging)}"
+        ) from None
     except KeyboardInterrupt:
-        raise Stopped(f"Stopped. {_kept(plan, staging)}") from None
-    return received
+        raise Stopped(f"Stopped. {_progress(plan, staging)}") from None
+    return digests
 
 
-def _held(staging: Path) -> int:
+def _downloaded(staging: Path) -> int:
+    """Return how many bytes are downloaded."""
     return sum(file.stat().st_size for file in staging.iterdir())
 
 
-def _kept(plan: Plan, staging: Path) -> str:
-    return f"{readable(_held(staging))} of {readable(plan.size)} are here; the same command goes on from there."
+def _progress(plan: Plan, staging: Path) -> str:
+    done, size = format_size(_downloaded(staging)), format_size(plan.size)
+    return f"{done} of {size} are downloaded; run the same command again to resume."
 
 
 def _is_name(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The folder of a model, as a fetch leaves it: it appears whole, and what is not whole yet lies beside it."""
+"""The folder of a downloaded model, and its staging folder."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from typing import Any
 from service.commands.hub import FetchError
 from service.commands.plan import Plan
 
-RECORD = ".fetched.json"  # in a model's folder: where it came from, and each file's size and SHA-256
-STAGING = ".fetching"  # in MODELS_DIR: what is not whole yet
+RECORD = ".fetched.json"  # in a model's folder: its origin, and the size and SHA-256 of each file
+STAGING = ".fetching"  # in MODELS_DIR: incomplete downloads
 
 
-def present(target: Path, repo: str, revision: str) -> str | None:
-    """The commit of a model that was fetched before; None where nothing is. Raises FetchError where another one is."""
+def fetched_commit(target: Path, repo: str, revision: str) -> str | None:
+    """Return the commit of the model in `target`; None if it is empty. Raises FetchError if it has other contents."""
     if not target.exists() or (target.is_dir() and not os.listdir(target)):
         return None
     try:
         record = json.loads((target / RECORD).read_bytes())
         commit, sizes = str(record["commit"]), {name: file["size"] for name, file in record["files"].items()}
-        holds, of = record["repo"], record["revision"]
+        recorded_repo, recorded_revision = record["repo"], record["revision"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise _taken(target, "by something that was not fetched") from None
-    if holds != repo or revision not in (of, commit):
-        raise _taken(target, f"by {holds} at {of} ({commit[:7]})")
+        raise _exists(target, "and was not created by `cutaway fetch`") from None
+    if recorded_repo != repo or revision not in (recorded_revision, commit):
+        raise _exists(target, f"with {recorded_repo} at {recorded_revision} ({commit[:7]})")
     for name, size in sizes.items():
         if not (target / name).is_file() or (target / name).stat().st_size != size:
-            raise FetchError(f"{target} is not whole any more: {name} is missing or cut. Remove it first.")
+            raise FetchError(f"{target} is damaged: {name} is missing or has the wrong size. Remove the folder first.")
     return commit
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """The folder for what comes, which is this process' alone; removed where nothing came."""
+def staging_folder(target: Path) -> Iterator[Path]:
+    """Create and lock the folder for a download; remove it if it is empty in the end."""
     staging = target.parent / STAGING / target.name
     staging.mkdir(parents=True, exist_ok=True)
-    held = os.open(staging, os.O_RDONLY)
+    descriptor = os.open(staging, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FetchError(f"Another fetch into {target} is under way.") from None
+            raise FetchError(f"Another fetch is already writing to {target}.") from None
         yield staging
     finally:
-        os.close(held)
+        os.close(descriptor)
         for folder in (staging, staging.parent):
             with suppress(OSError):
                 folder.rmdir()
 
 
 def publish(plan: Plan, staging: Path, target: Path, record: dict[str, Any]) -> None:
-    """Give every file its name, and the folder at last; where that is taken, what came stays for another fetch."""
+    """Rename the files, then the folder. If `target` exists, the download stays in `staging` for another fetch."""
     for file in plan.weights:
         (staging / plan.part(file)).rename(staging / file.name)
     for name, content in (plan.small | {RECORD: json.dumps(record, indent=2).encode()}).items():
@@ -71,8 +71,8 @@ def publish(plan: Plan, staging: Path, target: Path, record: dict[str, Any]) -> 
             (staging / file.name).rename(staging / plan.part(file))
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise _taken(target, "by something that came while this was fetched") from None
+        raise _exists(target, "and was created during the download") from None
 
 
-def _taken(target: Path, by: str) -> FetchError:
-    return FetchError(f"{target} is taken {by}: give another --name, or remove it first.")
+def _exists(target: Path, how: str) -> FetchError:
+    return FetchError(f"{target} already exists {how}: use another --name, or remove it first.")

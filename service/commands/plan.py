@@ -1,4 +1,4 @@
-"""What a model's folder will hold, as a Hugging Face hub tells: the checkpoint's files, of its commit."""
+"""Choose the files to download for a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model's folder will hold: the small files, which are here already, and the weights, which are to come."""
+    """The contents of a model's folder: small files, already downloaded, and the weights still to download."""
 
     commit: str
     small: dict[str, bytes]
@@ -30,38 +30,39 @@ class Plan:
         return sum(file.size for file in self.weights)
 
     def part(self, file: File) -> str:
-        """What one of the weights is called until it is whole: not the same for another content."""
+        """Return the name of an incomplete download, which is unique to the file's content."""
         return f"{file.name}.{file.sha256 or self.commit}"
 
 
 def make_plan(hub: Hub) -> Plan:
-    """What there is to fetch. Raises FetchError where it is no checkpoint of a known family in safetensors."""
+    """Choose the files. Raises FetchError if the repository is not a safetensors checkpoint of a known family."""
     commit, names = hub.snapshot()
     if CONFIG not in names:
-        raise FetchError(f"{hub.repo} is no checkpoint: it has no {CONFIG}.")
+        raise FetchError(f"{hub.repo} is not a checkpoint: it has no {CONFIG}.")
     if not names & {WEIGHTS, INDEX}:
-        raise FetchError(f"{hub.repo} has no {WEIGHTS}; other formats are not read.")
-    small = {CONFIG: _small(hub, commit, CONFIG)}
-    from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES  # with NumPy, which no other command needs
+        raise FetchError(f"{hub.repo} has no {WEIGHTS}; other formats are not supported.")
+    small = {CONFIG: _read_small(hub, commit, CONFIG)}
+    from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES  # imports NumPy, which other commands do not need
 
     kind = _json(hub, CONFIG, small[CONFIG]).get("model_type", DEFAULT_MODEL_TYPE)
     if kind not in FAMILIES:
-        raise FetchError(f"{hub.repo} is of the type {kind!r}: those that are read are {', '.join(FAMILIES)}.")
+        raise FetchError(f"{hub.repo} has model_type {kind!r}, which must be one of {', '.join(FAMILIES)}.")
     weights = [WEIGHTS]
     if WEIGHTS not in names:
-        small[INDEX] = _small(hub, commit, INDEX)
-        placed = _json(hub, INDEX, small[INDEX]).get("weight_map")
-        weights = sorted(set(map(str, placed.values()))) if isinstance(placed, dict) else []
-        absent = [name for name in weights if name not in names or not _SHARD.fullmatch(name)]
-        if absent or not weights:
-            raise FetchError(f"{hub.repo} is not whole: {INDEX} names {repr(absent[0]) if absent else 'no file'}.")
+        small[INDEX] = _read_small(hub, commit, INDEX)
+        weight_map = _json(hub, INDEX, small[INDEX]).get("weight_map")
+        weights = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+        invalid = [name for name in weights if name not in names or not _SHARD.fullmatch(name)]
+        if invalid or not weights:
+            why = f"names {invalid[0]!r}, which is not a file of it" if invalid else "names no file"
+            raise FetchError(f"{hub.repo} is incomplete: {INDEX} {why}.")
     return Plan(commit, small, [hub.describe(commit, name) for name in weights])
 
 
-def _small(hub: Hub, commit: str, name: str) -> bytes:
+def _read_small(hub: Hub, commit: str, name: str) -> bytes:
     content, file = io.BytesIO(), hub.describe(commit, name)
     if file.size > SMALL:
-        raise FetchError(f"{name} has {file.size:,} bytes: at most {SMALL:,} are read of it.")
+        raise FetchError(f"{name} must be at most {SMALL:,} bytes, not {file.size:,}.")
     receive(hub, commit, file, content)
     return content.getvalue()
 
@@ -72,5 +73,5 @@ def _json(hub: Hub, name: str, content: bytes) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise FetchError(f"{hub.repo} is no checkpoint: its {name} holds no JSON object.")
+        raise FetchError(f"{hub.repo} is not a checkpoint: its {name} is not a JSON object.")
     return value

@@ -1,4 +1,4 @@
-"""A file of a hub, taken up where it broke off, and held against what the hub states; and how far that is."""
+"""Download a file of a hub: resume, verify, show progress."""
 
 from __future__ import annotations
 
@@ -9,62 +9,65 @@ from typing import Any, BinaryIO
 
 import click
 
-from service.commands.hub import PIECE, FetchError, File, Hub, Passing
+from service.commands.hub import PIECE, FetchError, File, Hub, TemporaryError
 
-TRIES = 4  # to go on with a file, without a byte more
+TRIES = 4  # in a row that receive no byte
 
 
-def receive(hub: Hub, commit: str, file: File, sink: BinaryIO, bar: Bar | None = None) -> str:
-    """Let `sink`, which may hold the beginning of a file, hold all of it. Returns its SHA-256."""
-    digest, place, tries = hashlib.sha256(), 0, 0
+def receive(hub: Hub, commit: str, file: File, sink: BinaryIO, bar: ProgressBar | None = None) -> str:
+    """Download a file into `sink`, which may hold the beginning of it; return its SHA-256.
+
+    Raises FetchError if the size or the SHA-256 does not match; `sink` is empty then.
+    """
+    digest, position, tries = hashlib.sha256(), 0, 0
 
     def start_again() -> None:
-        nonlocal digest, place
+        nonlocal digest, position
         sink.seek(0)
         sink.truncate()
         if bar:
-            bar(-place)
-        digest, place = hashlib.sha256(), 0
+            bar(-position)
+        digest, position = hashlib.sha256(), 0
 
-    def take(piece: bytes, came: bool) -> None:
-        nonlocal place
+    def add(piece: bytes, received: bool) -> None:
+        nonlocal position
         digest.update(piece)
-        place += len(piece)
+        position += len(piece)
         if bar:
-            bar(len(piece), len(piece) * came)
+            bar(len(piece), len(piece) * received)
 
     while piece := sink.read(PIECE):
-        take(piece, came=False)
-    if place > file.size:
+        add(piece, received=False)
+    if position > file.size:
         start_again()
-    while place < file.size:
-        before = place
+    while position < file.size:
+        before = position
         try:
-            for at, piece in hub.pieces(commit, file.name, place):
-                if at != place:
+            for start, piece in hub.pieces(commit, file.name, position):
+                if start != position:
                     start_again()
                 sink.write(piece)
-                take(piece, came=True)
-                if place > file.size:  # it may never end
+                add(piece, received=True)
+                if position > file.size:  # the response may be endless
                     break
-            if place < file.size:
-                raise Passing(f"{hub.endpoint} broke off in {file.name}.")
-        except Passing:
-            tries = 0 if place > before else tries + 1
+            if position < file.size:
+                raise TemporaryError(f"{hub.endpoint} closed the connection during {file.name}.")
+        except TemporaryError:
+            tries = 0 if position > before else tries + 1
             if tries == TRIES:
                 raise
             time.sleep(0.5 * 2**tries)
-    if place > file.size or (file.sha256 or digest.hexdigest()) != digest.hexdigest():
+    if position > file.size or (file.sha256 or digest.hexdigest()) != digest.hexdigest():
         start_again()
-        raise FetchError(f"{file.name} is not what {hub.endpoint} says it is, by its size or SHA-256; it is deleted.")
+        raise FetchError(f"{file.name} does not have the size or SHA-256 from {hub.endpoint}; it is deleted.")
     return digest.hexdigest()
 
 
-class Bar:
-    """A bar on standard error. The rate is its own: click's takes what lay here before for what came."""
+class ProgressBar:
+    """A progress bar on standard error. It computes the rate itself, as click counts bytes from earlier runs."""
 
     def __init__(self, size: int, label: str) -> None:
-        self.done = self.came = 0
+        self.done = self.received = 0
         self.started = time.monotonic()
         self.bar: Any = click.progressbar(
             length=size,
@@ -75,16 +78,16 @@ class Bar:
             update_min_steps=max(1, size // 1000),
         )
 
-    def __call__(self, nbytes: int, came: int = 0) -> None:
+    def __call__(self, nbytes: int, received: int = 0) -> None:
         self.done += nbytes
-        self.came += came
+        self.received += received
         self.bar.update(nbytes)
 
     def _text(self) -> str:
-        return f"{readable(self.done)}, {readable(self.came / max(time.monotonic() - self.started, 1))}/s"
+        return f"{format_size(self.done)}, {format_size(self.received / max(time.monotonic() - self.started, 1))}/s"
 
 
-def readable(nbytes: float) -> str:
-    """A number of bytes, for people."""
+def format_size(nbytes: float) -> str:
+    """Return a number of bytes in a readable unit."""
     unit, name = next((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1, "bytes")) if nbytes >= u or u == 1)
     return f"{nbytes / unit:.{0 if unit == 1 else 1}f} {name}"

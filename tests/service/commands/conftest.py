@@ -1,4 +1,4 @@
-"""`cutaway fetch` and a hub for it."""
+"""Fixtures of `cutaway fetch` and a stub hub."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def variables(hub: StubHub, models: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return kept | {"HF_ENDPOINT": hub.url, "MODELS_DIR": str(models), "no_proxy": "*"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return inherited | {"HF_ENDPOINT": hub.url, "MODELS_DIR": str(models), "no_proxy": "*"}
 
 
 @pytest.fixture
 def run(variables: dict[str, str]) -> Run:
-    """The command in this process."""
-    ours = {name: None for name in os.environ if name.startswith("HF_")} | variables
-    return lambda *words, **more: CliRunner().invoke(main, ["fetch", *words], env=ours | more)
+    """Run the command in this process."""
+    cleared = {name: None for name in os.environ if name.startswith("HF_")} | variables
+    return lambda *words, **more: CliRunner().invoke(main, ["fetch", *words], env=cleared | more)
 
 
 @pytest.fixture
 def start(variables: dict[str, str]) -> Iterator[Start]:
-    """The command in a process of its own."""
+    """Start the command in another process."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*words: str, limit: int | None = None) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "service", "fetch", *words]
-        if limit is not None:  # of the size of a file, in bytes
+        if limit is not None:  # of file sizes, in bytes
             source = "import os, resource, sys; limit = int(sys.argv[1]); "
             source += "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))"
             source += "; os.execv(sys.argv[2], sys.argv[2:])"

@@ -1,4 +1,4 @@
-"""`cutaway batch` against a real service: everything comes, once, however often it is stopped."""
+"""`cutaway batch` against a real service: each result is computed and downloaded once."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SECONDS = 60
 
 
 class Service:
-    """A service that a client reaches, and what it was asked for."""
+    """A service on a port, which counts its requests by path."""
 
     def __init__(self, servers: Servers) -> None:
-        self.servers, self.asked = servers, Counter[str]()
+        self.servers, self.requests = servers, Counter[str]()
         self.app: Flask = create_app(servers.settings)
         self.app.before_request(self._count)
         if "/v1/traces/<trace_id>/safetensors" not in map(str, self.app.url_map.iter_rules()):
@@ -45,7 +45,7 @@ class Service:
         self.url = f"http://127.0.0.1:{self.server.port}"
 
     def _count(self) -> None:
-        self.asked[request.path] += 1
+        self.requests[request.path] += 1
 
     def _stored(self, trace_id: str) -> Response:
         cache = connect(self.servers.cache_url)
@@ -56,7 +56,7 @@ class Service:
 
     @property
     def downloads(self) -> Counter[str]:
-        return Counter({path: n for path, n in self.asked.items() if path.endswith("/safetensors")})
+        return Counter({path: n for path, n in self.requests.items() if path.endswith("/safetensors")})
 
     def times_started(self) -> list[int]:
         queue: Any = connect(self.servers.queue_url)
@@ -66,20 +66,20 @@ class Service:
 
 @pytest.fixture
 def service(idle_servers: Servers) -> Iterator[Service]:
-    found = Service(idle_servers)
-    thread = threading.Thread(target=found.server.serve_forever)
+    running = Service(idle_servers)
+    thread = threading.Thread(target=running.server.serve_forever)
     thread.start()
     try:
-        yield found
+        yield running
     finally:
-        found.server.shutdown()
+        running.server.shutdown()
         thread.join()
-        found.server.server_close()
+        running.server.server_close()
 
 
 @pytest.fixture
 def file(tmp_path: Path, request_body: Body) -> Path:
-    """Twenty requests, of which two are the same, and an empty line."""
+    """Twenty requests, two of them the same, and an empty line."""
     lines = [json.dumps(request_body | {"tokens": [n, n]}) for n in range(19)]
     path = tmp_path / "requests.jsonl"
     path.write_text("\n".join([*lines[:5], "", *lines[5:], lines[3]]) + "\n")
@@ -98,11 +98,11 @@ def index(file: Path) -> list[Body]:
     return [json.loads(line) for line in (file.parent / "out" / "index.jsonl").read_text().splitlines()]
 
 
-def test_every_line_becomes_a_file_and_an_entry(service: Service, file: Path) -> None:
+def test_every_request_has_a_file_and_an_index_entry(service: Service, file: Path) -> None:
     with running_worker(service.servers):
         result = run(service, file)
     out = file.parent / "out"
-    assert (result.exit_code, result.stdout) == (0, f"{out}: 20 of 20 requests are done (0 were before)\n")
+    assert (result.exit_code, result.stdout) == (0, f"{out}: 20 of 20 requests are done (0 from earlier runs)\n")
     assert [entry["line"] for entry in index(file)] == [n for n in range(1, 22) if n != 6]
     assert {entry["status"] for entry in index(file)} == {"done"}
     names = {name for entry in index(file) for name in entry["files"]}
@@ -116,35 +116,35 @@ def test_every_line_becomes_a_file_and_an_entry(service: Service, file: Path) ->
         assert (out / f"{entry['id']}.safetensors").read_bytes().endswith(stored)
 
 
-def test_what_is_here_is_not_asked_for_again(service: Service, file: Path) -> None:
+def test_finished_requests_are_not_sent_again(service: Service, file: Path) -> None:
     with running_worker(service.servers):
         run(service, file)
-        connect(service.servers.cache_url).flushdb()  # not even where it would have to be computed again
-        service.asked.clear()
+        connect(service.servers.cache_url).flushdb()  # even if the results are lost
+        service.requests.clear()
         lines = file.read_text().splitlines()
         file.write_text("\n".join(reversed(lines)) + "\n")
         again = run(service, file)
     assert (again.exit_code, again.stdout) == (
         0,
-        f"{file.parent / 'out'}: 20 of 20 requests are done (20 were before)\n",
+        f"{file.parent / 'out'}: 20 of 20 requests are done (20 from earlier runs)\n",
     )
-    assert service.asked == Counter()
+    assert service.requests == Counter()
     assert [entry["line"] for entry in index(file)] == [n for n in range(1, 22) if n != 16]
 
 
-def test_the_pictures_come_too_each_once(service: Service, file: Path) -> None:
+def test_layouts_are_downloaded_too_each_once(service: Service, file: Path) -> None:
     with running_worker(service.servers):
         run(service, file)
         assert run(service, file, "--layouts", "safetensors").exit_code == 0
     assert set(service.downloads.values()) == {1}
-    pictures = {entry["files"][1] for entry in index(file)}
-    assert len(pictures) == 1  # all are of the same model over as many tokens
-    assert pictures.pop().endswith(".layout.safetensors")
+    layouts = {entry["files"][1] for entry in index(file)}
+    assert len(layouts) == 1  # all have the same model and number of tokens
+    assert layouts.pop().endswith(".layout.safetensors")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_what_was_stopped_goes_on_without_doing_anything_twice(
-    service: Service, file: Path, long_request_body: Body, how: signal.Signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_batch_resumes_without_repeating_work(
+    service: Service, file: Path, long_request_body: Body, number: signal.Signals
 ) -> None:
     lines = [json.dumps(long_request_body | {"tokens": [n], "generate": {"max_new_tokens": 20}}) for n in range(12)]
     file.write_text("\n".join(lines))
@@ -157,23 +157,24 @@ def test_what_was_stopped_goes_on_without_doing_anything_twice(
                 assert first.poll() is None, first.communicate()
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
-            first.send_signal(how)
-            _, said = first.communicate(timeout=SECONDS)
-        if how == signal.SIGINT:
+            first.send_signal(number)
+            _, errors = first.communicate(timeout=SECONDS)
+        if number == signal.SIGINT:
             assert first.returncode == 130
-            assert said.splitlines()[-1].startswith("Stopped. ")
-            assert said.splitlines()[-1].endswith(" of 12 are here; the same command goes on from there.")
+            message = errors.splitlines()[-1]
+            assert message.startswith("Stopped. ")
+            assert message.endswith(" of 12 requests have ended; run the same command again to resume.")
         done = {path.name for path in out.glob("*.safetensors")}
         assert 3 <= len(done) < 12
         second = run(service, file)
     assert (second.exit_code, len(index(file))) == (0, 12)
-    assert service.times_started() == [1] * 13  # the traces, and their one picture
-    asked_twice = {path.split("/")[3] for path, times in service.downloads.items() if times > 1}
-    assert not asked_twice & {name.removesuffix(".safetensors") for name in done}
+    assert service.times_started() == [1] * 13  # the traces and their one layout
+    repeated = {path.split("/")[3] for path, times in service.downloads.items() if times > 1}
+    assert not repeated & {name.removesuffix(".safetensors") for name in done}
     assert sorted(path.suffix for path in out.iterdir()) == [".jsonl"] + [".safetensors"] * 12
 
 
-def test_failures_are_listed_and_tried_again_another_time(service: Service, file: Path) -> None:
+def test_failures_are_listed_and_retried_by_the_next_run(service: Service, file: Path) -> None:
     wide = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 8, "vocab_size": 4_000_000}
     bad = {"model": wide, "tokens": [1, 2, 3, 4], "capture": ["logits"]}
     with file.open("a") as lines:
@@ -182,41 +183,46 @@ def test_failures_are_listed_and_tried_again_another_time(service: Service, file
     cache.config_set("maxmemory", "30mb")
     with running_worker(service.servers):
         result = run(service, file)
-        assert (result.exit_code, result.stdout.endswith("20 of 21 requests are done (0 were before)\n")) == (1, True)
+        assert (result.exit_code, result.stdout.endswith("20 of 21 requests are done (0 from earlier runs)\n")) == (
+            1,
+            True,
+        )
         last = result.stderr.splitlines()[-1]
         assert last.startswith("line 22: failed: the cache has no room for a result of ")
         assert index(file)[-1]["status"] == "failed"
         cache.config_set("maxmemory", "256mb")
         again = run(service, file)
-    assert (again.exit_code, again.stdout.endswith("21 of 21 requests are done (20 were before)\n")) == (0, True)
+    assert (again.exit_code, again.stdout.endswith("21 of 21 requests are done (20 from earlier runs)\n")) == (0, True)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"model": "nano-gpt", "text": "D"}', "line 22, text: 'D' is no letter of this model: only A, B, C are."),
-        ("{", "requests.jsonl, line 22: it is not JSON: "),
+        ("{", "requests.jsonl, line 22: invalid JSON: "),
     ],
 )
-def test_bad_lines_are_named_and_nothing_is_asked_for(service: Service, file: Path, line: str, said: str) -> None:
+def test_invalid_lines_are_reported_and_nothing_is_submitted(
+    service: Service, file: Path, line: str, message: str
+) -> None:
     with file.open("a") as lines:
         lines.write(line + "\n")
     result = run(service, file)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert said in result.stderr
+    assert message in result.stderr
     assert connect(service.servers.queue_url).keys("request:*") == []
 
 
-def test_nobody_there_is_said_in_a_line(service: Service, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_service_is_reported_in_one_line(
+    service: Service, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("service.commands.remote.TRIES", 1)
     nowhere = CliRunner().invoke(main, [*command(service, file)[:4], "--url", "http://127.0.0.1:1"])
     assert (nowhere.exit_code, nowhere.stdout) == (1, "")
     assert nowhere.stderr.splitlines()[-1] == "Error: http://127.0.0.1:1 cannot be reached: Connection refused."
 
 
-def test_a_stream_that_was_cut_off_is_taken_up_again(
-    service: Service, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_event_stream_resumes(service: Service, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut: list[str] = []
 
     def cut_off(response: Response) -> Response:
@@ -226,34 +232,34 @@ def test_a_stream_that_was_cut_off_is_taken_up_again(
         return response
 
     service.app.after_request(cut_off)
-    monkeypatch.setattr("service.commands.remote._LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("service.commands.remote._MAX_PAUSE", 0.01)
     with running_worker(service.servers):
         assert run(service, file).exit_code == 0
     assert len(cut) == 3
     assert set(service.downloads.values()) == {1}
 
 
-def test_a_service_that_is_busy_is_asked_again(service: Service, file: Path) -> None:
-    refused: list[str] = []
+def test_a_busy_service_is_retried(service: Service, file: Path) -> None:
+    rejected: list[str] = []
 
     def busy() -> Response | None:
-        if len(refused) < 2:
-            refused.append(request.path)
+        if len(rejected) < 2:
+            rejected.append(request.path)
             return Response(status=HTTPStatus.TOO_MANY_REQUESTS, headers={"Retry-After": "0"})
         return None
 
     service.app.before_request(busy)
     with running_worker(service.servers):
         assert run(service, file).exit_code == 0
-    assert refused == ["/v1/batches"] * 2
+    assert rejected == ["/v1/batches"] * 2
 
 
-def test_a_folder_that_is_in_use_is_left_alone(service: Service, file: Path) -> None:
+def test_a_folder_in_use_by_another_batch_is_an_error(service: Service, file: Path) -> None:
     out = file.parent / "out"
     out.mkdir()
-    held = os.open(out, os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    descriptor = os.open(out, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        assert run(service, file).stderr == f"Error: Another batch into {out} is under way.\n"
+        assert run(service, file).stderr == f"Error: Another batch is already writing to {out}.\n"
     finally:
-        os.close(held)
+        os.close(descriptor)

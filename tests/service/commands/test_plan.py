@@ -1,4 +1,4 @@
-"""What of a repository is fetched: a GPT-2 checkpoint in safetensors, and nothing else."""
+"""Which files of a repository are downloaded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.hub import (
     Run,
     StubHub,
     content,
+    error_line,
     only,
-    refused,
 )
 
 
-def test_shards_come_with_their_index(hub: StubHub, models: Path, run: Run) -> None:
+def test_shards_are_downloaded_with_their_index(hub: StubHub, models: Path, run: Run) -> None:
     hub.repos[REPO] = SHARDED
     assert run(REPO).exit_code == 0
     assert content(models / "gpt2") == only(" ".join(("config.json model.safetensors.index.json", *SHARDS)), SHARDED)
@@ -37,32 +37,33 @@ def test_one_file_is_preferred_to_shards(hub: StubHub, models: Path, run: Run) -
 @pytest.mark.parametrize(
     ("files", "line"),
     [
-        (OTHERS, "is no checkpoint: it has no config.json."),
-        ({"config.json": CONFIG} | OTHERS, "has no model.safetensors; other formats are not read."),
+        (OTHERS, "is not a checkpoint: it has no config.json."),
+        ({"config.json": CONFIG} | OTHERS, "has no model.safetensors; other formats are not supported."),
         (
             WHOLE | {"config.json": b'{"model_type": "bert"}'},
-            "is of the type 'bert': those that are read are gpt2, llama.",
+            "has model_type 'bert', which must be one of gpt2, llama.",
         ),
-        (WHOLE | {"config.json": b"[]"}, "is no checkpoint: its config.json holds no JSON object."),
-        (WHOLE | {"config.json": b"\xff"}, "is no checkpoint: its config.json holds no JSON object."),
+        (WHOLE | {"config.json": b"[]"}, "is not a checkpoint: its config.json is not a JSON object."),
+        (WHOLE | {"config.json": b"\xff"}, "is not a checkpoint: its config.json is not a JSON object."),
         (
             {k: v for k, v in SHARDED.items() if "00002-of" not in k},
-            "is not whole: model.safetensors.index.json names 'model-00002-of-00002.safetensors'.",
+            "is incomplete: model.safetensors.index.json names "
+            "'model-00002-of-00002.safetensors', which is not a file of it.",
         ),
         (
             SHARDED | {"model.safetensors.index.json": b'{"weight_map": {"wte.weight": "../gpt2/pytorch_model.bin"}}'},
-            "is not whole: model.safetensors.index.json names '../gpt2/pytorch_model.bin'.",
+            "is incomplete: model.safetensors.index.json names '../gpt2/pytorch_model.bin', which is not a file of it.",
         ),
         (
             SHARDED | {"model.safetensors.index.json": b'{"weight_map": {}}'},
-            "is not whole: model.safetensors.index.json names no file.",
+            "is incomplete: model.safetensors.index.json names no file.",
         ),
     ],
 )
-def test_what_is_no_checkpoint_of_ours_is_not_fetched(
+def test_other_repositories_are_not_downloaded(
     hub: StubHub, models: Path, run: Run, files: dict[str, bytes], line: str
 ) -> None:
     hub.repos[REPO] = files
-    assert refused(run(REPO)) == f"{REPO} {line}"
+    assert error_line(run(REPO)) == f"{REPO} {line}"
     assert not models.exists()
     assert hub.downloads() == []

@@ -1,4 +1,4 @@
-"""A service that wants a key, or has too much to do, asked by the commands."""
+"""The client of the commands: API keys, rate limits, redirects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response
 import service.commands.remote as remote
 from service.__main__ import main
 from service.app import create_app
-from service.commands.remote import Refused, Remote
+from service.commands.remote import ProblemError, Remote
 from tests.conftest import Body, Servers
 
 KEY = "a-key-for-the-commands"
@@ -38,61 +38,61 @@ def served(app: Flask) -> Iterator[str]:
 
 @pytest.fixture
 def url(idle_servers: Servers) -> Iterator[Callable[..., str]]:
-    """The address of a service with these settings."""
+    """Start a service with these settings; return its URL."""
     with ExitStack() as stack:
         yield lambda **changes: stack.enter_context(served(create_app(replace(idle_servers.settings, **changes))))
 
 
-def test_the_key_is_given(url: Callable[..., str]) -> None:
+def test_the_key_is_sent(url: Callable[..., str]) -> None:
     assert Remote(url(api_keys=KEY), KEY).json("/v1/models")["models"]
 
 
 @pytest.mark.parametrize("key", [None, "another-key-than-that"])
-def test_without_the_key_the_problem_is_told(url: Callable[..., str], key: str | None) -> None:
-    with pytest.raises(Refused, match=r"^/v1/models: (An API key is required|This API key is unknown): send "):
+def test_a_missing_or_unknown_key_raises_the_problem(url: Callable[..., str], key: str | None) -> None:
+    with pytest.raises(ProblemError, match=r"^/v1/models: (An API key is required|This API key is unknown): send "):
         Remote(url(api_keys=KEY), key).json("/v1/models")
 
 
 @pytest.mark.parametrize(
     ("words", "variables"), [(["--api-key", KEY], {}), ([], {"CUTAWAY_API_KEY": KEY})], ids=["option", "variable"]
 )
-def test_a_batch_takes_the_key_from_an_option_or_the_environment(
+def test_a_batch_reads_the_key_from_an_option_or_the_environment(
     url: Callable[..., str], tmp_path: Path, words: list[str], variables: dict[str, str]
 ) -> None:
     file = tmp_path / "requests.jsonl"
-    file.write_text('{"model": "nano-gpt", "text": "D"}\n')  # so that nothing is to be waited for
+    file.write_text('{"model": "nano-gpt", "text": "D"}\n')  # an invalid request, so that nothing is computed
     command = ["batch", str(file), "--out", str(tmp_path / "out"), "--url", url(api_keys=KEY)]
-    let_in = CliRunner().invoke(main, [*command, *words], env=variables)
-    assert "'D' is no letter of this model" in let_in.stderr
+    authorized = CliRunner().invoke(main, [*command, *words], env=variables)
+    assert "'D' is no letter of this model" in authorized.stderr
     assert "An API key is required" in CliRunner().invoke(main, command).stderr
 
 
-def test_what_stays_too_much_is_refused_with_the_reason(
+def test_a_persistent_rate_limit_raises_the_problem(
     url: Callable[..., str], request_body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "TRIES", 1)
-    asked = Remote(url(rate_limit="1/hour"))
-    asked.json("/v1/layouts", b'{"model": "nano-gpt"}')
-    with pytest.raises(Refused, match=r"^/v1/layouts: Each client may send at most 1 requests .* \(RATE_LIMIT\)"):
-        asked.json("/v1/layouts", b'{"model": "nano-gpt"}')
+    client = Remote(url(rate_limit="1/hour"))
+    client.json("/v1/layouts", b'{"model": "nano-gpt"}')
+    with pytest.raises(ProblemError, match=r"^/v1/layouts: Each client may send at most 1 requests .* \(RATE_LIMIT\)"):
+        client.json("/v1/layouts", b'{"model": "nano-gpt"}')
 
 
-def test_the_key_does_not_follow_to_where_it_is_sent_on(url: Callable[..., str]) -> None:
-    told: list[str | None] = []
-    elsewhere, sending = Flask("elsewhere"), Flask("sending")
+def test_the_key_is_not_sent_to_the_target_of_a_redirect(url: Callable[..., str]) -> None:
+    received: list[str | None] = []
+    target, redirecting = Flask("target"), Flask("redirecting")
 
-    @elsewhere.get("/v1/models")
+    @target.get("/v1/models")
     def models() -> Body:
-        told.append(request.headers.get("Authorization"))
+        received.append(request.headers.get("Authorization"))
         return {}
 
-    with served(elsewhere) as other:
+    with served(target) as other:
 
-        @sending.get("/v1/models")
-        def sent() -> Response:
-            told.append(request.headers.get("Authorization"))
+        @redirecting.get("/v1/models")
+        def moved() -> Response:
+            received.append(request.headers.get("Authorization"))
             return redirect(f"{other}/v1/models")
 
-        with served(sending) as first:
+        with served(redirecting) as first:
             Remote(first, KEY).json("/v1/models")
-    assert told == [f"Bearer {KEY}", None]
+    assert received == [f"Bearer {KEY}", None]

@@ -42,7 +42,7 @@ def _describe(family: Family) -> dict[str, Any]:
     return {
         "model_type": family.name,
         "title": family.title,
-        "description": family.sentence,
+        "description": family.description,
         "config": family.Config.json_schema(partial=True),
         "presets": [preset.id for preset in family.presets],
     }

@@ -1,1 +1,1 @@
-"""The grammar in which models are described; names no model."""
+"""The vocabulary for describing any model's architecture."""

@@ -1,4 +1,4 @@
-"""A whole model: its sections in order of computation, each with weights, values and kinds of block."""
+"""A model's architecture: sections, tensors and blocks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from worker.describe.blocks import GROUPS, LAYER, Group, Kind, Label, Landmark, 
 from worker.describe.expression import Expression, Sizes
 from worker.describe.formula import Input
 
-RESIDUAL = "{residual}"  # stands for the block of the residual stream that enters a layer, or leaves the last
+RESIDUAL = "{residual}"  # placeholder: the residual stream before a layer, or after the last one
 _NUMBER = re.compile(r"(?<=\.)(?:0|[1-9]\d{0,8})(?=\.)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a model that is computed once, or once a layer. `shelves` are the heights at which its blocks stand:
+    """A part of a model that is computed once, or once per layer, in order of computation.
 
-    each an expression of `top`, where the section (or layer) begins, of the shelves before it, of a cell's side s and
-    the margin m, of sizes, and of `deep`, 1 where layers stand in several columns and else 0. The last one, "end",
-    is where the next begins.
+    `shelves` are the y coordinates of its blocks. Each is an expression of `top` (the start of the section or layer),
+    the shelves before it, the cell side `s`, the margin `m`, sizes, and `deep` (1 if layers are drawn in several
+    columns, else 0). The last shelf, "end", is the `top` of the next section or layer.
     """
 
     name: str
@@ -30,9 +30,9 @@ class Section:
     values: tuple[Tensor, ...]
     kinds: tuple[Kind, ...]
     shelves: Mapping[str, str]
-    layers: int | None = None
-    enters: str = ""  # of layers: the block of the residual stream before the first,
-    leaves: str = ""  # and the one after each
+    layers: int | None = None  # None: computed once
+    enters: str = ""  # for layers: the residual stream's block before the first layer
+    leaves: str = ""  # for layers: the residual stream's block after each layer
 
     heights: Mapping[str, Expression] = field(init=False, repr=False, compare=False)
 
@@ -42,18 +42,18 @@ class Section:
             heights[name] = Expression(text, frozenset(names), "+ - * / max")
             names.append(name)
         object.__setattr__(self, "heights", MappingProxyType(heights))
-        homeless = [kind.id for kind in self.kinds if kind.shelf not in self.shelves]
-        if homeless:
-            raise ValueError(f"Section {self.name!r}: {', '.join(homeless)} stands on no shelf of it.")
+        unplaced = [kind.id for kind in self.kinds if kind.shelf not in self.shelves]
+        if unplaced:
+            raise ValueError(f"Section {self.name!r} does not define the shelf of {', '.join(unplaced)}.")
 
 
 class UnknownBlockError(LookupError):
-    """No block of this id in the model; says which there are."""
+    """The model has no block with this id."""
 
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """Everything about a model but its numbers. `known` are the sizes that do not depend on what is asked of it."""
+    """Everything about a model except its values. `fixed_sizes` are the sizes that no request changes."""
 
     fixed_sizes: Mapping[str, int]
     sections: tuple[Section, ...] = field(repr=False)
@@ -61,12 +61,12 @@ class Architecture:
     steps: tuple[Step, ...] = field(default=(), repr=False)
 
     def sizes(self, tokens: int | None = None, batch: int = 1) -> Sizes:
-        """What each size is for `tokens` positions (all there can be, by default) of `batch` sequences."""
+        """Return the value of each size for `batch` sequences of `tokens` positions (default: the whole context)."""
         return Sizes({"B": batch, "T": self.fixed_sizes["N"] if tokens is None else tokens, **self.fixed_sizes})
 
     @property
     def stack(self) -> Section:
-        """The section of the layers."""
+        """The section that is repeated for each layer."""
         return next(section for section in self.sections if section.layers is not None)
 
     @property
@@ -75,7 +75,7 @@ class Architecture:
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
-        """Every kind of block, in the order of a model's blocks: those of a layer, and of a group in it, repeat."""
+        """Every kind of block, in block order."""
         return tuple(kind for section in self.sections for kind in section.kinds)
 
     @cached_property
@@ -84,7 +84,7 @@ class Architecture:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The groups that its layers have, in the order of their first kinds."""
+        """The groups of the layers, in the order of their first kinds."""
         return tuple(dict.fromkeys(kind.group for kind in self.kinds if kind.group))
 
     @cached_property
@@ -96,21 +96,21 @@ class Architecture:
         return tuple(tensor for section in self.sections for tensor in section.values)
 
     def all_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight by its name, layer after layer."""
+        """Yield the name and tensor of every weight, layer by layer."""
         for section in self.sections:
-            yield from _expanded(section.weights, section.layers)
+            yield from _expand(section.weights, section.layers)
 
     def all_values(self) -> Iterator[tuple[str, Tensor]]:
-        """Every value of a trace by its name, in order of computation."""
+        """Yield the name and tensor of every value of a trace, in order of computation."""
         for section in self.sections:
-            yield from _expanded(section.values, section.layers)
+            yield from _expand(section.values, section.layers)
 
     def landmark(self, landmark: Landmark) -> Tensor:
-        """The value that a reader of any model looks for."""
+        """Return the value that has this role in every family."""
         return next(tensor for tensor in self.values if tensor.landmark == landmark)
 
     def same_values(self, name: str) -> tuple[str, ...]:
-        """The names of a value and of those that repeat it: what leaves a layer enters the next."""
+        """Return `name` and the names of equal values: the output of a layer is the input of the next."""
         leaving, entering = self.landmark("leaving"), self.landmark("entering")
         before, _, after = leaving.name.partition(LAYER)
         number = name.removeprefix(before).removesuffix(after)
@@ -119,9 +119,9 @@ class Architecture:
         return name, entering.name_in(int(number) + 1)
 
     def block_id(self, pattern: str, layer: int | None = None, member: int | None = None) -> str:
-        """The id of one block, of this layer and this member of its group.
+        """Return a block's id from its pattern, layer and group member.
 
-        Without a layer, `{residual}` is what leaves the last layer.
+        Without a layer, `{residual}` is the output of the last layer.
         """
         if pattern == RESIDUAL:
             before = (self.n_layer if layer is None else layer) - 1
@@ -129,12 +129,12 @@ class Architecture:
         return of_member(pattern, member).replace(LAYER, str(layer))
 
     def find(self, id: str) -> Block:
-        """The block of an id. Raises UnknownBlockError."""
+        """Return the block with this id. Raises UnknownBlockError."""
         kind = self._skeletons.get(_NUMBER.sub("#", id))
         if kind is None or "#" in id:
             known = {kind.part: self.block_id(kind.id, 0, 0) for kind in reversed(self.kinds)}
             some = ", ".join(known[part] for part in ("embedding", "norm", "query", "logits") if part in known)
-            raise UnknownBlockError(f"There is no block {id!r}: the layout of this trace lists them, such as {some}.")
+            raise UnknownBlockError(f"There is no block {id!r}. The trace's layout lists the blocks, such as {some}.")
         numbers = [*map(int, _NUMBER.findall(id))]
         layer = numbers[0] if LAYER in kind.id else None
         member = numbers[-1] if kind.group else None
@@ -143,9 +143,7 @@ class Architecture:
             counts.append((kind.group.name.replace("_", " "), member, Sizes(self.fixed_sizes)[kind.group.count]))
         for what, number, count in counts:
             if number is not None and number >= count:
-                raise UnknownBlockError(
-                    f"There is no block {id!r}: the {what}s of this model go from 0 to {count - 1}."
-                )
+                raise UnknownBlockError(f"There is no block {id!r}: {what} must be from 0 to {count - 1}.")
         return Block(self, kind, layer, member)
 
     @cached_property
@@ -154,14 +152,14 @@ class Architecture:
 
 
 def of_member(pattern: str, member: int | None) -> str:
-    """A pattern of ids for one member of its group."""
+    """Replace the placeholder of a group in an id pattern by the number of a member."""
     for group in GROUPS.values():
         if group.placeholder in pattern:
             return pattern.replace(group.placeholder, str(member))
     return pattern
 
 
-def _expanded(tensors: tuple[Tensor, ...], layers: int | None) -> Iterator[tuple[str, Tensor]]:
+def _expand(tensors: tuple[Tensor, ...], layers: int | None) -> Iterator[tuple[str, Tensor]]:
     if layers is None:
         yield from ((tensor.name, tensor) for tensor in tensors)
     else:
@@ -171,7 +169,7 @@ def _expanded(tensors: tuple[Tensor, ...], layers: int | None) -> Iterator[tuple
 
 @dataclass(frozen=True)
 class Block:
-    """A kind of block in a layer, and of a member of its group."""
+    """One block: a kind, in a layer, of a group member."""
 
     architecture: Architecture = field(repr=False)
     kind: Kind
@@ -184,32 +182,32 @@ class Block:
 
     @property
     def tensor(self) -> str:
-        """The name of the tensor whose values fill it."""
+        """The name of the tensor that holds its values."""
         return (self.kind.tensor or "").replace(LAYER, str(self.layer))
 
     @property
     def members(self) -> dict[str, int]:
-        """Its number in its group, by the letter that an index has for it."""
+        """Its member number, by the letter of its group in an index."""
         return {} if self.kind.group is None or self.member is None else {self.kind.group.letter: self.member}
 
-    def source(self, given: Input, member: int | None = None) -> Block:
-        """The block that an input of its formula reads; of this member where it reads every one's."""
+    def source(self, input: Input, member: int | None = None) -> Block:
+        """Return the block that an input of its formula reads; `member` selects one if the input reads all members."""
         if member is None:
-            member = given.number(self.members, self.architecture.fixed_sizes, self.member)
-        return self.architecture.find(self.architecture.block_id(given.block, self.layer, member))
+            member = input.member_number(self.members, self.architecture.fixed_sizes, self.member)
+        return self.architecture.find(self.architecture.block_id(input.block, self.layer, member))
 
     @property
     def values(self) -> list[str]:
-        """The names of the values that its cells are and are made of: what a trace has to hold to explain them."""
+        """The names of its values and of those its formula reads: what a trace must contain to explain its cells."""
         inputs = self.kind.formula.inputs if self.kind.formula else ()
-        read = (self, *(self.source(given, 0 if given.each else None) for given in inputs))
+        read = (self, *(self.source(input, 0 if input.each else None) for input in inputs))
         return list(dict.fromkeys(block.tensor for block in read if block.kind.role != "weight"))
 
 
 def value_name(name: str) -> str:
-    """A value's name from ours or from TransformerLens's (`hook_q` in a layer's attention), patterns included.
+    """Translate a value's name or pattern from TransformerLens's hook points (`hook_q`); other names are unchanged.
 
-    Its `hook_normalized` is the whole output of a norm, and its `hook_attn_scores` are masked, as ours are.
+    `hook_normalized` is the whole output of a norm. `hook_attn_scores` are masked, as ours are.
     """
     for theirs, ours in {"hook_attn_scores": "scores", "hook_normalized": "out", "hook_": ""}.items():
         name = name.replace(theirs, ours)

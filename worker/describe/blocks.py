@@ -1,4 +1,4 @@
-"""Tensors, and the kinds of block that show them."""
+"""Tensors, kinds of block, labels and tour steps."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from worker.describe.formula import Formula
 from worker.describe.index import Index
 
 Role = Literal["weight", "activation", "statistic"]
-#: What a reader of any model looks for: "entering" and "leaving" are the residual stream before and after a layer.
+#: Values that every family has; "entering" and "leaving" are the residual stream before and after a layer.
 Landmark = Literal["tokens", "entering", "leaving", "scores", "pattern", "logits", "probs"]
 Depth = Literal["front", "middle", "back"]
 Anchor = Literal["left", "middle", "right"]
 Lane = Literal["stream", "norm", "attention", "aside"]
 
-#: What a kind of block is in any transformer, for a front end that has to find it.
+#: What a kind of block is in any transformer, so that a front end can find it.
 Part = Literal[
     "tokens", "embedding", "resid", "norm", "query", "key", "value", "scores", "pattern", "mixed", "attention_out",
     "mlp", "logits", "probs",
@@ -29,26 +29,26 @@ LAYER = "{layer}"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A weight, activation or statistic: its name (with `{layer}` where there is one a layer) and its axes."""
+    """A weight, activation or statistic: its name (with `{layer}` if each layer has one) and its axes."""
 
     name: str
     dims: tuple[str, ...]
     role: Role
-    parts: tuple[str, ...] = ()  # of a weight: what it counts as, in equal shares
+    parts: tuple[str, ...] = ()  # of a weight: the parts it is counted under, in equal shares
     dtype: str = "float32"
     landmark: Landmark | None = None
-    is_table: bool = False  # of tokens or positions, which counts without embeddings leave out
-    is_masked: bool = False  # −∞ stands in it for what is not there
-    is_exact: bool = False  # always stored in the precision in which it was computed
-    read_later: bool = False  # by the passes for the positions that follow
-    alias_of: str | None = None  # a weight that has the values of another
+    is_table: bool = False  # a token or position table, not counted as a non-embedding parameter
+    is_masked: bool = False  # contains −∞ where attention is masked
+    is_exact: bool = False  # always stored in the precision it was computed in
+    read_later: bool = False  # read by the passes for later positions
+    alias_of: str | None = None  # the weight that it is tied to
 
     @property
     def is_layered(self) -> bool:
         return LAYER in self.name
 
     def name_in(self, layer: int) -> str:
-        """Its name in a layer."""
+        """Return its name in a layer."""
         return self.name.replace(LAYER, str(layer))
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -57,14 +57,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Group:
-    """What a layer has several of, each with the same kinds of block: heads, heads of keys and values, experts.
+    """Repeated parts of a layer with the same kinds of block: attention heads, key/value heads, experts.
 
-    `lead` says beside which head member number h, g or e stands.
+    `lead` is the head that member h, g or e is drawn beside.
     """
 
-    name: str  # as in the placeholder of its ids: {head}
-    letter: str  # as in an index
-    count: str  # a size
+    name: str  # in the placeholder of ids: {head}
+    letter: str  # in an index
+    count: str  # the size that is the number of members
     lead: Expression
 
     @property
@@ -79,24 +79,23 @@ GROUPS: Mapping[str, Group] = {group.name: group for group in (HEADS, KV_HEADS)}
 
 @dataclass(frozen=True)
 class Spot:
-    """Where along x a kind stands: with its `anchor` at a lane, less so many cells and margins; or on the left of
-    another kind, `beside`, with so many margins between them.
+    """The x position of a kind: its `anchor` at a lane, minus `cells` and `margins`; or `margins` to the left of the
+    kind `beside`.
     """
 
     lane: Lane = "stream"
     anchor: Anchor = "middle"
     cells: str = "0"
     margins: int = 0
-    beside: str | None = None  # the id pattern of another kind, which comes before or after
+    beside: str | None = None  # the id pattern of another kind, listed before or after this one
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of block: one in the model, one a layer, or one for each member of a group, as its id pattern says.
+    """A kind of block: its id pattern shows whether there is one per model, per layer or per group member.
 
-    `cells` are the sizes along x, y and z. A block stands on a shelf of its section, and where it is one of a group
-    at the front, in the middle or at the back of its member's place; `stacked` kinds are all in the middle where
-    layers stand in several columns.
+    `cells` are the sizes along x, y and z. `shelf` is the y position. `depth` is the z position among the blocks of
+    the same group member; `stacked` kinds are all in the middle if layers are drawn in several columns.
     """
 
     id: str
@@ -108,11 +107,11 @@ class Kind:
     formula: Formula | None
     spot: Spot
     shelf: str
-    minor: bool = False  # small enough to leave out of a picture of a large model
+    minor: bool = False  # may be left out of a picture of a large model
     depth: Depth = "middle"
     stacked: bool = False
     part: Part | None = None
-    merges: tuple[str, ...] = ()  # the kinds that are drawn as this one
+    merges: tuple[str, ...] = ()  # the kinds that this one is drawn instead of
 
     @cached_property
     def group(self) -> Group | None:
@@ -120,12 +119,12 @@ class Kind:
 
     @property
     def scope(self) -> str:
-        """What there is one of it in: "model", "layer" or the name of a group."""
+        """Where there is one of it: in each "model", "layer" or member of a group (its name)."""
         return self.group.name if self.group else "layer" if LAYER in self.id else "model"
 
     @property
-    def short(self) -> str:
-        """The end of the id, which says what it is: `ln1.out`, `q_weight`, `mlp.pre`."""
+    def short_name(self) -> str:
+        """The end of the id pattern: `ln1.out`, `q_weight`, `mlp.pre`."""
         return self.id.rpartition("}.")[2]
 
     def shape(self, sizes: Sizes) -> tuple[int, ...]:
@@ -134,7 +133,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Label:
-    """What belongs together in a picture: a name, and the kinds in it, in the order in which they are listed."""
+    """A named group of blocks in a picture: the kinds in it, in listing order."""
 
     id: str
     name: str
@@ -143,8 +142,8 @@ class Label:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the computation, which a tour walks: what it is called, what happens in it, in a sentence and as a
-    formula (`_` puts the next character below the line), and the kinds of block that are computed in it.
+    """A step of the tour: a name, a sentence, a formula (`_` makes the next character a subscript) and the kinds of
+    block that it computes.
     """
 
     id: str

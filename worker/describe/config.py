@@ -1,4 +1,4 @@
-"""Configurations: a family's sizes and choices, checked field by field, as a mapping or in a line of text."""
+"""Model configurations: fields, validation, and text form."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ MAX_HEADS = 1_000_000
 MAX_WIDTH = 1_000_000
 MAX_INNER = 10_000_000
 MAX_POSITIONS = 1_000_000
-MAX_TOKENS = 10_000_000  # of a vocabulary
+MAX_TOKENS = 10_000_000  # vocabulary size
 MAX_BATCH = 64
 
-_IN_TEXT = "as in n_layer=3,n_head=3,n_embd=48"
+_EXAMPLE = "as in n_layer=3,n_head=3,n_embd=48"
 
 
 class ConfigError(ValueError):
-    """A configuration that is not allowed: `errors` says for each field what is wrong and what is allowed; the field
-    "" is all of it.
-    """
+    """An invalid configuration: `errors` maps fields to messages; the field "" is the configuration as a whole."""
 
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
         self.errors = dict(errors)
@@ -30,48 +28,48 @@ class ConfigError(ValueError):
 
 
 class Rule(Protocol):
-    """What values a field may have."""
+    """The values that a field may have."""
 
-    def wrong(self, value: Any) -> str | None:
-        """What is wrong with a value, and what is allowed; None where nothing is."""
+    def error(self, value: Any) -> str | None:
+        """Return why a value is not allowed, or None if it is."""
 
     def schema(self) -> dict[str, Any]:
-        """The same as JSON Schema."""
+        """Return the rule as JSON Schema."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number from 1 to `most`. A derived one may be left out, which is 0 here and null in JSON."""
+    """An integer from 1 to `maximum`. A derived field may be omitted: 0 here, null in JSON."""
 
-    most: int
+    maximum: int
     derived: bool = False
 
-    def wrong(self, value: Any) -> str | None:
+    def error(self, value: Any) -> str | None:
         if self.derived and value == 0 and type(value) is int:
             return None
-        if type(value) is int and 1 <= value <= self.most:
+        if type(value) is int and 1 <= value <= self.maximum:
             return None
-        return f"{value!r} is not allowed: {self.allowed}."
+        return f"{value!r} is not allowed: must be {self.allowed}."
 
     @property
     def allowed(self) -> str:
-        return f"a whole number from 1 to {self.most:,}"
+        return f"a whole number from 1 to {self.maximum:,}"
 
     def schema(self) -> dict[str, Any]:
         kind = ["integer", "null"] if self.derived else "integer"
-        return {"type": kind, "minimum": 1, "maximum": self.most}
+        return {"type": kind, "minimum": 1, "maximum": self.maximum}
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number above 0 and below `below`."""
+    """A number between 0 and `below`, both excluded."""
 
     below: float
 
-    def wrong(self, value: Any) -> str | None:
+    def error(self, value: Any) -> str | None:
         if not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < self.below:
             return None
-        return f"{value!r} is not allowed: a number above 0 and below {self.below:,g}."
+        return f"{value!r} is not allowed: must be a number above 0 and below {self.below:,g}."
 
     def schema(self) -> dict[str, Any]:
         return {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": self.below}
@@ -79,12 +77,12 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words."""
+    """One of several words."""
 
     words: tuple[str, ...]
 
-    def wrong(self, value: Any) -> str | None:
-        return None if value in self.words else f"{value!r} is not known: one of {', '.join(self.words)}."
+    def error(self, value: Any) -> str | None:
+        return None if value in self.words else f"{value!r} is not allowed: must be one of {', '.join(self.words)}."
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "enum": [*self.words]}
@@ -94,30 +92,30 @@ class Choice:
 class Flag:
     """True or false."""
 
-    def wrong(self, value: Any) -> str | None:
-        return None if isinstance(value, bool) else f"{value!r} is not allowed: true or false."
+    def error(self, value: Any) -> str | None:
+        return None if isinstance(value, bool) else f"{value!r} is not allowed: must be true or false."
 
     def schema(self) -> dict[str, Any]:
         return {"type": "boolean"}
 
 
-def ruled(rule: Rule, default: Any, *, main: bool = False) -> Any:
-    """A field with a rule and a default; a `main` one is always in the line of text."""
+def config_field(rule: Rule, default: Any, *, main: bool = False) -> Any:
+    """Return a dataclass field with a rule and a default; the text form always contains a `main` field."""
     return field(default=default, metadata={"rule": rule, "main": main})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A family's configuration: its fields have the names of Hugging Face's class, each made by `ruled`.
+    """Base class of a family's configuration: fields made by `config_field`, named as in Hugging Face's class.
 
-    Raises ConfigError, naming every field that is wrong.
+    Raises ConfigError, with every invalid field.
     """
 
     model_type: ClassVar[str]
-    is_default: ClassVar[bool] = False  # of the family that a configuration without model_type means
+    is_default: ClassVar[bool] = False  # the family of a configuration without model_type
 
     def __post_init__(self) -> None:
-        errors = {name: [text] for name, text in self._wrong().items()}
+        errors = {name: [text] for name, text in self._errors().items()}
         if errors:
             raise ConfigError(errors)
         for name, value in self.derived().items():
@@ -128,21 +126,21 @@ class Config:
                 object.__setattr__(self, each.name, float(getattr(self, each.name)))
 
     def derived(self) -> dict[str, float]:
-        """What the fields that were left out follow from."""
+        """Return the values of omitted fields, computed from the others."""
         return {}
 
-    def conflicts(self, wrong: Mapping[str, str]) -> dict[str, str]:
-        """What is wrong with fields beside each other, where `wrong` are those that are wrong by themselves."""
+    def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
+        """Return errors between fields; `errors` are those of single fields."""
         return {}
 
-    def _wrong(self) -> dict[str, str]:
-        found = {each.name: each.metadata["rule"].wrong(getattr(self, each.name)) for each in fields(self)}
-        wrong = {name: text for name, text in found.items() if text}
-        return wrong | self.conflicts(wrong)
+    def _errors(self) -> dict[str, str]:
+        found = {each.name: each.metadata["rule"].error(getattr(self, each.name)) for each in fields(self)}
+        errors = {name: text for name, text in found.items() if text}
+        return errors | self.conflicts(errors)
 
     @classmethod
     def json_schema(cls, partial: bool) -> dict[str, Any]:
-        """A configuration as JSON Schema; a `partial` one may leave fields out."""
+        """Return the JSON Schema of a configuration; a `partial` one may omit fields."""
         own = {name: rule.schema() for name, rule in cls.rules().items()}
         if not partial:
             own = {name: rule | {"type": "integer"} if "null" in rule["type"] else rule for name, rule in own.items()}
@@ -153,41 +151,41 @@ class Config:
 
     @classmethod
     def rules(cls) -> dict[str, Rule]:
-        """The rule of each field."""
+        """Return the rule of each field."""
         return {each.name: each.metadata["rule"] for each in fields(cls)}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """The configuration that a (partial) mapping of names to values describes; unknown names are refused.
+        """Return the configuration with these values, and defaults for the fields not in them.
 
-        A derived field may be null, which is to leave it out.
+        None omits a derived field. Raises ConfigError.
         """
         rules = cls.rules()
         unknown = [name for name in values if name not in rules]
         if unknown:
-            raise ConfigError({str(name): [f"Unknown field: one of {', '.join(rules)}."] for name in unknown})
+            raise ConfigError({str(name): [f"Unknown field: must be one of {', '.join(rules)}."] for name in unknown})
         derived = {name: rule for name, rule in rules.items() if isinstance(rule, Whole) and rule.derived}
         given = {k: v for k, v in values.items() if not (v is None and k in derived)}
         zeros = [k for k in derived if given.get(k) == 0 and type(given[k]) is int]
         if zeros:
-            raise ConfigError({k: [f"0 is not allowed: {derived[k].allowed}."] for k in zeros})
+            raise ConfigError({k: [f"0 is not allowed: must be {derived[k].allowed}."] for k in zeros})
         return cls(**given)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Every field by name, defaults resolved: equal configurations give equal mappings."""
+        """Return every field by name, with defaults filled in: equal configurations give equal mappings."""
         named = {} if self.is_default else {"model_type": self.model_type}
         return named | {each.name: getattr(self, each.name) for each in fields(self)}
 
     def to_text(self) -> str:
-        """The line that `values_in` reads as this configuration: its main fields, and what is not as usual."""
-        usual = {each.name: each.default for each in fields(self) if each.default is not MISSING} | self.derived()
+        """Return the text form, for `parse_values`: the main fields and those that differ from their default."""
+        defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING} | self.derived()
         main = {each.name for each in fields(self) if each.metadata["main"]} | {"model_type"}
-        shown = {k: v for k, v in self.to_mapping().items() if k in main or v != usual[k]}
+        shown = {k: v for k, v in self.to_mapping().items() if k in main or v != defaults[k]}
         return ",".join(f"{k}={v if isinstance(v, str) else orjson.dumps(v).decode()}" for k, v in shown.items())
 
 
-def values_in(text: str) -> dict[str, Any]:
-    """The fields in a line such as `n_layer=3,n_head=3,n_embd=48`, in any order: values as in JSON, but for quotes.
+def parse_values(text: str) -> dict[str, Any]:
+    """Parse fields from text such as `n_layer=3,n_head=3,n_embd=48`, in any order; values are JSON, strings unquoted.
 
     Raises ConfigError.
     """
@@ -195,15 +193,15 @@ def values_in(text: str) -> dict[str, Any]:
     for pair in text.split(","):
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError({"": [f"{pair!r} is no name=value, of which commas make a list: {_IN_TEXT}."]})
+            raise ConfigError({"": [f"{pair!r} is not name=value: must be a comma-separated list, {_EXAMPLE}."]})
         if name in values:
-            raise ConfigError({name: ["It is there more than once, and may be once."]})
-        values[name] = _value(value)
+            raise ConfigError({name: ["This field is given more than once."]})
+        values[name] = _parse_value(value)
     return values
 
 
-def _value(text: str) -> Any:
-    """A value as JSON has it, or else the text itself."""
+def _parse_value(text: str) -> Any:
+    """Parse a value as JSON; return the text itself if it is not JSON."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

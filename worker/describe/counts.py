@@ -1,4 +1,4 @@
-"""What a model or a trace amounts to before it is run: parameters by part, operations."""
+"""Parameter and operation counts, from the description alone."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from worker.describe.blocks import Tensor
 
 
 def by_part(architecture: Architecture) -> dict[str, int]:
-    """Exact numbers of parameters; an unembedding is among them even where it is tied to the embedding."""
-    return _counted(architecture, architecture.weights)
+    """Return the number of parameters of each part; a tied unembedding is counted too."""
+    return _count_parts(architecture, architecture.weights)
 
 
 def total(architecture: Architecture) -> int:
-    """The number of parameters; a tied unembedding adds none."""
-    return sum(_counted(architecture, (t for t in architecture.weights if t.alias_of is None)).values())
+    """Return the number of parameters; a tied unembedding adds none."""
+    return sum(_count_parts(architecture, (t for t in architecture.weights if t.alias_of is None)).values())
 
 
 def parameters(architecture: Architecture) -> dict[str, int | dict[str, int]]:
-    """{total, non_embedding, by_part}. `non_embedding` is the N of Kaplan et al. 2020 (arXiv:2001.08361):
-    without token and position embeddings and the unembedding.
+    """Return {total, non_embedding, by_part}.
+
+    `non_embedding` is N of Kaplan et al. 2020 (arXiv:2001.08361): without token and position embeddings and the
+    unembedding.
     """
-    inside = _counted(architecture, (tensor for tensor in architecture.weights if not tensor.is_table))
+    inside = _count_parts(architecture, (tensor for tensor in architecture.weights if not tensor.is_table))
     return {
         "total": total(architecture),
         "non_embedding": sum(inside.values()),
@@ -31,7 +33,7 @@ def parameters(architecture: Architecture) -> dict[str, int | dict[str, int]]:
     }
 
 
-def _counted(architecture: Architecture, tensors: Iterator[Tensor] | tuple[Tensor, ...]) -> dict[str, int]:
+def _count_parts(architecture: Architecture, tensors: Iterator[Tensor] | tuple[Tensor, ...]) -> dict[str, int]:
     sizes, parts = architecture.sizes(), dict[str, int]()
     for tensor in tensors:
         times = architecture.n_layer if tensor.is_layered else 1
@@ -41,7 +43,7 @@ def _counted(architecture: Architecture, tensors: Iterator[Tensor] | tuple[Tenso
 
 
 def operations(architecture: Architecture, tokens: int, batch: int = 1) -> int:
-    """Floating-point operations of the matrix products of a forward pass over `tokens` positions."""
+    """Return the floating-point operations of the matrix products of a forward pass over `tokens` positions."""
     sizes = architecture.sizes(tokens, batch)
     return sum(
         (section.layers or 1) * section_operations(architecture, section, sizes) for section in architecture.sections
@@ -49,7 +51,7 @@ def operations(architecture: Architecture, tokens: int, batch: int = 1) -> int:
 
 
 def section_operations(architecture: Architecture, section: Section, sizes: Mapping[str, int]) -> int:
-    """The same of one layer of a section: of each product of a formula, a multiplication and an addition."""
+    """Return those of one layer of a section: a multiplication and an addition for each product of a formula."""
     found = 0
     for kind in section.kinds:
         if kind.formula is not None and kind.formula.op == "dot":
@@ -60,8 +62,8 @@ def section_operations(architecture: Architecture, section: Section, sizes: Mapp
     return found
 
 
-def multiplied(architecture: Architecture, section: Section) -> set[str]:
-    """The names of the weights of a section that are multiplied with what flows through it."""
+def multiplied_weights(section: Section) -> set[str]:
+    """Return the names of a section's weights that are factors of a matrix product."""
     read = {
         given.block for kind in section.kinds if kind.formula and kind.formula.op == "dot"
         for given in kind.formula.inputs[: len(kind.formula.inputs) // 2 * 2]

@@ -1,7 +1,7 @@
-"""Arithmetic in text: indices, sizes and positions as descriptions write them.
+"""Parse and evaluate the arithmetic in descriptions: indices, sizes and positions.
 
-An expression has numbers, names, `+ - * /`, `//`, brackets and `max`. Sizes are capital letters, as in the papers, and
-letters side by side are a product: `3HA` is 3·H·A. It is evaluated from left to right, as Python does.
+An expression has numbers, names, `+ - * /`, `//`, parentheses and `max`. Sizes are capital letters, as in the papers;
+adjacent letters are a product: `3HA` is 3·H·A. Evaluation is left to right, as in Python.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-#: What each size stands for.
+#: The meaning of each size.
 SIZES: Mapping[str, str] = MappingProxyType(
     {
         "B": "batch",
         "T": "positions",
-        "S": "positions of the source",
+        "S": "source positions",
         "C": "width",
         "H": "heads",
-        "G": "heads of keys and values",
-        "R": "heads that share a head of keys and values",
-        "A": "width of a head",
-        "D": "rotated width of a head",
-        "F": "width of the MLP",
+        "G": "key/value heads",
+        "R": "heads per key/value head",
+        "A": "head width",
+        "D": "rotated head width",
+        "F": "MLP width",
         "V": "vocabulary",
-        "N": "positions there could be",
+        "N": "context length",
         "E": "experts",
-        "K": "experts of a token",
-        "P": "width of the token table, where it differs",
+        "K": "experts per token",
+        "P": "token table width, if different",
     }
 )
 _PRODUCT = re.compile(r"(?<![A-Za-z_.])(\d*)([A-Z]+)(?![a-z_.])")
@@ -42,7 +42,7 @@ _OPERATORS: Mapping[type[ast.operator], str] = {
 
 
 class Sizes(dict[str, int]):
-    """What each size of a model is; a product such as `3HA` is found by its letters."""
+    """The value of each size of a model; a product such as `3HA` is computed from its letters."""
 
     def __missing__(self, name: str) -> int:
         number, letters = _factors(name)
@@ -59,10 +59,7 @@ def _factors(name: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression of these variables and of sizes.
-
-    Raises ValueError for what it cannot read, with the text in the message.
-    """
+    """An expression of sizes and these variables. Raises ValueError if the text is not one."""
 
     text: str
     variables: frozenset[str] = frozenset()
@@ -70,28 +67,28 @@ class Expression:
     tree: ast.expr = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tree", _parsed(self.text, self.variables, self.operators))
+        object.__setattr__(self, "tree", _parse(self.text, self.variables, self.operators))
 
-    def value(self, names: Mapping[str, Any]) -> Any:
-        """Its value where `names` gives sizes and variables."""
-        return _evaluated(self.tree, names)
+    def evaluate(self, names: Mapping[str, Any]) -> Any:
+        """Return its value, given the sizes and variables in `names`."""
+        return _evaluate(self.tree, names)
 
 
-@cache  # descriptions of all configurations have the same texts
-def _parsed(text: str, variables: frozenset[str], operators: str) -> ast.expr:
+@cache  # the descriptions of all configurations share their texts
+def _parse(text: str, variables: frozenset[str], operators: str) -> ast.expr:
     unknown = sorted({letter for _, letters in _PRODUCT.findall(text) for letter in letters} - SIZES.keys())
     if unknown:
-        raise _unreadable(text, f"{', '.join(unknown)} is no size, which are {', '.join(SIZES)}")
+        raise _invalid(text, f"{', '.join(unknown)} is not a size: must be one of {', '.join(SIZES)}")
     try:
-        tree = ast.parse(_PRODUCT.sub(_spelled_out, text.strip()), mode="eval").body
+        tree = ast.parse(_PRODUCT.sub(_expand_product, text.strip()), mode="eval").body
     except SyntaxError:
-        raise _unreadable(text, "it is not arithmetic") from None
+        raise _invalid(text, "not arithmetic") from None
     _check(tree, text, variables, operators)
     return tree
 
 
-def _unreadable(text: str, reason: str) -> ValueError:
-    return ValueError(f"{text!r} cannot be read: {reason}.")
+def _invalid(text: str, reason: str) -> ValueError:
+    return ValueError(f"Invalid expression {text!r}: {reason}.")
 
 
 def _check(node: ast.expr, text: str, variables: frozenset[str], operators: str) -> None:
@@ -100,33 +97,33 @@ def _check(node: ast.expr, text: str, variables: frozenset[str], operators: str)
             return
         case ast.Name(id=name):
             if name not in SIZES and name not in variables:
-                known = ", ".join(sorted(variables)) or "no variable"
-                raise _unreadable(text, f"{name} is neither a size nor one of {known}")
+                allowed = ", ".join(sorted(variables)) or "none"
+                raise _invalid(text, f"{name} is neither a size nor a variable ({allowed})")
         case ast.BinOp(left=left, op=operator, right=right):
             if _OPERATORS.get(type(operator)) not in operators.split():
-                raise _unreadable(text, f"the operators are {operators}")
+                raise _invalid(text, f"the operators must be among {operators}")
             _check(left, text, variables, operators)
             _check(right, text, variables, operators)
         case ast.Call(func=ast.Name(id="max"), args=arguments, keywords=[]) if "max" in operators:
             for argument in arguments:
                 _check(argument, text, variables, operators)
         case _:
-            raise _unreadable(text, f"there are numbers, names and {operators}")
+            raise _invalid(text, f"only numbers, names and {operators} are allowed")
 
 
-def _spelled_out(match: re.Match[str]) -> str:
+def _expand_product(match: re.Match[str]) -> str:
     factors = [match[1], *match[2]] if match[1] else [*match[2]]
     return "*".join(factors) if len(factors) == 1 else f"({'*'.join(factors)})"
 
 
-def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
+def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant(value=value):
             return value
         case ast.Name(id=name):
             return names[name]
         case ast.BinOp(left=left, op=operator, right=right):
-            x, y = _evaluated(left, names), _evaluated(right, names)
+            x, y = _evaluate(left, names), _evaluate(right, names)
             match operator:
                 case ast.Add():
                     return x + y
@@ -139,5 +136,5 @@ def _evaluated(node: ast.expr, names: Mapping[str, Any]) -> Any:
                 case _:
                     return x / y
         case ast.Call(args=arguments):
-            return max(_evaluated(argument, names) for argument in arguments)
+            return max(_evaluate(argument, names) for argument in arguments)
     raise AssertionError(f"{ast.dump(node)} was not checked")

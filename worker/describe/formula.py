@@ -1,4 +1,4 @@
-"""How the cells of a block are computed from cells of other blocks."""
+"""Formulas: how a block's cells are computed from other blocks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MEMBERS = frozenset(MEMBERS)
 
 @dataclass(frozen=True)
 class Input:
-    """The cells of another block that a formula reads, for cell (i, j, k) and the summed index s.
+    """The cell of another block that a formula reads for cell (i, j, k) and summation index s.
 
-    `block` is the pattern of its id. `each`: read once for every member of this group ("head") of the layer.
-    `member` is which member of its own group is read, as an expression of the reader's h, g or e; by default the same.
+    `block` is its id pattern. `each` is a group ("head"): the input is read once for every member of it in the layer.
+    `member` is the member to read, an expression of the reader's h, g or e; by default the reader's own.
     """
 
     block: str
@@ -34,18 +34,18 @@ class Input:
     def _expression(self) -> Expression:
         return Expression(self.member or "", _MEMBERS)
 
-    def number(self, members: Mapping[str, int], sizes: Mapping[str, int], own: int | None) -> int | None:
-        """The member that is read, where the reader's number is `own`."""
+    def member_number(self, members: Mapping[str, int], sizes: Mapping[str, int], own: int | None) -> int | None:
+        """Return the member to read; `own` is the reader's."""
         if self.member is None:
             return own
-        return int(self._expression().value({**sizes, **members}))
+        return int(self._expression().evaluate({**sizes, **members}))
 
 
 @dataclass(frozen=True)
 class Formula:
-    """An operation of describe.operations on cells of other blocks, over as many s as the size `over` says.
+    """An operation (describe.operations) on cells of other blocks, with s from 0 to the size `over` minus 1.
 
-    Raises ValueError where the operation is unknown, or the inputs, `over` or parameters are not what it takes.
+    Raises ValueError if the operation is unknown, or its inputs, `over` or parameters are invalid.
     """
 
     op: str
@@ -56,13 +56,13 @@ class Formula:
     def __post_init__(self) -> None:
         operation = OPERATIONS.get(self.op)
         if operation is None:
-            self._refuse(f"the operations are {', '.join(OPERATIONS)}")
+            self._reject(f"the operation must be one of {', '.join(OPERATIONS)}")
         least, most = operation.arity
         if not least <= len(self.inputs) <= most:
             wanted = f"{least}" if least == most else f"{least} or more" if most > 99 else f"{least} to {most}"
-            self._refuse(f"it takes {wanted} inputs, and here are {len(self.inputs)}")
+            self._reject(f"it takes {wanted} inputs, not {len(self.inputs)}")
         if operation.sums != (self.over is not None):
-            self._refuse("it sums, and `over` is missing" if operation.sums else "it sums nothing, and `over` is there")
+            self._reject("`over` is missing" if operation.sums else "`over` is not allowed: it does not sum over s")
         if self.over is not None:
             Expression(self.over)
         self._check_parameters(operation)
@@ -70,16 +70,18 @@ class Formula:
     def _check_parameters(self, operation: Operation) -> None:
         p, given = self.parameters, self.parameters.given.keys()
         missing, unknown = sorted(operation.needs - given), sorted(given - operation.needs - operation.takes)
-        if missing or unknown:
-            self._refuse(f"{', '.join(missing) or 'nothing'} is missing, {', '.join(unknown) or 'nothing'} is too much")
+        if missing:
+            self._reject(f"missing parameters: {', '.join(missing)}")
+        if unknown:
+            self._reject(f"unknown parameters: {', '.join(unknown)}")
         if p.mask is not None and (p.mask not in MASKS or (p.mask == "window") != (p.window is not None)):
-            self._refuse(f"a mask is {' or '.join(MASKS)}, and a window has a size")
+            self._reject(f"the mask must be {' or '.join(MASKS)}, and only a window mask has a `window`")
         if p.function is not None and p.function not in (WAVES if self.op == "rotary" else FUNCTIONS):
-            self._refuse(f"the functions are {', '.join(WAVES if self.op == 'rotary' else FUNCTIONS)}")
+            self._reject(f"the function must be one of {', '.join(WAVES if self.op == 'rotary' else FUNCTIONS)}")
         if p.pairs is not None and p.pairs not in PAIRS:
-            self._refuse(f"pairs are {' or '.join(PAIRS)}")
+            self._reject(f"`pairs` must be {' or '.join(PAIRS)}")
 
-    def _refuse(self, reason: str) -> NoReturn:
+    def _reject(self, reason: str) -> NoReturn:
         raise ValueError(f"Formula {self.op!r}: {reason}.")
 
     @property
@@ -87,5 +89,5 @@ class Formula:
         return OPERATIONS[self.op]
 
     def masks(self, cell: Cell) -> bool:
-        """Whether a cell is masked: nothing is read for it."""
+        """Return whether a cell is masked, so that it reads nothing."""
         return self.parameters.masks(cell)

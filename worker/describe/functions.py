@@ -1,4 +1,4 @@
-"""Activation functions: in NumPy, and as a formula is written."""
+"""Activation functions: NumPy implementations and formulas."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _gelu_new(x: Array, out: Array) -> None:
 
 
 def _gelu(x: Array, out: Array) -> None:
-    """With the error function to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
+    """Approximates erf to 1.5e-7 (Abramowitz and Stegun 7.1.26)."""
     magnitude = np.abs(x) * sqrt(0.5)
     t = 1 / (1 + 0.3275911 * magnitude)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
@@ -42,7 +42,7 @@ def _relu(x: Array, out: Array) -> None:
 
 
 def _silu(x: Array, out: Array) -> None:
-    """The logistic function is written with tanh, so that it cannot overflow."""
+    """Computes the logistic function with tanh, which cannot overflow."""
     np.multiply(0.5 * x, 1 + np.tanh(0.5 * x), out=out)
 
 
@@ -54,13 +54,13 @@ def _gelu_new_text(n: Notation, x: str) -> str:
 
 @dataclass(frozen=True)
 class Function:
-    """An activation function: `apply(x, out)` for every element, and its formula in x."""
+    """An activation function: `apply(x, out)` computes it elementwise, `text` is its formula in x."""
 
     apply: Callable[[Array, Array], None]
     text: Callable[[Notation, str], str]
 
 
-#: By Hugging Face's names. gelu_new: Hendrycks and Gimpel 2016 (arXiv:1606.08415), gelu: x·Φ(x), silu: x·σ(x).
+#: By their names in Hugging Face. gelu_new: Hendrycks and Gimpel 2016 (arXiv:1606.08415), gelu: x·Φ(x), silu: x·σ(x).
 FUNCTIONS: Mapping[str, Function] = MappingProxyType(
     {
         "gelu_new": Function(_gelu_new, _gelu_new_text),
@@ -69,5 +69,5 @@ FUNCTIONS: Mapping[str, Function] = MappingProxyType(
         "silu": Function(_silu, lambda n, x: n.times(x, n.call("σ", x))),
     }
 )
-#: Other names of the same functions.
+#: Aliases of these names.
 SYNONYMS: Mapping[str, str] = MappingProxyType({"gelu_pytorch_tanh": "gelu_new", "swish": "silu"})

@@ -1,4 +1,4 @@
-"""Where the values of a block's cells are: one expression for each axis."""
+"""Indices: the tensor element of each cell, one expression per axis."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from worker.describe.expression import Expression
 
-CELL = "ijk"  # a cell's place: i to the right, j down, k toward the viewer
-SUMMED = "s"  # the index that a formula sums over
-MEMBERS = "hge"  # the number of a head, of a head of keys and values, of an expert
+CELL = "ijk"  # a cell's coordinates: i right, j down, k toward the viewer
+SUMMED = "s"  # the summation index of a formula
+MEMBERS = "hge"  # the number of a head, key/value head, expert
 _NAMES = frozenset(CELL + SUMMED + MEMBERS)
 
 Members = Mapping[str, int]
 
 
 class _Affine(NamedTuple):
-    """A sum of i, j, k and s, each times a number, and of a number."""
+    """factors · (i, j, k, s) + constant."""
 
     factors: tuple[int, ...]
     constant: int
@@ -31,11 +31,10 @@ class _Affine(NamedTuple):
 
 @dataclass(frozen=True)
 class Index:
-    """An expression for each axis, with spaces between them: "k i h j" says that cell (i, j, k) is element
-    [k, i, h, j] of a tensor.
+    """One expression per axis, separated by spaces: "k i h j" means cell (i, j, k) is element [k, i, h, j].
 
-    Knows i, j, k and s, in which it is linear; h, g and e, the numbers of a head, a head of keys and values and an
-    expert; sizes (describe.expression) and numbers; `+ - * //`. Raises ValueError for anything else.
+    The variables are i, j, k and s, in which it must be linear; h, g and e, the numbers of a head, key/value head and
+    expert; and sizes (describe.expression). The operators are `+ - * //`. Raises ValueError for anything else.
     """
 
     text: str
@@ -45,31 +44,32 @@ class Index:
         object.__setattr__(self, "axes", _axes(self.text))
 
     def depends_on(self, variable: str) -> bool:
-        """Whether one of i, j, k, s, h, g, e is in it."""
+        """Return whether one of i, j, k, s, h, g, e occurs in it."""
         return variable in self.text
 
     def rows(
         self, sizes: Mapping[str, int], members: Members | None = None, *, summed: bool = False
     ) -> list[list[int]]:
-        """A row [a, b, c, d] an axis: a·i + b·j + c·k + d; with `summed`, [a, b, c, e, d], e being that of s.
+        """Return a row per axis: [a, b, c, d] for a·i + b·j + c·k + d; if `summed`, [a, b, c, e, d] with e the
+        coefficient of s.
 
-        `members` gives the numbers of the head (h), the head of keys and values (g) and the expert (e).
+        `members` has the numbers of the head (h), key/value head (g) and expert (e).
         """
         found = [_affine(axis.tree, sizes, members or {}) for axis in self.axes]
         return [[*(one.factors if summed else one.factors[:3]), one.constant] for one in found]
 
 
-@cache  # descriptions of all configurations have the same texts
+@cache  # the descriptions of all configurations share their texts
 def _axes(text: str) -> tuple[Expression, ...]:
     axes = tuple(Expression(axis, _NAMES) for axis in text.split())
     for axis in axes:
         if _varies(axis.tree) is None:
-            raise ValueError(f"index {text!r}: {axis.text!r} is not linear in i, j, k and s.")
+            raise ValueError(f"Invalid index {text!r}: {axis.text!r} is not linear in i, j, k and s.")
     return axes
 
 
 def _varies(node: ast.expr) -> bool | None:
-    """Whether a part depends on i, j, k or s; None if not linearly."""
+    """Return whether a node depends on i, j, k or s; None if it is not linear in them."""
     match node:
         case ast.Name(id=name):
             return name in CELL + SUMMED

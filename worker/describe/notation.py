@@ -1,4 +1,4 @@
-"""How mathematics is written: as plain text and as LaTeX, by the same methods."""
+"""Mathematical notation, as plain text and as LaTeX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Notation(ABC):
-    """How the parts of a formula are put together; what is put together is text."""
+    """Builds formulas from strings: each method returns the notation for one construct."""
 
     minus, dots, pi = "−", "…", "π"
 
@@ -40,14 +40,14 @@ class Notation(ABC):
 
     @abstractmethod
     def sum(self, index: str, count: int) -> str:
-        """The sign of a sum over `count` values of an index."""
+        """Return a summation sign over `count` values of an index."""
 
     @abstractmethod
     def largest(self, index: str, count: int) -> str:
-        """The sign of the largest of `count` values."""
+        """Return a maximum sign over `count` values of an index."""
 
     def signed(self, value: Any) -> str:
-        """A number that something else may stand before."""
+        """Return a number, in parentheses if it is negative."""
         return self.grouped(self.number(value)) if value < 0 else self.number(value)
 
     def less(self, x: str, y: str) -> str:
@@ -126,7 +126,7 @@ class _Latex(Notation):
 
 
 def _is_sum(x: str) -> bool:
-    """Whether a fraction of this needs brackets around it."""
+    """Return whether x must be in parentheses as a numerator."""
     depth = [0, *accumulate({"(": 1, "[": 1, ")": -1, "]": -1}.get(letter, 0) for letter in x)]
     return any(letter == " " and not inside for letter, inside in zip(x, depth, strict=False))
 

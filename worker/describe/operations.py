@@ -1,7 +1,7 @@
-"""The operations that make blocks: what each takes, computes and says of itself. Each is written here and nowhere else.
+"""The operations of formulas: arguments, values and explanations.
 
-A cell (i, j, k) is made from the cells that its inputs lead to, x, y, z, … in their order; those that depend on s are
-summed over it, or only some of them are picked.
+An operation computes a cell (i, j, k) from its inputs x, y, z, … in order. It sums over the summation index s, or
+reads only selected values of s.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ WAVES = ("cos", "sin")
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The numbers and words of an operation; None where it has none."""
+    """The parameters of an operation; None if not given."""
 
-    scale: float | None = None  # of a sum of products
+    scale: float | None = None  # factor of a sum of products
     mask: Mask | None = None  # i is a key, j a query: −∞ where i > j, with "window" also where i ≤ j − window
     window: int | None = None
     epsilon: float | None = None
     function: str | None = None  # one of FUNCTIONS, or of WAVES
-    pairs: str | None = None  # which channels turn together: i with i + width/2, or 2i with 2i + 1
+    pairs: str | None = None  # rotated channel pairs: "halves" is (i, i + width/2), "neighbours" (2i, 2i + 1)
     base: float | None = None
-    width: int | None = None  # how many channels turn
+    width: int | None = None  # number of rotated channels
 
     @cached_property
     def given(self) -> Mapping[str, Any]:
-        """Those that are not None, by name."""
+        """The parameters that are not None, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     def masks(self, cell: Cell) -> bool:
-        """Whether a cell is masked."""
+        """Return whether a cell is masked."""
         key, query, _ = cell
         return self.mask is not None and (key > query or (self.window is not None and key <= query - self.window))
 
@@ -56,45 +56,45 @@ NONE = Parameters()
 
 
 class Operation(ABC):
-    """One operation. `arity`: how few and how many inputs it takes; `sums`: whether over s."""
+    """Base class of operations. `arity` is the minimum and maximum number of inputs; `sums`: it sums over s."""
 
     name: ClassVar[str]
-    meaning: ClassVar[str]  # for people, as the README has it
+    meaning: ClassVar[str]  # the definition, as in the README
     arity: ClassVar[tuple[int, float]]
     sums: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset()  # parameters
-    takes: ClassVar[frozenset[str]] = frozenset()  # parameters that it can do without
+    needs: ClassVar[frozenset[str]] = frozenset()  # required parameters
+    takes: ClassVar[frozenset[str]] = frozenset()  # optional parameters
 
     @abstractmethod
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        """The values of n cells, whose i, j and k are `cells`, from [n, S] of each input, or [n, 1] without s."""
+        """Return the values [n] of n cells. `cells` are i, j, k, [n] each; inputs are [n, S], or [n, 1] without s."""
 
     @abstractmethod
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        """What is computed, in words: `names` are the inputs', `values` the first value of each."""
+        """Return an explanation in a sentence; `names` are the inputs', `values` the first value of each."""
 
     def term(self, n: Notation, inputs: Sequence[str]) -> str:
-        """What is summed over s, in symbols or numbers."""
+        """Return the term that is summed over s, in symbols or numbers."""
         return inputs[0]
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        """All of it, `total` being the sum of the terms; where s is picked, an input stands once for each."""
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        """Return the whole formula; `total` is the sum of terms. An input occurs once for each selected s."""
         return total
 
-    def over_all(self, n: Notation, over: int, term: str) -> str:
-        """The sum of a term over s, in symbols."""
+    def sum_in_symbols(self, n: Notation, over: int, term: str) -> str:
+        """Return the sum of a term over s, in symbols."""
         return f"{n.sum('s', over)}{term}"
 
-    def joined(self, n: Notation, terms: Sequence[str]) -> str:
-        """The sum of terms, in numbers."""
+    def sum_in_numbers(self, n: Notation, terms: Sequence[str]) -> str:
+        """Return the sum of terms, in numbers."""
         return " + ".join(terms)
 
-    def picks(self, p: Parameters, cell: Cell, first: Any) -> range | None:
-        """The values of s that are read, where they are not all; `first` is the first input's value."""
+    def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
+        """Return the values of s that are read, or None for all; `first` is the first input's value."""
         return None
 
     def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
-        """Which inputs stand together in a sum, and what each of their n terms weighs: ∞ where every term needs it."""
+        """Yield the inputs that form terms, and the weights [n] of the terms: magnitudes, or ∞ if always shown."""
         yield slice(None), np.array([inf])
 
 
@@ -102,7 +102,7 @@ class Input(Operation):
     name, meaning, arity = "input", "given by the request", (0, 0)
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        raise ValueError("what is given by the request is not computed")
+        raise ValueError("an input is not computed")
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
         return "Given by the request"
@@ -114,10 +114,10 @@ class Embed(Operation):
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         return np.add.reduce([one[:, 0] for one in inputs[1:]])
 
-    def picks(self, p: Parameters, cell: Cell, first: Any) -> range | None:
+    def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
         return None if first is None else range(int(first), int(first) + 1)
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return " + ".join(inputs[1:])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -131,7 +131,7 @@ class Mean(Operation):
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         return np.mean(inputs[0], 1)
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.fraction(total, str(over))
 
     def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
@@ -151,7 +151,7 @@ class NormScale(Operation):
     def term(self, n: Notation, inputs: Sequence[str]) -> str:
         return n.power(n.grouped(n.less(*inputs[:2])), 2)
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
 
     def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
@@ -169,7 +169,7 @@ class LayerNorm(Operation):
         x, mean, scale, weight, bias = (one[:, 0] for one in inputs)
         return (x - mean) / scale * weight + bias
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         x, mean, scale, weight, bias = inputs
         return f"{n.times(n.fraction(n.less(x, mean), scale), weight)} + {bias}"
 
@@ -187,7 +187,7 @@ class RmsScale(Operation):
     def term(self, n: Notation, inputs: Sequence[str]) -> str:
         return n.power(inputs[0], 2)
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
 
     def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
@@ -204,7 +204,7 @@ class RmsNorm(Operation):
         x, scale, weight = (one[:, 0] for one in inputs)
         return x / scale * weight
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.times(n.fraction(*inputs[:2]), inputs[2])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -230,9 +230,9 @@ class Dot(Operation):
     def term(self, n: Notation, inputs: Sequence[str]) -> str:
         return n.times(*inputs[:2])
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         if p.scale is not None:
-            root = _square_under(p.scale)
+            root = _inverse_square(p.scale)
             total = n.fraction(total, n.root(str(root))) if root else n.times(n.number(p.scale), n.grouped(total))
         return f"{total} + {inputs[-1]}" if len(inputs) % 2 else total
 
@@ -243,7 +243,7 @@ class Dot(Operation):
             yield slice(len(inputs) - 1, None), np.abs(inputs[-1])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        root = None if p.scale is None else _square_under(p.scale)
+        root = None if p.scale is None else _inverse_square(p.scale)
         scaled = "" if p.scale is None else f", divided by √{root}" if root else f", times {p.scale:g}"
         bias = f", plus {names[2]}" if len(names) == 3 else ""
         return f"The sum of {over:,} products of {names[0]} and {names[1]}{scaled}{bias}"
@@ -255,10 +255,10 @@ class Max(Operation):
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         return np.max(inputs[0], 1)
 
-    def over_all(self, n: Notation, over: int, term: str) -> str:
+    def sum_in_symbols(self, n: Notation, over: int, term: str) -> str:
         return n.largest("s", over) + term
 
-    def joined(self, n: Notation, terms: Sequence[str]) -> str:
+    def sum_in_numbers(self, n: Notation, terms: Sequence[str]) -> str:
         return n.call("max", ", ".join(terms))
 
     def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
@@ -292,7 +292,7 @@ class Softmax(Operation):
         x, largest, total = (one[:, 0] for one in inputs)
         return np.exp(x - largest) / total
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.fraction(n.call("exp", n.less(*inputs[:2])), inputs[2])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -305,7 +305,7 @@ class Add(Operation):
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         return np.add.reduce([one[:, 0] for one in inputs])
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return " + ".join(inputs)
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -317,9 +317,9 @@ class Activation(Operation):
     needs = frozenset({"function"})
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        return _applied(p.function, inputs[0][:, 0])
+        return _apply(p.function, inputs[0][:, 0])
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return FUNCTIONS[p.function or ""].text(n, inputs[0])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -333,9 +333,9 @@ class Gated(Operation):
     needs = frozenset({"function"})
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        return _applied(p.function, inputs[0][:, 0]) * inputs[1][:, 0]
+        return _apply(p.function, inputs[0][:, 0]) * inputs[1][:, 0]
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.times(FUNCTIONS[p.function or ""].text(n, inputs[0]), inputs[1])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -343,7 +343,7 @@ class Gated(Operation):
 
 
 class Rotary(Operation):
-    """Su et al. 2021 (arXiv:2104.09864): the angles, one for each pair of channels."""
+    """Su et al. 2021 (arXiv:2104.09864): one angle for each pair of channels."""
 
     name, arity = "rotary", (0, 0)
     meaning = "`function` (cos or sin) of i · `base`^(−2p / `width`), p being the pair of j"
@@ -358,7 +358,7 @@ class Rotary(Operation):
         pair = channel % ((p.width or 0) // 2) if p.pairs == "halves" else channel // 2
         return (p.base or 0.0) ** (-2.0 * pair / (p.width or 1))
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         frequency = float(self._frequency(p, cell[1]))
         return n.call(p.function or "", n.times(str(cell[0]), n.number(frequency)))
 
@@ -374,12 +374,12 @@ class Rotate(Operation):
 
     @staticmethod
     def _pair(p: Parameters, channel: Any) -> tuple[Any, Any, Any]:
-        """The channels of its pair, and whether it is the first."""
+        """Return the channels of its pair, and whether it is the first of them."""
         half = (p.width or 0) // 2
         first = channel % half if p.pairs == "halves" else channel // 2 * 2
         return first, first + (half if p.pairs == "halves" else 1), channel == first
 
-    def picks(self, p: Parameters, cell: Cell, first: Any) -> range | None:
+    def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
         start, last, _ = self._pair(p, cell[1])
         return range(start, last + 1, last - start)
 
@@ -390,7 +390,7 @@ class Rotate(Operation):
         a, b, c, s = x[each, start], x[each, last], wave_cos[:, 0], wave_sin[:, 0]
         return np.where(is_first, a * c - b * s, b * c + a * s)
 
-    def whole(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         a, b, c, s = inputs
         if self._pair(p, cell[1])[2]:
             return n.less(n.times(a, c), n.times(b, s))
@@ -405,19 +405,19 @@ class Rotate(Operation):
         return f"Channels {start} and {last} of {names[0]}, turned by the angle of position {cell[0]}"
 
 
-def _applied(function: str | None, x: Array) -> Array:
+def _apply(function: str | None, x: Array) -> Array:
     out = np.empty_like(x)
     FUNCTIONS[function or ""].apply(x, out)
     return out
 
 
-def _square_under(scale: float) -> int | None:
-    """n where the scale is 1/√n."""
+def _inverse_square(scale: float) -> int | None:
+    """Return n if the scale is 1/√n, else None."""
     n = round(scale**-2)
     return n if isclose(n**-0.5, scale, rel_tol=1e-12) else None
 
 
-#: Every operation by its name.
+#: The operations by name.
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
         kind.name: kind()

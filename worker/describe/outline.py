@@ -1,4 +1,4 @@
-"""An architecture as JSON: what a front end of any family must not guess."""
+"""An architecture as JSON, for front ends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from worker.describe.blocks import Kind, Step
 
 
 def outline(architecture: Architecture) -> dict[str, Any]:
-    """{kinds, stacks, groups, steps, context, activation, tied}.
+    """Return {kinds, stacks, groups, steps, context, activation, tied}.
 
-    A kind has the pattern of its blocks' ids, its name, role, scope, dims and tensor; the stack of layers that it is
-    in, and the group of which each layer has one for every member; its step, its part in any transformer, and of a
-    weight the part of the parameters that it counts as. A step has the kinds that it computes and those that it reads.
-    `context` is the most positions, `activation` the function in the MLPs, `tied` the parts that repeat another.
+    A kind has its id pattern, name, role, scope, dims and tensor; its stack of layers and its group, if any; its tour
+    step, its part in any transformer, and, for a weight, the part it is counted under. A step has the kinds that it
+    computes and reads. `context` is the maximum number of positions, `activation` the function of the MLPs, `tied`
+    the parts that are tied to another.
     """
     steps = {id: step.id for step in architecture.steps for id in step.kinds}
     counted = _counted(architecture)
@@ -56,7 +56,7 @@ def _kind(kind: Kind, section: Section) -> dict[str, Any]:
 
 
 def _counted(architecture: Architecture) -> Mapping[str, str]:
-    """The part of the parameters that each kind of weight counts as: of a tensor of several, one for each kind."""
+    """Return the parameter part of each kind of weight; a tensor with several parts has one for each kind."""
     found: dict[str, str] = {}
     for tensor in architecture.weights:
         kinds = [kind.id for kind in architecture.kinds if kind.tensor == tensor.name]
@@ -78,7 +78,7 @@ def _step(architecture: Architecture, step: Step) -> dict[str, Any]:
 
 
 def _read(architecture: Architecture, id: str) -> Iterator[str]:
-    """The kinds that a kind is computed from; before the first layer and after the last stands the residual stream."""
+    """Yield the kinds that a kind reads, the residual stream resolved to the block before or after the layers."""
     formula = architecture.kinds_by_id[id].formula
     stack = architecture.stack
     for given in formula.inputs if formula else ():

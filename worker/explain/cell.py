@@ -179,7 +179,7 @@ def _masked(block: Block, at: Place) -> bool:
 
 
 def _picked(formula: Formula, at: Place, reads: Sequence[Cells]) -> range | None:
-    return formula.operation.picks(formula.parameters, at, reads[0].values[0] if reads else None)
+    return formula.operation.selected(formula.parameters, at, reads[0].values[0] if reads else None)
 
 
 def _reads(block: Block, at: Place, letters: Sizes, sources: Sources) -> tuple[Cells, ...]:

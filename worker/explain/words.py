@@ -32,7 +32,7 @@ def explain_cell(cell: Cell, given: str) -> Explanation:
 
 def _equation(n: Notation, cell: Cell) -> str:
     """The cell = its formula in symbols = its formula in numbers = its value."""
-    sides = [n.symbol(cell.block.kind.short, _places(cell.block, list(map(str, cell.at)), cell.sizes))]
+    sides = [n.symbol(cell.block.kind.short_name, _places(cell.block, list(map(str, cell.at)), cell.sizes))]
     if cell.formula is None:
         sides = [n.symbol(cell.block.tensor, list(map(str, cell.element)))]
     elif cell.reads or (cell.formula.op != "input" and not cell.masked):
@@ -44,7 +44,7 @@ def _in_symbols(n: Notation, cell: Cell, formula: Formula) -> str:
     if formula.over is None or cell.picked is not None:
         return _whole(n, cell, formula, "", [symbol for given in formula.inputs for symbol in _symbols(n, cell, given)])
     symbols = [symbol for given in formula.inputs for symbol in _symbols(n, cell, given)]
-    body = formula.operation.over_all(n, cell.over, formula.operation.term(n, symbols))
+    body = formula.operation.sum_in_symbols(n, cell.over, formula.operation.term(n, symbols))
     each = _repeated(formula)
     if each is not None:
         group = GROUPS[each]
@@ -62,7 +62,7 @@ def _in_numbers(n: Notation, cell: Cell, formula: Formula) -> str:
     first = islice((found for found in cell.weightiest() if found[0] not in apart), _SHOWN)
     terms = [formula.operation.term(n, _numbers(n, cell, *found)) for found in first]
     terms += [n.dots] if count > len(terms) else []
-    return _whole(n, cell, formula, formula.operation.joined(n, terms), numbers)
+    return _whole(n, cell, formula, formula.operation.sum_in_numbers(n, terms), numbers)
 
 
 def _numbers(n: Notation, cell: Cell, terms: Terms, place: int) -> list[str]:
@@ -72,7 +72,7 @@ def _numbers(n: Notation, cell: Cell, terms: Terms, place: int) -> list[str]:
 
 
 def _whole(n: Notation, cell: Cell, formula: Formula, total: str, inputs: Sequence[str]) -> str:
-    return formula.operation.whole(n, total, inputs, formula.parameters, cell.over, cell.at)
+    return formula.operation.formula(n, total, inputs, formula.parameters, cell.over, cell.at)
 
 
 def _repeated(formula: Formula) -> str | None:
@@ -92,7 +92,7 @@ def _symbols(n: Notation, cell: Cell, given: Input) -> list[str]:
     name = _name(cell, source)
     if group and source.member is not None:
         several = source.kind.id.rpartition(".{")[0].rpartition(".")[2]  # heads
-        name = f"{several}.{group.letter}.{source.kind.short}"
+        name = f"{several}.{group.letter}.{source.kind.short_name}"
     found = []
     for s in picked if picked is not None and summed else [None]:
         places = []
@@ -107,7 +107,7 @@ def _symbols(n: Notation, cell: Cell, given: Input) -> list[str]:
 
 def _name(cell: Cell, source: Block) -> str:
     """What a block is called beside the cell's own: the end of its id, the whole where it is of another layer."""
-    return source.kind.short if source.layer in (None, cell.block.layer) else source.id
+    return source.kind.short_name if source.layer in (None, cell.block.layer) else source.id
 
 
 def _affine(start: int, step: int, of_member: int, letter: str) -> str:

@@ -1,1 +1,1 @@
-"""Models, one file each: configuration, description, forward pass, names of weights."""
+"""Model families, one file each."""

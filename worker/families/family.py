@@ -1,4 +1,4 @@
-"""What a family of models is: all that the rest of the worker needs to know of it."""
+"""The interface of a model family."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ VocabularyKind = Literal["gpt2", "ids"]
 
 
 class Tensors(Protocol):
-    """Arrays by name: an arena."""
+    """Arrays by name, such as an Arena."""
 
     def __getitem__(self, name: str, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A published model: its id, a name for people, its series, its sizes and what is odd about it.
+    """A published model: id, display name, series, configuration and remarks.
 
-    `trained` is a file with its weights, where they come with this package.
+    `trained` is the file of its weights, if they are part of this package.
     """
 
     id: str
@@ -39,29 +39,29 @@ class Preset:
     note: str = ""
     trained: Path | None = None
     trained_note: str = ""
-    letters: str = ""  # its vocabulary, where that is letters
+    letters: str = ""  # its vocabulary, if that is letters
 
 
 class UnsupportedConfigError(ValueError):
-    """A `config.json` that asks for something that is not computed here; says what, and what is."""
+    """A `config.json` with a setting that is not supported."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family of models. `config` is any of its `Config`; shapes are those of worker.describe.expression.
+    """One family of models. The letters of shapes are those of worker.describe.expression.
 
-    describe      the architecture of a configuration
-    forward       (config, engine, tensors, rows, after_layer): fill these positions of every value from `tokens`,
-                  calling `after_layer` as each layer ends
-    predict       (config, engine, residual [B, n, C], tensors): the end of the pass, from any residual stream
-    initial       the distribution of a weight, by its name
-    from_hub      the fields of a configuration from a `config.json`; raises UnsupportedConfigError
-    prefix        which names of weights in a checkpoint begin with, or do not
-    vocabulary    what turns text into tokens of a configuration
+    describe      (config): return its Architecture
+    forward       (config, engine, tensors, rows, after_layer): compute the positions `rows` of every value from
+                  `tokens`; call `after_layer` after each layer
+    predict       (config, engine, residual [B, n, C], tensors): compute the final norm and predictions
+    initial       (config, name): return the distribution that a weight is initialised from
+    from_hub      (config.json): return the fields of a configuration; raises UnsupportedConfigError
+    prefix        optional prefix of weight names in checkpoints
+    vocabulary    (config): return the kind of its vocabulary
     """
 
     title: str
-    sentence: str  # what it computes
+    description: str
     Config: type[Config]
     presets: tuple[Preset, ...]
     describe: Callable[[Any], Architecture]
@@ -74,5 +74,5 @@ class Family:
 
     @property
     def name(self) -> str:
-        """As `model_type` in a `config.json`."""
+        """Its `model_type` in a `config.json`."""
         return self.Config.model_type

@@ -1,4 +1,4 @@
-"""GPT-2 and GPT-3 (Radford et al. 2019, Brown et al. 2020): layer norms before each part, learned positions, GELU."""
+"""GPT-2 and GPT-3 (Radford et al. 2019, Brown et al. 2020)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from worker.describe.config import (
     Flag,
     Number,
     Whole,
-    ruled,
+    config_field,
 )  # fmt: skip
 from worker.describe.formula import Formula
 from worker.describe.functions import FUNCTIONS
 from worker.describe.operations import Parameters
 from worker.families.family import Family, Preset, Tensors, VocabularyKind
-from worker.families.parts import ATTENTION, HEAD, LAYER, STREAM, beside, ids, joined, kind, read, value, weight
+from worker.families.parts import ATTENTION, HEAD, LAYER, STREAM, beside, ids, kind, merge_heads, read, value, weight
 from worker.weights.synthetic import Initial
 
 if TYPE_CHECKING:
@@ -41,41 +41,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config(Config):
-    """Hugging Face's GPT2Config. What is left out is GPT-2's; `d_head` stands apart from `n_embd / n_head` because a
-    configuration may break the equality.
-    """
+    """Hugging Face's GPT2Config with GPT-2's values as defaults; `d_head` may differ from n_embd / n_head."""
 
     model_type: ClassVar[str] = "gpt2"
     is_default: ClassVar[bool] = True
 
-    n_layer: int = ruled(Whole(MAX_LAYERS), 12, main=True)
-    n_head: int = ruled(Whole(MAX_HEADS), 12, main=True)
-    n_embd: int = ruled(Whole(MAX_WIDTH), 768, main=True)
-    d_head: int = ruled(Whole(MAX_WIDTH, derived=True), 0)  # n_embd / n_head
-    n_inner: int = ruled(Whole(MAX_INNER, derived=True), 0)  # 4 · n_embd
-    n_positions: int = ruled(Whole(MAX_POSITIONS), 1024)
-    vocab_size: int = ruled(Whole(MAX_TOKENS), 50257)
-    layer_norm_epsilon: float = ruled(Number(below=1), 1e-5)
-    activation_function: str = ruled(Choice((*FUNCTIONS,)), "gelu_new")
-    tie_word_embeddings: bool = ruled(Flag(), True)
+    n_layer: int = config_field(Whole(MAX_LAYERS), 12, main=True)
+    n_head: int = config_field(Whole(MAX_HEADS), 12, main=True)
+    n_embd: int = config_field(Whole(MAX_WIDTH), 768, main=True)
+    d_head: int = config_field(Whole(MAX_WIDTH, derived=True), 0)  # n_embd / n_head
+    n_inner: int = config_field(Whole(MAX_INNER, derived=True), 0)  # 4 · n_embd
+    n_positions: int = config_field(Whole(MAX_POSITIONS), 1024)
+    vocab_size: int = config_field(Whole(MAX_TOKENS), 50257)
+    layer_norm_epsilon: float = config_field(Number(below=1), 1e-5)
+    activation_function: str = config_field(Choice((*FUNCTIONS,)), "gelu_new")
+    tie_word_embeddings: bool = config_field(Flag(), True)
 
     def derived(self) -> dict[str, float]:
         return {"d_head": self.n_embd / self.n_head, "n_inner": 4 * self.n_embd}
 
-    def conflicts(self, wrong: Mapping[str, str]) -> dict[str, str]:
-        if self.d_head or {"n_head", "n_embd", "d_head"} & wrong.keys() or self.n_embd % self.n_head == 0:
+    def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
+        if self.d_head or {"n_head", "n_embd", "d_head"} & errors.keys() or self.n_embd % self.n_head == 0:
             return {}
-        said = f"{self.n_head} heads do not divide the width n_embd = {self.n_embd}"
-        return {"n_head": f"{said}: choose a divisor of it, or say d_head."}
+        return {"n_head": f"{self.n_head} is not allowed: must be a divisor of n_embd = {self.n_embd}, or set d_head."}
 
 
-# ------------------------------------------------------------------------------------------------- the description
+# ----------------------------------------------------------------------------------------------------- description
 
-_W = "h.{layer}"  # weights have Hugging Face's names without `transformer.`, linear ones stored (in, out)
+_W = "h.{layer}"  # Hugging Face's weight names without `transformer.`; linear weights are (in, out)
 
 
 def describe(config: GPT2Config) -> Architecture:
-    """Its tensors and blocks."""
+    """Return the tensors and blocks of a configuration."""
     c = config
     sizes = {
         "C": c.n_embd, "H": c.n_head, "A": c.d_head, "F": c.n_inner, "V": c.vocab_size, "N": c.n_positions,
@@ -154,7 +151,7 @@ def _layers(config: GPT2Config) -> Section:
         ),
         shelves=parts.layer_norm_shelves("ln1", "top + 2*m") | {
             "q": "ln1_out",
-            "k": "q + A*s*deep",  # where layers stand in several columns, below each other: that saves depth
+            "k": "q + A*s*deep",  # several columns of layers: below each other, to save depth
             "v": "k + A*s*deep",
             "scores": "q + A*s + m + 2*A*s*deep",
             "z": "scores + T*s + m",
@@ -261,7 +258,7 @@ def _norm_weights(name: str) -> tuple[Any, ...]:
     return weight(f"{name}.weight", "C", "layer_norm"), weight(f"{name}.bias", "C", "layer_norm")
 
 
-# ------------------------------------------------------------------------------------------------ what people see
+# ------------------------------------------------------------------------------------------------ labels and tour
 
 _NORM = ("mean", "scale", "weight", "bias", "out")
 _OF_HEAD = tuple(f"{n}{end}" for end in ("_weight", "", "_bias") for n in "qkv")
@@ -316,21 +313,21 @@ STEPS = (
     *parts.PREDICT,
 )  # fmt: skip
 
-# ------------------------------------------------------------------------------------------------ the forward pass
+# ---------------------------------------------------------------------------------------------------- forward pass
 
 _ATTENTION = ("q", "k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
 
 
 def block(l: int, config: GPT2Config, engine: Engine, a: Tensors, new: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
-    """One transformer block: resid_pre [B, T, C] -> resid_post [B, T, C]; `new` are the `rows` of `a`."""
+    """Compute one transformer block: resid_pre [B, n, C] -> resid_post [B, n, C]; `new` is `a` restricted to `rows`."""
     here, weights, epsilon = f"blocks.{l}", f"h.{l}", config.layer_norm_epsilon
     resid_pre, resid_mid, attn_out, mlp_out = (
         new[f"{here}.{name}"] for name in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
     )
     normed = parts.layer_norm(engine, resid_pre, f"{weights}.ln_1", epsilon, new, f"{here}.ln1")
-    engine.linear(normed, f"{weights}.attn.c_attn", *(joined(new[f"{here}.attn.{name}"]) for name in "qkv"))
+    engine.linear(normed, f"{weights}.attn.c_attn", *(merge_heads(new[f"{here}.attn.{name}"]) for name in "qkv"))
     engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _ATTENTION))
-    engine.linear(joined(new[f"{here}.attn.z"]), f"{weights}.attn.c_proj", attn_out)
+    engine.linear(merge_heads(new[f"{here}.attn.z"]), f"{weights}.attn.c_proj", attn_out)
     engine.add(attn_out, resid_pre, resid_mid)
 
     pre, post = new[f"{here}.mlp.pre"], new[f"{here}.mlp.post"]
@@ -344,20 +341,18 @@ def block(l: int, config: GPT2Config, engine: Engine, a: Tensors, new: Tensors, 
 def forward(
     config: GPT2Config, engine: Engine, a: Tensors, rows: slice, after_layer: Callable[[], None] = lambda: None
 ) -> None:
-    """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
+    """Compute the positions `rows` of every tensor in `a` from its `tokens`; call `after_layer` after each layer."""
     tokens = a["tokens"]
     new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
     engine.embed("wte.weight", tokens[:, rows], new["embed"])
     engine.embed("wpe.weight", rows, new["pos_embed"])
     engine.add(new["embed"], new["pos_embed"], new["blocks.0.resid_pre"])
-    resid = parts.through_layers(
-        config.n_layer, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer
-    )
+    resid = parts.run_layers(config.n_layer, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer)
     predict(config, engine, resid, new)
 
 
 def predict(config: GPT2Config, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
-    """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
+    """Compute `ln_final`, `logits` and `probs` [B, n, V] from a residual stream [B, n, C]."""
     normed = parts.layer_norm(engine, resid, "ln_f", config.layer_norm_epsilon, new, "ln_final")
     parts.unembed(engine, normed, new)
 
@@ -366,7 +361,7 @@ def predict(config: GPT2Config, engine: Engine, resid: NDArray[Any], new: Tensor
 
 
 def initial(config: GPT2Config, name: str) -> Initial:
-    """GPT-2's: 0.02, residual projections 0.02/√(2L), biases and the norms' parameters none."""
+    """Return GPT-2's initialisation: deviation 0.02, residual projections 0.02/√(2L); biases 0, gains 1."""
     if name.endswith(".bias"):
         return Initial(0.0, 0.0)
     if ".ln_" in name or name.startswith("ln_f"):
@@ -374,7 +369,7 @@ def initial(config: GPT2Config, name: str) -> Initial:
     return Initial(0.0, 0.02 / sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 0.02)
 
 
-#: What else changes the arithmetic, and the one value of it that is computed here.
+#: Other settings that change the computation, each with its only supported value.
 _FIXED = {
     "model_type": "gpt2",
     "scale_attn_weights": True,
@@ -387,16 +382,16 @@ _RENAMED = {
     "max_position_embeddings": "n_positions",
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
-}  # as Hugging Face reads them, too
+}  # aliases that Hugging Face accepts, too
 
 
-def from_hub(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a configuration in a `config.json`. Raises UnsupportedConfigError."""
-    return parts.hub_fields(GPT2Config, told, _FIXED, _RENAMED, "activation_function")
+def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a configuration from a `config.json`. Raises UnsupportedConfigError."""
+    return parts.hub_fields(GPT2Config, hub_config, _FIXED, _RENAMED, "activation_function")
 
 
 def vocabulary(config: GPT2Config) -> VocabularyKind:
-    """GPT-2's own where the size is."""
+    """Return "gpt2" if the size is that of GPT-2's vocabulary, else "ids"."""
     return "gpt2" if config.vocab_size == 50257 else "ids"
 
 
@@ -422,7 +417,7 @@ _TRAINED = "Trained to sort six letters; the file's metadata holds the facts of 
 
 FAMILY = Family(
     title="GPT-2",
-    sentence="A decoder with layer norms before each part, learned positions, attention of all heads alike and GELU.",
+    description="A pre-norm decoder with layer norms, learned positions, multi-head attention and GELU.",
     Config=GPT2Config,
     presets=(
         Preset("nano-gpt", "nano-gpt", "nano", _NANO, "Sorts six letters A, B, C; its head is not tied.",

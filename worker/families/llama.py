@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023, arXiv:2302.13971, 2307.09288): RMS norms, rotary positions, shared keys, a gated MLP."""
+"""Llama (Touvron et al. 2023, arXiv:2302.13971, arXiv:2307.09288)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.describe.config import (
     Flag,
     Number,
     Whole,
-    ruled,
+    config_field,
 )  # fmt: skip
 from worker.describe.formula import Formula, Input
 from worker.describe.functions import FUNCTIONS
@@ -39,8 +39,8 @@ from worker.families.parts import (
     STREAM,
     beside,
     ids,
-    joined,
     kind,
+    merge_heads,
     read,
     value,
     weight,
@@ -53,52 +53,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig(Config):
-    """Hugging Face's LlamaConfig. What is left out is Llama 2's of 7 billion parameters, or follows from the rest."""
+    """Hugging Face's LlamaConfig with the values of Llama 2 7B as defaults."""
 
     model_type: ClassVar[str] = "llama"
 
-    num_hidden_layers: int = ruled(Whole(MAX_LAYERS), 32, main=True)
-    num_attention_heads: int = ruled(Whole(MAX_HEADS), 32, main=True)
-    num_key_value_heads: int = ruled(Whole(MAX_HEADS, derived=True), 0)  # num_attention_heads
-    hidden_size: int = ruled(Whole(MAX_WIDTH), 4096, main=True)
-    head_dim: int = ruled(Whole(MAX_WIDTH, derived=True), 0)  # hidden_size / num_attention_heads
-    intermediate_size: int = ruled(Whole(MAX_INNER), 11008)
-    max_position_embeddings: int = ruled(Whole(MAX_POSITIONS), 4096)
-    vocab_size: int = ruled(Whole(MAX_TOKENS), 32000)
-    rms_norm_eps: float = ruled(Number(below=1), 1e-5)
-    rope_theta: float = ruled(Number(below=1e12), 10000.0)
-    hidden_act: str = ruled(Choice((*FUNCTIONS,)), "silu")
-    attention_bias: bool = ruled(Flag(), False)
-    mlp_bias: bool = ruled(Flag(), False)
-    tie_word_embeddings: bool = ruled(Flag(), False)
+    num_hidden_layers: int = config_field(Whole(MAX_LAYERS), 32, main=True)
+    num_attention_heads: int = config_field(Whole(MAX_HEADS), 32, main=True)
+    num_key_value_heads: int = config_field(Whole(MAX_HEADS, derived=True), 0)  # num_attention_heads
+    hidden_size: int = config_field(Whole(MAX_WIDTH), 4096, main=True)
+    head_dim: int = config_field(Whole(MAX_WIDTH, derived=True), 0)  # hidden_size / num_attention_heads
+    intermediate_size: int = config_field(Whole(MAX_INNER), 11008)
+    max_position_embeddings: int = config_field(Whole(MAX_POSITIONS), 4096)
+    vocab_size: int = config_field(Whole(MAX_TOKENS), 32000)
+    rms_norm_eps: float = config_field(Number(below=1), 1e-5)
+    rope_theta: float = config_field(Number(below=1e12), 10000.0)
+    hidden_act: str = config_field(Choice((*FUNCTIONS,)), "silu")
+    attention_bias: bool = config_field(Flag(), False)
+    mlp_bias: bool = config_field(Flag(), False)
+    tie_word_embeddings: bool = config_field(Flag(), False)
 
     def derived(self) -> dict[str, float]:
         heads = self.num_attention_heads
         return {"num_key_value_heads": heads, "head_dim": self.hidden_size / heads}
 
-    def conflicts(self, wrong: Mapping[str, str]) -> dict[str, str]:
-        if {"num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim"} & wrong.keys():
+    def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
+        if {"num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim"} & errors.keys():
             return {}
-        heads, shared = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
-        if heads % shared:
-            said = f"{shared} heads of keys and values do not divide the {heads} heads"
-            return {"num_key_value_heads": f"{said}: choose a divisor of num_attention_heads."}
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
+        if heads % kv_heads:
+            allowed = f"a divisor of num_attention_heads = {heads}"
+            return {"num_key_value_heads": f"{kv_heads} is not allowed: must be {allowed}."}
         if not self.head_dim and self.hidden_size % heads:
-            said = f"{heads} heads do not divide the width hidden_size = {self.hidden_size}"
-            return {"num_attention_heads": f"{said}: choose a divisor of it, or say head_dim."}
+            allowed = f"a divisor of hidden_size = {self.hidden_size}, or set head_dim"
+            return {"num_attention_heads": f"{heads} is not allowed: must be {allowed}."}
         width = self.head_dim or self.hidden_size // heads
         if width % 2:
-            return {"head_dim": f"{width} is not allowed: channels are rotated in pairs, so an even number."}
+            return {"head_dim": f"{width} is not allowed: must be even, because channels are rotated in pairs."}
         return {}
 
 
-# ------------------------------------------------------------------------------------------------- the description
+# ----------------------------------------------------------------------------------------------------- description
 
-_W = "model.layers.{layer}"  # weights have Hugging Face's names, linear ones stored (out, in)
+_W = "model.layers.{layer}"  # Hugging Face's weight names; linear weights are (out, in)
 
 
 def describe(config: LlamaConfig) -> Architecture:
-    """Its tensors and blocks."""
+    """Return the tensors and blocks of a configuration."""
     c = config
     sizes = {
         "C": c.hidden_size, "H": c.num_attention_heads, "G": c.num_key_value_heads, "A": c.head_dim,
@@ -185,7 +185,7 @@ def _layers(config: LlamaConfig) -> Section:
         ),
         shelves=parts.rms_norm_shelves("ln1", "top + 2*m") | {
             "q": "ln1_out",
-            "k": "q + A*s*deep",  # where layers stand in several columns, below each other: that saves depth
+            "k": "q + A*s*deep",  # several columns of layers: below each other, to save depth
             "v": "k + A*s*deep",
             "rot_q": "v + A*s + m",
             "rot_k": "rot_q + A*s*deep",
@@ -225,7 +225,7 @@ _DEPTHS: Mapping[str, Depth] = {"q": "front", "k": "middle", "v": "back"}
 
 
 def _vectors(config: LlamaConfig, at: str, number: str, names: str) -> Iterator[Kind]:
-    """The queries of a head, or the keys and values that several share: weights, vectors, and those that turn."""
+    """The queries of a head ("q"), or the keys and values of a key/value head ("kv"), with weights and rotation."""
     for n in names:
         tensor = f"{_W}.self_attn.{n}_proj.weight: j+{number}*A i"
         yield kind(f"{at}.{n}_weight", f"{n.upper()} Weights", "weight", "C A 1", tensor, beside(f"{at}.{n}"), n,
@@ -241,15 +241,15 @@ def _vectors(config: LlamaConfig, at: str, number: str, names: str) -> Iterator[
         yield kind(f"{at}.{n}_bias", f"{n.upper()} Bias", "weight", "1 A 1", tensor, beside(f"{at}.{n}_weight"), "q",
                    minor=True, depth=_DEPTHS[n])  # fmt: skip
     for n in names.replace("v", ""):
-        turned = (read(f"{at}.{n}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
-        rotate = Formula("rotate", turned, "A", Parameters(pairs="halves", width=config.head_dim))
+        inputs = (read(f"{at}.{n}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
+        rotate = Formula("rotate", inputs, "A", Parameters(pairs="halves", width=config.head_dim))
         tensor = f"{LAYER}.attn.rot_{n}: k i {number} j"
         yield kind(f"{at}.rot_{n}", f"Rotated {n.upper()}", "activation", "T A B", tensor, ATTENTION, f"rot_{n}",
                    rotate, depth=_DEPTHS[n], stacked=True)  # fmt: skip
 
 
-def _bias(there: bool, block: str, index: str) -> Inputs:
-    return (read(block, index),) if there else ()
+def _bias(has_bias: bool, block: str, index: str) -> Inputs:
+    return (read(block, index),) if has_bias else ()
 
 
 def _projection(config: LlamaConfig) -> Iterator[Kind]:
@@ -315,7 +315,7 @@ def _unembedding(config: LlamaConfig) -> Section:
     )
 
 
-# ------------------------------------------------------------------------------------------------ what people see
+# ------------------------------------------------------------------------------------------------ labels and tour
 
 _NORM = ("scale", "weight", "out")
 _LN1, _LN2 = (ids(f"{LAYER}.{norm}", *_NORM) for norm in ("ln1", "ln2"))
@@ -376,25 +376,25 @@ STEPS = (
     *parts.PREDICT,
 )  # fmt: skip
 
-# ------------------------------------------------------------------------------------------------ the forward pass
+# ---------------------------------------------------------------------------------------------------- forward pass
 
-_READ = ("rot_q", "rot_k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
+_ATTENTION = ("rot_q", "rot_k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
 
 
 def block(l: int, config: LlamaConfig, engine: Engine, a: Tensors, new: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
-    """One transformer block: resid_pre [B, T, C] -> resid_post [B, T, C]; `new` are the `rows` of `a`."""
+    """Compute one transformer block: resid_pre [B, n, C] -> resid_post [B, n, C]; `new` is `a` restricted to `rows`."""
     here, weights, epsilon = f"blocks.{l}", f"model.layers.{l}", config.rms_norm_eps
     resid_pre, resid_mid, attn_out, mlp_out = (
         new[f"{here}.{name}"] for name in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
     )
     normed = parts.rms_norm(engine, resid_pre, f"{weights}.input_layernorm", epsilon, new, f"{here}.ln1")
     for n in "qkv":
-        out = joined(new[f"{here}.attn.{n}"])
+        out = merge_heads(new[f"{here}.attn.{n}"])
         engine.project(normed, f"{weights}.self_attn.{n}_proj", out, bias=config.attention_bias)
     for n in "qk":
         engine.rotate(new[f"{here}.attn.{n}"], new["rotary.cos"], new["rotary.sin"], new[f"{here}.attn.rot_{n}"])
-    engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _READ))
-    z = joined(new[f"{here}.attn.z"])
+    engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _ATTENTION))
+    z = merge_heads(new[f"{here}.attn.z"])
     engine.project(z, f"{weights}.self_attn.o_proj", attn_out, bias=config.attention_bias)
     engine.add(attn_out, resid_pre, resid_mid)
 
@@ -410,20 +410,20 @@ def block(l: int, config: LlamaConfig, engine: Engine, a: Tensors, new: Tensors,
 def forward(
     config: LlamaConfig, engine: Engine, a: Tensors, rows: slice, after_layer: Callable[[], None] = lambda: None
 ) -> None:
-    """Fill `rows` of every tensor of the arena `a` from its `tokens`; `after_layer` is called L times."""
+    """Compute the positions `rows` of every tensor in `a` from its `tokens`; call `after_layer` after each layer."""
     tokens = a["tokens"]
     new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
     engine.embed("model.embed_tokens.weight", tokens[:, rows], new["embed"])
     new["blocks.0.resid_pre"][:] = new["embed"]
-    _turn(config, rows, new)
-    resid = parts.through_layers(
+    _fill_rotary(config, rows, new)
+    resid = parts.run_layers(
         config.num_hidden_layers, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer
     )
     predict(config, engine, resid, new)
 
 
-def _turn(config: LlamaConfig, rows: slice, new: Tensors) -> None:
-    """The angle of each position (the rows) and pair of channels: its cosine and sine [1, n, A]."""
+def _fill_rotary(config: LlamaConfig, rows: slice, new: Tensors) -> None:
+    """Compute the cosine and sine [1, n, A] of the rotation angles of the positions `rows`."""
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)  # [A/2]
     angles = np.multiply.outer(np.arange(rows.start, rows.stop), np.tile(frequencies, 2))
     new["rotary.cos"][:] = np.cos(angles)
@@ -431,7 +431,7 @@ def _turn(config: LlamaConfig, rows: slice, new: Tensors) -> None:
 
 
 def predict(config: LlamaConfig, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
-    """The end of the pass, from a residual stream [B, n, C] -> `ln_final`, `logits` and `probs` [B, n, V]."""
+    """Compute `ln_final`, `logits` and `probs` [B, n, V] from a residual stream [B, n, C]."""
     normed = parts.rms_norm(engine, resid, "model.norm", config.rms_norm_eps, new, "ln_final")
     parts.unembed(engine, normed, new)
 
@@ -440,7 +440,7 @@ def predict(config: LlamaConfig, engine: Engine, resid: NDArray[Any], new: Tenso
 
 
 def initial(config: LlamaConfig, name: str) -> Initial:
-    """Llama's in transformers: 0.02, no biases, the norms' gains 1."""
+    """Return the initialisation in transformers: deviation 0.02; biases 0, gains 1."""
     if name.endswith(".bias"):
         return Initial(0.0, 0.0)
     return Initial(1.0, 0.0) if "norm" in name else Initial(0.0, 0.02)
@@ -449,26 +449,26 @@ def initial(config: LlamaConfig, name: str) -> Initial:
 _FIXED = {"model_type": "llama", "partial_rotary_factor": 1.0}
 
 
-def from_hub(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a configuration in a `config.json`. Raises UnsupportedConfigError."""
-    fields = parts.hub_fields(LlamaConfig, given, _FIXED, {}, "hidden_act")
+def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a configuration from a `config.json`. Raises UnsupportedConfigError."""
+    fields = parts.hub_fields(LlamaConfig, hub_config, _FIXED, {}, "hidden_act")
     for name in ("rope_scaling", "rope_parameters"):
-        rotary = given.get(name) or {}
+        rotary = hub_config.get(name) or {}
         kind = rotary.get("rope_type", rotary.get("type", "default"))
         if kind != "default":
-            raise UnsupportedConfigError(f'says {name}: "{kind}", and only "default" is computed here')
+            raise UnsupportedConfigError(f'has {name}: "{kind}", and only "default" is supported')
         fields |= {"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {}
     return fields
 
 
 def vocabulary(config: LlamaConfig) -> VocabularyKind:
-    """Tokens go by their ids."""
+    """Return "ids": a checkpoint's tokenizer is not read."""
     return "ids"
 
 
 FAMILY = Family(
     title="Llama",
-    sentence="A decoder with RMS norms before each part, rotary positions, shared keys and values, and a gated MLP.",
+    description="A pre-norm decoder with RMS norms, rotary positions, grouped-query attention and a gated MLP.",
     Config=LlamaConfig,
     presets=(),
     describe=describe,

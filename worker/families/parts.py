@@ -1,4 +1,4 @@
-"""What several families share: the words of a description, norms, attention and the end of the pass."""
+"""Parts shared by the families."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ ATTENTION = Spot("attention", "right")
 
 
 def weight(name: str, dims: str, *parts: str, table: bool = False, alias_of: str | None = None) -> Tensor:
-    """A weight; `parts` are what it counts as, in equal shares."""
+    """Return a weight; `parts` are the parameter parts it is counted under, in equal shares."""
     return Tensor(name, tuple(dims.split()), "weight", parts, is_table=table, alias_of=alias_of)
 
 
 def value(name: str, dims: str, role: Role = "activation", landmark: Landmark | None = None, **more: Any) -> Tensor:
-    """A value of a trace."""
+    """Return a value of a trace."""
     return Tensor(name, tuple(dims.split()), role, landmark=landmark, **more)
 
 
 def read(block: str, index: str, *, each: str | None = None, member: str | None = None) -> Input:
-    """What a formula reads."""
+    """Return an input of a formula."""
     return Input(block, Index(index), each, member)
 
 
 def beside(kind: str, margins: int = 1) -> Spot:
-    """On the left of another kind."""
+    """Return the spot to the left of another kind."""
     return Spot(anchor="right", beside=kind, margins=margins)
 
 
@@ -52,14 +52,14 @@ def kind(
     id: str, name: str, role: Role, cells: str, at: str, spot: Spot, shelf: str, formula: Formula | None = None,
     **more: Any,
 ) -> Kind:  # fmt: skip
-    """A kind of block, whose cells are `at` "tensor: index"."""
+    """Return a kind of block; `at` is "tensor: index"."""
     tensor, _, index = at.partition(": ")
     i, j, k = cells.split()
     return Kind(id, name, role, (i, j, k), tensor, Index(index), formula, spot, shelf, **more)
 
 
 def ids(prefix: str, *names: str) -> tuple[str, ...]:
-    """The ids of several kinds under one prefix."""
+    """Return the ids of several kinds with the same prefix."""
     return tuple(f"{prefix}.{name}" for name in names)
 
 
@@ -67,13 +67,13 @@ def ids(prefix: str, *names: str) -> tuple[str, ...]:
 
 
 def layer_norm_values(name: str) -> tuple[Tensor, ...]:
-    """What a layer norm leaves."""
+    """Return the values of a layer norm."""
     statistics = (value(f"{name}.{part}", "B T 1", "statistic") for part in ("mean", "scale"))
     return (*statistics, value(f"{name}.out", "B T C"))
 
 
 def layer_norm_kinds(id: str, source: str, weights: str, epsilon: float, shelf: str) -> tuple[Kind, ...]:
-    """The blocks of a layer norm of the block `source`, on the shelves of `layer_norm_shelves`."""
+    """Return the blocks of a layer norm of the block `source`; for `layer_norm_shelves`."""
     mean = Formula("mean", (read(source, "i s k"),), "C")
     deviations = (read(source, "i s k"), read(f"{id}.mean", "i 0 k"))
     scale = Formula("norm_scale", deviations, "C", Parameters(epsilon=epsilon))
@@ -96,24 +96,24 @@ def layer_norm_kinds(id: str, source: str, weights: str, epsilon: float, shelf: 
 
 
 def layer_norm_shelves(shelf: str, top: str) -> dict[str, str]:
-    """Mean above scale above the rest."""
+    """Return the shelves of a layer norm: mean, scale, and the rest below."""
     return {f"{shelf}_mean": top, f"{shelf}_scale": f"{shelf}_mean + s", f"{shelf}_out": f"{shelf}_mean + (2*s + m)"}
 
 
 def layer_norm(engine: Engine, x: NDArray[Any], weights: str, epsilon: float, new: Tensors, name: str) -> NDArray[Any]:
-    """The norm of x [B, n, C], its statistics kept beside it."""
+    """Compute the layer norm of x [B, n, C] and its statistics into `new`; return it."""
     mean, scale, out = (new[f"{name}.{part}"] for part in ("mean", "scale", "out"))
     engine.layer_norm(x, weights, epsilon, mean, scale, out)
     return out
 
 
 def rms_norm_values(name: str) -> tuple[Tensor, ...]:
-    """What an RMS norm leaves."""
+    """Return the values of an RMS norm."""
     return value(f"{name}.scale", "B T 1", "statistic"), value(f"{name}.out", "B T C")
 
 
 def rms_norm_kinds(id: str, source: str, weights: str, epsilon: float, shelf: str) -> tuple[Kind, ...]:
-    """The blocks of an RMS norm of the block `source`, on the shelves of `rms_norm_shelves`."""
+    """Return the blocks of an RMS norm of the block `source`; for `rms_norm_shelves`."""
     scale = Formula("rms_scale", (read(source, "i s k"),), "C", Parameters(epsilon=epsilon))
     normed = (read(source, "i j k"), read(f"{id}.scale", "i 0 k"), read(f"{id}.weight", "0 j 0"))
     at = f"{shelf}_out"
@@ -127,12 +127,12 @@ def rms_norm_kinds(id: str, source: str, weights: str, epsilon: float, shelf: st
 
 
 def rms_norm_shelves(shelf: str, top: str) -> dict[str, str]:
-    """The scale above the rest."""
+    """Return the shelves of an RMS norm: the scale, and the rest below."""
     return {f"{shelf}_scale": top, f"{shelf}_out": f"{shelf}_scale + s + m"}
 
 
 def rms_norm(engine: Engine, x: NDArray[Any], weights: str, epsilon: float, new: Tensors, name: str) -> NDArray[Any]:
-    """The norm of x [B, n, C], its statistic kept beside it."""
+    """Compute the RMS norm of x [B, n, C] and its scale into `new`; return it."""
     scale, out = (new[f"{name}.{part}"] for part in ("scale", "out"))
     engine.rms_norm(x, weights, epsilon, scale, out)
     return out
@@ -142,7 +142,7 @@ def rms_norm(engine: Engine, x: NDArray[Any], weights: str, epsilon: float, new:
 
 
 def attention_values() -> tuple[Tensor, ...]:
-    """From scores to what the heads mix."""
+    """Return the values of attention, from scores to z."""
     at = f"{LAYER}.attn"
     return (
         value(f"{at}.scores", "B H T T", landmark="scores", is_masked=True),
@@ -154,7 +154,7 @@ def attention_values() -> tuple[Tensor, ...]:
 
 
 def attention_kinds(query: Input, key: Input, v: Input, scale: float) -> Iterator[Kind]:
-    """The blocks of a head from its scores on; `query`, `key` and `v` say what it reads."""
+    """Yield the blocks of a head, from scores to z; `query`, `key` and `v` are its inputs."""
     scores = Formula("dot", (query, key), "A", Parameters(scale=scale, mask="causal"))
     total = Formula("sum_exp", (read(f"{HEAD}.scores", "s j k"), read(f"{HEAD}.scores_max", "0 j k")), "T")
     largest = Formula("max", (read(f"{HEAD}.scores", "s j k"),), "T")
@@ -175,11 +175,11 @@ def attention_kinds(query: Input, key: Input, v: Input, scale: float) -> Iterato
     yield kind(f"{HEAD}.z", "V Output", "activation", "T A B", f"{at}.z: k i h j", ATTENTION, "z", z, part="mixed")
 
 
-# ---------------------------------------------------------------------------------------------- the end of the pass
+# ------------------------------------------------------------------------------------------------------ predictions
 
 
 def prediction_values() -> tuple[Tensor, ...]:
-    """Logits and their softmax. It is kept as it was computed: float16 would leave nearly all of it subnormal."""
+    """Return logits and probabilities. These stay float32: most would be subnormal in float16."""
     return (
         value("logits", "B T V", landmark="logits"),
         value("logits_max", "B T", "statistic"),
@@ -189,7 +189,7 @@ def prediction_values() -> tuple[Tensor, ...]:
 
 
 def prediction_kinds(table: str) -> Iterator[Kind]:
-    """The blocks of the unembedding by a table [V, C], and of the softmax."""
+    """Yield the blocks of the unembedding, with weights `table` [V, C], and of the softmax."""
     dot = Formula("dot", (read("lm_head", "s j 0"), read("ln_final.out", "i s k")), "C")
     total = Formula("sum_exp", (read("logits", "i s k"), read("logits_max", "i 0 k")), "V")
     largest = Formula("max", (read("logits", "i s k"),), "V")
@@ -203,7 +203,7 @@ def prediction_kinds(table: str) -> Iterator[Kind]:
 
 
 def prediction_shelves(after: str) -> dict[str, str]:
-    """Below the shelf of the final norm."""
+    """Return the shelves of the predictions, below the shelf `after` of the final norm."""
     return {
         "logits": f"{after} + (C*s + m)",
         "logits_max": "logits + (V*s + m)",
@@ -213,11 +213,11 @@ def prediction_shelves(after: str) -> dict[str, str]:
     }
 
 
-# -------------------------------------------------------------------------------------------------- the forward pass
+# ------------------------------------------------------------------------------------------------------ forward pass
 
 
 class Positions:
-    """Some positions of an arena's tensors."""
+    """An arena's tensors, restricted to the positions `rows`."""
 
     def __init__(self, a: Tensors, rows: slice) -> None:
         self._all, self._rows = a, rows
@@ -226,10 +226,10 @@ class Positions:
         return self._all[name][:, self._rows]
 
 
-def through_layers(
+def run_layers(
     layers: int, block: Callable[[int], None], new: Tensors, after_layer: Callable[[], None]
 ) -> NDArray[Any]:
-    """Run `block` for each layer, the residual stream that leaves one entering the next; what leaves the last."""
+    """Run `block` on each layer, passing on the residual stream; return the output of the last."""
     for layer in range(layers):
         if layer:
             new[f"blocks.{layer}.resid_pre"][:] = new[f"blocks.{layer - 1}.resid_post"]
@@ -239,17 +239,17 @@ def through_layers(
 
 
 def unembed(engine: Engine, normed: NDArray[Any], new: Tensors) -> None:
-    """Logits and their softmax, from the final norm [B, n, C]."""
+    """Compute logits and probabilities from the final norm [B, n, C]."""
     engine.unembed(normed, "lm_head.weight", new["logits"])
     engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))
 
 
-def joined(heads: NDArray[Any]) -> NDArray[Any]:
-    """[B, T, H, A] -> [B, T, HA], a view."""
-    return heads.reshape(*heads.shape[:2], -1)
+def merge_heads(x: NDArray[Any]) -> NDArray[Any]:
+    """[B, n, H, A] -> [B, n, HA], a view."""
+    return x.reshape(*x.shape[:2], -1)
 
 
-# --------------------------------------------------------------------------------- steps that all decoders have
+# --------------------------------------------------------------------------------------- steps of every decoder
 
 TOKENS = Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",))
 ATTEND = (
@@ -273,19 +273,23 @@ PREDICT = (
 
 
 def hub_fields(
-    family: type[Config], told: Mapping[str, Any], fixed: Mapping[str, Any], renamed: Mapping[str, str], function: str
+    config: type[Config],
+    hub_config: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    renamed: Mapping[str, str],
+    function: str,
 ) -> dict[str, Any]:
-    """The fields of a configuration in a `config.json`. `fixed` are others that change the arithmetic, each with the
-    one value that is computed here; `function` is the field of the activation function.
+    """Return the fields of a configuration from a `config.json`.
 
-    Raises UnsupportedConfigError.
+    `fixed` are other settings that change the computation, each with its only supported value; `renamed` maps aliases
+    to fields; `function` is the field of the activation function. Raises UnsupportedConfigError.
     """
-    for name, usual in fixed.items():
-        if told.get(name, usual) != usual:
-            found, wanted = (orjson.dumps(each).decode() for each in (told[name], usual))
-            raise UnsupportedConfigError(f"says {name}: {found}, and only {wanted} is computed here")
-    told = {renamed.get(name, name): given for name, given in told.items()}
-    values = {name: told[name] for name in family.rules() if name in told}
+    for name, supported in fixed.items():
+        if hub_config.get(name, supported) != supported:
+            found, wanted = (orjson.dumps(value).decode() for value in (hub_config[name], supported))
+            raise UnsupportedConfigError(f"has {name}: {found}, and only {wanted} is supported")
+    hub_config = {renamed.get(name, name): value for name, value in hub_config.items()}
+    values = {name: hub_config[name] for name in config.rules() if name in hub_config}
     if isinstance(values.get(function), str):
         values[function] = SYNONYMS.get(values[function], values[function])
     return values

@@ -142,7 +142,7 @@ class _Describer:
 
     def input(self, given: Input, letter: str, member: int | None) -> tuple[str, Rows]:
         members = {letter: member} if member is not None else {}
-        number = given.number(members, self.geometry.architecture.fixed_sizes, member)
+        number = given.member_number(members, self.geometry.architecture.fixed_sizes, member)
         return of_member(given.block, number), self.rows(given.index, letter, member, summed=True)
 
     def rows(self, index: Index, letter: str, member: int | None, *, summed: bool = False) -> Rows:

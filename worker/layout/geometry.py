@@ -208,7 +208,8 @@ class Geometry(Plan):
         found = {}
         for group in self.architecture.groups:
             numbers = np.arange(self.sizes[group.count])
-            found[group.name] = group.lead.value({**self.architecture.fixed_sizes, group.letter: numbers}) + 0 * numbers
+            names = {**self.architecture.fixed_sizes, group.letter: numbers}
+            found[group.name] = group.lead.evaluate(names) + 0 * numbers
         return found
 
     @cached_property

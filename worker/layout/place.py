@@ -73,7 +73,7 @@ def _x(plan: Plan, middle: Floats, left: Floats, attention: Floats) -> Floats:
             if spot.beside is not None:
                 at = edge(plan.architecture.kinds_by_id[spot.beside]) - spot.margins * m
             else:
-                at = lanes[spot.lane] - Expression(spot.cells).value(n) * CELL - spot.margins * m
+                at = lanes[spot.lane] - Expression(spot.cells).evaluate(n) * CELL - spot.margins * m
             x[number] = at - plan.size[number, 0] * _ANCHORS[spot.anchor]
         left: Floats = x[number]
         return left
@@ -111,7 +111,7 @@ def _shelves(plan: Plan, section: Section, top: float) -> dict[str, float]:
     heights: dict[str, float] = {}
     fixed = {**plan.sizes, "s": CELL, "m": plan.margin, "deep": int(plan.deep), "top": top}
     for name, expression in section.heights.items():
-        heights[name] = expression.value({**fixed, **heights})
+        heights[name] = expression.evaluate({**fixed, **heights})
     return heights
 
 

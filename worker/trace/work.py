@@ -90,7 +90,7 @@ def _each(config: Config) -> tuple[_Each, _Each]:
 
 def _taken(architecture: Architecture, sections: Sequence[Section]) -> _Each:
     sizes = architecture.sizes()
-    matrices = {name for section in sections for name in counts.multiplied(architecture, section)}
+    matrices = {name for section in sections for name in counts.multiplied_weights(section)}
     weights = sum(prod(t.shape(sizes)) for section in sections for t in section.weights if t.name in matrices)
     operations, cells = [], []
     for length in (1, 2):

@@ -183,9 +183,9 @@ def test_what_leaves_a_layer_is_read_where_it_enters_the_next(client: FlaskClien
 @pytest.mark.parametrize(
     ("block", "cell", "status", "detail"),
     [
-        ("blocks.0.nothing", "0,0,0", 404, "There is no block 'blocks.0.nothing': the layout of this trace lists them"),
-        ("blocks.3.ln1.out", "0,0,0", 404, "the layers of this model go from 0 to 2"),
-        ("blocks.0.attn.heads.3.q", "0,0,0", 404, "the heads of this model go from 0 to 2"),
+        ("blocks.0.nothing", "0,0,0", 404, "There is no block 'blocks.0.nothing'. The trace's layout lists the blocks"),
+        ("blocks.3.ln1.out", "0,0,0", 404, "layer must be from 0 to 2"),
+        ("blocks.0.attn.heads.3.q", "0,0,0", 404, "head must be from 0 to 2"),
         ("embedding", "11,0,0", 422, "i from 0 to 10, j from 0 to 47, k from 0 to 0"),
         ("embedding", "0,0", 422, "three whole numbers i,j,k from 0, as in 3,4,0"),
         ("embedding", "0,-1,0", 422, "three whole numbers"),

@@ -153,7 +153,7 @@ def test_what_was_asked_for_by_sizes_tells_a_model_that_can_be_asked_for(client:
 @pytest.mark.parametrize(
     ("text", "field", "said"),
     [
-        ("n_layer=0", "n_layer", "0 is not allowed: a whole number from 1 to 10,000."),
+        ("n_layer=0", "n_layer", "0 is not allowed: must be a whole number from 1 to 10,000."),
         ("n_layer=-3", "n_layer", "-3 is not allowed"),
         ("n_layer=3.0", "n_layer", "3.0 is not allowed"),
         ("n_layer=", "n_layer", "'' is not allowed"),
@@ -166,14 +166,14 @@ def test_what_was_asked_for_by_sizes_tells_a_model_that_can_be_asked_for(client:
         ("n_layer=" + "9" * 30, "n_layer", "1e+30 is not allowed"),
         ("n_layer=" + "9" * 5000, "n_layer", "is not allowed"),
         ("n_layer==3", "n_layer", "'=3' is not allowed"),
-        ("n_layer=3,n_layer=3", "n_layer", "It is there more than once"),
-        ("n_head=5", "n_head", "5 heads do not divide the width n_embd = 768"),
+        ("n_layer=3,n_layer=3", "n_layer", "given more than once"),
+        ("n_head=5", "n_head", "5 is not allowed: must be a divisor of n_embd = 768"),
         ("d_head=0", "d_head", "0 is not allowed"),
-        ("activation_function=", "activation_function", "'' is not known: one of gelu_new, gelu, relu, silu."),
-        ("tie_word_embeddings=no", "tie_word_embeddings", "'no' is not allowed: true or false."),
+        ("activation_function=", "activation_function", "'' is not allowed: must be one of gelu_new, gelu,"),
+        ("tie_word_embeddings=no", "tie_word_embeddings", "'no' is not allowed: must be true or false."),
         ("layer_norm_epsilon=1", "layer_norm_epsilon", "a number above 0 and below 1."),
-        ("layers=3", "layers", "Unknown field: one of n_layer, n_head"),
-        ("=3", "", "Unknown field: one of n_layer, n_head"),
+        ("layers=3", "layers", "Unknown field: must be one of n_layer, n_head"),
+        ("=3", "", "Unknown field: must be one of n_layer, n_head"),
         ("N_LAYER=3", "N_LAYER", "Unknown field"),
     ],
 )  # fmt: skip
@@ -190,7 +190,7 @@ def test_sizes_that_cannot_be_are_422_telling_what_can(models: FlaskClient, text
 def test_what_is_no_list_of_names_and_values_is_told_how_it_is_written(models: FlaskClient, text: str) -> None:
     answer = models.get(f"/v1/models/{text}")
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert "is no name=value" in answer.get_json()["errors"]["model"][0]
+    assert "is not name=value" in answer.get_json()["errors"]["model"][0]
     assert "n_layer=3,n_head=3,n_embd=48" in answer.get_json()["detail"]
 
 

@@ -1,4 +1,4 @@
-"""An independent reading of the tables of kinds: what their indices and formulas say, cell by cell."""
+"""An independent implementation of indices and formulas, cell by cell."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Block:
-    """A kind in a layer, and of a member of its group."""
+    """A kind, in a layer, of a group member."""
 
     id: str
     kind: Kind
@@ -43,7 +43,7 @@ class Block:
 
 
 def block_id(architecture: Architecture, pattern: str, layer: int | None, member: int) -> str:
-    """The id that a pattern stands for in a layer, for a member of its group."""
+    """Return the id of a pattern in a layer, for a group member."""
     if pattern == RESIDUAL:
         before = (architecture.n_layer if layer is None else layer) - 1
         return "embedding" if before < 0 else f"blocks.{before}.resid_post"
@@ -61,7 +61,7 @@ def all_blocks(config: Config) -> Iterator[Block]:
 
 
 def linear(row: list[int], variables: tuple[Array, ...]) -> Array:
-    """A row of an index, read: its variables times their coefficients, and the constant."""
+    """Evaluate a row of an index: coefficients times variables, plus the constant."""
     total: Array = np.full(np.broadcast_shapes(*(at.shape for at in variables)), row[-1])
     for coefficient, at in zip(row, variables, strict=False):
         total = total + coefficient * at
@@ -70,7 +70,7 @@ def linear(row: list[int], variables: tuple[Array, ...]) -> Array:
 
 @dataclass(frozen=True)
 class Reader:
-    """An independent reading of Formula's docstring, cell by cell in float64, over values by tensor name."""
+    """Evaluates the formulas of a configuration in float64, over values by tensor name."""
 
     config: Config
     tokens: int
@@ -93,7 +93,7 @@ class Reader:
         return tuple(self.sizes[letter] for letter in block.kind.cells)
 
     def place(self, block: Block, *cell: Array) -> list[Array]:
-        """Where cells lie in the block's tensor: an array an axis."""
+        """Return the tensor indices of cells, an array per axis."""
         for at, size in zip(cell, self.shape(block), strict=True):
             assert at.min() >= 0, block.id
             assert at.max() < size, block.id
@@ -101,7 +101,7 @@ class Reader:
         return [linear(row, cell) for row in rows]
 
     def cells(self, block: Block, *cell: Array) -> Array:
-        """The values of a block's cells."""
+        """Return the values of a block's cells."""
         at = self.place(block, *cell)
         tensor = self.values[block.tensor]
         assert all(axis.min() >= 0 and axis.max() < n for axis, n in zip(at, tensor.shape, strict=True)), block.id
@@ -109,7 +109,7 @@ class Reader:
         return values
 
     def formula(self, block: Block, *cell: Array) -> Any:
-        """The same values, [n], by the block's formula."""
+        """Compute the same values [n] from the block's formula."""
         formula = block.kind.formula
         assert formula is not None
         i, j, _ = cell
@@ -165,7 +165,7 @@ class Reader:
                 half = (formula.parameters.width or 0) // 2
                 own, partner = (np.take_along_axis(x(), at[:, None], 1) for at in (j, (j + half) % (2 * half)))
                 return (own * y() + np.where(j < half, -1, 1)[:, None] * partner * z())[:, 0]
-        raise AssertionError(f"{formula.op} is no operation")
+        raise AssertionError(f"unknown operation {formula.op}")
 
     def inputs(self, block: Block, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
         formula = block.kind.formula

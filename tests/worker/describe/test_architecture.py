@@ -1,4 +1,4 @@
-"""Laws of the description: its formulas give the values of a finished trace, its blocks cover the tensors."""
+"""Architectures: formulas give a trace's values, and blocks cover its tensors."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ FAMILIES: dict[str, AnyConfig] = {"gpt2": DEEP, "gpt2, untied": UNTIED, "llama":
 
 
 def configs() -> st.SearchStrategy[Config]:
-    most = {"n_layer": 2, "n_head": 3, "n_embd": 5, "d_head": 3, "n_inner": 6, "n_positions": 4, "vocab_size": 5}
-    ranges: Any = {name: st.integers(1, n) for name, n in most.items()}
+    limits = {"n_layer": 2, "n_head": 3, "n_embd": 5, "d_head": 3, "n_inner": 6, "n_positions": 4, "vocab_size": 5}
+    ranges: Any = {name: st.integers(1, n) for name, n in limits.items()}
     return st.builds(Config, tie_word_embeddings=st.booleans(), **ranges)
 
 
 def check_formula(read: Reader, block: Block, cell: list[Array]) -> None:
-    """The formula gives what the trace has: −inf in the same places, the rest to float32's rounding."""
+    """Compare the formula with the trace: −inf in the same places, the rest up to float32 rounding."""
     wanted, found = read.formula(block, *cell), read.cells(block, *cell)
     tensor = read.values[block.tensor]
     largest = float(np.abs(tensor[np.isfinite(tensor)]).max())
@@ -69,12 +69,12 @@ def deep(request: pytest.FixtureRequest, make_weights: Any, run_model: Any) -> R
     return Reader(request.param, 7, 3, {**weights, **run_model(request.param, weights, tokens)})
 
 
-def made(config: AnyConfig) -> list[str]:
-    """The blocks that a formula makes: what is neither a weight nor given."""
+def computed(config: AnyConfig) -> list[str]:
+    """The ids of the blocks that are neither weights nor inputs."""
     return [block.id for block in all_blocks(config) if block.kind.formula and block.kind.formula.op != "input"]
 
 
-@pytest.mark.parametrize("id", made(NANO))
+@pytest.mark.parametrize("id", computed(NANO))
 def test_formulas_give_every_cell_of_nano_gpt(nano: Reader, id: str) -> None:
     block = nano.blocks[id]
     check_formula(nano, block, grid(nano.shape(block)))
@@ -82,13 +82,13 @@ def test_formulas_give_every_cell_of_nano_gpt(nano: Reader, id: str) -> None:
 
 def test_formulas_give_the_cells_of_every_family(deep: Reader) -> None:
     random = np.random.default_rng(2)
-    for id in made(deep.config):
+    for id in computed(deep.config):
         block = deep.blocks[id]
         check_formula(deep, block, [random.integers(0, size, 30) for size in deep.shape(block)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_value_has_a_formula_and_no_weight_has(family: str) -> None:
+def test_values_have_formulas_and_weights_do_not(family: str) -> None:
     assert [
         kind.id for kind in describe(FAMILIES[family]).kinds if (kind.formula is None) != (kind.role == "weight")
     ] == []
@@ -97,8 +97,8 @@ def test_every_value_has_a_formula_and_no_weight_has(family: str) -> None:
 # ------------------------------------------------------------------------------------------------------ blocks
 
 
-def covered(config: AnyConfig, tokens: int, batch: int) -> dict[str, Array]:
-    """How often each element of each tensor is a cell of a block, by tensor name."""
+def coverage(config: AnyConfig, tokens: int, batch: int) -> dict[str, Array]:
+    """Count how often each element of each tensor is a cell of a block, by tensor name."""
     read = Reader(config, tokens, batch)
     tensors = dict(describe(config).all_weights()) | dict(describe(config).all_values())
     times: dict[str, Array] = {}
@@ -106,12 +106,12 @@ def covered(config: AnyConfig, tokens: int, batch: int) -> dict[str, Array]:
         count = times.setdefault(block.tensor, np.zeros(tensors[block.tensor].shape(read.sizes), int))
         at = read.place(block, *grid(read.shape(block)))
         assert all(axis.min() >= 0 for axis in at), block.id
-        np.add.at(count, tuple(at), 1)  # raises IndexError outside of the tensor
+        np.add.at(count, tuple(at), 1)  # raises IndexError outside the tensor
     return times
 
 
 def check_coverage(config: AnyConfig, tokens: int, batch: int) -> None:
-    times = covered(config, tokens, batch)
+    times = coverage(config, tokens, batch)
     if "wpe.weight" in times:
         position = times.pop("wpe.weight")
         np.testing.assert_array_equal(position, np.arange(len(position))[:, None] < tokens + 0 * position)
@@ -130,7 +130,7 @@ def test_blocks_cover_the_tensors_of_any_model_exactly_once(config: Config, data
     check_coverage(config, data.draw(st.integers(1, config.n_positions)), data.draw(st.integers(1, 3)))
 
 
-def test_tensors_without_a_block_are_those_that_repeat_another() -> None:
+def test_only_tensors_equal_to_another_have_no_block() -> None:
     names = {name for name, _ in (*describe(NANO).all_weights(), *describe(NANO).all_values())}
     repeats = {"embed", "pos_embed", "blocks.1.resid_pre", "blocks.2.resid_pre"}
     assert names - {block.tensor for block in all_blocks(NANO)} == repeats
@@ -187,11 +187,11 @@ def test_the_residual_stream_comes_from_the_layer_before(layer: int | None, befo
     assert describe(NANO).block_id(RESIDUAL, layer) == before
 
 
-# --------------------------------------------------------------------------------------------------- the terms
+# ----------------------------------------------------------------------------------------------------- indices
 
 
 @pytest.mark.parametrize("text", ["i*j", "k s*s", "i j+2*i*k 0", "h*i*s", "i//2", "A//i"])
-def test_an_index_that_is_not_linear_is_refused(text: str) -> None:
+def test_a_nonlinear_index_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not linear in i, j, k and s"):
         Index(text)
 
@@ -209,11 +209,11 @@ def test_an_index_that_is_not_linear_is_refused(text: str) -> None:
         ("", []),
     ],
 )
-def test_an_index_is_read_as_sums_and_products(text: str, rows: list[list[int]]) -> None:
+def test_an_index_is_evaluated_to_its_coefficients(text: str, rows: list[list[int]]) -> None:
     assert Index(text).rows(Sizes({"A": 5, "H": 3}), {"h": 2}) == rows
 
 
-def test_the_summed_index_has_a_column_of_its_own_before_the_constant() -> None:
+def test_the_summation_index_has_a_column_before_the_constant() -> None:
     assert Index("s+h*A j 0").rows(Sizes({"A": 5}), {"h": 1}, summed=True) == [
         [0, 0, 0, 1, 5],
         [0, 1, 0, 0, 0],
@@ -224,7 +224,7 @@ def test_the_summed_index_has_a_column_of_its_own_before_the_constant() -> None:
 # ------------------------------------------------------------------------------------------------------- names
 
 
-def test_tensors_stand_in_order_of_computation() -> None:
+def test_tensors_are_in_order_of_computation() -> None:
     names = [name for name, _ in describe(TWO).all_values()]
     assert names[:4] == ["tokens", "embed", "pos_embed", "blocks.0.resid_pre"]
     layer = [name.removeprefix("blocks.0.") for name in names if name.startswith("blocks.0.")]
@@ -234,7 +234,7 @@ def test_tensors_stand_in_order_of_computation() -> None:
     ]  # fmt: skip
 
 
-#: Every hook point of TransformerLens's HookedTransformer that a GPT-2 passes by default, beside ours.
+#: Every default hook point of a GPT-2 in TransformerLens's HookedTransformer, with our name.
 HOOKS = {
     "hook_embed": "embed",
     "hook_pos_embed": "pos_embed",
@@ -258,22 +258,22 @@ HOOKS = {
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("layer", ["0", "11", "*", "[0-3]"])
-def test_names_of_transformer_lens_are_understood(hook: str, layer: str) -> None:
+def test_transformer_lens_names_are_translated(hook: str, layer: str) -> None:
     assert value_name(hook.format(layer)) == HOOKS[hook].format(layer)
 
 
-def test_the_names_of_transformer_lens_are_of_values_that_there_are() -> None:
+def test_transformer_lens_names_are_translated_to_existing_values() -> None:
     names = {name for name, _ in describe(TWO).all_values()}
     assert {ours.format(0) for ours in HOOKS.values()} <= names
 
 
 @pytest.mark.parametrize("name", [name for name, _ in describe(TWO).all_values()])
-def test_our_own_names_mean_themselves(name: str) -> None:
+def test_our_own_names_are_unchanged(name: str) -> None:
     assert value_name(name) == name
 
 
 @pytest.mark.parametrize(
     ("given", "ours"), [("*.hook_normalized", "*.out"), ("blocks.*.attn.hook_[qk]", "blocks.*.attn.[qk]")]
 )
-def test_patterns_of_their_names_are_understood(given: str, ours: str) -> None:
+def test_patterns_of_transformer_lens_names_are_translated(given: str, ours: str) -> None:
     assert value_name(given) == ours

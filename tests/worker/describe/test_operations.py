@@ -1,4 +1,4 @@
-"""Operations: what each is in NumPy is what an independent reading of it says, and the README tells of each."""
+"""Operations: values against an independent implementation, and the README's table."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worker.families.registry import describe
 README = Path(__file__).parents[3] / "README.md"
 
 
-def test_the_readme_has_the_meaning_of_every_operation() -> None:
+def test_the_readme_defines_every_operation() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", README.read_text(), re.MULTILINE)
     shown = {name: meaning for name, meaning in rows if name in OPERATIONS}
     assert shown == {name: operation.meaning for name, operation in OPERATIONS.items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_their_values_are_those_of_an_independent_reading(family: str, make_weights, run_model) -> None:  # type: ignore[no-untyped-def]
+def test_values_match_an_independent_implementation(family: str, make_weights, run_model) -> None:  # type: ignore[no-untyped-def]
     config, random = FAMILIES[family], np.random.default_rng(3)
     weights = make_weights(config)
     read = Reader(config, 6, 2, {**weights, **run_model(config, weights, random.integers(0, 17, (2, 6)))})
@@ -47,6 +47,6 @@ def test_their_values_are_those_of_an_independent_reading(family: str, make_weig
     assert {kind.id for kind in describe(config).kinds if kind.formula and kind.formula.op != "input"} == seen
 
 
-def test_the_reader_reads_rows_as_they_are_written() -> None:
+def test_the_reader_evaluates_a_row_as_written() -> None:
     at = (np.array([1, 2]), np.array([3, 4]), np.array([0, 0]))
     assert linear([1, 10, 100, 7], at).tolist() == [38, 49]

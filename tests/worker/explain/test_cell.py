@@ -210,8 +210,8 @@ def test_every_block_of_a_layout_is_found_by_its_id() -> None:
         ("blocks.0.attn.heads.0.ln1.out", "such as embedding"),
         ("blocks.0.attn.heads.0", "such as embedding"),
         ("blocks.0.embedding", "such as embedding"),
-        ("blocks.3.ln1.out", "the layers of this model go from 0 to 2"),
-        ("blocks.2.attn.heads.3.q", "the heads of this model go from 0 to 2"),
+        ("blocks.3.ln1.out", "layer must be from 0 to 2"),
+        ("blocks.2.attn.heads.3.q", "head must be from 0 to 2"),
     ],
 )
 def test_what_is_no_block_is_refused_with_what_there_is(id: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Configurations: what the presets amount to, what is refused, and that mappings lose nothing."""
+"""Configurations: presets, validation, mappings and text form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.families.gpt2 import FAMILY
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.registry import PRESETS, config_from_text, describe
 
-LIMITS = {name: rule.most for name, rule in Config.rules().items() if isinstance(rule, Whole)}
+LIMITS = {name: rule.maximum for name, rule in Config.rules().items() if isinstance(rule, Whole)}
 SIZES_AND_TOTALS = {  # n_layer, n_embd, n_head, d_head, n_positions, vocab_size, parameters
     "nano-gpt": (3, 48, 3, 16, 11, 3, 85_728),
     "gpt-micro": (4, 128, 4, 32, 1024, 50257, 7_357_312),
@@ -102,7 +102,7 @@ def test_parameters_of_presets_are_exact(id: str) -> None:
 
 
 @pytest.mark.parametrize("id", ["gpt3-xl", "gpt3-13b"])
-def test_notes_tell_where_the_paper_contradicts_itself(id: str) -> None:
+def test_notes_point_out_contradictions_in_the_paper(id: str) -> None:
     assert "Table 2.1" in PRESETS[id].note
 
 
@@ -110,29 +110,29 @@ def test_parts_of_gpt3_are_exact() -> None:
     assert parts(CONFIGS["gpt3-175b"]) == PARTS_OF_175B
 
 
-def test_gpt3_without_positions_biases_and_norms_is_the_number_that_is_quoted() -> None:
+def test_gpt3_without_positions_biases_and_norms_has_the_published_count() -> None:
     found = parts(CONFIGS["gpt3-175b"])
     assert sum(n for part, n in found.items() if part not in ("position", "biases", "layer_norm")) == 175_181_291_520
 
 
-def test_a_tied_head_is_a_part_that_the_total_leaves_out() -> None:
+def test_a_tied_head_is_a_part_but_not_in_the_total() -> None:
     tied = CONFIGS["nano-gpt"].to_mapping() | {"tie_word_embeddings": True}
     assert total(Config(**tied)) == 85_584
     assert parts(Config(**tied)) == parts(CONFIGS["nano-gpt"])
 
 
-def test_non_embedding_parameters_leave_out_what_depends_on_vocabulary_and_positions() -> None:
+def test_non_embedding_parameters_do_not_depend_on_vocabulary_and_positions() -> None:
     small, large = Config(vocab_size=1, n_positions=1), Config()
     assert parameters(describe(small))["non_embedding"] == parameters(describe(large))["non_embedding"] == 85_056_000
 
 
-def test_operations_of_one_token_are_two_for_every_weight_of_a_matrix_and_what_attention_adds() -> None:
+def test_one_token_takes_two_operations_per_matrix_weight_plus_attention() -> None:
     found = parts(CONFIGS["gpt2"])
     matrices = sum(n for part, n in found.items() if part not in ("embedding", "position", "biases", "layer_norm"))
     assert operations(describe(CONFIGS["gpt2"]), 1) == 2 * (matrices + 12 * 2 * 768)
 
 
-# ----------------------------------------------------------------------------------------------------- refusals
+# --------------------------------------------------------------------------------------------------- validation
 
 WHOLE_NUMBERS = [
     (name, value, f"a whole number from 1 to {most:,}")
@@ -154,28 +154,28 @@ WHOLE_NUMBERS = [
         ("tie_word_embeddings", 1, "true or false"),
         ("tie_word_embeddings", "yes", "true or false"),
         ("n_layers", 3, "one of n_layer, n_head, n_embd, d_head"),
-        ("n_head", 7, "a divisor of it, or say d_head"),
+        ("n_head", 7, "must be a divisor of n_embd = 768, or set d_head"),
     ],
 )
-def test_a_bad_value_is_refused_and_the_message_says_what_is_allowed(field: str, value: Any, allowed: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+def test_an_invalid_value_is_rejected_with_the_allowed_values(field: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ConfigError) as error:
         Config.from_mapping({field: value})
-    assert list(refused.value.errors) == [field]
-    assert allowed in refused.value.errors[field][0]
-    assert allowed in str(refused.value)
+    assert list(error.value.errors) == [field]
+    assert allowed in error.value.errors[field][0]
+    assert allowed in str(error.value)
 
 
 @pytest.mark.parametrize("value", [-1, True, "3", 3.0])
 @pytest.mark.parametrize("field", ["d_head", "n_inner"])
-def test_the_constructor_refuses_what_from_mapping_refuses(field: str, value: Any) -> None:
+def test_the_constructor_rejects_what_from_mapping_rejects(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=field):
         Config(**{field: value})
 
 
-def test_every_wrong_field_is_named() -> None:
-    with pytest.raises(ConfigError) as refused:
+def test_every_invalid_field_is_reported() -> None:
+    with pytest.raises(ConfigError) as error:
         Config.from_mapping({"n_layer": 0, "vocab_size": "many", "activation_function": "tanh"})
-    assert set(refused.value.errors) == {"n_layer", "vocab_size", "activation_function"}
+    assert set(error.value.errors) == {"n_layer", "vocab_size", "activation_function"}
 
 
 @pytest.mark.parametrize("field", LIMITS)
@@ -186,7 +186,7 @@ def test_limits_themselves_are_accepted(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["d_head", "n_inner"])
-def test_null_leaves_a_derived_size_out(field: str) -> None:
+def test_null_omits_a_derived_size(field: str) -> None:
     assert Config.from_mapping({field: None}) == Config()
 
 
@@ -195,13 +195,13 @@ def test_derived_sizes_follow_from_the_width() -> None:
     assert (config.d_head, config.n_inner) == (24, 384)
 
 
-def test_heads_with_a_width_of_their_own_need_not_divide_the_width() -> None:
+def test_with_d_head_the_heads_need_not_divide_the_width() -> None:
     assert Config(n_embd=24, n_head=7, d_head=5).d_head == 5
 
 
-def test_a_width_of_heads_of_its_own_sizes_attention_and_nothing_else() -> None:
-    usual, own = parts(Config(n_embd=24, n_head=3)), parts(Config(n_embd=24, n_head=3, d_head=5))
-    changed = {part for part in usual if usual[part] != own[part]}
+def test_d_head_changes_attention_and_nothing_else() -> None:
+    default, own = parts(Config(n_embd=24, n_head=3)), parts(Config(n_embd=24, n_head=3, d_head=5))
+    changed = {part for part in default if default[part] != own[part]}
     assert changed == {"query", "key", "value", "output", "biases"}
     assert own["query"] == own["output"] == 12 * 24 * 15
 
@@ -210,24 +210,24 @@ def test_a_width_of_heads_of_its_own_sizes_attention_and_nothing_else() -> None:
 
 
 @given(configs())
-def test_a_configuration_survives_its_mapping(config: Config) -> None:
+def test_a_configuration_round_trips_through_its_mapping(config: Config) -> None:
     assert Config.from_mapping(config.to_mapping()) == config
 
 
 def test_equal_configurations_have_equal_mappings() -> None:
-    said = Config.from_mapping({"n_embd": 768, "n_head": 12, "d_head": 64, "n_inner": 3072})
-    assert said.to_mapping() == Config().to_mapping()
+    explicit = Config.from_mapping({"n_embd": 768, "n_head": 12, "d_head": 64, "n_inner": 3072})
+    assert explicit.to_mapping() == Config().to_mapping()
 
 
-def test_a_whole_epsilon_and_a_fractional_one_have_the_same_type() -> None:
+def test_epsilon_is_always_a_float() -> None:
     assert type(Config(layer_norm_epsilon=0.5).to_mapping()["layer_norm_epsilon"]) is float
 
 
-# -------------------------------------------------------------------------------------------------- lines of text
+# ------------------------------------------------------------------------------------------------------ text form
 
 
 @given(configs())
-def test_a_configuration_survives_its_line_in_any_order(config: Config) -> None:
+def test_a_configuration_round_trips_through_its_text_in_any_order(config: Config) -> None:
     pairs = config.to_text().split(",")
     assert config_from_text(",".join(pairs)) == config_from_text(",".join(pairs[::-1])) == config
 
@@ -247,13 +247,13 @@ def test_a_configuration_survives_its_line_in_any_order(config: Config) -> None:
         ),
     ],
 )
-def test_a_line_tells_the_sizes_and_what_else_is_not_gpt2s(config: Config, text: str) -> None:
+def test_text_has_the_main_sizes_and_other_fields_that_differ_from_gpt2(config: Config, text: str) -> None:
     assert config.to_text() == text
     assert config_from_text(text) == config
 
 
 @given(st.dictionaries(st.sampled_from([*Config().to_mapping()]), st.one_of(st.integers(), st.booleans(), st.none())))
-def test_a_line_means_and_is_refused_what_its_mapping_is(values: dict[str, Any]) -> None:
+def test_text_and_mapping_give_the_same_configuration_or_errors(values: dict[str, Any]) -> None:
     def read(make: Callable[[], AnyConfig]) -> AnyConfig | dict[str, list[str]]:
         try:
             return make()

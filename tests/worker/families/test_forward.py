@@ -1,4 +1,4 @@
-"""The forward pass against the papers, written naively, and against itself in other precisions and orders."""
+"""GPT-2's forward pass: against a naive implementation, and across precisions and passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.weights.base import CachedWeights
 
 Array = NDArray[Any]
 
-#: By the papers' definitions.
+#: The definitions in the papers.
 EXACT: dict[str, Callable[[float], float]] = {
     "gelu_new": lambda x: 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))),
     "gelu": lambda x: 0.5 * x * (1 + erf(x / sqrt(2))),
@@ -32,9 +32,17 @@ EXACT: dict[str, Callable[[float], float]] = {
 
 
 def odd(**sizes: Any) -> Config:
-    """Sizes of which none equals or divides another by accident."""
-    usual = {"n_layer": 3, "n_head": 3, "n_embd": 24, "d_head": 5, "n_inner": 40, "n_positions": 9, "vocab_size": 17}
-    return Config.from_mapping(usual | sizes)
+    """A configuration in which no two sizes are equal or divide each other by accident."""
+    sizes = {
+        "n_layer": 3,
+        "n_head": 3,
+        "n_embd": 24,
+        "d_head": 5,
+        "n_inner": 40,
+        "n_positions": 9,
+        "vocab_size": 17,
+    } | sizes
+    return Config.from_mapping(sizes)
 
 
 MODELS = {
@@ -52,7 +60,7 @@ def tokens_of(config: Config, batch: int, length: int = 7) -> Array:
 
 
 def assert_close(found: Arena, wanted: Any, tolerance: float = 1e-5) -> None:
-    """Every tensor of `wanted` to a part of the tensor's largest value, and −inf in the same places."""
+    """Compare every tensor of `wanted`, relative to its largest value; −inf must be in the same places."""
     for name, values in wanted.items():
         finite = np.isfinite(values)
         np.testing.assert_array_equal(np.isfinite(found[name]), finite, err_msg=name)
@@ -62,20 +70,20 @@ def assert_close(found: Arena, wanted: Any, tolerance: float = 1e-5) -> None:
 
 @pytest.fixture(params=MODELS)
 def case(request: pytest.FixtureRequest, make_weights: Any, run_model: Any) -> tuple[Config, Any, Array, Arena]:
-    """A configuration, its weights, tokens and what the forward pass makes of them."""
+    """A configuration, weights, tokens and the arena after the forward pass."""
     config, batch = MODELS[request.param]
     weights, tokens = make_weights(config), tokens_of(config, batch)
     return config, weights, tokens, run_model(config, weights, tokens)
 
 
-# --------------------------------------------------------------------------------------------------- the papers
+# -------------------------------------------------------------------------------------------- naive implementation
 
 
 def naive(config: Config, weights: Any, tokens: list[int]) -> dict[str, Array]:
     """GPT-2 in float64, one position, one head and one earlier position at a time."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
     H, A, T = config.n_head, config.d_head, len(tokens)
-    kept: dict[str, Array] = {}
+    values: dict[str, Array] = {}
 
     def norm(x: Array, name: str) -> Array:
         mean = sum(x) / len(x)
@@ -90,7 +98,7 @@ def naive(config: Config, weights: Any, tokens: list[int]) -> dict[str, Array]:
     x = [w["wte.weight"][token] + w["wpe.weight"][t] for t, token in enumerate(tokens)]
     for layer in range(config.n_layer):
         h, at = f"h.{layer}", f"blocks.{layer}"
-        kept[f"{at}.resid_pre"] = np.array(x)
+        values[f"{at}.resid_pre"] = np.array(x)
         qkv = [project(norm(x[t], f"{h}.ln_1"), f"{h}.attn.c_attn").reshape(3, H, A) for t in range(T)]
         pattern, z = np.zeros((H, T, T)), np.zeros((T, H, A))
         for t in range(T):
@@ -100,30 +108,32 @@ def naive(config: Config, weights: Any, tokens: list[int]) -> dict[str, Array]:
                 for s, score in enumerate(scores):
                     pattern[head, t, s] = exp(score) / total
                     z[t, head] += pattern[head, t, s] * qkv[s][2, head]
-        kept[f"{at}.attn.pattern"], kept[f"{at}.attn.z"] = pattern, z
+        values[f"{at}.attn.pattern"], values[f"{at}.attn.z"] = pattern, z
         middle = [x[t] + project(z[t].ravel(), f"{h}.attn.c_proj") for t in range(T)]
-        kept[f"{at}.resid_mid"] = np.array(middle)
+        values[f"{at}.resid_mid"] = np.array(middle)
         for t in range(T):
             hidden = project(norm(middle[t], f"{h}.ln_2"), f"{h}.mlp.c_fc")
             active = np.array([EXACT[config.activation_function](float(value)) for value in hidden])
             x[t] = middle[t] + project(active, f"{h}.mlp.c_proj")
-        kept[f"{at}.resid_post"] = np.array(x)
-    kept["logits"] = np.array([w["lm_head.weight"] @ norm(x[t], "ln_f") for t in range(T)])
-    powers = np.exp(kept["logits"])
-    return kept | {"probs": powers / powers.sum(1, keepdims=True)}
+        values[f"{at}.resid_post"] = np.array(x)
+    values["logits"] = np.array([w["lm_head.weight"] @ norm(x[t], "ln_f") for t in range(T)])
+    powers = np.exp(values["logits"])
+    return values | {"probs": powers / powers.sum(1, keepdims=True)}
 
 
-def test_it_is_the_papers_model(case: tuple[Config, Any, Array, Arena]) -> None:
+def test_values_match_the_naive_implementation(case: tuple[Config, Any, Array, Arena]) -> None:
     config, weights, tokens, arena = case
     of_each = [naive(config, weights, [int(t) for t in row]) for row in tokens]
     assert_close(arena, {name: np.stack([of[name] for of in of_each]) for name in of_each[0]})
 
 
-def test_nano_gpt_has_the_logits_of_the_papers_model(run_model: Any) -> None:
+def test_nano_gpts_logits_match_the_naive_implementation(run_model: Any) -> None:
     config, weights = CONFIGS["nano-gpt"], dict(trained())
     tokens = [2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]
     wanted = naive(config, weights, tokens)["logits"]
-    assert abs(run_model(config, weights, tokens)["logits"][0] - wanted).max() < 1e-4  # erf or ε = 1e-6: over 4e-3
+    assert (
+        abs(run_model(config, weights, tokens)["logits"][0] - wanted).max() < 1e-4
+    )  # with erf or ε = 1e-6 it would be over 4e-3
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -137,18 +147,18 @@ def test_activations_follow_their_definitions(function: str, precision: str, tol
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_activations_of_large_values_are_finite(function: str) -> None:
+def test_activations_of_large_values_do_not_overflow(function: str) -> None:
     x = np.array([-1e4, -200, 200, 1e4], np.float32)
     y = np.empty_like(x)
     FUNCTIONS[function].apply(x, y)
     np.testing.assert_allclose(y, np.maximum(x, 0), atol=1e-6)
 
 
-def test_every_activation_function_that_is_allowed_exists() -> None:
+def test_every_activation_function_is_tested() -> None:
     assert set(FUNCTIONS) == set(EXACT)
 
 
-def test_layer_norm_of_gpt3s_width_keeps_float32s_precision() -> None:
+def test_layer_norm_is_precise_at_the_width_of_gpt3() -> None:
     C = 12288
     x = np.random.default_rng(0).normal(3, 2, (1, 4, C)).astype(np.float32)
     w = {"w.weight": np.ones(C, np.float32), "w.bias": np.zeros(C, np.float32)}
@@ -159,16 +169,16 @@ def test_layer_norm_of_gpt3s_width_keeps_float32s_precision() -> None:
     assert abs(out - exact).max() < 1e-5
 
 
-# ------------------------------------------------------------------------------------------------------- itself
+# ------------------------------------------------------------------------------------------------ consistency
 
 
-def test_float32_is_float64_rounded(case: tuple[Config, Any, Array, Arena], run_model: Any) -> None:
+def test_float32_matches_float64(case: tuple[Config, Any, Array, Arena], run_model: Any) -> None:
     config, weights, tokens, arena = case
     assert_close(arena, run_model(config, weights, tokens, precision="float64"))
 
 
 @pytest.mark.parametrize("cuts", [range(8), (0, 4, 5, 7), (0, 6, 7)], ids=["one by one", "4, 1, 2", "6, 1"])
-def test_filling_row_by_row_is_filling_at_once(
+def test_several_passes_match_one_pass(
     case: tuple[Config, Any, Array, Arena], cuts: tuple[int, ...], run_model: Any
 ) -> None:
     config, weights, tokens, arena = case
@@ -176,11 +186,11 @@ def test_filling_row_by_row_is_filling_at_once(
     assert_close(run_model(config, weights, tokens, rows), arena)
 
 
-def test_every_value_of_every_tensor_is_filled(case: tuple[Config, Any, Array, Arena]) -> None:
-    assert [name for name, values in case[3].items() if np.isnan(values).any()] == []  # all of it was NaN before
+def test_every_value_is_computed(case: tuple[Config, Any, Array, Arena]) -> None:
+    assert [name for name, values in case[3].items() if np.isnan(values).any()] == []  # the arena was filled with NaN
 
 
-def test_later_tokens_change_nothing_before_them(case: tuple[Config, Any, Array, Arena], run_model: Any) -> None:
+def test_later_tokens_do_not_change_earlier_positions(case: tuple[Config, Any, Array, Arena], run_model: Any) -> None:
     config, weights, tokens, arena = case
     other = tokens.copy()
     other[:, 4:] = (other[:, 4:] + 1) % config.vocab_size
@@ -189,7 +199,7 @@ def test_later_tokens_change_nothing_before_them(case: tuple[Config, Any, Array,
     assert abs(changed[:, 4:] - arena["logits"][:, 4:]).max() > 1e-2
 
 
-def test_sequences_of_a_batch_do_not_meet(run_model: Any, make_weights: Any) -> None:
+def test_sequences_of_a_batch_are_independent(run_model: Any, make_weights: Any) -> None:
     config = odd()
     weights, tokens = make_weights(config), tokens_of(config, 3)
     together = run_model(config, weights, tokens)
@@ -198,7 +208,7 @@ def test_sequences_of_a_batch_do_not_meet(run_model: Any, make_weights: Any) -> 
         np.testing.assert_allclose(together["logits"][n], alone["logits"][0], rtol=0, atol=1e-5)
 
 
-def test_attention_is_a_distribution_over_the_past(case: tuple[Config, Any, Array, Arena]) -> None:
+def test_attention_is_a_distribution_over_earlier_positions(case: tuple[Config, Any, Array, Arena]) -> None:
     config, _, tokens, arena = case
     future = np.triu(np.ones((tokens.shape[1],) * 2, bool), 1)
     for layer in range(config.n_layer):
@@ -215,11 +225,11 @@ def test_probabilities_sum_to_one(case: tuple[Config, Any, Array, Arena]) -> Non
     assert (probs >= 0).all()
 
 
-def test_what_leaves_a_layer_enters_the_next(case: tuple[Config, Any, Array, Arena]) -> None:
+def test_a_layers_output_is_the_next_layers_input(case: tuple[Config, Any, Array, Arena]) -> None:
     config, _, _, arena = case
     for layer in range(1, config.n_layer):
-        left, entered = arena[f"blocks.{layer - 1}.resid_post"], arena[f"blocks.{layer}.resid_pre"]
-        np.testing.assert_array_equal(left, entered)
+        output, input = arena[f"blocks.{layer - 1}.resid_post"], arena[f"blocks.{layer}.resid_pre"]
+        np.testing.assert_array_equal(output, input)
 
 
 def test_embeddings_are_rows_of_the_tables(case: tuple[Config, Any, Array, Arena]) -> None:
@@ -228,7 +238,7 @@ def test_embeddings_are_rows_of_the_tables(case: tuple[Config, Any, Array, Arena
     np.testing.assert_array_equal(arena["pos_embed"][0], weights["wpe.weight"][: tokens.shape[1]])
 
 
-def test_it_tells_of_every_layer_when_it_is_finished(make_weights: Any, run_model: Any) -> None:
+def test_after_layer_is_called_when_each_layer_is_complete(make_weights: Any, run_model: Any) -> None:
     config = odd()
     weights, arena = make_weights(config), run_model(config, make_weights(config), tokens_of(config, 1))
     wanted = [arena[f"blocks.{layer}.resid_post"].copy() for layer in range(3)]

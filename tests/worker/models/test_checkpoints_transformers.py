@@ -148,5 +148,5 @@ def test_a_model_saved_without_its_head_is_the_same_model(tmp_path: Path) -> Non
 )
 def test_what_would_be_computed_otherwise_is_refused(tmp_path: Path, said: dict[str, Any]) -> None:
     made(tmp_path / "tiny", said, "float32", {})
-    with pytest.raises(ValueError, match=f"{next(iter(said))}: .*, and only .* is computed here"):
+    with pytest.raises(ValueError, match=f"{next(iter(said))}: .*, and only .* is supported"):
         models.find("tiny", str(tmp_path))

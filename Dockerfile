@@ -22,7 +22,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY requirements.lock ./
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements.lock
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service ./service
 COPY worker ./worker
 COPY --from=viewer /app/service/viewer ./service/viewer

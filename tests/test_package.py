@@ -15,7 +15,7 @@ def test_installed_by_itself_it_finds_all_that_it_reads(tmp_path: Path) -> None:
     source, installed = tmp_path / "source", tmp_path / "installed"
     for package in ("service", "worker"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    for file in ("pyproject.toml", "README.md"):
+    for file in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / file, source)
     build = ["-c", "import setuptools; setuptools.setup()", "-q", "build_py", "--build-lib", str(installed)]
     subprocess.run([sys.executable, *build], cwd=source, check=True, capture_output=True)

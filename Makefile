@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run viewer no-node test test-viewer test-compose lint peer types bench soak examples screenshots openapi lock clean
+.PHONY: help run viewer no-node test test-viewer test-compose lint peer types bench soak examples screenshots openapi docs lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
@@ -66,6 +66,9 @@ screenshots: $(DEV) viewer ## Take the pictures of the viewer in docs/ (needs Ch
 
 openapi: $(RUN) ## Write openapi.yaml
 	@$(BIN)/cutaway openapi openapi.yaml
+
+docs: $(DEV) ## Build the documentation as a site in build/site
+	@$(BIN)/mkdocs build --quiet --strict
 
 clean: ## Remove what these targets built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -79,8 +79,8 @@ def test_the_password_is_in_the_environment_and_in_no_command(services: dict[str
 
 
 def documented() -> set[str]:
-    """The variables that the README's table and docs/deploying.md tell of."""
-    rows = [row.split("|")[1] for row in (ROOT / "README.md").read_text().splitlines() if row.startswith("| `")]
+    """The variables that docs/settings.md and docs/deploying.md describe."""
+    rows = [row.split("|")[1] for row in (ROOT / "docs/settings.md").read_text().splitlines() if row.startswith("| `")]
     deploying = re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", (ROOT / "docs/deploying.md").read_text())
     return {name for row in rows for name in re.findall(r"`([A-Z][A-Z_]+)`", row)} | {*deploying}
 

@@ -1,4 +1,4 @@
-"""What the README says that commands print, they print."""
+"""The commands in README.md and docs/ print what the pages show."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pytest
 from tests.conftest import Servers, running_api, running_worker
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"^```sh\n(?P<command>[^`]*?)```\n(?:\n```\n(?P<printed>[^`]*?)```\n)?", re.MULTILINE)
-#: What starts everything, asks the internet, or tells how far the machine has come in five seconds.
-ELSEWHERE = ("make ", "docker ", "cutaway fetch", "progress")
+#: Commands that start the whole service or need a network, a container engine, a cluster or a bucket.
+ELSEWHERE = ("make ", "docker ", "kubectl ", "cutaway fetch", "cutaway worker")
 VARIES = [
     ("id: [0-9]+-[0-9]+", "id: AT"),
     ('"request_id":"[0-9a-f]{32}"', '"request_id":"ID"'),
+    ('"done":[0-9]+', '"done":LAYERS'),
 ]
 
 
-def examples() -> list[tuple[str, str]]:
-    """The README's commands, and what it shows them to print."""
-    found = [
-        (example["command"], example["printed"] or "") for example in EXAMPLE.finditer((ROOT / "README.md").read_text())
-    ]
+def examples(page: Path) -> list[tuple[str, str]]:
+    """The commands of a page, each with the output shown for it."""
+    found = [(example["command"], example["printed"] or "") for example in EXAMPLE.finditer(page.read_text())]
     return [one for one in found if not any(word in one[0] for word in ELSEWHERE)]
 
 
@@ -62,22 +62,36 @@ def test_numbers_are_compared_as_numbers(shown: str, printed: str, same: bool) -
     assert matches(shown, printed) == same
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_code_block_is_a_command_or_its_output(page: Path) -> None:
+    rest = re.sub(r"^```yaml\n[^`]*?```\n", "", EXAMPLE.sub("", page.read_text()), flags=re.MULTILINE)
+    assert "```" not in rest
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_the_readme_shows_what_its_commands_print(idle_servers: Servers, tmp_path: Path) -> None:
-    shown = examples()
+def test_commands_print_what_the_pages_show(idle_servers: Servers, tmp_path: Path) -> None:
     with running_worker(idle_servers), running_api(idle_servers, 1) as address:
-        script = "echo \f\n".join(command for command, _ in shown).replace("localhost:8000", address)
-        script = re.sub(r"\.venv/bin/cutaway (\w+)", rf"{sys.executable} -m service \1 --url {address}", script)
-        script = script.replace("examples/client.py", f"{ROOT}/examples/client.py {address}")
-        done = subprocess.run(
-            ["/bin/bash", "-c", script],
-            env=idle_servers.environment | {"PYTHONPATH": str(ROOT)},
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-        )
-    printed = done.stdout.split("\f\n")
-    for (command, expected), got in zip(shown, printed, strict=True):
-        assert matches(expected.strip(), got.strip()), f"{command}\n{got}\nand the README says\n{expected}"
+        for page in PAGES:
+            shown = examples(page)
+            folder = tmp_path / page.stem
+            folder.mkdir()
+            printed = run([command for command, _ in shown], address, folder, idle_servers.environment)
+            for (command, expected), got in zip(shown, printed, strict=True):
+                assert matches(expected.strip(), got.strip()), f"{page.name}: {command}\n{got}\nexpected:\n{expected}"
+
+
+def run(commands: list[str], address: str, folder: Path, environment: dict[str, str]) -> list[str]:
+    """Run a page's commands in one shell, against the API at this address; return what each printed."""
+    script = "echo \f\n".join(commands).replace("localhost:8000", address)
+    script = re.sub(r"\.venv/bin/cutaway (\w+)", rf"{sys.executable} -m service \1 --url {address}", script)
+    script = script.replace("examples/client.py", f"{ROOT}/examples/client.py {address}")
+    done = subprocess.run(
+        ["/bin/bash", "-c", script],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("\f\n") if commands else []

@@ -1,4 +1,4 @@
-"""The pictures of the viewer in the README: RECORD_SCREENSHOTS=1 takes them anew."""
+"""The pictures of the viewer in docs/: RECORD_SCREENSHOTS=1 takes them anew."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ recorded = pytest.mark.skipif("RECORD_SCREENSHOTS" not in os.environ, reason="ta
 
 @recorded
 @pytest.mark.parametrize("name", VIEWS)
-def test_the_readme_shows_the_viewer_as_it_is(visit: Open, name: str) -> None:
+def test_the_docs_show_the_viewer_as_it_is(visit: Open, name: str) -> None:
     page = visit("/#" + urlencode(VIEWS[name]), 1600, 900, reduced_motion="no-preference")
     figures = 1 + VIEWS[name].get("beside", "").count(";") + ("beside" in VIEWS[name])
     page.page.wait_for_function("count => cutaway.stage.models.shown.length === count", arg=figures)

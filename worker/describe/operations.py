@@ -59,7 +59,7 @@ class Operation(ABC):
     """Base class of operations. `arity` is the minimum and maximum number of inputs; `sums`: it sums over s."""
 
     name: ClassVar[str]
-    meaning: ClassVar[str]  # the definition, as in the README
+    meaning: ClassVar[str]  # the definition, as in docs/concepts.md
     arity: ClassVar[tuple[int, float]]
     sums: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()  # required parameters

@@ -1,4 +1,4 @@
-"""Operations: values against an independent implementation, and the README's table."""
+"""Operations: values against an independent implementation, and the table in docs/concepts.md."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.worker.describe.test_architecture import FAMILIES
 from worker.describe.operations import OPERATIONS
 from worker.families.registry import describe
 
-README = Path(__file__).parents[3] / "README.md"
+CONCEPTS = Path(__file__).parents[3] / "docs" / "concepts.md"
 
 
-def test_the_readme_defines_every_operation() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", README.read_text(), re.MULTILINE)
+def test_the_docs_define_every_operation() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", CONCEPTS.read_text(), re.MULTILINE)
     shown = {name: meaning for name, meaning in rows if name in OPERATIONS}
     assert shown == {name: operation.meaning for name, operation in OPERATIONS.items()}
 

@@ -225,4 +225,4 @@ def test_an_unfinished_trace_is_no_file_yet(idle_client: FlaskClient, request_bo
 def test_it_comes_in_no_other_form(client: FlaskClient, url: str) -> None:
     answer = client.get(url, headers={"Accept": "application/json"})
     assert answer.status_code == HTTPStatus.NOT_ACCEPTABLE
-    assert "ask for application/x-safetensors in Accept" in answer.get_json()["detail"]
+    assert "Accept must allow application/x-safetensors." in answer.get_json()["detail"]

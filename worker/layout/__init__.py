@@ -1,1 +1,1 @@
-"""The picture: where every block of a GPT stands, and the forms in which that is told."""
+"""Layouts: block positions, and their output formats."""

@@ -1,6 +1,6 @@
-"""A geometry in words, for JSON: blocks with their tensors and formulas, and the groups that people see in them.
+"""A geometry as JSON: blocks with tensors and formulas, and groups.
 
-What is the same in every layer is made once and shared between blocks: it is for reading, not for changing.
+Blocks share the objects that are equal in every layer: they must not be modified.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FIELDS = (
 
 Rows = list[list[int]]
 Layer = int | None
-Block = Callable[[Layer], dict[str, Any]]  # a block, in any layer
-Part = Callable[[Layer], Any]  # a field of it
+Block = Callable[[Layer], dict[str, Any]]  # returns a block in a layer
+Part = Callable[[Layer], Any]  # returns a field of it
 
 
 def blocks(
@@ -32,22 +32,23 @@ def blocks(
     heads: slice | range | None = None,
     fields: Collection[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The blocks of these layers and heads in block order, each with these of FIELDS, all by default.
+    """Yield the blocks of these layers and heads in block order, each with these of FIELDS (default: all).
 
-    What is before the layers comes with the first, what is after them with the last. `tensor.index` has a row
-    [a, b, c, d] an axis: the value of cell (i, j, k) is at a·i + b·j + c·k + d. The index of a formula's input has
-    rows [a, b, c, e, d], for (i, j, k, s) with s the summed index, that give a cell of the input. Raises ValueError
-    for layers, heads or fields that there are not.
+    Blocks before the layers come with the first layer, blocks after them with the last. `tensor.index` has a row
+    [a, b, c, d] per axis: the value of cell (i, j, k) is at a·i + b·j + c·k + d. The index of a formula's input has
+    rows [a, b, c, e, d]: cell a·i + b·j + c·k + e·s + d of the input, with s the summation index.
+
+    Raises ValueError for layers, heads or fields that do not exist.
     """
     unknown = sorted(set(fields or ()) - set(FIELDS))
     if unknown:
-        raise ValueError(f"fields {', '.join(unknown)}: some of {', '.join(FIELDS)} are wanted.")
-    wanted = FIELDS if fields is None else [field for field in FIELDS if field in fields]
-    return _Describer(geometry, wanted).blocks(geometry.layers(layers), geometry.heads(heads))
+        raise ValueError(f"fields {', '.join(unknown)}: must be among {', '.join(FIELDS)}.")
+    chosen = FIELDS if fields is None else [field for field in FIELDS if field in fields]
+    return _Describer(geometry, chosen).blocks(geometry.layers(layers), geometry.heads(heads))
 
 
 class _Describer:
-    """Makes the blocks of a geometry, each with `fields` in their order."""
+    """Builds the blocks of a geometry, each with `fields` in order."""
 
     def __init__(self, geometry: Geometry, fields: Iterable[str]) -> None:
         self.geometry = geometry
@@ -130,7 +131,7 @@ class _Describer:
         return part
 
     def inputs(self, formula: Formula, letter: str, member: int | None) -> Iterator[tuple[str, Rows]]:
-        """What a formula reads, block by block: inputs of each member together, one member after another."""
+        """Yield the inputs of a formula: those repeated for each member of a group are together, member by member."""
         for each, some in groupby(formula.inputs, lambda given: given.each):
             together = list(some)
             if each is None:
@@ -146,7 +147,7 @@ class _Describer:
         return of_member(given.block, number), self.rows(given.index, letter, member, summed=True)
 
     def rows(self, index: Index, letter: str, member: int | None, *, summed: bool = False) -> Rows:
-        depends = member is not None and letter and index.depends_on(letter)  # most are the same for every member
+        depends = member is not None and letter and index.depends_on(letter)  # most are equal for all members
         return self.rows_of(index, letter, member if depends else 0, summed)
 
     def _rows_of(self, index: Index, letter: str, member: int, summed: bool) -> Rows:
@@ -159,9 +160,9 @@ class _Describer:
 def groups(
     geometry: Geometry, layers: slice | range | None = None, heads: slice | range | None = None
 ) -> list[dict[str, Any]]:
-    """What belongs together, {id, name, blocks[ids]}, of the blocks of these layers and heads; groups may overlap.
+    """Return the groups {id, name, blocks[ids]} of the blocks of these layers and heads; groups may overlap.
 
-    Raises ValueError for layers or heads that there are not.
+    Raises ValueError for layers or heads that do not exist.
     """
     lister = _Lister(geometry, geometry.heads(heads))
     labels, n_layer = geometry.architecture.labels, geometry.architecture.n_layer
@@ -178,7 +179,7 @@ def groups(
 
 
 class _Lister:
-    """Lists the blocks under labels, of these heads."""
+    """Builds groups from labels, with the blocks of these heads."""
 
     def __init__(self, geometry: Geometry, heads: range) -> None:
         self.architecture = geometry.architecture
@@ -199,7 +200,7 @@ class _Lister:
         }
 
     def blocks(self, label: Label, layer: int | None, member: int | None) -> Iterator[str]:
-        """Kinds of a group together, one member after another."""
+        """Yield the ids of a label's blocks, member by member."""
         for group, some in groupby(label.kinds, _group):
             together = list(some)
             for number in [member] if member is not None or not group else self.members[group]:

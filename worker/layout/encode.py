@@ -1,7 +1,7 @@
-"""A geometry as columns of numbers, a row a block, and as a safetensors file of them.
+"""A geometry as numeric columns, one row per block, and as safetensors.
 
-Each is of all layers or of a range of them. What stands before the layers comes with the first, what stands after
-them with the last, so that the columns of ranges, one after another, are those of the whole.
+Columns may be limited to a range of layers. Blocks before the layers come with the first layer, blocks after them
+with the last, so the columns of consecutive ranges concatenate to those of the whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worker.store.safetensors import Entries, header
 
 ROLES: tuple[Role, ...] = ("weight", "activation", "statistic")
 
-#: Dtype and shape of a row of each column. Wide elements first, so that in a file all begin where theirs may.
+#: Dtype and row shape of each column. Wide elements come first, so that all are aligned in a file.
 COLUMNS: Mapping[str, tuple[DTypeLike, tuple[int, ...]]] = {
     "position": ("<f8", (3,)),
     "size": ("<f8", (3,)),
@@ -35,11 +35,12 @@ COLUMNS: Mapping[str, tuple[DTypeLike, tuple[int, ...]]] = {
 
 
 def columns(geometry: Geometry, layers: slice | range | None = None) -> dict[str, NDArray[Any]]:
-    """The blocks of these layers in block order: `position` (the minimum corner) and `size` float64 [N, 3],
-    `cells` int32 [N, 3], `layer` and `head` int32 [N] (-1: of none), `role` (a place in ROLES) and `kind` (in
-    `geometry.kinds`) uint8 [N].
+    """Return the columns of the N blocks of these layers, in block order.
 
-    Raises ValueError for layers that the model does not have.
+    `position` (minimum corner) and `size` are float64 [N, 3], `cells` int32 [N, 3], `layer` and `head` int32 [N]
+    (-1: none), `role` (index in ROLES) and `kind` (index in `geometry.kinds`) uint8 [N].
+
+    Raises ValueError for layers that do not exist.
     """
     span = geometry.layers(layers)
     table = {name: np.empty(shape, dtype) for name, (dtype, shape) in _entries(geometry, span).items()}
@@ -48,10 +49,10 @@ def columns(geometry: Geometry, layers: slice | range | None = None) -> dict[str
 
 
 def safetensors(geometry: Geometry, layers: slice | range | None = None) -> memoryview:
-    """The columns as one safetensors file, whose metadata name roles and kinds. Raises as `columns` does."""
+    """Return the columns as a safetensors file whose metadata lists roles and kinds. Raises as `columns` does."""
     span = geometry.layers(layers)
     entries = _entries(geometry, span)
-    head = header(entries, _metadata(geometry, span))
+    head = header(entries, _header_metadata(geometry, span))
     file = np.empty(len(head) + sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in entries.values()), "u1")
     file[: len(head)] = np.frombuffer(head, "u1")
     table, start = {}, len(head)
@@ -68,8 +69,8 @@ def _entries(geometry: Geometry, layers: range) -> Entries:
     return {name: (dtype, (rows, *row)) for name, (dtype, row) in COLUMNS.items()}
 
 
-def described(geometry: Geometry, layers: range) -> dict[str, Any]:
-    """What the numbers in the columns of these layers mean: the names of roles and kinds, and the ids of blocks."""
+def metadata(geometry: Geometry, layers: range) -> dict[str, Any]:
+    """Return what is needed to read the columns of these layers: roles, kinds and id patterns."""
     kinds = [
         {"id": kind.id, "name": kind.name, "role": kind.role, "scope": "head" if kind.group else kind.scope,
          "dims": kind.cells, "minor": kind.minor, "tensor": kind.tensor, "merges": kind.merges}
@@ -86,10 +87,11 @@ def described(geometry: Geometry, layers: range) -> dict[str, Any]:
     }
 
 
-def _metadata(geometry: Geometry, layers: range) -> dict[str, str]:
-    told = described(geometry, layers) | {"architecture": outline(geometry.architecture)}
+def _header_metadata(geometry: Geometry, layers: range) -> dict[str, str]:
+    fields = metadata(geometry, layers) | {"architecture": outline(geometry.architecture)}
     return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in told.items()
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in fields.items()
     }
 
 
@@ -99,7 +101,7 @@ def _fill(table: Mapping[str, NDArray[Any]], geometry: Geometry, layers: range) 
     for section in _sections(geometry, layers):
         position, size, cells, layer, head, role, kind = (section.of(table[name]) for name in COLUMNS)
         kinds = section.run.kinds
-        at = section.layers.clip(0)  # what is of no layer has the same place in every column and row
+        at = section.layers.clip(0)  # kinds outside the layers have the same x and y in every column and row
         position[..., 0] = geometry.x[kinds, at // COLUMN].T[:, None]
         position[..., 1] = geometry.y[kinds, at % COLUMN].T[:, None]
         position[..., 2] = geometry.back(section.run).T
@@ -112,13 +114,13 @@ def _fill(table: Mapping[str, NDArray[Any]], geometry: Geometry, layers: range) 
 
 
 class _Section(NamedTuple):
-    """Where the blocks of some kinds are in the columns."""
+    """The rows of a run's blocks in the columns."""
 
     run: Run
-    layers: Ints  # [l], -1: of none
-    members: Ints  # [m], -1: of no group
-    rows: slice  # of the column
-    within: slice  # of those rows of each layer
+    layers: Ints  # [l], -1: none
+    members: Ints  # [m], -1: no group
+    rows: slice  # rows of the section in the columns
+    within: slice  # the run's rows within each layer
 
     def of(self, column: NDArray[Any]) -> NDArray[Any]:
         """[N, …] -> [l, m, k, …], a view."""
@@ -130,7 +132,7 @@ class _Section(NamedTuple):
 def _sections(geometry: Geometry, layers: range) -> Iterator[_Section]:
     none, start = np.array([-1]), 0
     for section, some in groupby(geometry.runs, lambda run: run.section):
-        runs, times = list(some), geometry.comes_with(section, layers)
+        runs, times = list(some), geometry.repeats(section, layers)
         lengths = [run.length * geometry.members(run) for run in runs]
         rows = slice(start, start := start + times * sum(lengths))
         if not times:

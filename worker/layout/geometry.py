@@ -1,7 +1,7 @@
-"""The geometry of a model's blocks in the compact form that is kept: any size of model fits in it.
+"""The positions of a model's blocks, in compact form.
 
-A layout is separable. Layers stand in columns of twelve; x depends only on the column, y only on the place within
-it, z only on the head. So a billion blocks are a few small arrays, from which every reading is broadcast.
+A layout is separable: layers are drawn in columns of twelve; x depends only on the column, y only on the row within
+it, z only on the head. So a billion blocks are a few small arrays, which readers broadcast.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Style = Literal["columns", "llm-viz"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
 CELL = 1.5  # side of a cell, in model units
-COLUMN = 12  # layers that stand one above the other
-MAX_CELLS = 2**31 - 1  # along one axis: they are stored as int32
+COLUMN = 12  # layers in a column
+MAX_CELLS = 2**31 - 1  # along one axis: stored as int32
 _DEPTHS: tuple[Depth, ...] = ("front", "middle", "back")
 
 Floats = NDArray[np.float64]
@@ -35,10 +35,10 @@ Ints = NDArray[np.int64]
 
 
 class Run(NamedTuple):
-    """Neighbouring kinds of a section that are repeated together: once in it, or for each member of a group."""
+    """Adjacent kinds of a section with the same group: one block each, or one per member."""
 
     section: Section
-    kinds: slice  # of the plan's
+    kinds: slice  # of Plan.kinds
     group: Group | None
 
     @property
@@ -55,10 +55,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked, and all that follows from it but the places: which blocks there are, and how large.
+    """The arguments of a layout, and the blocks that follow from them: their kinds and sizes, but not positions.
 
-    K are the kinds of block, in block order. Raises ConfigError, naming `tokens`, `batch`, `style` or the size of the
-    configuration that is not allowed.
+    K is the number of kinds of block. Raises ConfigError, with errors for `tokens`, `batch`, `style` or a field of the
+    configuration.
     """
 
     config: Config
@@ -71,15 +71,15 @@ class Plan:
         for name, most in (("tokens", known["N"]), ("batch", MAX_BATCH)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
-                errors[name] = [f"{value!r} is not allowed: a whole number from 1 to {most:,}."]
+                errors[name] = [f"{value!r} is not allowed: must be a whole number from 1 to {most:,}."]
         if self.style not in STYLES:
-            errors["style"] = [f"{self.style!r} is not known: one of {', '.join(STYLES)}."]
+            errors["style"] = [f"{self.style!r} is not allowed: must be one of {', '.join(STYLES)}."]
         elif self.style == "llm-viz" and self.config.model_type != llm_viz.FAMILY:
-            errors["style"] = [f"'llm-viz' places {llm_viz.FAMILY} alone: for any other family it is columns."]
+            errors["style"] = [f"'llm-viz' is not allowed: must be 'columns' for any family but {llm_viz.FAMILY}."]
         heads, width = known["H"], known["A"]
         if heads * width > MAX_CELLS:
             field = "d_head" if "d_head" in type(self.config).rules() else "head_dim"
-            errors[field] = [f"{heads:,} heads of {width:,} are not allowed: at most {MAX_CELLS:,} in all."]
+            errors[field] = [f"{width:,} is not allowed: must be at most {MAX_CELLS:,} divided by the {heads:,} heads."]
         if errors:
             raise ConfigError(errors)
 
@@ -93,19 +93,19 @@ class Plan:
 
     @property
     def deep(self) -> bool:
-        """Whether layers stand in several columns."""
+        """Whether layers are drawn in several columns."""
         return self.architecture.n_layer > COLUMN
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The model as it is drawn."""
+        """The architecture as it is drawn."""
         described = describe(self.config)
         merges = self.style == "llm-viz" and described.n_layer > COLUMN
         return llm_viz.merged(described) if merges else described
 
     @cached_property
     def sizes(self) -> Sizes:
-        """What each size in the cells of a kind stands for."""
+        """The value of each size."""
         return self.architecture.sizes(self.tokens, self.batch)
 
     @property
@@ -114,7 +114,7 @@ class Plan:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """All kinds in block order, run by run."""
+        """All kinds in block order, as runs."""
         found: list[Run] = []
         start = 0
         for section in self.architecture.sections:
@@ -127,26 +127,28 @@ class Plan:
         return tuple(found)
 
     def members(self, run: Run) -> int:
-        """How many blocks of each kind there are in a layer."""
+        """Return the number of blocks of each kind in a layer."""
         return self.sizes[run.group.count] if run.group else 1
 
     @cached_property
     def cells(self) -> Ints:
-        """[K, 3]: how many cells a block of each kind has along x, y and z."""
+        """[K, 3]: number of cells along x, y and z of a block of each kind."""
         return np.array([kind.shape(self.sizes) for kind in self.kinds], np.int64)
 
     @cached_property
     def size(self) -> Floats:
-        """[K, 3]: the extent of a block of each kind."""
+        """[K, 3]: size of a block of each kind."""
         return self.cells.astype(np.float64) * CELL
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return self.count_in(range(self.architecture.n_layer))
 
-    def comes_with(self, section: Section, layers: range) -> int:
-        """How often a section comes with these layers: what is before them with the first, what is after, the last."""
+    def repeats(self, section: Section, layers: range) -> int:
+        """Return how often a section occurs with these layers: those before the layers with the first, those after
+        them with the last.
+        """
         if section.layers is not None:
             return len(layers)
         sections = self.architecture.sections
@@ -154,22 +156,20 @@ class Plan:
         return int((0 if before else self.architecture.n_layer - 1) in layers)
 
     def count_in(self, layers: range, heads: range | None = None) -> int:
-        """How many blocks come with these layers, and in them with these heads."""
+        """Return the number of blocks of these layers and heads."""
         every = range(self.sizes["H"]) if heads is None else heads
-        return sum(
-            run.length * len(self.chosen(run, every)) * self.comes_with(run.section, layers) for run in self.runs
-        )
+        return sum(run.length * len(self.chosen(run, every)) * self.repeats(run.section, layers) for run in self.runs)
 
     def layers(self, which: slice | range | None = None) -> range:
-        """The layers that a slice or range means; all by default. Raises ValueError where there are none such."""
-        return _chosen(which, self.architecture.n_layer, "layers")
+        """Return a slice or range of layers as a range (default: all). Raises ValueError if it is out of range."""
+        return _select(which, self.architecture.n_layer, "layers")
 
     def heads(self, which: slice | range | None = None) -> range:
-        """The heads that a slice or range means; all by default. Raises ValueError where there are none such."""
-        return _chosen(which, self.sizes["H"], "heads")
+        """Return a slice or range of heads as a range (default: all). Raises ValueError if it is out of range."""
+        return _select(which, self.sizes["H"], "heads")
 
     def chosen(self, run: Run, heads: range) -> range:
-        """The members of a run's group that go with these heads: those that stand beside one of them."""
+        """Return the members of a run's group that are drawn beside these heads."""
         if run.group is None:
             return range(1)
         count, all_heads = self.members(run), self.sizes["H"]
@@ -181,18 +181,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Geometry(Plan):
-    """Where the blocks of a plan stand: three arrays of float64, in model units.
+    """The positions of a plan's blocks, in model units: x right, y down, z toward the viewer.
 
-    x right, y down, z toward the viewer. G are the columns of layers, R the layers in a column, H the heads. A kind
-    that has one block in the model has the same x and y throughout.
+    G is the number of columns of layers, R of layers in a column, H of heads. A kind outside the layers has the same x
+    in every column and the same y in every row.
     """
 
     x: Floats  # [K, G] left edges
     y: Floats  # [K, R] tops
-    z: Floats  # [3, H] middles of what stands in front, in the middle and at the back of each head's place
+    z: Floats  # [3, H] centres of the blocks at the front, middle and back of each head
 
     def back(self, run: Run, members: slice = slice(None)) -> Floats:
-        """[k, members]: the z at which the blocks of a run begin; [k, 1] if they are of no group."""
+        """Return the minimum z of the blocks of a run: [k, members], or [k, 1] if it has no group."""
         depth = self.size[run.kinds, 2, None]
         if run.group is None:
             return 0 - depth / 2
@@ -204,7 +204,7 @@ class Geometry(Plan):
 
     @cached_property
     def _leads(self) -> dict[str, Ints]:
-        """[members] of each group: the head beside which a member stands."""
+        """The head beside which each member is drawn, [members], by group."""
         found = {}
         for group in self.architecture.groups:
             numbers = np.arange(self.sizes[group.count])
@@ -214,7 +214,7 @@ class Geometry(Plan):
 
     @cached_property
     def bounds(self) -> Box:
-        """The box that just holds every block."""
+        """The bounding box of all blocks."""
         backs = []
         for run in self.runs:
             ends = slice(None, None, max(1, self.members(run) - 1))  # the first and the last member
@@ -224,20 +224,20 @@ class Geometry(Plan):
         return Box(least.min(1).tolist(), (most + self.size.T).max(1).tolist())
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it as arrays, for a store that holds only those."""
+        """Return the geometry as arrays, for storage."""
         request = {"config": self.config.to_mapping(), "tokens": self.tokens, "batch": self.batch, "style": self.style}
         return {"request": np.frombuffer(json.dumps(request).encode(), np.uint8), "x": self.x, "y": self.y, "z": self.z}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Geometry:
-        """What `to_arrays` made arrays of."""
+        """Return the geometry from the arrays of `to_arrays`."""
         request = json.loads(arrays["request"].tobytes())
         config = config_from_mapping(request.pop("config"))
         return cls(config, **request, x=arrays["x"], y=arrays["y"], z=arrays["z"])
 
 
-def _chosen(which: slice | range | None, n: int, what: str) -> range:
+def _select(which: slice | range | None, n: int, what: str) -> range:
     span = which if isinstance(which, range) else range(n)[which or slice(None)]
     if span.step != 1 or not 0 <= span.start <= span.stop <= n:
-        raise ValueError(f"{what} {span.start}:{span.stop}:{span.step}: a range of 0:{n} in steps of 1 is wanted.")
+        raise ValueError(f"{what} {span.start}:{span.stop}:{span.step}: must be a range within 0:{n} with step 1.")
     return span

@@ -1,7 +1,8 @@
-"""A geometry as a glTF 2.0 binary file (GLB): one unit box, drawn once a block by EXT_mesh_gpu_instancing.
+"""A geometry as a glTF 2.0 binary file (GLB).
 
-float32 cannot hold the extent of a large model to a cell. So every layer has a node with its own origin, which JSON
-holds to the last digit, and its blocks stand relative to it. What is the same in every layer is in the file once.
+A unit box is instanced for every block (EXT_mesh_gpu_instancing). float32 is not precise enough for the extent of a
+large model. So every layer has a node with its own origin, exact in JSON, and its blocks are relative to it. Data that
+is equal in every layer is stored once.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import orjson
 from numpy.typing import NDArray
 
 from worker.describe.blocks import Role
-from worker.layout.encode import ROLES, columns, described
+from worker.layout.encode import ROLES, columns, metadata
 from worker.layout.geometry import Geometry
 
 MEDIA_TYPE = "model/gltf-binary"
 INSTANCING = "EXT_mesh_gpu_instancing"
-INSTANCE_BYTES = 48  # of a block, at most: three vectors and three numbers of four bytes
+INSTANCE_BYTES = 48  # at most, per block: three vectors and three numbers of four bytes
 COLORS: dict[Role, tuple[float, float, float]] = {
     "weight": (0.08, 0.16, 0.72),
     "activation": (0.06, 0.42, 0.12),
@@ -28,8 +29,8 @@ COLORS: dict[Role, tuple[float, float, float]] = {
 }  # linear red, green and blue
 
 _FLOAT, _USHORT = 5126, 5123  # component types
-_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963  # what a view is for
-_ROWS = 1 << 14  # of the columns that are made at a time
+_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963  # targets of buffer views
+_ROWS = 1 << 14  # of the columns that are built at a time
 _TYPES = {1: "SCALAR", 3: "VEC3"}
 _JSON, _BIN = 0x4E4F534A, 0x004E4942  # chunk types
 
@@ -37,22 +38,22 @@ Array = NDArray[Any]
 
 
 def glb(geometry: Geometry, layers: slice | range | None = None) -> list[bytes | memoryview]:
-    """The file of these layers' blocks (what is before them comes with the first, what is after with the last).
+    """Return the file of these layers' blocks, in chunks: 16 bytes per block, plus 32 per block of one layer.
 
-    Its root turns y down, as in the layout, to glTF's y up; below it all is in model units of the layout: a block
-    is the box from its node's translation + TRANSLATION to SCALE beyond that. Instances are in block order. `_ID` is
-    a block's row in the columns of the same layers, `_KIND` its place in `kinds` of the root's extras, whose id
-    pattern, `_HEAD` (-1: of none) and `layer` in the node's extras make its id. All are float32, which holds
-    whole numbers up to 2²⁴ exactly: glTF has 32-bit integers for indices of triangles only.
+    Blocks before the layers come with the first layer, blocks after them with the last. The root node flips y from
+    down, as in the layout, to up, as in glTF; below it, units are those of the layout. A block is the box from its
+    node's translation + TRANSLATION, of size SCALE. Instances are in block order. `_ID` is a block's row in the
+    columns of the same layers; `_KIND` is its index in `kinds` of the root's extras, whose id pattern, with `_HEAD`
+    (-1: none) and `layer` of the node's extras, gives the block's id. All are float32, exact for integers up to 2²⁴:
+    glTF allows 32-bit integers only for triangle indices.
 
-    Comes in chunks, of 16 bytes a block and 32 more a block of one layer. Raises ValueError for layers that the
-    model does not have.
+    Raises ValueError for layers that do not exist.
     """
     span = geometry.layers(layers)
     parts = list(_parts(geometry, span))
     file = _File()
     box, triangles = _box(file)
-    root = {"name": "layout", "scale": [1, -1, 1], "extras": described(geometry, span)}
+    root = {"name": "layout", "scale": [1, -1, 1], "extras": metadata(geometry, span)}
     nodes = [root | {"children": list(range(1, len(parts) + 1))}, *_nodes(file, parts)]
     return file.chunks(
         {
@@ -73,17 +74,15 @@ class _Part(NamedTuple):
 
     section: str
     layer: int | None
-    first: int  # row of its first block
-    origin: list[float]  # the middle of its box
+    first: int  # row of the first block
+    origin: list[float]  # centre of its bounding box
     translation: NDArray[np.float32]  # [n, 3]
-    same: dict[str, Array]  # the columns that all parts of its section have in common
+    same: dict[str, Array]  # columns shared by all parts of its section
 
 
 def _parts(geometry: Geometry, layers: range) -> Iterator[_Part]:
     same: dict[str, dict[str, Array]] = {}
-    names = [
-        section.name for section in geometry.architecture.sections
-    ]  # what is before the layers, they, what is after
+    names = [section.name for section in geometry.architecture.sections]  # before the layers, the layers, after them
     first, together = 0, max(1, _ROWS // geometry.count_in(layers[:1]))
     for at in range(0, len(layers), together):
         table = columns(geometry, layers[at : at + together])
@@ -123,7 +122,7 @@ def _nodes(file: _File, parts: list[_Part]) -> list[dict[str, Any]]:
 
 
 def _shared(file: _File, tables: dict[str, dict[str, Array]]) -> dict[str, dict[str, int]]:
-    """The accessors of what the parts of each section have in common, by the names of attributes."""
+    """Return the accessors of the shared columns of each section, by attribute name."""
     palette = np.array([COLORS[role] for role in ROLES], "<f4")
     values = {
         "SCALE": [table["size"].astype("<f4") for table in tables.values()],
@@ -136,7 +135,7 @@ def _shared(file: _File, tables: dict[str, dict[str, Array]]) -> dict[str, dict[
 
 
 def _box(file: _File) -> tuple[dict[str, Any], int]:
-    """The box from 0 to 1, each of its faces with corners of its own, and the view of its triangles."""
+    """Return the primitive of the unit box, with separate corners for each face, and the view of its triangles."""
     corners, normals = [], []
     for axis in range(3):
         for side in (0, 1):
@@ -152,7 +151,7 @@ def _box(file: _File) -> tuple[dict[str, Any], int]:
 
 @dataclass
 class _File:
-    """The binary part of a file as it comes together."""
+    """Builds the binary chunk of a file, its views and accessors."""
 
     arrays: list[Array] = field(default_factory=list)
     views: list[dict[str, Any]] = field(default_factory=list)
@@ -160,7 +159,7 @@ class _File:
     size: int = 0
 
     def view(self, arrays: list[Array], target: int, **more: int) -> int:
-        """A view of arrays, one after another."""
+        """Add a view of concatenated arrays; return its index."""
         length = sum(array.nbytes for array in arrays)
         self.views.append({"buffer": 0, "byteOffset": self.size, "byteLength": length, "target": target, **more})
         self.arrays += arrays
@@ -168,7 +167,7 @@ class _File:
         return len(self.views) - 1
 
     def accessors(self, arrays: list[Array]) -> list[int]:
-        """A view of arrays of float32, [n] or [n, 3] each, and an accessor of each."""
+        """Add a view of float32 arrays, [n] or [n, 3] each, and an accessor for each; return the accessors' indices."""
         width = arrays[0][0].size
         view, start, first = self.view(arrays, _ARRAY_BUFFER, byteStride=4 * width), 0, len(self.described)
         for array in arrays:
@@ -180,15 +179,15 @@ class _File:
         return list(range(first, len(self.described)))
 
     def indices(self, view: int) -> int:
-        """One more accessor of a view of uint16: meshes that share all of theirs are one mesh to some readers."""
+        """Add another accessor of a view of uint16: some readers merge meshes that share all accessors."""
         count = self.views[view]["byteLength"] // 2
         self.described.append({"bufferView": view, "componentType": _USHORT, "count": count, "type": "SCALAR"})
         return len(self.described) - 1
 
     def chunks(self, head: dict[str, Any]) -> list[bytes | memoryview]:
-        """The file: its header, the JSON `head` with what is known here, and the arrays."""
-        told = {"buffers": [{"byteLength": self.size}], "bufferViews": self.views, "accessors": self.described}
-        text = orjson.dumps(head | told)
+        """Return the file: header, the JSON `head` completed with buffers, views and accessors, and the arrays."""
+        buffers = {"buffers": [{"byteLength": self.size}], "bufferViews": self.views, "accessors": self.described}
+        text = orjson.dumps(head | buffers)
         text += b" " * (-len(text) % 4)
         length = 12 + 8 + len(text) + 8 + self.size
         words = np.array([0x46546C67, 2, length, len(text), _JSON], "<u4").tobytes()  # 0x46546C67: "glTF"

@@ -1,7 +1,6 @@
-"""What is GPT-2's alone in the block layout of LLM Visualization (bbycroft/llm-viz, MIT).
+"""The merged Q, K and V blocks of LLM Visualization's GPT-2 layout.
 
-In models of more than twelve layers it draws a head's Q, K and V as one box, and its residual blocks stay in the
-first column.
+In models of more than twelve layers, LLM Visualization (bbycroft/llm-viz, MIT) draws a head's Q, K and V as one box.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _BOXES = {
     "qkv_weight": ("QKV Weights", ("q_weight", "k_weight", "v_weight")),
     "qkv": ("QKV vectors", ("q", "k", "v")),
 }
-#: The merged kinds' ids, with the ids of the kinds that each stands for, from the top down.
+#: The merged kinds' ids, with the ids of the kinds that each replaces, from top to bottom.
 MERGED: Mapping[str, tuple[str, ...]] = {
     _HEAD + box: tuple(_HEAD + part for part in parts) for box, (_, parts) in _BOXES.items()
 }
@@ -28,7 +27,7 @@ _PLACES = {part: (box, n) for box, parts in MERGED.items() for n, part in enumer
 
 
 def merged(architecture: Architecture) -> Architecture:
-    """The same with one box for a head's Q, K and V: it is their rows, one above the other, so no one tensor's."""
+    """Return the architecture with one box for a head's Q, K and V: their rows, stacked, so it has no tensor."""
     sections = tuple(
         replace(section, kinds=_kinds(section.kinds)) if section.layers else section
         for section in architecture.sections
@@ -77,7 +76,7 @@ def _input(given: Input) -> Input:
 
 
 def _drawn(ids: tuple[str, ...]) -> tuple[str, ...]:
-    """The same ids, the boxes in the place of all their parts."""
+    """Return the ids with merged kinds in place of their parts."""
     found: list[str] = []
     for id in ids:
         box = _PLACES[id][0] if id in _PLACES else id

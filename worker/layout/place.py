@@ -1,9 +1,9 @@
-"""Where the blocks of a model stand, from what its description says of lanes, shelves and depths.
+"""Compute block positions from lanes, shelves and depths.
 
-It grew out of the block layout of LLM Visualization (bbycroft/llm-viz, MIT), which "llm-viz" is for GPT-2 to the last
-bit of float64, so sums here are taken in its order, left to right. In models of more than twelve layers that has
-defects: residual blocks stay in the first column, and columns may run into each other. "columns", the same up to twelve
-layers, mends them, and places any family.
+The style "llm-viz" is the block layout of LLM Visualization (bbycroft/llm-viz, MIT) for GPT-2, exact in float64: so
+sums here are in its order, left to right. Above twelve layers that layout has defects: residual blocks stay in the
+first column, and columns may overlap. The style "columns" is equal up to twelve layers, fixes these defects above, and
+supports every family.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ _ANCHORS: Mapping[Anchor, float] = {"left": 0.0, "middle": 0.5, "right": 1.0}
 
 
 def place(config: Config, tokens: int, batch: int = 1, style: Style = "columns") -> Geometry:
-    """The geometry of every block, for `tokens` positions of `batch` sequences.
-
-    Raises ConfigError for what a Plan refuses.
-    """
+    """Return the geometry for `batch` sequences of `tokens` positions. Raises ConfigError, as Plan does."""
     plan = Plan(config, tokens, batch, style)
     return Geometry(config, tokens, batch, style, _place_x(plan), _place_y(plan), _place_z(plan))
 
@@ -48,7 +45,7 @@ def _place_x(plan: Plan) -> Floats:  # [K, G]
     columns = -(-plan.architecture.n_layer // COLUMN)
     steps = np.full((3, columns), pitch)
     steps[:, 0] = middle, left, attention
-    middles, lefts, attentions = np.add.accumulate(steps, 1)  # one step after the other, as the original does
+    middles, lefts, attentions = np.add.accumulate(steps, 1)  # cumulative sums, as in the original
     if plan.style == "llm-viz":
         middles = np.zeros(columns)
     x = _x(plan, middles, lefts, attentions)
@@ -60,14 +57,14 @@ def _place_x(plan: Plan) -> Floats:  # [K, G]
 
 
 def _x(plan: Plan, middle: Floats, left: Floats, attention: Floats) -> Floats:
-    """[K, G]: left edges in columns whose residual stream, layer norms and attention are there, [G] each."""
+    """Return the left edges [K, G] in columns whose stream, norm and attention lanes are at these x, [G] each."""
     n, m = plan.sizes, plan.margin
     lanes = {"stream": middle, "norm": left, "attention": attention, "aside": n["T"] * CELL / 2 + m}
     numbers = {kind.id: number for number, kind in enumerate(plan.kinds)}
     x = np.full((len(plan.kinds), len(left)), np.nan)
 
     def edge(kind: Kind) -> Floats:
-        """The left edge of a kind, [G]; that of what it stands beside is found first."""
+        """Return the left edge of a kind, [G], after that of the kind it is beside."""
         number, spot = numbers[kind.id], kind.spot
         if np.isnan(x[number, 0]):
             if spot.beside is not None:
@@ -87,7 +84,7 @@ def _x(plan: Plan, middle: Floats, left: Floats, attention: Floats) -> Floats:
 
 
 def _place_y(plan: Plan) -> Floats:  # [K, R]
-    rows = min(plan.architecture.n_layer, COLUMN)  # every column begins at the same height: one stands for all
+    rows = min(plan.architecture.n_layer, COLUMN)  # all columns begin at the same y
     y, top, first = np.empty((len(plan.kinds), rows)), 0.0, 0
     for section in plan.architecture.sections:
         kinds = slice(first, first := first + len(section.kinds))
@@ -107,7 +104,7 @@ def _place_y(plan: Plan) -> Floats:  # [K, R]
 
 
 def _shelves(plan: Plan, section: Section, top: float) -> dict[str, float]:
-    """The heights of the shelves of a section, or of one of its layers, that begins at `top`."""
+    """Return the y of each shelf of a section, or of one of its layers, that begins at `top`."""
     heights: dict[str, float] = {}
     fixed = {**plan.sizes, "s": CELL, "m": plan.margin, "deep": int(plan.deep), "top": top}
     for name, expression in section.heights.items():

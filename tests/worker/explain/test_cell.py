@@ -1,4 +1,4 @@
-"""Laws of an explanation: it reads what the layout says, and its operands alone give the value."""
+"""Cells and operands: they match the layout, and the operands determine the value."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MODELS = {
 
 @dataclass
 class Traced:
-    """A model, what an inference of it computed, and what was read of both."""
+    """A model's weights and the values of a trace, and a record of what was read."""
 
     config: Config
     tensors: dict[str, NDArray[Any]]
@@ -85,7 +85,7 @@ def odd(request: pytest.FixtureRequest, make_weights: Callable[..., Any], run_mo
 
 
 def check(traced: Traced, block: dict[str, Any], at: Any) -> None:
-    """The cell is the trace's, its operands are the layout's, and they alone make it."""
+    """Check the cell's value, that its operands are those in the layout, and that they give the value."""
     cell = traced.read_cell(block["id"], at)
     by_id = {block["id"]: block for block in traced.blocks} if block["formula"] else {}
     assert cell.value == told(block, at, traced.tensors)
@@ -108,19 +108,19 @@ def ids(config: Config) -> list[str]:
 
 
 @pytest.mark.parametrize("number", range(len(ids(NANO))))
-def test_operands_alone_give_the_cells_of_every_block_of_nano_gpt(nano: Traced, number: int) -> None:
+def test_operands_give_the_cells_of_every_block_of_nano_gpt(nano: Traced, number: int) -> None:
     block = nano.blocks[number]
     for at in some_cells(block, number):
         check(nano, block, at)
 
 
-def test_operands_alone_give_the_cells_of_every_block_of_odd_models(odd: Traced) -> None:
+def test_operands_give_the_cells_of_every_block_of_small_models(odd: Traced) -> None:
     for number, block in enumerate(odd.blocks):
         for at in some_cells(block, number):
             check(odd, block, at)
 
 
-def test_no_more_is_read_than_the_cell_and_its_operands(odd: Traced) -> None:
+def test_only_the_cell_and_its_operands_are_read(odd: Traced) -> None:
     for number, block in enumerate(odd.blocks):
         for at in some_cells(block, number):
             odd.read.clear()
@@ -128,14 +128,14 @@ def test_no_more_is_read_than_the_cell_and_its_operands(odd: Traced) -> None:
             assert sum(size for _, size in odd.read) == 1 + cell.total
 
 
-def test_weights_of_any_model_are_made_for_the_operands_alone() -> None:
+def test_only_the_operands_weights_are_generated() -> None:
     config = CONFIGS["gpt3-175b"]
     weights, tensors = synthetic(config, 0), {"h.95.mlp.c_proj.weight", "h.95.mlp.c_proj.bias"}
-    asked: dict[str, int] = {}
+    read_sizes: dict[str, int] = {}
 
     def read(name: str, key: Any) -> NDArray[Any]:
         made = weights.read(name, key)
-        asked[name] = made.size
+        read_sizes[name] = made.size
         return made
 
     def values(name: str, key: Any) -> NDArray[Any]:
@@ -143,8 +143,8 @@ def test_weights_of_any_model_are_made_for_the_operands_alone() -> None:
 
     cell = read_cell(config, 2048, "blocks.95.mlp_out", (2047, 12287, 0), Sources(read, values))
     assert cell.total == 2 * 49152 + 1
-    assert asked.keys() == tensors
-    assert sum(asked.values()) == 49152 + 1
+    assert read_sizes.keys() == tensors
+    assert sum(read_sizes.values()) == 49152 + 1
 
 
 # ------------------------------------------------------------------------------------------------------- limits
@@ -163,9 +163,7 @@ def test_a_limit_keeps_the_largest_contributions_first(nano: Traced) -> None:
     ("id", "at"), [("logits", (3, 1, 0)), ("ln_final.scale", (3, 0, 0)), ("logits_sum", (2, 0, 0))]
 )
 @pytest.mark.parametrize("limit", [2, 3, 4, 7, 1000])
-def test_a_limited_sum_has_at_most_so_many_operands_and_is_of_the_same_ones(
-    nano: Traced, id: str, at: Any, limit: int
-) -> None:
+def test_a_limited_sum_has_as_many_whole_terms_as_fit(nano: Traced, id: str, at: Any, limit: int) -> None:
     cell = nano.read_cell(id, at)
     few = cell.operands(limit)
     assert len(few) <= min(limit, cell.total)
@@ -173,23 +171,23 @@ def test_a_limited_sum_has_at_most_so_many_operands_and_is_of_the_same_ones(
     assert set(few) <= set(cell.operands())
 
 
-def test_what_every_term_needs_comes_first_when_a_sum_is_shortened(nano: Traced) -> None:
+def test_shared_operands_come_first_in_a_limited_sum(nano: Traced) -> None:
     shared = [nano.read_cell(id, (2, 0, 0)).operands(2)[0].block for id in ("blocks.0.ln2.scale", "logits_sum")]
     assert shared == ["blocks.0.ln2.mean", "logits_max"]
 
 
-def test_the_largest_of_many_is_first_and_masked_ones_are_last(nano: Traced) -> None:
+def test_operands_of_a_maximum_are_sorted_with_masked_ones_last(nano: Traced) -> None:
     cell = nano.read_cell("blocks.0.attn.heads.0.scores_max", (0, 4, 0))
     found = [float(one.value) for one in cell.operands(11)]
     assert found == sorted(found, reverse=True)
     assert (found[0], found[5:]) == (cell.value, [-inf] * 6)
 
 
-def test_what_is_no_sum_is_not_shortened(nano: Traced) -> None:
+def test_a_formula_that_is_not_a_sum_is_not_limited(nano: Traced) -> None:
     assert len(nano.read_cell("ln_final.out", (1, 2, 0)).operands(1)) == 5
 
 
-# ------------------------------------------------------------------------------------------------- what there is
+# ---------------------------------------------------------------------------------------- blocks and cells
 
 
 def test_every_block_of_a_layout_is_found_by_its_id() -> None:
@@ -201,7 +199,7 @@ def test_every_block_of_a_layout_is_found_by_its_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("id", "why"),
+    ("id", "message"),
     [
         ("", "such as embedding, blocks.0.ln1.out"),
         ("blocks.{layer}.ln1.out", "such as embedding"),
@@ -214,15 +212,16 @@ def test_every_block_of_a_layout_is_found_by_its_id() -> None:
         ("blocks.2.attn.heads.3.q", "head must be from 0 to 2"),
     ],
 )
-def test_what_is_no_block_is_refused_with_what_there_is(id: str, why: str) -> None:
-    with pytest.raises(UnknownBlockError, match=f"There is no block '{id}'.*{why}"):
+def test_an_unknown_block_is_rejected_with_the_allowed_ids(id: str, message: str) -> None:
+    with pytest.raises(UnknownBlockError, match=f"There is no block '{id}'.*{message}"):
         describe(NANO).find(id)
 
 
 @pytest.mark.parametrize("at", [(11, 0, 0), (0, 48, 0), (0, 0, 1), (-1, 0, 0)])
-def test_what_is_no_cell_is_refused_with_what_there_is(nano: Traced, at: Any) -> None:
+def test_a_cell_out_of_range_is_rejected_with_the_allowed_range(nano: Traced, at: Any) -> None:
     with pytest.raises(
-        CellError, match="is no cell of embedding: it has i from 0 to 10, j from 0 to 47, k from 0 to 0"
+        CellError,
+        match="is not a cell of embedding: must be i from 0 to 10, j from 0 to 47, k from 0 to 0",
     ):
         nano.read_cell("embedding", at)
 
@@ -238,5 +237,5 @@ def test_what_is_no_cell_is_refused_with_what_there_is(nano: Traced, at: Any) ->
         ("ln_final.out", ["ln_final.out", "blocks.2.resid_post", "ln_final.mean", "ln_final.scale"]),
     ],
 )
-def test_a_block_says_which_values_explain_it(id: str, values: list[str]) -> None:
+def test_a_block_lists_the_values_that_explain_it(id: str, values: list[str]) -> None:
     assert describe(NANO).find(id).values == values

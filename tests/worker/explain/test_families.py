@@ -1,4 +1,4 @@
-"""Every cell of every block of every family is explained, from operands that give its value."""
+"""Explanations of every block of every family."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from worker.layout.place import place
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_block_is_explained_by_operands_that_give_its_value(
-    family: str, make_weights: Any, run_model: Any
-) -> None:
+def test_operands_give_the_value_of_every_block(family: str, make_weights: Any, run_model: Any) -> None:
     config, random = FAMILIES[family], np.random.default_rng(4)
     weights = make_weights(config)
     values = run_model(config, weights, [[2, 1, 0, 1, 1, 2]])
@@ -28,9 +26,9 @@ def test_every_block_is_explained_by_operands_that_give_its_value(
         for _ in range(3):
             i, j, k = (int(random.integers(size)) for size in block["cells"])
             cell = read_cell(config, 6, block["id"], (i, j, k), sources)
-            said = explain_cell(cell, "Given")
-            assert said.text.endswith(f" = {TEXT.number(cell.value)}")
-            assert said.latex.endswith(f" = {LATEX.number(cell.value)}")
+            explanation = explain_cell(cell, "Given")
+            assert explanation.text.endswith(f" = {TEXT.number(cell.value)}")
+            assert explanation.latex.endswith(f" = {LATEX.number(cell.value)}")
             formula = cell.formula
             if formula is None or formula.op in ("input", "embed", "rotate") or cell.masked:
                 continue
@@ -40,7 +38,7 @@ def test_every_block_is_explained_by_operands_that_give_its_value(
             np.testing.assert_allclose(cell.value, value, rtol=1e-4, atol=1e-5, err_msg=block["id"])
 
 
-def test_a_rotated_cell_reads_its_channel_and_its_partner_alone(make_weights: Any, run_model: Any) -> None:
+def test_a_rotated_cell_reads_only_its_channel_and_its_partner(make_weights: Any, run_model: Any) -> None:
     config = FAMILIES["llama"]
     weights = make_weights(config)
     values = run_model(config, weights, [[2, 1, 0, 1, 1, 2]])

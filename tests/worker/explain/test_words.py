@@ -1,4 +1,4 @@
-"""Explanations in words: every block has one, well-formed, and the numbers put in give the value."""
+"""Explanations in text and LaTeX: well-formed for every block, with numbers that give the value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from worker.explain.words import Explanation, explain_cell
 __all__ = ["nano", "odd"]
 
 
-def say(traced: Traced, id: str, *at: int) -> Explanation:
+def explain(traced: Traced, id: str, *at: int) -> Explanation:
     return explain_cell(traced.read_cell(id, at), "A number")
 
 
-def evaluated(text: str) -> float:
-    """The last but one side of an equation in text, calculated."""
+def evaluate(text: str) -> float:
+    """Evaluate the equation's side in numbers, the last but one."""
     numbers = text.split(" = ")[-2]
     for written, python in {"−∞": "-inf", "−": "-", "·": "*", "²": "**2", "³": "**3", "π": "pi", "Φ": "phi"}.items():
         numbers = numbers.replace(written, python)
@@ -29,10 +29,10 @@ def evaluated(text: str) -> float:
     return float(eval(numbers, {"__builtins__": {}}, names))  # noqa: S307 - what this repository wrote
 
 
-def test_every_block_is_explained_in_well_formed_words(odd: Traced) -> None:
+def test_text_and_latex_are_well_formed(odd: Traced) -> None:
     for number, block in enumerate(odd.blocks):
         for at in some_cells(block, number):
-            text, latex = say(odd, block["id"], *at)
+            text, latex = explain(odd, block["id"], *at)
             for opening, closing in ("()", "[]", "{}"):
                 assert text.count(opening) == text.count(closing), text
                 assert latex.count(opening) == latex.count(closing), latex
@@ -41,13 +41,13 @@ def test_every_block_is_explained_in_well_formed_words(odd: Traced) -> None:
             assert latex.isascii()
 
 
-def test_the_numbers_put_in_give_the_value(odd: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_formula_in_numbers_gives_the_value(odd: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.explain.words._SHOWN", 100)
     for number, block in enumerate(odd.blocks):
         for at in some_cells(block, number) if block["formula"] and block["formula"]["inputs"] else []:
-            text, value = say(odd, block["id"], *at).text, float(odd.read_cell(block["id"], at).value)
+            text, value = explain(odd, block["id"], *at).text, float(odd.read_cell(block["id"], at).value)
             if not isinf(value):
-                assert evaluated(text) == pytest.approx(value, rel=1e-3, abs=2e-4), text
+                assert evaluate(text) == pytest.approx(value, rel=1e-3, abs=2e-4), text
 
 
 @pytest.mark.parametrize(
@@ -88,22 +88,22 @@ def test_the_numbers_put_in_give_the_value(odd: Traced, monkeypatch: pytest.Monk
         ("logits_max", (2, 0, 0), "The largest of 3 logits: logits_max[2] = max(s = 0…2) logits[2, s] = max("),
     ],
 )  # fmt: skip
-def test_the_text_tells_the_formula_with_its_places(nano: Traced, id: str, at: tuple[int, ...], text: str) -> None:
-    assert say(nano, id, *at).text.startswith(text)
+def test_the_text_has_the_formula_with_indices(nano: Traced, id: str, at: tuple[int, ...], text: str) -> None:
+    assert explain(nano, id, *at).text.startswith(text)
 
 
-def test_latex_says_the_same(nano: Traced) -> None:
-    latex = say(nano, "blocks.0.ln2.scale", 3, 0, 0).latex
+def test_the_latex_has_the_same_formula(nano: Traced) -> None:
+    latex = explain(nano, "blocks.0.ln2.scale", 3, 0, 0).latex
     assert latex.startswith(
         r"\mathrm{ln2.scale}_{3} = \sqrt{\frac{\sum_{s=0}^{47} "
         r"\left(\mathrm{resid\_mid}_{3,s} - \mathrm{ln2.mean}_{3}\right)^2}{48} + 1 \times 10^{-5}} = \sqrt{\frac{"
     )
 
 
-def test_long_sums_show_the_terms_that_weigh_most(nano: Traced) -> None:
+def test_long_sums_show_the_largest_terms(nano: Traced) -> None:
     cell = nano.read_cell("blocks.0.attn.heads.1.q", (3, 4, 0))
     x, y = (float(one.value) for one in cell.operands(2))
-    [*_, numbers, _] = say(nano, "blocks.0.attn.heads.1.q", 3, 4, 0).text.split(" = ")
+    [*_, numbers, _] = explain(nano, "blocks.0.attn.heads.1.q", 3, 4, 0).text.split(" = ")
     assert numbers.replace("−", "-").replace("(", "").replace(")", "").startswith(f"{x:.5g} · {y:.5g} + ")
     assert numbers.count(" · ") == 3
     assert " + … + " in numbers

@@ -1,4 +1,4 @@
-"""Blocks and groups for JSON: the same as the columns tell, and true of the tensors and of each other."""
+"""Blocks and groups as JSON: consistent with columns, tensors and each other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from worker.layout.place import place
 
 
 def geometry(style: Style = "columns", n_layer: int = 13) -> Geometry:
-    """Of sizes that all differ."""
+    """A geometry whose sizes all differ."""
     config = Config(n_layer=n_layer, n_head=2, d_head=4, n_embd=5, n_inner=7, n_positions=6, vocab_size=11)
     return place(config, 3, 2, style)
 
@@ -33,13 +33,13 @@ LARGE_AND_SMALL = [("columns", 2), ("columns", 13), ("llm-viz", 13)]
 def test_blocks_agree_with_the_columns_row_by_row(style: Style) -> None:
     g = geometry(style)
     table = columns(g)
-    told = list(blocks(g))
+    found = list(blocks(g))
     for name in ("position", "size", "cells"):
-        assert [block[name] for block in told] == table[name].tolist()
+        assert [block[name] for block in found] == table[name].tolist()
     for name in ("layer", "head"):
-        assert [-1 if block[name] is None else block[name] for block in told] == table[name].tolist()
-    assert [ROLES.index(block["role"]) for block in told] == table["role"].tolist()
-    for block, number in zip(told, table["kind"], strict=True):
+        assert [-1 if block[name] is None else block[name] for block in found] == table[name].tolist()
+    assert [ROLES.index(block["role"]) for block in found] == table["role"].tolist()
+    for block, number in zip(found, table["kind"], strict=True):
         kind = g.kinds[number]
         assert block["id"] == kind.id.format(layer=block["layer"], head=block["head"])
         assert (block["name"], tuple(block["dims"]), block["minor"]) == (kind.name, kind.cells, kind.minor)
@@ -52,7 +52,7 @@ def test_ids_are_unique(style: Style, n_layer: int) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_a_block_is_as_the_contract_shows_it() -> None:
+def test_a_block_has_the_documented_form() -> None:
     g = place(CONFIGS["nano-gpt"], 11)
     block = next(block for block in blocks(g) if block["id"] == "blocks.0.attn.heads.1.q")
     assert tuple(block) == FIELDS
@@ -81,7 +81,7 @@ def test_every_activation_and_statistic_has_a_formula_and_every_block_a_tensor()
 
 
 def cells(shape: list[int], index: list[list[int]]) -> NDArray[np.int64]:
-    """[cells, axes]: where the index takes every cell (i, j, k, …) of a box of this shape."""
+    """[cells, axes]: the index of every cell (i, j, k, …) of a box of this shape."""
     every = np.indices((*shape, 1)).reshape(len(shape) + 1, -1)
     every[-1] = 1
     return (np.array(index) @ every).T
@@ -115,11 +115,11 @@ def test_blocks_of_a_tensor_cover_it_exactly_once(style: Style, n_layer: int) ->
 @pytest.mark.parametrize(("style", "n_layer"), LARGE_AND_SMALL)
 def test_inputs_are_cells_of_blocks_that_come_before(style: Style, n_layer: int) -> None:
     g = geometry(style, n_layer)
-    told = list(blocks(g))
-    shapes = {block["id"]: block["cells"] for block in told}
+    found = list(blocks(g))
+    shapes = {block["id"]: block["cells"] for block in found}
     # Weights are there from the start; a sum of exponentials is listed just before the maximum that it reads.
-    known = {block["id"] for block in told if block["role"] == "weight" or block["id"].endswith("_max")}
-    for block in told:
+    known = {block["id"] for block in found if block["role"] == "weight" or block["id"].endswith("_max")}
+    for block in found:
         for given in block["formula"]["inputs"] if block["formula"] else ():
             assert given["block"] in known
             over = g.sizes["V"] if block["formula"]["op"] == "embed" else block["formula"]["over"] or 1
@@ -133,7 +133,7 @@ def formula(g: Geometry, id: str) -> dict[str, Any]:
     return next(block["formula"] for block in blocks(g, fields={"id", "formula"}) if block["id"] == id)
 
 
-def test_formulas_carry_their_constants() -> None:
+def test_formulas_have_their_parameters() -> None:
     g = geometry()
     scores = formula(g, "blocks.0.attn.heads.0.scores")
     assert {name: scores[name] for name in ("op", "over", "scale", "mask")} == {
@@ -176,26 +176,26 @@ def test_rows_of_a_merged_box_are_q_then_k_then_v() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[0, 13], [0, 1, 12, 13], list(range(14))])
-def test_ranges_of_layers_make_up_the_whole(cuts: list[int]) -> None:
+def test_ranges_of_layers_concatenate_to_the_whole(cuts: list[int]) -> None:
     g = geometry()
     assert [block for cut in pairwise(cuts) for block in blocks(g, slice(*cut))] == list(blocks(g))
     assert [group for cut in pairwise(cuts) for group in groups(g, range(*cut))] == groups(g)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_heads_choose_among_the_blocks_of_heads(style: Style) -> None:
+def test_heads_select_the_blocks_of_heads(style: Style) -> None:
     g = geometry(style)
     assert list(blocks(g, heads=slice(1, 2))) == [block for block in blocks(g) if block["head"] in (None, 1)]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_fields_choose_what_is_told(field: str) -> None:
+def test_fields_select_the_fields_of_blocks(field: str) -> None:
     g = geometry()
     assert list(blocks(g, fields=[field])) == [{field: block[field]} for block in blocks(g)]
 
 
 @pytest.mark.parametrize("wrong", [{"fields": ["place"]}, {"layers": range(14)}, {"heads": range(3)}])
-def test_what_is_not_there_is_refused_at_once(wrong: dict[str, Any]) -> None:
+def test_unknown_fields_layers_and_heads_are_rejected_before_iteration(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         blocks(geometry(), **wrong)
 
@@ -205,7 +205,7 @@ def test_what_is_not_there_is_refused_at_once(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("style", "n_layer"), LARGE_AND_SMALL)
 @pytest.mark.parametrize("heads", [slice(None), slice(1, 2)])
-def test_groups_hold_blocks_of_the_list_and_all_of_them(style: Style, n_layer: int, heads: slice) -> None:
+def test_groups_contain_exactly_the_listed_blocks(style: Style, n_layer: int, heads: slice) -> None:
     g = geometry(style, n_layer)
     found = groups(g, slice(None), heads)
     ids = [block["id"] for block in blocks(g, slice(None), heads)]
@@ -216,7 +216,7 @@ def test_groups_hold_blocks_of_the_list_and_all_of_them(style: Style, n_layer: i
     assert {id for group in found for id in group["blocks"]} == set(ids)
 
 
-def test_groups_of_a_layer_are_the_originals() -> None:
+def test_groups_of_a_layer_match_the_original() -> None:
     g = geometry(n_layer=2)
     found = {group["id"]: group["blocks"] for group in groups(g, slice(1, 2))}
     layer, head = "blocks.1", "blocks.1.attn.heads.0"

@@ -1,4 +1,4 @@
-"""The columns of a geometry, and their file as the safetensors package reads it."""
+"""Columns of a geometry, and the safetensors file as its package reads it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def geometry(style: Style = "columns", n_layer: int = 14) -> Geometry:
     return place(Config(n_layer=n_layer, n_head=3, n_embd=12, n_inner=20, n_positions=9, vocab_size=7), 5, 2, style)
 
 
-def test_columns_have_the_types_that_were_promised() -> None:
+def test_columns_have_the_documented_types() -> None:
     g = geometry()
     found = {name: (column.dtype.name, column.shape) for name, column in columns(g).items()}
     n = g.count
@@ -49,7 +49,7 @@ def test_rows_are_in_block_order(style: Style) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_rows_tell_what_their_kind_is(style: Style) -> None:
+def test_rows_refer_to_their_kind(style: Style) -> None:
     g = geometry(style)
     table = columns(g)
     kinds = [g.kinds[kind] for kind in table["kind"]]
@@ -60,7 +60,7 @@ def test_rows_tell_what_their_kind_is(style: Style) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("cuts", [[0, 14], [0, 1, 13, 14], [0, 0, 12, 14, 14], list(range(15))])
-def test_ranges_of_layers_make_up_the_whole(style: Style, cuts: list[int]) -> None:
+def test_ranges_of_layers_concatenate_to_the_whole(style: Style, cuts: list[int]) -> None:
     g = geometry(style)
     parts = [columns(g, slice(*cut)) for cut in pairwise(cuts)]
     for name, column in columns(g).items():
@@ -68,7 +68,7 @@ def test_ranges_of_layers_make_up_the_whole(style: Style, cuts: list[int]) -> No
 
 
 @pytest.mark.parametrize("layers", [range(0, 15), range(-1, 2), slice(None, None, 2), range(3, 1), slice(9, 2)])
-def test_layers_that_are_not_there_are_refused(layers: slice | range) -> None:
+def test_layers_out_of_range_are_rejected(layers: slice | range) -> None:
     with pytest.raises(ValueError, match="layers"):
         columns(geometry(), layers)
 
@@ -85,7 +85,7 @@ def test_the_safetensors_package_reads_the_file(style: Style, layers: slice | ra
         assert np.array_equal(read[name], column)
 
 
-def test_the_metadata_name_roles_and_kinds(tmp_path: Path) -> None:
+def test_the_metadata_lists_roles_and_kinds(tmp_path: Path) -> None:
     g = geometry("llm-viz")
     file = tmp_path / "layout.safetensors"
     file.write_bytes(safetensors(g, slice(12, 14)))

@@ -1,4 +1,4 @@
-"""A geometry as a GLB, read by the specification: every block's box, id and colour."""
+"""GLB files, read as specified: every block's box, id and colour."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVERY = pytest.mark.parametrize("g", CASES, ids=lambda g: f"{g.architecture.n_la
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("model", ["nano-gpt", "gpt2", "gpt3-175b"])
-def test_every_box_is_there_to_float32_of_its_layer(model: str, style: Style) -> None:
+def test_every_box_is_precise_to_float32_within_its_layer(model: str, style: Style) -> None:
     g = preset(model, style)
     expected = columns(g)
     row = 0
@@ -51,7 +51,7 @@ def test_every_box_is_there_to_float32_of_its_layer(model: str, style: Style) ->
     assert row == g.count
 
 
-def test_a_layer_of_the_largest_preset_is_held_far_better_than_the_model_would_be() -> None:
+def test_layer_origins_make_the_largest_preset_far_more_precise() -> None:
     g = preset("gpt3-175b", "columns")
     position = columns(g)["position"]
     without = np.abs(position.astype(np.float32) - position).max()
@@ -61,7 +61,7 @@ def test_a_layer_of_the_largest_preset_is_held_far_better_than_the_model_would_b
 
 
 @EVERY
-def test_a_clients_ids_are_those_of_the_blocks(g: Geometry) -> None:
+def test_ids_built_from_the_file_are_those_of_the_blocks(g: Geometry) -> None:
     table = columns(g)
     expected = [
         g.architecture.block_id(g.kinds[kind].id, layer, head)
@@ -80,7 +80,7 @@ def test_a_block_has_the_colour_of_its_role(g: Geometry) -> None:
 
 
 @EVERY
-def test_there_is_a_node_and_a_mesh_of_its_own_for_every_layer(g: Geometry) -> None:
+def test_every_layer_has_its_own_node_and_mesh(g: Geometry) -> None:
     file = read(g)
     nodes = [node for node, _ in file.parts]
     names = ["embedding", *(f"blocks.{n}" for n in range(g.architecture.n_layer)), "unembedding"]
@@ -103,11 +103,11 @@ def test_the_mesh_is_the_unit_box_seen_from_outside() -> None:
         assert np.abs(face).sum() == 12  # twice the area of two triangles on each of six sides
         np.testing.assert_array_equal(face, normal[file.array(primitive["indices"])[::3]])
         assert ((position - 0.5) * normal).sum(1).tolist() == [0.5] * 24
-        told = file.json["accessors"][primitive["attributes"]["POSITION"]]
-        assert (told["min"], told["max"]) == (position.min(0).tolist(), position.max(0).tolist())
+        accessor = file.json["accessors"][primitive["attributes"]["POSITION"]]
+        assert (accessor["min"], accessor["max"]) == (position.min(0).tolist(), position.max(0).tolist())
 
 
-def test_the_root_turns_y_up_and_tells_what_the_numbers_mean() -> None:
+def test_the_root_flips_y_and_describes_roles_and_kinds() -> None:
     g = geometry()
     file = read(g)
     extras = file.root["extras"]
@@ -118,14 +118,14 @@ def test_the_root_turns_y_up_and_tells_what_the_numbers_mean() -> None:
 
 
 def nodes(file: Glb) -> list[tuple[Any, ...]]:
-    """What does not depend on where in a file a part is."""
+    """The parts of a file, without what depends on their position in it."""
     return [
         (node["name"], node["translation"], *(found[name].tobytes() for name in ("TRANSLATION", "SCALE", "_KIND")))
         for node, found in file.parts
     ]
 
 
-def test_layers_are_the_same_nodes_in_a_file_of_their_own() -> None:
+def test_a_range_of_layers_has_the_same_nodes_as_the_whole() -> None:
     g = geometry()
     parts = [read(g, range(n, n + 7)) for n in (0, 7)]
     assert [node for part in parts for node in nodes(part)] == nodes(read(g))
@@ -135,5 +135,5 @@ def test_layers_are_the_same_nodes_in_a_file_of_their_own() -> None:
 
 
 @EVERY
-def test_a_file_is_no_larger_than_is_foretold(g: Geometry) -> None:
+def test_a_file_is_at_most_as_large_as_estimated(g: Geometry) -> None:
     assert len(read(g).binary) <= INSTANCE_BYTES * g.count + 1000  # and the box

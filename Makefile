@@ -1,4 +1,4 @@
-# make run and make test need nothing but Python 3.11 or 3.12 and make: they build .venv from the lock files.
+# make run and make test need only Python 3.11 or 3.12 and make; they create .venv from the lock files.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ VIEWER := service/viewer/index.html
 NEEDED := Node.js 20.19 or later (https://nodejs.org)
 NODE := $(shell node -p 'const [major, minor] = process.versions.node.split("."); major * 100 + +minor >= 2019 || ""' 2>/dev/null)
 
-# What Python compiled once, each of our many processes finds: without it all of them compile the whole package again.
+# Let Python write bytecode: without it each of the many processes compiles the whole package.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -21,22 +21,22 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 22
 
 run: $(RUN) ## Run Redis, a worker and the API in this terminal (HOST, PORT)
-	@test -n '$(wildcard $(VIEWER))$(NODE)' || echo "There will be no viewer at /: it is built with $(NEEDED)"
-	@$(if $(NODE),$(MAKE) --no-print-directory viewer || echo "Going on without a new viewer")
+	@test -n '$(wildcard $(VIEWER))$(NODE)' || echo "There will be no viewer at /: building it needs $(NEEDED)"
+	@$(if $(NODE),$(MAKE) --no-print-directory viewer || echo "Continuing without a new viewer")
 	@$(BIN)/cutaway up --die-with-parent
 
 viewer: $(if $(NODE),$(VIEWER),no-node) ## Build the viewer, the page at / (needs Node.js 20.19 or later)
 
 no-node:
-	@echo "The viewer is built with $(NEEDED), and there is none here"; exit 1
+	@echo "Building the viewer needs $(NEEDED), which is not installed"; exit 1
 
-test: lint ## Check style and types, then run every test
+test: lint ## Check style and types, then run all tests
 	$(BIN)/pytest
 
-test-viewer: $(DEV) viewer ## Test the viewer's parts, and all of it in a browser (needs Node.js and Chromium)
+test-viewer: $(DEV) viewer ## Test the viewer's modules, and the viewer in a browser (needs Node.js and Chromium)
 	$(BIN)/pytest -n=2 -m viewer -rs tests/viewer
 
-test-compose: $(DEV) ## Bring everything up in containers, where there is a docker engine, and try it
+test-compose: $(DEV) ## Start everything in containers and test it (needs Docker)
 	$(BIN)/pytest -n=0 -m compose -rs tests/test_compose.py
 
 lint: $(DEV) ## Check style and types
@@ -45,23 +45,23 @@ lint: $(DEV) ## Check style and types
 	$(BIN)/mypy
 	$(BIN)/bandit -qr -c pyproject.toml service worker bench tools examples
 
-peer: $(DEV) ## Install what tests and measurements compare with, if it is there (PyTorch: large)
+peer: $(DEV) ## Install PyTorch (large), which tests and benchmarks compare with if present
 	@$(PIP) --no-build-isolation --editable '.[peer]'
 
-types: | $(VENV)/pyvenv.cfg ## Install what makes TypeScript types of openapi.yaml and checks them (needs Node.js)
+types: | $(VENV)/pyvenv.cfg ## Install the tools that generate and check TypeScript types from openapi.yaml (needs Node.js)
 	@npm install --silent --no-save --no-package-lock --prefix $(VENV)/node openapi-typescript@7.13.0 typescript@5.9.3
 
-bench: $(RUN) ## Measure and compare
+bench: $(RUN) ## Run the benchmarks
 	@$(BIN)/python -m bench
 
-soak: $(DEV) ## Make 10,000 requests of all kinds while workers are killed (minutes)
+soak: $(DEV) ## Send 10,000 requests of all kinds while workers are killed (minutes)
 	@$(BIN)/python -m bench soak
 
-examples: $(DEV) ## Record the answers to the examples of openapi.yaml, then write it
+examples: $(DEV) ## Record the responses in openapi.yaml's examples, then write it
 	@RECORD_EXAMPLES=1 $(BIN)/pytest -qq -n0 tests/service/openapi/test_examples.py -k recorded
 	@$(BIN)/cutaway openapi openapi.yaml
 
-screenshots: $(DEV) viewer ## Take the pictures of the viewer in docs/ (needs Chromium)
+screenshots: $(DEV) viewer ## Record the screenshots of the viewer in docs/ (needs Chromium)
 	@RECORD_SCREENSHOTS=1 $(BIN)/pytest -qq -n0 -m viewer tests/viewer/test_screenshots.py
 
 openapi: $(RUN) ## Write openapi.yaml
@@ -70,7 +70,7 @@ openapi: $(RUN) ## Write openapi.yaml
 docs: $(DEV) ## Build the documentation as a site in build/site
 	@$(BIN)/mkdocs build --quiet --strict
 
-clean: ## Remove what these targets built
+clean: ## Remove all build output
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -78,9 +78,9 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 13) or sys.exit("Cutaway needs Python 3.11 or 3.12 and found %d.%d: make PYTHON=/path/to/python3.11" % v[:2])'
 	@$(PYTHON) -m venv $(VENV)
 
-# The project is built with the setuptools of the lock file: nothing that is installed escapes the hashes.
+# --no-build-isolation builds with the locked setuptools, so that every installed package is hash-checked.
 $(RUN): requirements.lock pyproject.toml $(wildcard worker/engine/kernels/*) | $(VENV)/pyvenv.cfg
-	@echo "Installing Cutaway into $(VENV); this takes a minute and is done once"
+	@echo "Installing Cutaway into $(VENV); this takes a minute, the first time only"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -90,17 +90,17 @@ $(VIEWER): openapi.yaml $(shell find viewer -type f -not -path '*/node_modules/*
 	@cd viewer && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn
 
 $(DEV): requirements-dev.lock $(RUN)
-	@echo "Installing the tools for tests into $(VENV); this takes a minute and is done once"
+	@echo "Installing the test tools into $(VENV); this takes a minute, the first time only"
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-# Only the public index counts: a folder of wheels or a mirror of ours would put hashes into the locks that others can't match.
+# Use only the public index: a local wheel folder or mirror would put hashes into the locks that fail elsewhere.
 LOCK := $(VENV)/lock
 COMPILE = PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= CUSTOM_COMPILE_COMMAND="make lock" \
 	$(LOCK)/bin/pip-compile --quiet $(ARGS) --generate-hashes --allow-unsafe --strip-extras \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-lock: $(LOCK)/bin/pip-compile ## Write the lock files anew (ARGS=--upgrade for newer versions)
+lock: $(LOCK)/bin/pip-compile ## Update the lock files (ARGS=--upgrade for newer versions)
 	$(COMPILE) --build-deps-for=editable --output-file=requirements.lock pyproject.toml
 	$(COMPILE) --build-deps-for=editable --extra=test --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
 	$(COMPILE) --output-file=viewer/requirements.lock viewer/requirements.in

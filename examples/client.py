@@ -1,4 +1,4 @@
-"""Ask Cutaway for a trace and read one of its tensors: `python examples/client.py [http://host:port]`."""
+"""Create a trace and read one of its tensors: `python examples/client.py [http://host:port]`."""
 
 import json
 import sys
@@ -7,14 +7,14 @@ from urllib.request import Request, urlopen
 API = sys.argv[1] if len(sys.argv) > 1 else "http://localhost:8000"
 
 
-def ask(path, body=None):
+def send(path, body=None):
     headers = {"Content-Type": "application/json", "Prefer": "wait=30"}
-    with urlopen(Request(API + path, body and json.dumps(body).encode(), headers)) as answer:  # nosec B310
-        return json.load(answer)
+    with urlopen(Request(API + path, body and json.dumps(body).encode(), headers)) as response:  # nosec B310
+        return json.load(response)
 
 
-trace = ask("/v1/traces", {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}})
+trace = send("/v1/traces", {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}})
 trace["status"] == "done" or sys.exit(str(trace))
-print(f"CBABBC sorted: {trace['output']}. What each position of head 0 in layer 0 attends to, in percent:")
-for row in ask(f"/v1/traces/{trace['id']}/tensors/blocks.0.attn.pattern?slice=0,0")["data"]:
+print(f"CBABBC sorted: {trace['output']}. Attention of head 0 in layer 0, a row for each position, in percent:")
+for row in send(f"/v1/traces/{trace['id']}/tensors/blocks.0.attn.pattern?slice=0,0")["data"]:
     print("".join(f"{100 * weight:5.0f}" for weight in row))

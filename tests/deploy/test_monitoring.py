@@ -1,4 +1,4 @@
-"""deploy/grafana and deploy/prometheus: what they ask for is what a working service tells."""
+"""The Grafana dashboard and the Prometheus alerts use metrics that the service exports."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ ALERTS = [rule["expr"] for rule in RULES]
 
 
 @pytest.fixture(scope="module")
-def told(client: FlaskClient, sorted_letters: dict[str, Any]) -> dict[str, set[str]]:
-    """The samples of a scrape after a trace was computed and read, and their labels."""
+def scraped(client: FlaskClient, sorted_letters: dict[str, Any]) -> dict[str, set[str]]:
+    """The labels of each sample in a scrape, after a trace was computed and read."""
     for _ in range(2):
         client.get(f"/v1/traces/{sorted_letters['id']}")
     families = text_string_to_metric_families(client.get("/metrics").text)
-    found: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
     for sample in (sample for family in families for sample in family.samples):
-        found.setdefault(sample.name, set()).update(sample.labels)
-    return found
+        labels.setdefault(sample.name, set()).update(sample.labels)
+    return labels
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *ALERTS])
-def test_a_query_names_metrics_and_labels_that_there_are(query: str, told: dict[str, set[str]]) -> None:
+def test_a_query_uses_existing_metrics_and_labels(query: str, scraped: dict[str, set[str]]) -> None:
     names = re.findall(r"cutaway_\w+", re.sub(r'"[^"]*"', "", query))
     assert names
-    assert set(names) <= set(told)
-    made = set(re.findall(r'label_replace\(.*?, "(\w+)"', query))
+    assert set(names) <= set(scraped)
+    created = set(re.findall(r'label_replace\(.*?, "(\w+)"', query))
     used = set(re.findall(r"(\w+)\s*=~?\s*\"", query))
     for labels in re.findall(r"by \(([^)]*)\)", query):
         used |= set(re.split(r",\s*", labels))
-    assert used - made <= set.union(*(told[name] for name in names))
+    assert used - created <= set.union(*(scraped[name] for name in names))
 
 
 @pytest.mark.parametrize("query", [*QUERIES, *ALERTS])
-def test_the_brackets_of_a_query_close(query: str) -> None:
+def test_the_brackets_of_a_query_are_balanced(query: str) -> None:
     left = re.sub(r'"[^"]*"', "", query)
     while (shorter := re.sub(r"\([^()\[\]{}]*\)|\[[^()\[\]{}]*\]|\{[^()\[\]{}]*\}", "", left)) != left:
         left = shorter
     assert not set(left) & set("()[]{}")
 
 
-def test_every_metric_of_ours_is_shown(told: dict[str, set[str]]) -> None:
+def test_the_dashboard_shows_every_metric(scraped: dict[str, set[str]]) -> None:
     shown = " ".join(QUERIES)
-    kept = {name for name in told if name.startswith("cutaway_") and not name.endswith("_created")}
-    stems = {re.sub(r"_(bucket|count|sum)$", "", name) for name in kept}
+    metrics = {name for name in scraped if name.startswith("cutaway_") and not name.endswith("_created")}
+    stems = {re.sub(r"_(bucket|count|sum)$", "", name) for name in metrics}
     assert {stem for stem in stems if stem not in shown} == set()
 
 
-def test_the_dashboard_is_one_that_grafana_imports() -> None:
+def test_the_dashboard_has_what_grafana_requires() -> None:
     assert DASHBOARD.keys() >= {"title", "uid", "schemaVersion", "panels", "templating", "time"}
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -71,7 +71,7 @@ def test_the_dashboard_is_one_that_grafana_imports() -> None:
     assert all(panel["datasource"]["uid"] == f"${{{variable['name']}}}" for panel in panels)
 
 
-def test_no_panel_covers_another() -> None:
+def test_panels_do_not_overlap() -> None:
     cells = [
         (x, y)
         for place in (panel["gridPos"] for panel in DASHBOARD["panels"])
@@ -83,7 +83,7 @@ def test_no_panel_covers_another() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_is_felt_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_severity_a_summary_and_a_description(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"].keys() == {"summary", "description"}
     placeholders = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))

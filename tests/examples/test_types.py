@@ -1,4 +1,4 @@
-"""Types for TypeScript, made from the description: examples/client.ts compiles with them, and mistakes do not."""
+"""TypeScript types from the OpenAPI document: examples/client.ts compiles, mistakes do not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from service.app import openapi_yaml
 
 CLIENT = Path(__file__).parents[2] / "examples" / "client.ts"
-#: Where `make types` puts the tools, then wherever else they are.
+#: The folder where `make types` installs the tools, then PATH.
 PATH = f"{sys.prefix}/node/node_modules/.bin{os.pathsep}{os.environ['PATH']}"
 TOOLS = {name: shutil.which(name, path=PATH) for name in ("openapi-typescript", "tsc")}
 OPTIONS = ["--noEmit", "--strict", "--target", "es2022", "--module", "es2022"]
@@ -27,9 +27,9 @@ declare const values: Schemas["TensorValues"];
 trace.status === "finished";
 // @ts-expect-error: null until it starts
 trace.started_at.length;
-// @ts-expect-error: only there when it is done
+// @ts-expect-error: undefined until the trace is done
 trace.tensors.embed;
-// @ts-expect-error: a model is needed
+// @ts-expect-error: a model is required
 const nothing: Schemas["TraceRequest"] = { text: "CBA" };
 // @ts-expect-error: a number, null or lists
 values.data.length;
@@ -47,10 +47,10 @@ def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(not all(TOOLS.values()), reason="needs openapi-typescript and tsc: make types (Node.js)")
 def test_the_typed_client_compiles_and_mistakes_do_not(tmp_path: Path) -> None:
     (tmp_path / "openapi.yaml").write_text(openapi_yaml(), encoding="utf-8")
-    made = run(
+    generated = run(
         "openapi-typescript", "openapi.yaml", "--default-non-nullable=false", "-o", "cutaway.d.ts", folder=tmp_path
     )
-    assert made.returncode == 0, made.stderr
+    assert generated.returncode == 0, generated.stderr
     shutil.copy(CLIENT, tmp_path)
     (tmp_path / "mistakes.ts").write_text(MISTAKES, encoding="utf-8")
     compiled = run("tsc", *OPTIONS, "client.ts", "mistakes.ts", folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Errors that a client can correct, raised at any level of the service."""
+"""Errors in a client's request, raised at any level of the service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Errors = dict[str, list[str]]  # messages by field
 
 
 class Invalid(UnprocessableEntity):
-    """A request with invalid fields (422): `errors` says for each field what is allowed."""
+    """A request with invalid fields (422); `errors` describes for each what is allowed."""
 
     def __init__(self, errors: Errors) -> None:
         super().__init__("; ".join(f"{field}: {text}" for field, texts in errors.items() for text in texts))

@@ -41,7 +41,7 @@ from service.http.event_stream import Streams
 from service.http.schemas.models import config_components
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import VALUES
-from service.jobs.archive_probe import Probe
+from service.jobs.archive_probe import ArchiveProbe
 from service.jobs.broker import Broker
 from service.settings import Settings
 
@@ -86,7 +86,7 @@ def create_app(given: Settings | None = None) -> Flask:
     }
     app.extensions["broker"] = Broker.for_requests(settings)
     archive = app.extensions["broker"].results.archive
-    app.extensions["probe"] = Probe(archive) if archive else None
+    app.extensions["probe"] = ArchiveProbe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
     # Hooks registered earlier see requests earlier and responses later.

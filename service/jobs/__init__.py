@@ -1,1 +1,1 @@
-"""From a checked request to a job and back: limits, admission, the queue, status, batches."""
+"""Submission of requests as jobs: limits, admission, status, batches."""

@@ -1,4 +1,4 @@
-"""Whether the trace store can be written to, found out by a thread: one that hangs holds up no health check."""
+"""Checks whether the trace store is writable, in a thread."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from worker.store.stored_bytes import Missing, Unavailable
 if TYPE_CHECKING:
     from worker.store.archive import Archive
 
-_GOOD = 10.0  # seconds for which it counts as writable: each look is a write, which a bucket's owner pays for
+_VALID_SECONDS = 10.0  # how long a good result is reused: each check is a write, which a bucket's owner pays for
 
 
-class Probe:
-    """Looks at an archive, once at a time."""
+class ArchiveProbe:
+    """Checks an archive, one check at a time. A check that hangs does not delay a health check."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self._lock = threading.Lock()
-        self._looking = threading.Thread()
-        self._wrong = ""
-        self._good_until = 0.0
+        self._thread = threading.Thread()
+        self._problem = ""
+        self._valid_until = 0.0
 
-    def begin(self) -> None:
-        """Look, unless somebody does or found it to be writable a moment ago."""
+    def start(self) -> None:
+        """Start a check, unless one is running or the archive was writable a moment ago."""
         with self._lock:
-            if not self._looking.is_alive() and time.monotonic() >= self._good_until:
-                self._looking = threading.Thread(target=self._look, name="probe", daemon=True)
-                self._looking.start()
+            if not self._thread.is_alive() and time.monotonic() >= self._valid_until:
+                self._thread = threading.Thread(target=self._check, name="probe", daemon=True)
+                self._thread.start()
 
-    def wrong(self, patience: float) -> str:
-        """What keeps it from its work, after so many seconds at most; nothing where all is well."""
-        if time.monotonic() < self._good_until:
+    def problem(self, timeout: float) -> str:
+        """Return the problem found, or an empty string, after at most `timeout` seconds."""
+        if time.monotonic() < self._valid_until:
             return ""
-        self._looking.join(patience)
-        return "the trace store does not answer" if self._looking.is_alive() else self._wrong
+        self._thread.join(timeout)
+        return "the trace store does not answer" if self._thread.is_alive() else self._problem
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             self.archive.check()
         except Missing:
-            self._wrong = "the trace store is not there"
+            self._problem = "the trace store does not exist"
         except Unavailable:
-            self._wrong = "the trace store cannot be written to"
+            self._problem = "the trace store cannot be written to"
         else:
-            self._wrong, self._good_until = "", time.monotonic() + _GOOD
+            self._problem, self._valid_until = "", time.monotonic() + _VALID_SECONDS

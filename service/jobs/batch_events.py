@@ -1,4 +1,4 @@
-"""A batch as events: the end of each of its traces, how many stand how, and the end of all."""
+"""The event stream of a batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from service.jobs.broker import Broker, Status
 from service.jobs.status import UNFINISHED
 from worker.store.events import ENDS, Event
 
-_PROGRESS_EVERY = 0.25  # seconds between two counts
-_GATHERED = 0.05  # seconds in which ends come together: a wake for each would cost as much as a trace
-_LOOK_AGAIN = 1.0  # seconds of silence after which the client may be gone
-_COUNT_AGAIN = 10.0  # seconds of silence after which the traces are looked at: a killed job tells nobody
+_PROGRESS_INTERVAL = 0.25  # seconds between two progress events
+_GATHER_SECONDS = 0.05  # for more events to arrive: one wake-up for each would cost as much as a trace
+_READ_SECONDS = 1.0  # without an event, after which the client's connection is checked
+_RECHECK_SECONDS = 10.0  # without an event, after which statuses are read: a killed job publishes nothing
 
 _STATUS: dict[str, Status] = {
     "queued": "queued",
@@ -26,92 +26,93 @@ _STATUS: dict[str, Status] = {
 }
 
 
-class Watched:
-    """A batch that a client watches.
+class BatchEvents:
+    """The events of a batch for one client: the end of each trace, progress counts and the end of the batch.
 
-    All requests' events are in one log; a place in it is the id that a client goes on from. Only the end of a trace
-    and the end of all have one: who was cut off before the first is told anew.
+    The events of all requests are in one log. An event's id is its position in that log, after which a client can
+    resume. Only the end of a trace and the end of the batch have ids: a client that disconnects before the first of
+    them starts over.
     """
 
     def __init__(self, broker: Broker, batch: Batch) -> None:
         self.broker, self.batch = broker, batch
-        self.place = events.log_end(broker.queue)  # before the traces are looked at: nothing is missed between
-        self._look()
-        self._told: dict[str, str] = {}  # the ends that were told by the ids
-        self._at: dict[str, list[int]] = {}  # where in the batch each id is
+        self.position = events.log_end(broker.queue)  # before the statuses are read, so that no event is missed
+        self._read_statuses()
+        self._sent: dict[str, str] = {}  # the final status sent for each trace
+        self._indices: dict[str, list[int]] = {}  # of each trace in the batch
         for n, id in enumerate(batch.traces):
-            self._at.setdefault(id, []).append(n)
+            self._indices.setdefault(id, []).append(n)
 
-    def knows_the_end(self, seen: str) -> bool:
-        """Whether who saw this saw everything: the end's place is behind the last trace's, where no trace's is."""
-        begins = events.log_begin(self.broker.queue)
-        if self._left or begins is None or _order(seen) < _order(begins):
+    def is_last(self, event_id: str) -> bool:
+        """Whether this is the id of the batch's last event: just after the last trace's, where no trace's event is."""
+        begin = events.log_begin(self.broker.queue)
+        if self._unfinished or begin is None or _order(event_id) < _order(begin):
             return False
-        return events.logged(self.broker.queue, seen) not in self.standing
+        return events.logged(self.broker.queue, event_id) not in self.statuses
 
-    def told(self, seen: str | None) -> Iterator[Event | None]:
-        """The events after `seen`, or all; None now and then while nothing happens."""
-        if seen is None or events.logged(self.broker.queue, seen) not in self.standing:
+    def after(self, last_id: str | None) -> Iterator[Event | None]:
+        """Yield the events after `last_id`, or all; None from time to time if nothing happens."""
+        if last_id is None or events.logged(self.broker.queue, last_id) not in self.statuses:
             yield from self._ends()
-            seen = self.place
+            last_id = self.position
         yield self._counts("progress")
-        yield from self._followed(seen)
+        yield from self._follow(last_id)
 
-    def _followed(self, seen: str) -> Iterator[Event | None]:
-        counted = heard = time.monotonic()
+    def _follow(self, position: str) -> Iterator[Event | None]:
+        counted = received = time.monotonic()
         changed = False
-        while self._left or _order(seen) < _order(self.place):
-            entries = events.log(self.broker.queue, seen, _PROGRESS_EVERY if changed else _LOOK_AGAIN)
-            for place, id, event in entries:
-                if id in self._at:
-                    changed, heard = True, time.monotonic()
-                    yield from self._heard(place, id, event)
+        while self._unfinished or _order(position) < _order(self.position):
+            entries = events.log(self.broker.queue, position, _PROGRESS_INTERVAL if changed else _READ_SECONDS)
+            for at, id, event in entries:
+                if id in self._indices:
+                    changed, received = True, time.monotonic()
+                    yield from self._receive(at, id, event)
             if entries:
-                time.sleep(_GATHERED)
-            seen = entries[-1][0] if entries else max(seen, self.place, key=_order)
+                time.sleep(_GATHER_SECONDS)
+            position = entries[-1][0] if entries else max(position, self.position, key=_order)
             now = time.monotonic()
-            if now - heard >= _COUNT_AGAIN:
-                heard = now
-                self._look()
+            if now - received >= _RECHECK_SECONDS:
+                received = now
+                self._read_statuses()
                 yield from self._ends()
-            if changed and now - counted >= _PROGRESS_EVERY:
+            if changed and now - counted >= _PROGRESS_INTERVAL:
                 counted, changed = now, False
                 yield self._counts("progress")
             else:
-                yield None  # others are busy, or nobody: who watches hears at times that the stream lives
-        milliseconds, number = _order(seen)
+                yield None  # keeps the stream alive, however many events other requests have
+        milliseconds, number = _order(position)
         yield self._counts("done", f"{milliseconds}-{number + 1}")
 
-    def _look(self) -> None:
-        self.standing = batching.statuses(self.broker, self.batch.traces)
-        self._left = {id for id, status in self.standing.items() if status in UNFINISHED}
+    def _read_statuses(self) -> None:
+        self.statuses = batching.statuses(self.broker, self.batch.traces)
+        self._unfinished = {id for id, status in self.statuses.items() if status in UNFINISHED}
 
-    def _heard(self, place: str, id: str, event: str) -> Iterator[Event]:
-        if _order(place) > _order(self.place):
-            self.standing[id] = _STATUS[event]
-            (self._left.add if self.standing[id] in UNFINISHED else self._left.discard)(id)
+    def _receive(self, position: str, id: str, event: str) -> Iterator[Event]:
+        if _order(position) > _order(self.position):
+            self.statuses[id] = _STATUS[event]
+            (self._unfinished.add if self.statuses[id] in UNFINISHED else self._unfinished.discard)(id)
         if event not in ENDS:
-            self._told.pop(id, None)  # it was asked for again
-        elif self._told.get(id) != event:
-            yield from self._end(id, event, place)
+            self._sent.pop(id, None)  # the request was submitted again
+        elif self._sent.get(id) != event:
+            yield from self._end(id, event, position)
 
     def _ends(self) -> Iterator[Event]:
-        """Of what has ended and was not told yet. Without places: the log may not have them any more."""
-        for id, status in self.standing.items():
-            if status in ENDS and self._told.get(id) != status:
+        """Yield the ends that were not sent yet, without ids: the log may have been trimmed."""
+        for id, status in self.statuses.items():
+            if status in ENDS and self._sent.get(id) != status:
                 yield from self._end(id, status)
 
-    def _end(self, id: str, status: str, place: str = "") -> Iterator[Event]:
-        self._told[id] = status
-        *others, last = self._at[id]
+    def _end(self, id: str, status: str, position: str = "") -> Iterator[Event]:
+        self._sent[id] = status
+        *others, last = self._indices[id]
         for index in others:
             yield Event("", "trace", {"index": index, "id": id, "status": status})
-        yield Event(place, "trace", {"index": last, "id": id, "status": status})
+        yield Event(position, "trace", {"index": last, "id": id, "status": status})
 
-    def _counts(self, name: str, place: str = "") -> Event:
-        return Event(place, name, batching.counts([self.standing[id] for id in self.batch.traces]))
+    def _counts(self, name: str, position: str = "") -> Event:
+        return Event(position, name, batching.counts([self.statuses[id] for id in self.batch.traces]))
 
 
-def _order(place: str) -> tuple[int, int]:
-    milliseconds, number = place.split("-")
+def _order(position: str) -> tuple[int, int]:
+    milliseconds, number = position.split("-")
     return int(milliseconds), int(number)

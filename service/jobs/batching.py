@@ -1,4 +1,7 @@
-"""Asking for many traces at once: small ones share jobs, because a job takes longer to begin than they take."""
+"""Batches of traces, in which small traces share jobs.
+
+Starting a job takes longer than computing a small trace.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ import worker.store.listing as listing
 import worker.store.queues as queues
 import worker.store.requests as requests
 from service.jobs.broker import Broker, Status, now
-from service.jobs.status import UNFINISHED, standing
+from service.jobs.status import UNFINISHED, read_statuses
 from worker.requests import TraceRequest
 from worker.store.keys import request_id
 from worker.store.queues import Priority
 from worker.store.requests import Record
 
-SHARED_SECONDS = queues.SMALL_SECONDS  # of estimated work that share a job
-SHARED_MOST = 100
-_TIMES = 8  # as in service.jobs.limits: on a slow machine that does other things, too
-_AT_ONCE = 1000  # commands a round trip
+SHARED_SECONDS = queues.SMALL_SECONDS  # the most estimated work that shares a job
+SHARED_MOST = 100  # the most requests that share a job
+_SAFETY = 8  # a job may take so many times its estimate, as in service.jobs.limits
+_CHUNK = 1000  # commands a round trip
 _INDEX = "batches"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A canonical request: how long it may take, how long it probably does, and whether it waits for others."""
+class BatchItem:
+    """A canonical request of a batch, with its timeout and its estimated time in seconds."""
 
     request: TraceRequest
     timeout: int
@@ -40,7 +43,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Batch:
-    """What was asked for at once: the ids of the traces in its order, of which some may be the same."""
+    """The ids of a batch's traces in the order of its requests; equal requests have equal ids."""
 
     id: str
     created_at: str
@@ -48,28 +51,28 @@ class Batch:
 
 
 class Summary(NamedTuple):
-    """What a listing tells of a batch: how its traces stand takes reading them all."""
+    """A batch in a listing, without counts by status, which would take reading all of its traces."""
 
     id: str
     created_at: str
     total: int
 
 
-def ask(broker: Broker, wanted: Sequence[Wanted], caller: str = "") -> tuple[Batch, dict[str, Status]]:
-    """Have traces computed that are neither done nor under way; small neighbours share a job. How each stands then.
+def submit(broker: Broker, items: Sequence[BatchItem], client: str = "") -> tuple[Batch, dict[str, Status]]:
+    """Enqueue the traces that are neither done nor in progress; return the batch and the status of each trace.
 
-    Raises Full, where they are too many for now; none is queued then.
+    Small neighbours share a job. Raises Full if there are too many for now; none is enqueued then.
     """
-    ids = [request_id(one.request) for one in wanted]
+    ids = [request_id(item.request) for item in items]
     batch = Batch(uuid.uuid4().hex, now(), ids)
-    unique = dict(zip(ids, wanted, strict=True))
-    known = standing(broker.queue, broker.results, list(unique))
-    new = {id: one for id, one in unique.items() if known[id] not in ("done", *UNFINISHED)}
+    unique = dict(zip(ids, items, strict=True))
+    known = read_statuses(broker.queue, broker.results, list(unique))
+    new = {id: item for id, item in unique.items() if known[id] not in ("done", *UNFINISHED)}
     jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
-    broker.admission.admit(caller, list(new), len(jobs))
-    under_way = [id for id in unique if known[id] in UNFINISHED]
-    requests.change(broker.queue, under_way, batch=None)
-    for id in under_way:
+    broker.admission.admit(client, list(new), len(jobs))
+    in_progress = [id for id in unique if known[id] in UNFINISHED]
+    requests.change(broker.queue, in_progress, batch=None)
+    for id in in_progress:
         if unique[id].priority == "normal":
             broker.jobs.prioritize(id)
     records = {
@@ -88,52 +91,52 @@ def ask(broker: Broker, wanted: Sequence[Wanted], caller: str = "") -> tuple[Bat
 
 
 def get(broker: Broker, id: str) -> Batch | None:
-    """A batch by its id."""
-    told: Any = broker.queue.hmget(_key(id), "created_at", "traces")
-    at, traces = told
+    """Return a batch by its id, or None."""
+    stored: Any = broker.queue.hmget(_key(id), "created_at", "traces")
+    at, traces = stored
     return None if traces is None else Batch(id, at.decode(), json.loads(traces))
 
 
 def page(broker: Broker, before: int | None, limit: int) -> tuple[list[Summary], int | None]:
-    """Up to `limit` batches, newest first, and the cursor of the next page if there may be one."""
+    """Return up to `limit` batches, newest first, and the cursor of the next page if there may be one."""
 
     def read(ids: Sequence[str]) -> list[Summary | None]:
         pipeline = broker.queue.pipeline(transaction=False)
         for id in ids:
             pipeline.hmget(_key(id), "created_at", "total")
-        told = zip(ids, pipeline.execute(), strict=True)
-        return [Summary(id, at.decode(), int(total)) if at else None for id, (at, total) in told]
+        stored = zip(ids, pipeline.execute(), strict=True)
+        return [Summary(id, at.decode(), int(total)) if at else None for id, (at, total) in stored]
 
     found = listing.newest(broker.queue, _INDEX, read, before, limit)
     return [summary for _, _, summary in found], found[-1][0] if len(found) == limit else None
 
 
 def statuses(broker: Broker, ids: Sequence[str]) -> dict[str, Status]:
-    """How each of these traces stands. One that somebody had forgotten counts as cancelled."""
+    """Return the status of each trace. A deleted one counts as cancelled."""
     found: dict[str, Status] = {}
-    for id, told in standing(broker.queue, broker.results, list(dict.fromkeys(ids))).items():
-        if told == "lost":  # by the cache; whoever reads it has it computed again
+    for id, status in read_statuses(broker.queue, broker.results, list(dict.fromkeys(ids))).items():
+        if status == "lost":  # by the cache; reading it computes it again
             found[id] = "done"
-        elif told == "stranded":
+        elif status == "stranded":
             state = broker.find(TraceRequest, id)
             found[id] = state.status if state else "cancelled"
         else:
-            found[id] = told or "cancelled"  # type: ignore[assignment]
+            found[id] = status or "cancelled"  # type: ignore[assignment]
     return found
 
 
 def counts(statuses: Sequence[Status]) -> dict[str, int]:
-    """How many there are in all and of each status."""
+    """Return the number of traces in all and with each status."""
     counted = Counter[str](statuses)
     return {"total": len(statuses)} | {status: counted[status] for status in (*UNFINISHED, *events.ENDS)}
 
 
 def cancel(broker: Broker, batch: Batch) -> bool:
-    """Cancel what is left of what nobody else asked for. False where nothing was left."""
+    """Cancel the unfinished traces that only this batch requested; return False if all traces had ended."""
     unfinished = [id for id, status in statuses(broker, batch.traces).items() if status in UNFINISHED]
     records = dict(zip(unfinished, requests.get_all(broker.queue, unfinished), strict=True))
     own = {id: record for id, record in records.items() if record is not None and record.batch == batch.id}
-    requests.change(broker.queue, list(own), cancelled=True)  # from now on none of them begins
+    requests.change(broker.queue, list(own), cancelled=True)  # none of them starts from now on
     for id, status in jobs.statuses(broker.queue, [id for id, record in own.items() if record.job is None]).items():
         if status == "started":
             broker.jobs.stop(id)
@@ -141,8 +144,8 @@ def cancel(broker: Broker, batch: Batch) -> bool:
     return bool(unfinished)
 
 
-def forget(broker: Broker, batch: Batch) -> None:
-    """Remove a batch; its traces stay."""
+def delete(broker: Broker, batch: Batch) -> None:
+    """Delete a batch, but not its traces."""
     pipeline = broker.queue.pipeline()
     pipeline.delete(_key(batch.id))
     pipeline.zrem(_INDEX, batch.id)
@@ -154,40 +157,40 @@ def _key(batch: str) -> str:
 
 
 def _put(broker: Broker, batch: Batch) -> None:
-    told: Any = {"created_at": batch.created_at, "total": len(batch.traces), "traces": json.dumps(batch.traces)}
+    fields: Any = {"created_at": batch.created_at, "total": len(batch.traces), "traces": json.dumps(batch.traces)}
     pipeline = broker.queue.pipeline()
-    pipeline.hset(_key(batch.id), mapping=told)
+    pipeline.hset(_key(batch.id), mapping=fields)
     pipeline.expire(_key(batch.id), broker.settings.result_ttl)
     listing.append(pipeline, _INDEX, batch.id)
     pipeline.execute()
 
 
-def _groups(new: dict[str, Wanted]) -> Iterator[tuple[str, ...]]:
-    """Neighbours of the same priority whose work together is little."""
+def _groups(new: dict[str, BatchItem]) -> Iterator[tuple[str, ...]]:
+    """Yield groups of neighbours with the same priority that are small enough to share a job."""
     group: list[str] = []
     seconds = 0.0
-    for id, one in new.items():
-        full = seconds + one.seconds > SHARED_SECONDS or len(group) == SHARED_MOST
-        if group and (full or one.priority != new[group[0]].priority):
+    for id, item in new.items():
+        full = seconds + item.seconds > SHARED_SECONDS or len(group) == SHARED_MOST
+        if group and (full or item.priority != new[group[0]].priority):
             yield tuple(group)
             group, seconds = [], 0.0
         group.append(id)
-        seconds += one.seconds
+        seconds += item.seconds
     if group:
         yield tuple(group)
 
 
-def _enqueue(broker: Broker, job: str, ids: list[str], new: dict[str, Wanted]) -> None:
-    """A job that they share. Each has its own time in it; the job's own ends one that hangs."""
-    seconds = max(new[id].timeout for id in ids) + int(_TIMES * sum(new[id].seconds for id in ids))
+def _enqueue(broker: Broker, job: str, ids: list[str], new: dict[str, BatchItem]) -> None:
+    """Enqueue a shared job. Each request has a timeout of its own; the job's stops one that hangs all the same."""
+    seconds = max(new[id].timeout for id in ids) + int(_SAFETY * sum(new[id].seconds for id in ids))
     _publish(broker, ids, "queued")
     broker.jobs.enqueue_shared(job, ids, seconds, _queue(new[ids[0]]))
 
 
-def _queue(one: Wanted) -> str:
-    return queues.choose(one.seconds, one.priority)
+def _queue(item: BatchItem) -> str:
+    return queues.choose(item.seconds, item.priority)
 
 
 def _publish(broker: Broker, ids: list[str], event: str) -> None:
-    for start in range(0, len(ids), _AT_ONCE):
-        events.publish_all(broker.queue, ids[start : start + _AT_ONCE], event)
+    for start in range(0, len(ids), _CHUNK):
+        events.publish_all(broker.queue, ids[start : start + _CHUNK], event)

@@ -1,11 +1,11 @@
-"""The broker: submit a request once however often it is made, read its state, wait for it, cancel it."""
+"""The broker: submit requests, read their state, wait, cancel."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, Self, TypeVar, cast
 
@@ -32,10 +32,10 @@ from worker.store.stored_bytes import Missing, StoredBytes
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 R = TypeVar("R", bound=Request)
 _ID = re.compile("[0-9a-f]{64}")
-_ANSWERS = 1.5  # seconds after which Redis counts as unavailable; longer than _LOOK_AGAIN, which blocking reads take
-_PATIENCE = 3.0  # seconds for which a request waits for an unavailable archive
-_A_PAGE = 2000  # requests that are read for one page
-_LOOK_AGAIN = 1.0  # seconds without an event after which the state is read: a killed job publishes nothing
+_REDIS_TIMEOUT = 1.5  # seconds; longer than _POLL_SECONDS, for which a read may block
+_ARCHIVE_TIMEOUT = 3.0  # seconds for which a request retries an unavailable archive
+_MAX_SCANNED = 2000  # requests that are read for one page
+_POLL_SECONDS = 1.0  # without an event, after which the state is read: a killed job publishes nothing
 
 _STATUS: dict[jobs.Status, Status] = {
     "queued": "queued",
@@ -47,7 +47,7 @@ _STATUS: dict[jobs.Status, Status] = {
 
 @dataclass(frozen=True)
 class State(Generic[R]):
-    """A request and its status. `manifest` is the result's when it is done."""
+    """A request and its status; `manifest` is the manifest of its result when it is done."""
 
     id: str
     status: Status
@@ -61,22 +61,23 @@ class State(Generic[R]):
 
 
 class Broker:
-    """Requests and their results over the queue's Redis (with RQ) and the cache's Redis."""
+    """Requests and their results, in the queue's Redis (with RQ) and the cache's Redis."""
 
     def __init__(self, settings: Settings, queue: Redis, cache: Redis) -> None:
         self.settings, self.queue = settings, queue
-        self.results = results(settings, cache, _PATIENCE)
+        self.results = results(settings, cache, _ARCHIVE_TIMEOUT)
         self.admission = Admission(settings, queue, self.results)
         self.jobs = Jobs(settings, queue, self.results)
 
     @classmethod
     def for_requests(cls, settings: Settings) -> Self:
-        """A broker for HTTP requests, which fail soon if Redis does not answer."""
-        queue, cache = (connect_failing_fast(url, timeout=_ANSWERS) for url in (settings.queue_url, settings.cache_url))
+        """Return a broker for HTTP requests, which fail soon if Redis does not answer."""
+        urls = settings.queue_url, settings.cache_url
+        queue, cache = (connect_failing_fast(url, timeout=_REDIS_TIMEOUT) for url in urls)
         return cls(settings, queue, cache)
 
     def for_streams(self) -> Broker:
-        """A broker for event streams, which have threads of their own and wait while Redis is unavailable."""
+        """Return a broker for event streams, which have threads of their own and wait for an unavailable Redis."""
         return Broker(self.settings, connect(self.settings.queue_url), connect(self.settings.cache_url))
 
     def submit(
@@ -89,8 +90,8 @@ class Broker:
     ) -> State[R]:
         """Enqueue a request unless its result exists or is in progress; return its state.
 
-        `timeout` is how many seconds computing it may take, `seconds` how many it probably takes. A request that waits
-        with a lower priority is moved up. Raises Full if the service has too much to do.
+        `timeout` is how many seconds its job may take, `seconds` the estimate. A queued request of low priority is
+        moved up if it is submitted again with normal priority. Raises Full if a limit is reached.
         """
         kind, id = type(request), request_id(request)
         state = self.find(kind, id, recompute=False)
@@ -109,55 +110,55 @@ class Broker:
     def find(
         self, kind: type[R], id: str, *, recompute: bool = True, admit: Callable[[str], None] | None = None
     ) -> State[R] | None:
-        """The state of a request of a kind; None if there is no such request.
+        """Return the state of a request of a kind, or None if there is no such request.
 
-        A result of which the cache lost a part is computed again, if `recompute`. `admit` is called before that with
-        the id, and may raise.
+        If `recompute`, a result that the cache evicted is computed again, after a call of `admit` with its id, which
+        may raise.
         """
-        if not _ID.fullmatch(id):  # the keys of a result's pieces begin with its id
+        if not _ID.fullmatch(id):  # anything else might be the key of a piece of a result
             return None
         manifest = self._manifest(kind, id)
         if manifest is not None:
             return manifest
         record = requests.get(self.queue, id)
-        if record is None and recompute:  # perhaps the archive still has it
+        if record is None and recompute:  # the archive may still have the result
             return self._manifest(kind, id, recover=True)
         if record is None or not isinstance(record.request, kind):
             return None
         state: State[R] = State(id, "queued", record.request, record.created_at)
         if record.cancelled:
-            return _with(state, status="cancelled")
+            return replace(state, status="cancelled")
         job = self.jobs.get(record.job or id)
         if record.job is not None:
-            state = self._noted(state, record.job)
+            state = self._shared(state, record.job)
             if state.status == "failed":
                 return state
         if job is None or job.status == "finished":
-            found = self._manifest(kind, id) or self._manifest(kind, id, recover=True)  # finished since we looked
+            found = self._manifest(kind, id) or self._manifest(kind, id, recover=True)  # finished meanwhile
             if found is None and recompute:
                 if admit is not None:
                     admit(id)
                 requests.change(self.queue, [id], job=None)
                 self.jobs.enqueue(id, record.timeout, record.queue)
-            return found or (_with(state, status="queued") if recompute else None)
+            return found or (replace(state, status="queued") if recompute else None)
         shown = _STATUS[job.status]
         if record.job is not None and shown == "running":
-            shown = state.status  # others that share the job run before it
+            shown = state.status  # the job may be computing another of its requests
         return self._in_progress(state, job, shown)
 
     def wait(self, kind: type[R], id: str, seconds: float) -> State[R] | None:
-        """The state of a request once it has ended or `seconds` have passed."""
+        """Return the state of a request once it has ended or `seconds` have passed."""
         deadline, seen = time.monotonic() + seconds, "0"
         while True:
-            seen, event = events.wait(self.queue, id, seen, max(0.0, min(deadline - time.monotonic(), _LOOK_AGAIN)))
+            seen, event = events.wait(self.queue, id, seen, max(0.0, min(deadline - time.monotonic(), _POLL_SECONDS)))
             over = time.monotonic() >= deadline
-            if over or event not in ("queued", "started", "progress"):  # it ended, or nothing was heard
+            if over or event not in ("queued", "started", "progress"):  # it ended, or there was no event
                 state = self.find(kind, id)
                 if over or state is None or state.status not in UNFINISHED:
                     return state
 
     def cancel(self, kind: type[Request], id: str) -> bool:
-        """Stop a request that is queued or running, delete one that has ended; False if there is no such request."""
+        """Stop an unfinished request or delete one that has ended; return False if there is no such request."""
         if not _ID.fullmatch(id):
             return False
         state = self.find(kind, id, recompute=False) or self._manifest(kind, id, recover=True)
@@ -179,30 +180,30 @@ class Broker:
     def page(
         self, kind: type[R], before: int | None, limit: int, wanted: Callable[[State[R]], bool]
     ) -> tuple[list[State[R]], int | None]:
-        """Up to `limit` requests of a kind, newest first, and the cursor of the next page if there may be one.
+        """Return up to `limit` requests of a kind, newest first, and the cursor of the next page if there may be one.
 
-        At most _A_PAGE requests are read: where few are wanted, a page has few or none, and the next continues there.
+        At most _MAX_SCANNED requests are read, so a page may be short or empty and still have a next one.
         """
         found: list[State[R]] = []
-        looked_at = 0
+        scanned = 0
         while records := requests.newest(self.queue, kind.kind, before, 100):
             for id, record in records:
                 before = record.number
-                request = cast(R, record.request)  # the index has this kind alone
+                request = cast(R, record.request)  # the index holds only this kind
                 state = self.find(kind, id, recompute=False) or State(id, "queued", request, record.created_at)
                 if wanted(state):
                     found.append(state)
-                looked_at += 1
-                if len(found) == limit or looked_at == _A_PAGE:
+                scanned += 1
+                if len(found) == limit or scanned == _MAX_SCANNED:
                     return found, before
         return found, None
 
-    def run(self, state: State[Any]) -> StoredBytes:
-        """The bytes of a finished result."""
+    def bytes_of(self, state: State[Any]) -> StoredBytes:
+        """Return the bytes of a finished result."""
         return self.results.bytes_of(state.id, state.manifest)
 
     def _manifest(self, kind: type[R], id: str, *, recover: bool = False) -> State[R] | None:
-        """The state of a finished request from the manifest in the cache, or in the archive if `recover`."""
+        """Return the state of a finished request from its manifest in the cache, or in the archive if `recover`."""
         try:
             found = self.results.recover(id) if recover else self.results.manifest(id)
         except Missing:
@@ -212,36 +213,32 @@ class Broker:
         request = cast(R, kind.from_json(found["request"]))
         return State(id, "done", request, found["created_at"], found, found["started_at"])
 
-    def _noted(self, state: State[R], job: str) -> State[R]:
-        """The state of a request in a shared job, which notes whether it was begun and whether it failed."""
-        notes = shared_jobs.get_all(self.queue, [job])[job]
-        failure = notes.failures.get(state.id)
+    def _shared(self, state: State[R], job: str) -> State[R]:
+        """Return the state of a request in a shared job, which records what it is running and what failed."""
+        shared = shared_jobs.get_all(self.queue, [job])[job]
+        failure = shared.failures.get(state.id)
         if failure is not None:
-            return _with(state, status="failed", started_at=failure.started_at, reason=failure.reason)
-        return _with(state, status="running", started_at=notes.started_at) if notes.running == state.id else state
+            return replace(state, status="failed", started_at=failure.started_at, reason=failure.reason)
+        return replace(state, status="running", started_at=shared.started_at) if shared.running == state.id else state
 
     def _in_progress(self, state: State[R], job: JobState, status: Status) -> State[R]:
         if status == "queued":
-            return _with(state, status=status, queue_position=self.jobs.position(job))
+            return replace(state, status=status, queue_position=self.jobs.position(job))
         started = state.started_at
         if started is None and job.started_at is not None:
             started = job.started_at.isoformat().replace("+00:00", "Z")
         if status == "failed":
-            return _with(state, status=status, started_at=started, reason=self.jobs.reason(job.id))
+            return replace(state, status=status, started_at=started, reason=self.jobs.reason(job.id))
         latest = events.latest(self.queue, state.id)
         progress = latest[2] if latest and latest[1] == "progress" else None
-        return _with(state, status=status, started_at=started, progress=progress)
+        return replace(state, status=status, started_at=started, progress=progress)
 
 
 def broker() -> Broker:
-    """The current app's broker."""
+    """Return the current app's broker."""
     return cast(Broker, current_app.extensions["broker"])
 
 
-def _with(state: State[R], **changes: Any) -> State[R]:
-    return State(**(state.__dict__ | changes))
-
-
 def now() -> str:
-    """The time as RFC 3339, in UTC."""
+    """Return the current time in UTC, as RFC 3339."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

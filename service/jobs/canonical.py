@@ -1,6 +1,6 @@
-"""From a client's fields to a canonical request: equal requests in different words become equal.
+"""Canonical requests, made from the fields that a client sends.
 
-What no model can do is refused here; what takes too much, in limits.py.
+Requests that mean the same become equal. What a model cannot do is rejected here, what takes too much in limits.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ModelSpec = str | Mapping[str, Any]  # a model's id or its configuration, which 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceFields:
-    """A client's request for a trace, each field checked by itself; exactly one of `text` and `tokens` is given."""
+    """A client's request for a trace, each field validated by itself; exactly one of `text` and `tokens` is given."""
 
     model: ModelSpec
     text: str | None = None
@@ -35,13 +35,13 @@ class TraceFields:
     generate: Sampling | None = None
     capture: Sequence[str] = ("*",)
     dtype: str = "float32"
-    weights: int | None = None  # the seed of synthetic weights; the model's own weights without one
+    weights: int | None = None  # the seed of synthetic weights; None for the model's own
     priority: Priority | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutFields:
-    """A client's request for a layout, each field checked by itself; `tokens` defaults to all the model can read."""
+    """A client's request for a layout, each field validated by itself; `tokens` defaults to the model's maximum."""
 
     model: ModelSpec
     tokens: int | None = None
@@ -50,7 +50,7 @@ class LayoutFields:
 
 
 def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]:
-    """The model and the canonical request. Raises Invalid, saying what is allowed."""
+    """Return the model and the canonical request. Raises Invalid if the model cannot do what is requested."""
     model = models.resolve(fields.model, settings.models_dir, synthetic_seed=fields.weights)
     request = TraceRequest(
         model.reference,
@@ -65,38 +65,38 @@ def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]
 
 
 def layout(fields: LayoutFields, settings: Settings) -> LayoutRequest:
-    """The canonical request. Raises Invalid and ConfigError."""
+    """Return the canonical request. Raises Invalid and ConfigError."""
     config = models.resolve_config(fields.model, settings.models_dir)
     most = describe(config).fixed_sizes["N"]
     tokens = fields.tokens or most
     if tokens > most:
-        raise Invalid({"tokens": [f"{tokens:,} are too many: this model has {most:,} positions."]})
-    plan = Plan(config, tokens, fields.batch, fields.style)  # which checks the rest
+        raise Invalid({"tokens": [f"Must be at most {most:,}, this model's number of positions."]})
+    plan = Plan(config, tokens, fields.batch, fields.style)  # validates the rest
     return LayoutRequest(config, plan.tokens, plan.batch, plan.style)
 
 
 def _tokens(model: Model, fields: TraceFields, settings: Settings) -> Sequence[int]:
     if fields.text is not None:
-        field, found = "text", _encoded(model, fields.text, settings)
+        field, tokens = "text", _encode(model, fields.text, settings)
     else:
-        field, found = "tokens", fields.tokens or ()
-    if not found:
-        raise Invalid({field: ["It is empty: a model needs at least one token."]})
-    if len(found) > settings.max_prompt_tokens:
-        most = f"at most {settings.max_prompt_tokens:,} are read here (MAX_PROMPT_TOKENS)"
-        raise Invalid({field: [f"It has {len(found):,} tokens, and {most}."]})
+        field, tokens = "tokens", fields.tokens or ()
+    if not tokens:
+        raise Invalid({field: ["Must have at least 1 token."]})
+    if len(tokens) > settings.max_prompt_tokens:
+        limit = f"Must have at most {settings.max_prompt_tokens:,} tokens (MAX_PROMPT_TOKENS)"
+        raise Invalid({field: [f"{limit}, but has {len(tokens):,}."]})
     size = model.architecture.fixed_sizes["V"]
-    outside = next((token for token in found if token >= size), None)
+    outside = next((token for token in tokens if token >= size), None)
     if outside is not None:
-        raise Invalid({field: [f"{outside} is no token: this model's go from 0 to {size - 1}."]})
-    return found
+        raise Invalid({field: [f"Token {outside} is out of range: this model's tokens are 0 to {size - 1}."]})
+    return tokens
 
 
-def _encoded(model: Model, text: str, settings: Settings) -> Sequence[int]:
+def _encode(model: Model, text: str, settings: Settings) -> Sequence[int]:
     nbytes = len(text.encode())
     if nbytes > settings.max_prompt_bytes:
-        most = f"at most {settings.max_prompt_bytes:,} are read here (MAX_PROMPT_BYTES)"
-        raise Invalid({"text": [f"It has {nbytes:,} bytes, and {most}."]})
+        limit = f"Must have at most {settings.max_prompt_bytes:,} bytes (MAX_PROMPT_BYTES)"
+        raise Invalid({"text": [f"{limit}, but has {nbytes:,}."]})
     try:
         return model.vocabulary.encode(text)
     except TextError as error:
@@ -106,12 +106,12 @@ def _encoded(model: Model, text: str, settings: Settings) -> Sequence[int]:
 def _check_length(request: TraceRequest) -> None:
     prompt, length, most = len(request.tokens), request.positions, describe(request.config).fixed_sizes["N"]
     if prompt > most:
-        raise Invalid({"tokens": [f"The prompt has {prompt:,} tokens: this model reads at most {most:,}."]})
+        raise Invalid({"tokens": [f"Must have at most {most:,} tokens for this model, but has {prompt:,}."]})
     if length > most:
         new, room = request.sampling.max_new_tokens, most - prompt + 1
-        taken = f"{prompt:,} tokens and {new:,} new ones, of which the last is not fed, take {length:,} positions"
-        why = f"{taken}: this model has {most:,}, so at most {room:,} new ones."
-        raise Invalid({"generate.max_new_tokens": [why]})
+        needed = f"{prompt:,} prompt tokens and {new:,} new tokens need {length:,} positions"
+        why = f"{needed} (the last new token is not fed back), but this model has {most:,}"
+        raise Invalid({"generate.max_new_tokens": [f"Must be at most {room:,}: {why}."]})
 
 
 def _check_capture(request: TraceRequest) -> None:

@@ -26,10 +26,10 @@ from service.http.schemas.fields import timestamp
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import STATUSES, PageQuery
 from service.http.schemas.traces import TraceRequestSchema
-from service.jobs.batch_events import Watched
-from service.jobs.batching import Batch, Wanted
+from service.jobs.batch_events import BatchEvents
+from service.jobs.batching import Batch, BatchItem
 from service.jobs.broker import Status, broker
-from service.jobs.limits import seconds_allowed, seconds_likely
+from service.jobs.limits import trace_estimate, trace_timeout
 from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
 from worker.models.lookup import UnknownModelError
@@ -139,7 +139,7 @@ class Batches(MethodView):
         if len(wanted["requests"]) > most:
             told = f"These are {len(wanted['requests']):,}, and at most {most:,} are taken at once here (MAX_BATCH)."
             raise Invalid({"requests": [told]})
-        batch, standing = batching.ask(broker(), _checked(wanted["requests"]), client())
+        batch, standing = batching.submit(broker(), _checked(wanted["requests"]), client())
         response = json(_represent(batch, standing))
         response.status_code = 202
         response.headers["Location"] = f"/v1/batches/{batch.id}"
@@ -188,7 +188,7 @@ class OneBatch(MethodView):
         """
         batch = _find(batch_id)
         if not batching.cancel(broker(), batch):
-            batching.forget(broker(), batch)
+            batching.delete(broker(), batch)
 
 
 @event_stream.route(blueprint, "/<batch_id>/events", "Events, until all have ended")
@@ -198,11 +198,11 @@ def watch(batch_id: str) -> Response:
     These are server-sent events: an EventSource goes on where it was by itself.
     """
     representation(EVENT_STREAM)
-    watched = Watched(broker().for_streams(), _find(batch_id))
+    watched = BatchEvents(broker().for_streams(), _find(batch_id))
     seen = event_stream.last_event_id()
-    if seen and watched.knows_the_end(seen):
+    if seen and watched.is_last(seen):
         return Response(status=204)
-    return event_stream.streams().respond(watched.told(seen))
+    return event_stream.streams().respond(watched.after(seen))
 
 
 def _represent(batch: Batch, standing: dict[str, Status]) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _find(batch_id: str) -> Batch:
     return batch
 
 
-def _checked(requests: list[Any]) -> list[Wanted]:
+def _checked(requests: list[Any]) -> list[BatchItem]:
     """Every request in its canonical form. 422 names all that are wrong, and what is wrong with them."""
     schema, errors, found = TraceRequestSchema(), Errors(), []
     deadline, settings = time.monotonic() + _SECONDS, broker().settings
@@ -229,8 +229,8 @@ def _checked(requests: list[Any]) -> list[Wanted]:
         try:
             trace = schema.load(request)
             _, asked = canonical.trace(trace, settings)
-            timeout, seconds = seconds_allowed(asked, settings), seconds_likely(asked, settings)
-            found.append(Wanted(asked, timeout, seconds, trace.priority or "low"))
+            timeout, seconds = trace_timeout(asked, settings), trace_estimate(asked, settings)
+            found.append(BatchItem(asked, timeout, seconds, trace.priority or "low"))
         except marshmallow.ValidationError as error:
             errors |= flatten(_named(error.messages), f"requests.{n}")
         except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:

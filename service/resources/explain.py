@@ -131,7 +131,7 @@ class _Values:
 
     def __init__(self, model: Model, state: State[TraceRequest]) -> None:
         self.model = model
-        self.run, self.held = broker().run(state), state.manifest["tensors"]
+        self.run, self.held = broker().bytes_of(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
         slot = self.held[_held(self.model, self.held, name)]

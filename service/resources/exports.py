@@ -85,7 +85,7 @@ def trace(trace_id: str) -> Response:
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
-    read = partial(stored_bytes.read, broker().run(state))
+    read = partial(stored_bytes.read, broker().bytes_of(state))
     tensors = llm_viz.trace_tensors(sizes.n_layer, held, read)
     return immutable(_file("trace", found.id, sizes, tensors, B=1), state, "llm-viz")
 

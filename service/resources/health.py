@@ -49,7 +49,7 @@ def ready() -> Response:
     """
     settings, probe, began = broker().settings, current_app.extensions["probe"], time.monotonic()
     if probe is not None:
-        probe.begin()
+        probe.start()
     wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
     if not any(wrong.values()):
         wrong["workers"] = [
@@ -57,7 +57,7 @@ def ready() -> Response:
             for size in JOB_SIZES
             if not monitoring.count_workers(broker().queue, size)
         ]
-    if probe is not None and (told := probe.wrong(max(0.0, began + PATIENCE - time.monotonic()))):
+    if probe is not None and (told := probe.problem(max(0.0, began + PATIENCE - time.monotonic()))):
         wrong["store"] = [told]
     missing = {part: texts for part, texts in wrong.items() if texts}
     if missing:

@@ -145,7 +145,7 @@ def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -
 def _geometry(state: State[LayoutRequest]) -> Geometry:
     """The geometry that the worker placed, read back."""
     manifest = state.manifest
-    content = stored_bytes.read(broker().run(state), 0, manifest["size"])
+    content = stored_bytes.read(broker().bytes_of(state), 0, manifest["size"])
     arrays = {}
     for name, slot in manifest["arrays"].items():
         count = int(np.prod(slot["shape"]))

@@ -24,7 +24,7 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
 from service.jobs.broker import State, broker
-from service.jobs.limits import LENS_TOP, lens_seconds, lens_seconds_likely
+from service.jobs.limits import LENS_TOP, lens_estimate, lens_timeout
 from worker.models.lookup import Model
 from worker.models.tokens import Vocabulary
 from worker.requests import LensRequest, TraceRequest
@@ -98,7 +98,7 @@ class Lens(MethodView):
         state = broker().find(LensRequest, request_id(request), admit=admit)
         if state is None:
             check_rate_limit()
-            state = broker().submit(request, lens_seconds(*sized), lens_seconds_likely(*sized), client=client())
+            state = broker().submit(request, lens_timeout(*sized), lens_estimate(*sized), client=client())
         return respond(state, lambda state: {"model": model.id} | _represent(state, model, chosen))
 
     @blueprint.response(204)
@@ -190,4 +190,4 @@ def _read(state: State[LensRequest], name: str, rows: range) -> NDArray[Any]:
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])
     start, stop = (slot["offset"] + row * prod(shape) * dtype.itemsize for row in (rows.start, rows.stop))
-    return np.frombuffer(stored_bytes.read(broker().run(state), start, stop), dtype).reshape(len(rows), *shape)
+    return np.frombuffer(stored_bytes.read(broker().bytes_of(state), start, stop), dtype).reshape(len(rows), *shape)

@@ -63,7 +63,7 @@ class TraceFile(MethodView):
             "weights": state.request.model.weights,
             "tokens": dumps(state.request.tokens).decode(),
         }
-        file = of(broker().run(state), state.manifest["tensors"], query.get("tensors", []), metadata)
+        file = of(broker().bytes_of(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
         response.headers.set("Content-Disposition", "attachment", filename=name)

@@ -21,7 +21,7 @@ from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValue
 from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQuery, TracesSchema
 from service.jobs.broker import State, broker
 from service.jobs.canonical import TraceFields
-from service.jobs.limits import seconds_allowed, seconds_likely
+from service.jobs.limits import trace_estimate, trace_timeout
 from service.resources.models import weights_of
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY
@@ -55,7 +55,7 @@ class Traces(MethodView):
         """
         settings = broker().settings
         model, request = canonical.trace(fields, settings)
-        timeout, seconds = seconds_allowed(request, settings), seconds_likely(request, settings)
+        timeout, seconds = trace_timeout(request, settings), trace_estimate(request, settings)
         state = broker().submit(request, timeout, seconds, fields.priority or "normal", client())
         return respond(state, lambda state: _represent(state, model), created=True)
 
@@ -163,7 +163,7 @@ class Tensor(MethodView):
         held = state.manifest["tensors"]
         name = value_name(name)
         slot = tensor_responses.find(held, name, "this trace")
-        array = StoredArray(broker().run(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
+        array = StoredArray(broker().bytes_of(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity, known = (name, str(query)), (slot["min"], slot["max"])
         smaller = DetailLevel.of(array, slot["smaller"]) if slot.get("smaller") else None
         told = tensor_responses.respond(name, array, query, trace_id, *identity, value_range=known, smaller=smaller)

@@ -201,7 +201,7 @@ def test_a_header_of_the_maximum_length_is_harmless(
 def test_a_page_reads_a_limited_number_of_traces_and_the_next_continues(
     idle_client: FlaskClient, request_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.jobs.broker._A_PAGE", 2)
+    monkeypatch.setattr("service.jobs.broker._MAX_SCANNED", 2)
     nano = json.loads(NANO + "}")
     for body in (nano, *(request_body | {"tokens": [n]} for n in range(4))):
         assert idle_client.post("/v1/traces", json=body).status_code == HTTPStatus.ACCEPTED

@@ -1,4 +1,4 @@
-"""Canonical requests: what decides a result, and nothing else, decides the id."""
+"""Canonical requests and their ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.store.keys import request_id
 Body = dict[str, Any]
 SETTINGS = Settings(models_dir="")
 
-#: The ids of requests since the first release: clients keep them, and results are stored under them.
+#: Requests with their ids since the first release: clients save ids, and results are stored under them.
 TRACES: list[tuple[Body, str]] = [
     ({"model": "nano-gpt", "text": "CBABBC"}, "12b2090a9165622b2d12377564e89057d22a81013c0ac9de8cdaca30243cfece"),
     (
@@ -100,22 +100,22 @@ def trace(body: Body) -> TraceRequest:
 
 
 @pytest.mark.parametrize(("body", "id"), TRACES, ids=[id[:8] for _, id in TRACES])
-def test_a_trace_keeps_its_id(body: Body, id: str) -> None:
+def test_ids_of_traces_are_stable(body: Body, id: str) -> None:
     assert request_id(trace(body)) == id
 
 
 @pytest.mark.parametrize(("body", "id"), LAYOUTS, ids=[id[:8] for _, id in LAYOUTS])
-def test_a_layout_keeps_its_id(body: Body, id: str) -> None:
+def test_ids_of_layouts_are_stable(body: Body, id: str) -> None:
     assert request_id(canonical.layout(LayoutRequestSchema().load(body), SETTINGS)) == id
 
 
-def test_a_lens_keeps_its_id() -> None:
+def test_ids_of_lenses_are_stable() -> None:
     body, _ = TRACES[1]
     assert request_id(trace(body).lens([0, 1, 1, 1, 2])) == LENS
 
 
 @pytest.mark.parametrize("body", [body for body, _ in TRACES], ids=[id[:8] for _, id in TRACES])
-def test_a_request_survives_its_canonical_form(body: Body) -> None:
+def test_a_request_is_restored_from_its_json(body: Body) -> None:
     request = trace(body)
     assert TraceRequest.from_json(request.to_json()) == request
 
@@ -140,5 +140,5 @@ def test_a_request_survives_its_canonical_form(body: Body) -> None:
     ],
     ids=["tokens", "priority", "defaults", "configuration"],
 )
-def test_the_same_request_in_other_words_has_the_same_id(other: Body) -> None:
+def test_equivalent_requests_have_the_same_id(other: Body) -> None:
     assert request_id(trace(other)) == request_id(trace({"model": "nano-gpt", "text": "CBABBC"}))

@@ -1,4 +1,4 @@
-"""What cannot be done here is refused before anything runs, and what is advised instead is accepted."""
+"""Limits on the size, memory and time of a request, and the advice given when one is exceeded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import worker.models.lookup as models
 import worker.store.requests as requests
 from service.app import create_app
 from service.errors import Invalid
-from service.jobs.limits import lens_seconds, seconds_allowed
+from service.jobs.limits import lens_timeout, trace_timeout
 from service.settings import Settings
 from tests.conftest import Servers
 from tests.gpt2 import CONFIGS
@@ -32,26 +32,26 @@ SMALL: Body = {"n_layer": 4, "n_head": 2, "n_embd": 8, "n_positions": 512, "voca
 GREEDY = {"max_new_tokens": 10}
 
 
-def client_with(servers: Servers, **bounds: Any) -> FlaskClient:
-    return create_app(replace(servers.settings, **bounds)).test_client()
+def client_with(servers: Servers, **limits: Any) -> FlaskClient:
+    return create_app(replace(servers.settings, **limits)).test_client()
 
 
-def refused(client: FlaskClient, body: Body) -> tuple[str, str]:
-    """The field that is named, and what is said of it."""
-    answer = client.post("/v1/traces", json=body)
-    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY, answer.text
-    [(field, [said])] = answer.get_json()["errors"].items()
-    return field, said
+def rejection(client: FlaskClient, body: Body) -> tuple[str, str]:
+    """The field with the error, and the error's message."""
+    response = client.post("/v1/traces", json=body)
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY, response.text
+    [(field, [message])] = response.get_json()["errors"].items()
+    return field, message
 
 
-def advised(body: Body, said: str) -> list[Body]:
-    """The bodies that a refusal says would fit."""
+def advised_bodies(body: Body, message: str) -> list[Body]:
+    """The changed bodies that, according to an error's message, would fit."""
     found = []
-    if dtype := re.search(r'with "dtype": "(\w+)"', said):
+    if dtype := re.search(r'with "dtype": "(\w+)"', message):
         found.append(body | {"dtype": dtype[1]})
-    if capture := re.search(r'with "capture": (\[.*?"\])', said):
+    if capture := re.search(r'with "capture": (\[.*?"\])', message):
         found.append(body | {"capture": json.loads(capture[1])})
-    if length := re.search(r"over ([\d,]+) positions instead of [\d,]+", said):
+    if length := re.search(r"over ([\d,]+) positions instead of [\d,]+", message):
         new = body.get("generate", {"max_new_tokens": 1})["max_new_tokens"]
         prompt = int(length[1].replace(",", "")) - new + 1
         found += [body | {"tokens": body["tokens"][:prompt]}] if prompt > 0 else []
@@ -59,7 +59,7 @@ def advised(body: Body, said: str) -> list[Body]:
 
 
 @pytest.mark.parametrize(
-    ("body", "most", "ways"),
+    ("body", "limit", "changes"),
     [
         ({"model": SMALL, "tokens": [1] * 100}, 300_000, 2),
         ({"model": SMALL, "tokens": [1] * 100}, 200_000, 2),
@@ -74,37 +74,38 @@ def advised(body: Body, said: str) -> list[Body]:
     ],
     ids=[*range(10)],
 )
-def test_a_trace_larger_than_is_allowed_is_refused_and_what_is_advised_is_accepted(
-    idle_servers: Servers, body: Body, most: int, ways: int
+def test_a_trace_that_is_too_large_is_rejected_with_advice_that_is_accepted(
+    idle_servers: Servers, body: Body, limit: int, changes: int
 ) -> None:
-    client = client_with(idle_servers, max_trace_bytes=most)
-    field, said = refused(client, body)
+    client = client_with(idle_servers, max_trace_bytes=limit)
+    field, message = rejection(client, body)
     assert field == "capture"
-    size, limit = (int(number.replace(",", "")) for number in re.findall(r"[\d,]{4,}", said)[:2])
-    assert size > limit == most
-    assert "(MAX_TRACE_BYTES)" in said
-    bodies = advised(body, said)
-    assert said.count(" with ") + said.count(" over ") == ways
+    size, reported_limit = (int(number.replace(",", "")) for number in re.findall(r"[\d,]{4,}", message)[:2])
+    assert size > reported_limit == limit
+    assert "(MAX_TRACE_BYTES)" in message
+    bodies = advised_bodies(body, message)
+    assert message.count(" with ") + message.count(" over ") == changes
     assert bodies
     for narrower in bodies:
-        answer = client.post("/v1/traces", json=narrower)
-        assert answer.status_code == HTTPStatus.ACCEPTED, answer.text
+        response = client.post("/v1/traces", json=narrower)
+        assert response.status_code == HTTPStatus.ACCEPTED, response.text
 
 
-def test_as_many_positions_are_advised_as_fit(idle_servers: Servers) -> None:
+def test_the_advised_number_of_positions_is_the_largest_that_fits(idle_servers: Servers) -> None:
     body = {"model": SMALL, "tokens": [1] * 100, "capture": ["logits"]}
-    _, said = refused(client_with(idle_servers, max_trace_bytes=79 * 20 * 4 + 79), body)
-    assert said.endswith("over 79 positions instead of 100.")
+    _, message = rejection(client_with(idle_servers, max_trace_bytes=79 * 20 * 4 + 79), body)
+    assert message.endswith("over 79 positions instead of 100.")
 
 
-def test_where_nothing_fits_only_a_smaller_model_would(idle_servers: Servers) -> None:
+def test_a_smaller_model_is_advised_if_nothing_else_fits(idle_servers: Servers) -> None:
     body = {"model": SMALL, "tokens": [1] * 100, "capture": ["probs"]}
-    assert refused(client_with(idle_servers, max_trace_bytes=79), body)[1].endswith("Only a smaller model would fit.")
+    _, message = rejection(client_with(idle_servers, max_trace_bytes=79), body)
+    assert message.endswith("Only a smaller model would fit.")
 
 
 def test_gpt3_is_allowed_by_default(idle_client: FlaskClient) -> None:
-    answer = idle_client.post("/v1/traces", json={"model": "gpt3-175b", "tokens": [0] * 11})
-    assert answer.status_code == HTTPStatus.ACCEPTED, answer.text
+    response = idle_client.post("/v1/traces", json={"model": "gpt3-175b", "tokens": [0] * 11})
+    assert response.status_code == HTTPStatus.ACCEPTED, response.text
 
 
 @pytest.mark.parametrize(
@@ -117,23 +118,23 @@ def test_gpt3_is_allowed_by_default(idle_client: FlaskClient) -> None:
     ],
     ids=["width", "heads", "hidden", "positions"],
 )
-def test_what_takes_too_much_memory_is_refused_however_little_is_kept(
+def test_a_trace_that_needs_too_much_memory_is_rejected_however_little_it_captures(
     idle_client: FlaskClient, body: Body, advice: str
 ) -> None:
-    field, said = refused(idle_client, body | {"capture": ["ln_final.scale"]})
+    field, message = rejection(idle_client, body | {"capture": ["ln_final.scale"]})
     assert field == "tokens"
-    assert "are allowed here (MAX_WORK_BYTES)" in said
-    assert advice in said
+    assert "are allowed (MAX_WORK_BYTES)" in message
+    assert advice in message
 
 
-def test_memory_is_bounded_for_several_passes_too(idle_servers: Servers) -> None:
+def test_memory_is_limited_for_several_passes_too(idle_servers: Servers) -> None:
     client = client_with(idle_servers, max_work_bytes=500_000)
     body: Body = {"model": SMALL, "tokens": [1] * 100}
     assert client.post("/v1/traces", json=body).status_code == HTTPStatus.ACCEPTED
-    field, said = refused(client, body | {"generate": GREEDY})
+    field, message = rejection(client, body | {"generate": GREEDY})
     assert field == "tokens"
-    bodies = advised(body | {"generate": GREEDY}, said)
-    assert len(bodies) == 2  # what is not captured shares its place
+    bodies = advised_bodies(body | {"generate": GREEDY}, message)
+    assert len(bodies) == 2  # a narrower capture helps: tensors that are not captured share memory
     for narrower in bodies:
         assert client.post("/v1/traces", json=narrower).status_code == HTTPStatus.ACCEPTED
 
@@ -146,11 +147,11 @@ def test_memory_is_bounded_for_several_passes_too(idle_servers: Servers) -> None
     ],
     ids=["passes", "model"],
 )
-def test_what_takes_too_long_is_refused(idle_client: FlaskClient, body: Body, advice: str) -> None:
-    field, said = refused(idle_client, body | {"capture": ["ln_final.scale"]})
+def test_a_trace_that_takes_too_long_is_rejected(idle_client: FlaskClient, body: Body, advice: str) -> None:
+    field, message = rejection(idle_client, body | {"capture": ["ln_final.scale"]})
     assert field == "tokens"
-    assert "at most 86,400 are allowed here (MAX_TRACE_SECONDS)" in said
-    assert f"{advice} would fit." in said
+    assert "at most 86,400 are allowed (MAX_TRACE_SECONDS)" in message
+    assert f"{advice} would fit." in message
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_what_takes_too_long_is_refused(idle_client: FlaskClient, body: Body, ad
     ],
     ids=["nano-gpt", "gpt2-xl", "gpt3-175b", "gpt3-175b, six passes"],
 )
-def test_the_time_that_a_job_may_take_follows_from_its_work(
+def test_the_timeout_of_a_job_depends_on_its_work(
     idle_client: FlaskClient, idle_servers: Servers, body: Body, least: int, most: int
 ) -> None:
     id = idle_client.post("/v1/traces", json=body).get_json()["id"]
@@ -172,43 +173,43 @@ def test_the_time_that_a_job_may_take_follows_from_its_work(
     assert least <= record.timeout <= most
 
 
-def test_a_lens_may_take_what_its_trace_may_and_its_end_again_for_every_layer() -> None:
-    config, bounds = CONFIGS["gpt2"], Settings()
+def test_a_lens_may_take_as_long_as_a_trace_plus_the_end_of_a_pass_for_each_layer() -> None:
+    config, settings = CONFIGS["gpt2"], Settings()
     request = TraceRequest(models.resolve("gpt2", "").reference, (1,) * 64)
-    ends = Work(config, 64, Sampling(), bounds.held_weights_bytes).ends(0)
-    longer = lens_seconds(config, 64, bounds) - seconds_allowed(request, bounds)
+    ends = Work(config, 64, Sampling(), settings.held_weights_bytes).ends(0)
+    longer = lens_timeout(config, 64, settings) - trace_timeout(request, settings)
     assert longer >= 12 * ends > 1
 
 
 @pytest.mark.parametrize("setting", ["max_work_bytes", "max_trace_seconds"])
-def test_a_lens_that_takes_too_much_is_refused_and_what_is_advised_is_accepted(setting: str) -> None:
+def test_a_lens_that_exceeds_a_limit_is_rejected_with_advice_that_is_accepted(setting: str) -> None:
     config = CONFIGS["gpt2"]
-    bounds: dict[str, Any] = {"max_work_bytes": 100_000_000, "max_trace_seconds": lens_seconds(config, 200, Settings())}
-    allowed = bounds[setting]
-    settings = replace(Settings(), **{setting: allowed})
-    with pytest.raises(Invalid) as refusal:
-        lens_seconds(config, 500, settings)
-    [(field, [said])] = refusal.value.errors.items()
+    limits: dict[str, Any] = {"max_work_bytes": 100_000_000, "max_trace_seconds": lens_timeout(config, 200, Settings())}
+    limit = limits[setting]
+    settings = replace(Settings(), **{setting: limit})
+    with pytest.raises(Invalid) as raised:
+        lens_timeout(config, 500, settings)
+    [(field, [message])] = raised.value.errors.items()
     assert field == "trace_id"
-    assert f"at most {allowed:,} are allowed here ({setting.upper()})" in said
-    found = re.search(r"One over ([\d,]+) positions instead of 500 would fit\.$", said)
-    assert found
-    most = int(found[1].replace(",", ""))
-    lens_seconds(config, most, settings)
+    assert f"at most {limit:,} are allowed ({setting.upper()})" in message
+    advice = re.search(r"A lens over ([\d,]+) positions instead of 500 would fit\.$", message)
+    assert advice
+    most = int(advice[1].replace(",", ""))
+    lens_timeout(config, most, settings)
     with pytest.raises(Invalid):
-        lens_seconds(config, most + 1, settings)
+        lens_timeout(config, most + 1, settings)
 
 
-def test_where_no_lens_fits_only_that_of_a_smaller_model_would() -> None:
-    with pytest.raises(Invalid, match=r"Only that of a smaller model would fit\.$"):
-        lens_seconds(Config(**SMALL), 500, replace(Settings(), max_work_bytes=1000))
+def test_a_lens_of_a_smaller_model_is_advised_if_none_fits() -> None:
+    with pytest.raises(Invalid, match=r"Only a lens of a smaller model would fit\.$"):
+        lens_timeout(Config(**SMALL), 500, replace(Settings(), max_work_bytes=1000))
 
 
-def test_the_memory_of_a_lens_is_that_of_its_pass_and_of_what_it_saw() -> None:
+def test_the_memory_of_a_lens_is_that_of_its_pass_and_its_result() -> None:
     config, sizes = Config(**SMALL), list[int]()
     request = LensRequest(models.resolve(SMALL, "", synthetic_seed=0).reference, (1,) * 50)
     COMPUTE["lens"](request, Settings(), lambda _: lambda content: sizes.append(len(content)), lambda *_: None)
-    taken = plan(config, 50, capture=(), streamed=True).size.memory + sum(sizes)
-    assert lens_seconds(config, 50, replace(Settings(), max_work_bytes=taken))
-    with pytest.raises(Invalid, match=f"{taken:,} bytes of memory"):
-        lens_seconds(config, 50, replace(Settings(), max_work_bytes=taken - 1))
+    needed = plan(config, 50, capture=(), streamed=True).size.memory + sum(sizes)
+    assert lens_timeout(config, 50, replace(Settings(), max_work_bytes=needed))
+    with pytest.raises(Invalid, match=f"{needed:,} bytes of memory"):
+        lens_timeout(config, 50, replace(Settings(), max_work_bytes=needed - 1))

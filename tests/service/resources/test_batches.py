@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 import service.jobs.batching as batching
 import worker.store.events as events
 from service.app import create_app
-from service.jobs.batch_events import Watched
+from service.jobs.batch_events import BatchEvents
 from service.jobs.status import UNFINISHED
 from service.resources.batches import MOST
 from tests.conftest import Servers, process_of, running_worker
@@ -316,7 +316,7 @@ def test_who_watches_what_waits_hears_that_the_stream_lives_however_much_others_
     broker = app.extensions["broker"]
     batch = batching.get(broker, id)
     assert batch is not None
-    told = Watched(broker, batch).told(None)
+    told = BatchEvents(broker, batch).after(None)
     first = next(told)
     assert first is not None
     assert first.name == "progress"

@@ -35,7 +35,7 @@ def test_all_bad_lines_are_named_and_nothing_is_queued(
         "requests.6",
         "requests.7.model",
     ]
-    assert errors["requests.2.tokens"] == ["20 is no token: this model's go from 0 to 19."]
+    assert errors["requests.2.tokens"] == ["Token 20 is out of range: this model's tokens are 0 to 19."]
     assert connect(idle_servers.queue_url).keys("request:*") == []
 
 

@@ -135,13 +135,13 @@ def test_with_a_store_that_can_be_written_to_it_is_ready_and_one_small_object_te
 def test_a_store_that_is_gone_is_told_and_one_that_comes_back_is_ready(
     client: FlaskClient, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_probe, "_GOOD", 0.0)
+    monkeypatch.setattr(archive_probe, "_VALID_SECONDS", 0.0)
     settings = replace(servers.settings, trace_store=str(tmp_path / "store"))
     again = create_app(settings).test_client()
     assert again.get("/readyz").status_code == HTTPStatus.OK
     rmtree(tmp_path / "store")
     for _ in range(2):  # looking does not make it
-        assert again.get("/readyz").get_json()["errors"] == {"store": ["the trace store is not there"]}
+        assert again.get("/readyz").get_json()["errors"] == {"store": ["the trace store does not exist"]}
     (tmp_path / "store").mkdir()
     assert again.get("/readyz").status_code == HTTPStatus.OK
 
@@ -156,7 +156,7 @@ def test_a_bucket_is_looked_for(client: FlaskClient, servers: Servers, bucket: C
     with running_bucket_server() as port:
         assert ready(replace(servers.settings, trace_store=bucket(port, "bucket"))).status_code == HTTPStatus.OK
         missing = replace(servers.settings, trace_store=bucket(port, "nowhere"))
-        assert not_ready(missing) == "Not ready: the trace store is not there."
+        assert not_ready(missing) == "Not ready: the trace store does not exist."
 
 
 def test_a_store_that_hangs_is_given_up_in_time_and_with_it_a_redis_that_does(

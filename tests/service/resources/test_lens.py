@@ -172,7 +172,7 @@ def test_one_that_takes_more_memory_than_is_allowed_is_refused(
     answer = look(bounded, trace)
     assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
     [(field, [said])] = answer.get_json()["errors"].items()
-    assert (field, "at most 1,000 are allowed here (MAX_WORK_BYTES)" in said) == ("trace_id", True)
+    assert (field, "at most 1,000 are allowed (MAX_WORK_BYTES)" in said) == ("trace_id", True)
     done(client, trace)
     assert done(bounded, trace)["status"] == "done"  # what is there already takes none
 

@@ -21,7 +21,6 @@ import service.http.response_cache as response_cache
 import service.http.security_headers as security_headers
 import service.http.tensor_responses as tensor_responses
 import service.openapi.document as document
-import service.openapi.examples as examples
 import service.resources.batches as batches
 import service.resources.docs as docs
 import service.resources.explain as explain
@@ -82,7 +81,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "API_TITLE": "Cutaway",
         "API_VERSION": version("cutaway"),
         "OPENAPI_VERSION": "3.1.0",
-        "API_SPEC_OPTIONS": {"info": {"description": examples.NOTE}},
+        "API_SPEC_OPTIONS": {"info": {"description": document.INTRODUCTION}},
     }
     app.extensions["broker"] = Broker.for_requests(settings)
     archive = app.extensions["broker"].results.archive

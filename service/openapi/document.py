@@ -12,6 +12,18 @@ from flask_smorest import Api
 import service.openapi.examples as examples
 import service.openapi.operations as operations
 
+#: Markdown, shown above the operations at /docs.
+INTRODUCTION = f"""\
+Cutaway shows the inside of a transformer: every intermediate value of an inference (a trace), and the place of every
+matrix in a 3D picture (a layout). Begin with a trace of the smallest model, then read its tensors by name:
+
+```sh
+curl -s localhost:8000/v1/traces -H 'Prefer: wait=10' --json '{{"model": "nano-gpt", "text": "CBABBC"}}'
+```
+
+{examples.NOTE}
+"""
+
 
 def text(app: Flask) -> str:
     """Return the OpenAPI 3.1 document of the app as YAML."""

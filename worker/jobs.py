@@ -28,7 +28,7 @@ from worker.settings import Settings
 from worker.store.connection import connect
 from worker.store.keys import request_id
 from worker.store.requests import Record
-from worker.store.results import AlreadyThere, Results, results
+from worker.store.results import AlreadyArchived, Results, results
 from worker.trace.sampling import Sampling
 
 log = logging.getLogger("worker")
@@ -119,7 +119,7 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
     form = request.to_json()
     events.publish(queue, id, "started")
     metadata = {"id": id, "kind": record.kind, "request": json.dumps(form)}
-    with suppress(AlreadyThere), stored.writer(id, record.timeout + _KILLED_AFTER, metadata) as writer:
+    with suppress(AlreadyArchived), stored.writer(id, record.timeout + _KILLED_AFTER, metadata) as writer:
         manifest = COMPUTE[record.kind](request, settings, writer.open, _Progress(queue, id))
         if isinstance(request, TraceRequest):
             manifest["layout"] = _layout(queue, stored, request.layout(), settings, placed)

@@ -94,7 +94,9 @@ def stream(state: State[Any]) -> Response:
         if last is not None and last.id == seen:
             return Response(status=204)
     return streams().respond(
-        _events(broker().for_streams(), type(state.request), state.id, seen or events.begin(queue, state.id))
+        _events(
+            broker().for_streams(), type(state.request), state.id, seen or events.before_current_run(queue, state.id)
+        )
     )
 
 

@@ -45,14 +45,14 @@ class BatchEvents:
 
     def is_last(self, event_id: str) -> bool:
         """Whether this is the id of the batch's last event: just after the last trace's, where no trace's event is."""
-        begin = events.log_begin(self.broker.queue)
+        begin = events.log_start(self.broker.queue)
         if self._unfinished or begin is None or _order(event_id) < _order(begin):
             return False
-        return events.logged(self.broker.queue, event_id) not in self.statuses
+        return events.logged_request(self.broker.queue, event_id) not in self.statuses
 
     def after(self, last_id: str | None) -> Iterator[Event | None]:
         """Yield the events after `last_id`, or all; None from time to time if nothing happens."""
-        if last_id is None or events.logged(self.broker.queue, last_id) not in self.statuses:
+        if last_id is None or events.logged_request(self.broker.queue, last_id) not in self.statuses:
             yield from self._ends()
             last_id = self.position
         yield self._counts("progress")

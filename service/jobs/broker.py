@@ -172,9 +172,9 @@ class Broker:
             events.publish(self.queue, id, "cancelled")
         else:
             self.jobs.delete(id)
-            requests.forget(self.queue, id, kind.kind)
-            self.results.forget(id)
-            events.forget(self.queue, id)
+            requests.delete(self.queue, id, kind.kind)
+            self.results.delete(id)
+            events.delete(self.queue, id)
         return True
 
     def page(

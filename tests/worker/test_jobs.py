@@ -100,7 +100,7 @@ def test_weights_that_are_not_held_give_the_same_trace(store: Store, monkeypatch
     asked = trace_request(OWN.to_mapping(), generate=replace(GREEDY, max_new_tokens=3))
     id, manifest = store.run(asked)
     held = pieces.read(store.cache, id, 0, manifest["size"])
-    pieces.forget(store.cache, id)
+    pieces.delete(store.cache, id)
     monkeypatch.setattr(jobs, "_settings", replace(jobs._configured(), held_weights_bytes=0))
     store.run(asked)
     assert pieces.read(store.cache, id, 0, manifest["size"]) == held

@@ -1,4 +1,4 @@
-"""Clients of the two Redis, connected when first used and never at import."""
+"""Clients of the two Redis servers, connected when first used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from redis.connection import DefaultParser
 from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 
-_RETRIES = 60  # a second apart: a job that runs waits until Redis is back
-_OPEN_SECONDS = 0.5  # between two attempts of a client that fails fast
+_RETRIES = 60  # about a second apart, so that a running job survives a restart of Redis
+_OPEN_SECONDS = 0.5  # during which an open circuit breaker makes no attempt
 
 
 class CannotWrite(ConnectionError):
-    """Redis refuses to write, as its disk is full: handled as a lost connection, until there is room."""
+    """Redis refuses writes because it cannot save to disk (MISCONF): retried like a lost connection."""
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
@@ -27,24 +27,24 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]
 
 
 class _CircuitBreaker(Retry):
-    """Retries once after a broken connection. While Redis is down, one thread at a time tries it, and all others fail.
+    """Retries once after a broken connection; while Redis is down, lets one thread at a time try and fails the others.
 
-    If each waited for its own attempt, no thread of the API would be left to answer anything else.
+    If every thread waited for its own attempt, none would be left to serve other requests.
     """
 
     def __init__(self) -> None:
         super().__init__(NoBackoff(), 1, (ConnectionError,))
         self._open_until = 0.0
-        self._probing: int | None = None  # the thread that tries
+        self._probing: int | None = None  # the thread that is trying
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self  # the connections of a client share it
 
     def call_with_retry(self, do: Callable[[], Any], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what `do` returns. Raises ConnectionError and TimeoutError."""
+        """Call `do` and return its result. Raises ConnectionError and TimeoutError."""
         me = threading.get_ident()
         if time.monotonic() < self._open_until and self._probing != me:
-            raise ConnectionError("Redis was away a moment ago")
+            raise ConnectionError("Redis was unavailable a moment ago")
         if self._open_until:
             self._probing, self._open_until = me, float("inf")
         until = 0.0
@@ -59,17 +59,17 @@ class _CircuitBreaker(Retry):
 
 @cache
 def connect(url: str, *, timeout: float = 5.0, retries: int = _RETRIES) -> Redis:
-    """Return the process's client of the Redis at `url` (redis://, rediss:// or unix://).
+    """Return the shared client of the Redis server at `url` (redis://, rediss:// or unix://).
 
-    A forked child may use it, too: redis-py gives each process connections of its own.
-    `timeout` is in seconds, for each attempt. Raises ValueError for another kind of URL.
+    `timeout` is in seconds and applies to each attempt. The client may be used after a fork: redis-py gives each
+    process its own connections. Raises ValueError for another kind of URL.
     """
     return _client(url, timeout, Retry(ExponentialBackoff(cap=1.0, base=0.05), retries))
 
 
 @cache
 def connect_failing_fast(url: str, *, timeout: float) -> Redis:
-    """Return a client that fails at once, or after one `timeout`, while Redis is down: for threads that serve HTTP."""
+    """Return a client for threads that serve HTTP: while Redis is down, calls fail at once or after one `timeout`."""
     return _client(url, timeout, _CircuitBreaker())
 
 

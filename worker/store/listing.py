@@ -1,4 +1,4 @@
-"""Pages of items, newest first, that stay stable while items are added."""
+"""Paginated indexes, newest first, stable while items are added."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.client import Pipeline
 
 Item = TypeVar("Item")
 
-# Number and entry in one step: otherwise a client could read a later item first and continue from there.
+# Atomic, as otherwise a client could read a later item first, continue from there and miss an earlier one.
 _APPEND = """
 for _, id in ipairs(ARGV) do
   redis.call("ZADD", KEYS[1], redis.call("INCR", KEYS[2]), id)
@@ -19,7 +19,7 @@ end
 
 
 def append(pipeline: Pipeline, index: str, *ids: str) -> None:
-    """Add items, or move them to the front, in this order: the last becomes the newest."""
+    """Add items to an index, or make them the newest again; the last one becomes the newest of all."""
     pipeline.eval(_APPEND, 2, index, f"{index}:last", *ids)
 
 
@@ -30,17 +30,17 @@ def newest(
     before: int | None,
     count: int,
 ) -> list[tuple[int, str, Item]]:
-    """Return up to `count` items with their numbers and ids, newest first, of those before the number `before`.
+    """Return up to `count` items numbered below `before` as (number, id, item), newest first.
 
-    `read` returns the items of these ids, and None for one that has expired, which is removed.
+    `read` returns the items with the given ids, None for one that has expired. Those are removed from the index.
     """
     highest = "+inf" if before is None else f"({before}"
     entries: Any = queue.zrange(index, highest, "-inf", desc=True, byscore=True, offset=0, num=count, withscores=True)
     if not entries:
         return []
-    found = [*zip(entries, read([id.decode() for id, _ in entries]), strict=True)]
-    expired = [id for (id, _), item in found if item is None]
+    items = [*zip(entries, read([id.decode() for id, _ in entries]), strict=True)]
+    expired = [id for (id, _), item in items if item is None]
     if expired:
         queue.zrem(index, *expired)
         return newest(queue, index, read, before, count)
-    return [(int(number), id.decode(), item) for (id, number), item in found if item is not None]
+    return [(int(number), id.decode(), item) for (id, number), item in items if item is not None]

@@ -1,7 +1,8 @@
-"""Results in the cache: bytes in pieces first, the manifest (JSON) last, so that a manifest means a complete result.
+"""Results in the cache, as pieces of bytes and a manifest.
 
-The bytes of a result are cut into pieces of nearly 1 MiB; its arrays are ranges of the bytes. Where Redis evicted a
-piece, readers get `Missing`, never a part.
+The bytes of a result are stored in pieces of nearly 1 MiB, and its arrays are ranges of the bytes. The manifest (JSON)
+is written last, so that its existence means that all pieces were written. If Redis has evicted a piece, reading it
+raises `Missing`; partial data is never returned.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from redis.client import Pipeline
 import worker.store.bulk as bulk
 from worker.store.stored_bytes import Missing
 
-PIECE = (1 << 20) - 64  # bytes: with its header a value fills 1 MiB of Redis' memory; the next size is 1.25 MiB
-_PIPELINED = 16  # pieces written a round trip: enough to hide the latency, little enough to bound memory
-_CHUNK = 1024  # keys a round trip
+PIECE = (1 << 20) - 64  # bytes: with its header a value fills an allocation of 1 MiB; the next size is 1.25 MiB
+_PIPELINED = 16  # pieces written in a round trip: enough to hide the latency, few enough to bound memory
+_CHUNK = 1024  # keys in a round trip
 
-#: Return parts of pieces as one string. Arguments: their keys but for the number, and a text with piece, first and last
-#: byte of each. The numbers stay text: Lua takes longer to write one than Redis to read a part.
+#: Return parts of pieces as one string. Arguments: the prefix of the keys, and a text with the piece number, the first
+#: and the last byte of each part. The numbers stay text: formatting one in Lua takes longer than reading a part.
 _GATHER = """
 local found, n = {}, 0
 for piece, first, last in string.gmatch(ARGV[2], "(%d+),(%d+),(%d+)") do
@@ -38,9 +39,9 @@ end
 return table.concat(found)
 """
 
-#: Return the manifest with this key if each of the result's pieces exists. This counts as a use of all pieces: if Redis
-#: evicted one before the others, the rest would be of no use.
-_WHOLE = """
+#: Return the manifest if all pieces of the result exist. TOUCH marks all of them as recently used: if Redis evicted one
+#: before the others, the rest would be useless.
+_COMPLETE = """
 local found = redis.call("GET", KEYS[1])
 if not found then return false end
 for n = 0, math.ceil(string.match(string.sub(found, -ARGV[2]), '"size":(%d+)}$') / ARGV[1]) - 1 do
@@ -49,12 +50,12 @@ end
 return found
 """
 
-_SIZE_DIGITS = 32  # bytes at the end of a manifest, in which its size is
+_SIZE_DIGITS = 32  # bytes at the end of a manifest that contain the size
 _SIZE = re.compile(rb'"size":(\d+)}$').search
 
 
 class CacheFull(Exception):
-    """The cache has no room."""
+    """The cache has no room for a result."""
 
 
 def _manifest_key(id: str) -> str:
@@ -70,19 +71,19 @@ def _piece_keys(id: str, size: int) -> list[str]:
 
 
 class CacheWriter:
-    """Stores a result: its bytes as they come, then the manifest. Holds less than a piece of the bytes.
+    """Writes a result: its bytes as they come, then the manifest. Buffers less than a piece.
 
-    As a context manager it removes an unfinished result. A process that is killed cannot clean up, and one that was cut
-    off from Redis must not, as another may be writing the same by then: what they wrote expires after `ttl` seconds,
-    which are more than writing takes.
-    Its methods raise CacheFull if Redis has no room, or makes room by evicting earlier pieces of the same result.
+    As a context manager it deletes an unfinished result. A killed process cannot, and one that lost its connection to
+    Redis must not, as another process may be writing the same result by then. So unfinished pieces expire after `ttl`
+    seconds, which must be longer than writing takes.
+    The methods raise CacheFull if Redis has no room, or makes room by evicting earlier pieces of the same result.
     """
 
     def __init__(self, cache: Redis, id: str, ttl: int) -> None:
         self.cache, self.id, self.ttl = cache, id, ttl
         self.size = 0  # bytes appended
         self._sent = 0  # pieces in Redis
-        self._part = bytearray()  # the bytes that do not fill a piece yet
+        self._part = bytearray()  # bytes that do not fill a piece yet
         self._finished = False
 
     def __enter__(self) -> Self:
@@ -90,11 +91,13 @@ class CacheWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         if not self._finished and not issubclass(kind or Exception, redis.exceptions.RedisError):
-            with suppress(redis.exceptions.RedisError):  # the first exception says more, and what is left expires
-                forget(self.cache, self.id)
+            with suppress(
+                redis.exceptions.RedisError
+            ):  # the exception that is being raised explains more, and the pieces expire
+                delete(self.cache, self.id)
 
     def append(self, content: memoryview) -> None:
-        """Add bytes, uint8 [n]; the caller may reuse their memory."""
+        """Append bytes, uint8 [n]; the memory may be reused afterwards."""
         self.size += len(content)
         room = PIECE - len(self._part)
         if len(content) < room:
@@ -110,23 +113,23 @@ class CacheWriter:
             self._send(full[start : start + _PIPELINED])
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the last bytes and the manifest, which completes the result."""
+        """Write the last bytes, then the manifest."""
         keys, pipeline = _piece_keys(self.id, self.size), self.cache.pipeline(transaction=False)
         for key in keys[: self._sent]:
             pipeline.persist(key)
         if self._part:
             pipeline.set(keys[-1], bytes(self._part))
-        # The size comes last, where which_done looks for it.
+        # The size is last in the manifest, where which_done looks for it.
         pipeline.set(_manifest_key(self.id), orjson.dumps(manifest | {"size": self.size}))
         pipeline.exists(_manifest_key(self.id), *keys)
         if self._execute(pipeline) < 1 + len(keys):
-            raise self._full()  # the last pieces evicted the first: every read would be a miss
+            raise self._full()  # writing the last pieces evicted earlier ones
         self._finished = True
 
     def _send(self, full: Sequence[bytearray | memoryview]) -> None:
         pipeline = self.cache.pipeline(transaction=False)
         if self._sent == 0:
-            pipeline.unlink(_manifest_key(self.id))  # of an earlier result, of which the cache lost a piece
+            pipeline.unlink(_manifest_key(self.id))  # of an earlier result that lost a piece
         for n, piece in enumerate(full, start=self._sent):
             pipeline.set(_piece_key(self.id, n), piece, ex=self.ttl)
         pipeline.exists(_piece_key(self.id, 0))
@@ -135,7 +138,7 @@ class CacheWriter:
             raise self._full()
 
     def _execute(self, pipeline: Pipeline) -> int:
-        """Return the reply to the last command."""
+        """Execute the commands; return the reply to the last one."""
         try:
             return int(pipeline.execute()[-1])
         except redis.exceptions.OutOfMemoryError:
@@ -163,17 +166,17 @@ class CachedBytes:
         return receive(self.cache, ((self.id, *one) for one in wanted))
 
     def gather(self, starts: NDArray[np.int64], size: int) -> bytes:
-        """See StoredBytes; a part is no longer than a piece."""
+        """See StoredBytes; a part must not be longer than a piece."""
         return gather(self.cache, self.id, starts, size)
 
 
 def manifest(cache: Redis, id: str) -> dict[str, Any]:
-    """Return the manifest of a finished result of which every piece exists. Raises Missing."""
-    content = cache.eval(_WHOLE, 1, _manifest_key(id), PIECE, _SIZE_DIGITS)
+    """Return the manifest of a complete result. Raises Missing if it or any piece does not exist."""
+    content = cache.eval(_COMPLETE, 1, _manifest_key(id), PIECE, _SIZE_DIGITS)
     if content is None:
         raise Missing(id)
-    found: dict[str, Any] = orjson.loads(content)
-    return found
+    parsed: dict[str, Any] = orjson.loads(content)
+    return parsed
 
 
 def read(cache: Redis, id: str, start: int, stop: int) -> bytes:
@@ -182,15 +185,15 @@ def read(cache: Redis, id: str, start: int, stop: int) -> bytes:
 
 
 def stream(cache: Redis, id: str, start: int, stop: int) -> Iterator[bytes]:
-    """Yield bytes `start` to `stop` in pieces, for answers too large for memory. Raises Missing, at any piece."""
+    """Yield bytes `start` to `stop` piece by piece, for responses too large for memory. Raises Missing at any piece."""
     window = memoryview(bytearray(min(PIECE, stop - start)))
     return map(bytes, receive(cache, ((id, low, window[: high - low]) for low, high in _cuts(start, stop))))
 
 
 def receive(cache: Redis, wanted: Iterable[tuple[str, int, memoryview]]) -> Iterator[memoryview]:
-    """Fill one buffer after another from the bytes of the result `id` that begin at `start`: (id, start, buffer).
+    """Fill each buffer in `wanted`, (id, start, buffer), with the bytes of a result from `start` on, and yield it.
 
-    Each is yielded when it is full, as by `bulk.receive`. Raises Missing if a piece does not exist.
+    Buffers may share memory, as in `bulk.receive`. Raises Missing if a piece does not exist.
     """
     try:
         yield from bulk.receive(cache, chain.from_iterable(_parts(*one) for one in wanted))
@@ -199,39 +202,39 @@ def receive(cache: Redis, wanted: Iterable[tuple[str, int, memoryview]]) -> Iter
 
 
 def gather(cache: Redis, id: str, starts: NDArray[np.int64], size: int) -> bytes:
-    """Return many short parts of a result, `size` bytes (at most a piece) from each start, one after another.
+    """Return many short parts of a result joined together: `size` bytes (at most a piece) from each start.
 
-    Redis joins them: one command for each takes ten times as long. Raises Missing.
+    A script in Redis joins them: a command for each part takes ten times as long. Raises Missing.
     """
     piece, first = np.divmod(starts, PIECE)
     last = first + size - 1
     cuts = np.stack([piece, first, np.minimum(last, PIECE - 1)], 1)
-    if (over := last >= PIECE).any():  # the rest of a part is in the next piece
+    if (over := last >= PIECE).any():  # a part that continues in the next piece
         rest = np.stack([piece + 1, 0 * first, last - PIECE], 1)
         cuts = np.stack([cuts, rest], 1)[np.stack([over | True, over], 1)]
     text = orjson.dumps(cuts, option=orjson.OPT_SERIALIZE_NUMPY)
-    found: bytes = cache.eval(_GATHER, 0, _piece_key(id, 0)[:-1], text)
-    if len(found) != size * len(starts):
+    joined: bytes = cache.eval(_GATHER, 0, _piece_key(id, 0)[:-1], text)
+    if len(joined) != size * len(starts):
         raise Missing(id)
-    return found
+    return joined
 
 
 def _cuts(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Split a range of bytes at the ends of pieces."""
+    """Split a range of bytes at the boundaries of pieces."""
     while start < stop:
         end = min(start - start % PIECE + PIECE, stop)
         yield start, end
         start = end
 
 
-def _parts(id: str, start: int, into: memoryview) -> Iterator[bulk.StringRange]:
-    for low, high in _cuts(start, start + len(into)):
-        yield bulk.StringRange(_piece_key(id, low // PIECE), low % PIECE, into[low - start : high - start])
+def _parts(id: str, start: int, buffer: memoryview) -> Iterator[bulk.StringRange]:
+    for low, high in _cuts(start, start + len(buffer)):
+        yield bulk.StringRange(_piece_key(id, low // PIECE), low % PIECE, buffer[low - start : high - start])
 
 
 def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:
-    """Return those of many results that are complete; of their manifests only the ends are read."""
-    found: set[str] = set()
+    """Return which of these results are complete. Reads only the end of each manifest."""
+    done: set[str] = set()
     for start in range(0, len(ids), _CHUNK):
         chunk, pipeline = ids[start : start + _CHUNK], cache.pipeline(transaction=False)
         for id in chunk:
@@ -240,22 +243,22 @@ def which_done(cache: Redis, ids: Sequence[str]) -> set[str]:
         sizes = {id: int(end[1]) for id, end in zip(chunk, ends, strict=True) if end}
         for id, size in sizes.items():
             pipeline.exists(*_piece_keys(id, size), _manifest_key(id))
-        wholes = zip(sizes.items(), pipeline.execute(), strict=True)
-        found |= {id for (id, size), count in wholes if count == len(_piece_keys(id, size)) + 1}
-    return found
+        existing = zip(sizes.items(), pipeline.execute(), strict=True)
+        done |= {id for (id, size), count in existing if count == len(_piece_keys(id, size)) + 1}
+    return done
 
 
 def drop_unfinished(cache: Redis, id: str) -> None:
-    """Remove what a dead process wrote of a result, unless it had finished."""
+    """Delete the pieces that a dead process wrote of a result, unless the result is finished."""
     if not cache.exists(_manifest_key(id)):
-        forget(cache, id)
+        delete(cache, id)
 
 
-def forget(cache: Redis, id: str) -> None:
-    """Remove a result or parts of one: the manifest first, so that no reader finds it incomplete."""
+def delete(cache: Redis, id: str) -> None:
+    """Delete a result, complete or not: the manifest first, so that no client reads an incomplete result."""
     content = cache.getdel(_manifest_key(id))
     written = 0 if content is None else len(_piece_keys(id, orjson.loads(content)["size"]))
     for first in count(0, _CHUNK):
-        gone = cache.unlink(*(_piece_key(id, n) for n in range(first, first + _CHUNK)))
-        if not gone and first + _CHUNK >= written:
+        deleted = cache.unlink(*(_piece_key(id, n) for n in range(first, first + _CHUNK)))
+        if not deleted and first + _CHUNK >= written:
             return

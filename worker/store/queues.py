@@ -1,7 +1,7 @@
-"""The names of the queues: one for each job size and priority.
+"""Queue names: one queue for each job size and priority.
 
-Short jobs never wait for long ones: a worker has a process for each size. It takes jobs from the queues of that size,
-and those of a low priority only while there are no others.
+A worker runs one process for small jobs and one for large jobs, so that small jobs never wait for large ones. Each
+process takes low-priority jobs only while the normal queue of its size is empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ JobSize = Literal["small", "large"]
 Priority = Literal["normal", "low"]
 JOB_SIZES: tuple[JobSize, ...] = get_args(JobSize)
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the highest first
-SMALL_SECONDS = 2.0  # estimated seconds of work: long beside starting a job, short for the jobs that wait behind it
+SMALL_SECONDS = 2.0  # the longest small job by estimate: long compared with starting it, short for the jobs behind it
 
 
 def name(size: JobSize, priority: Priority) -> str:
@@ -21,7 +21,7 @@ def name(size: JobSize, priority: Priority) -> str:
 
 
 def names_of(size: JobSize) -> list[str]:
-    """Return the names of the queues of a size, the highest priority first."""
+    """Return the queue names for a job size, highest priority first."""
     return [name(size, priority) for priority in PRIORITIES]
 
 
@@ -29,7 +29,7 @@ NAMES = [name for size in JOB_SIZES for name in names_of(size)]
 
 
 def choose(seconds: float, priority: Priority) -> str:
-    """Return the queue for work that takes about so many seconds on a slow machine."""
+    """Return the queue for a job that takes about `seconds` on a slow machine."""
     return name("small" if seconds <= SMALL_SECONDS else "large", priority)
 
 

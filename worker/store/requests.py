@@ -1,6 +1,7 @@
-"""Requests in the queue's Redis, which never evicts: a result that the cache lost can be computed again.
+"""Submitted requests, in the Redis server that never evicts.
 
-A record outlives the job that computes it. An index has the order in which requests came.
+A record outlives its job, so that a result that the cache evicted can be computed again. An index for each kind lists
+requests in the order in which they were submitted.
 """
 
 from __future__ import annotations
@@ -18,36 +19,36 @@ import worker.store.listing as listing
 import worker.store.queues as queues
 from worker.requests import Request, RequestKind
 
-JOB = "worker.jobs.run"  # the function that its job calls: the service names it and never imports it
-SHARED_JOB = "worker.jobs.run_together"  # the same for a job that small requests share
-_CHUNK = 1000  # requests a round trip
+JOB = "worker.jobs.run"  # the function of a job for one request; the service does not import it
+SHARED_JOB = "worker.jobs.run_together"  # the function of a job that several small requests share
+_CHUNK = 1000  # requests in a round trip
 
 
 @dataclass(frozen=True)
 class Record:
-    """A request, when it was submitted (RFC 3339), and how many seconds computing it may take."""
+    """A request, the time it was submitted at (RFC 3339), and the seconds that computing it may take."""
 
     request: Request
     created_at: str
     timeout: int
-    cancelled: bool = False  # a job that has not finished it will not
-    job: str | None = None  # the job that it shares with others; a job of its own has the request's id
-    batch: str | None = None  # the batch that alone submitted it
-    queue: str = queues.name("small", "normal")  # of its job
-    number: int = 0  # its position in the index
+    cancelled: bool = False
+    job: str | None = None  # the id of a shared job; None if the request has its own job, whose id is the request's
+    batch: str | None = None  # the batch that submitted it, if no other client did
+    queue: str = queues.name("small", "normal")  # the queue of its job
+    number: int = 0  # the position in the index
 
     @property
     def kind(self) -> RequestKind:
-        """The request's."""
+        """The kind of the request."""
         return self.request.kind
 
     def to_json(self) -> str:
-        """The record as it is stored."""
+        """Return the record as JSON."""
         return json.dumps({"kind": self.kind} | vars(self) | {"request": self.request.to_json()})
 
     @classmethod
     def from_json(cls, content: bytes) -> Record:
-        """The record of what was stored."""
+        """Parse a record from JSON."""
         fields = json.loads(content)
         return cls(requests.from_json(fields.pop("kind"), fields.pop("request")), **fields)
 
@@ -61,12 +62,12 @@ def _index(kind: RequestKind) -> str:
 
 
 def put(queue: Redis, id: str, request: Request, created_at: str, timeout: int, ttl: int) -> None:
-    """Record a request under its id for `ttl` seconds."""
+    """Store the record of a request for `ttl` seconds."""
     put_all(queue, {id: Record(request, created_at, timeout)}, ttl)
 
 
 def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
-    """Record many requests by their ids."""
+    """Store many records, by the ids of the requests, for `ttl` seconds."""
     for ids in _chunks([*records]):
         pipeline = queue.pipeline()
         for id in ids:
@@ -77,13 +78,13 @@ def put_all(queue: Redis, records: dict[str, Record], ttl: int) -> None:
 
 
 def get(queue: Redis, id: str) -> Record | None:
-    """The record of a request, or None."""
+    """Return the record of a request, or None."""
     content: Any = queue.get(_key(id))
     return None if content is None else Record.from_json(content)
 
 
 def get_all(queue: Redis, ids: Sequence[str]) -> list[Record | None]:
-    """Return the record of each request, or None."""
+    """Return the record of each request, None for one that does not exist."""
     contents: list[Any] = []
     for chunk in _chunks(ids):
         contents += queue.mget([_key(id) for id in chunk])
@@ -91,12 +92,12 @@ def get_all(queue: Redis, ids: Sequence[str]) -> list[Record | None]:
 
 
 def cancel(queue: Redis, id: str) -> None:
-    """Mark a request as cancelled: a job that has not finished it will not."""
+    """Mark a request as cancelled; its job will not finish it."""
     change(queue, [id], cancelled=True)
 
 
 def change(queue: Redis, ids: Sequence[str], /, **changes: Any) -> None:
-    """Change fields of stored records."""
+    """Set fields of stored records, without extending their life."""
     for chunk in _chunks(ids):
         pipeline = queue.pipeline(transaction=False)
         for id, record in zip(chunk, get_all(queue, chunk), strict=True):
@@ -105,8 +106,8 @@ def change(queue: Redis, ids: Sequence[str], /, **changes: Any) -> None:
         pipeline.execute()
 
 
-def forget(queue: Redis, id: str, kind: RequestKind) -> None:
-    """Remove a request."""
+def delete(queue: Redis, id: str, kind: RequestKind) -> None:
+    """Delete the record of a request."""
     pipeline = queue.pipeline()
     pipeline.delete(_key(id))
     pipeline.zrem(_index(kind), id)
@@ -114,9 +115,9 @@ def forget(queue: Redis, id: str, kind: RequestKind) -> None:
 
 
 def newest(queue: Redis, kind: RequestKind, before: int | None, count: int) -> list[tuple[str, Record]]:
-    """Return up to `count` requests, newest first, of those before the number `before`; expired ones are removed."""
-    found = listing.newest(queue, _index(kind), partial(get_all, queue), before, count)
-    return [(id, replace(record, number=number)) for number, id, record in found]
+    """Return up to `count` records numbered below `before`, newest first, with the ids of their requests."""
+    page = listing.newest(queue, _index(kind), partial(get_all, queue), before, count)
+    return [(id, replace(record, number=number)) for number, id, record in page]
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -1,6 +1,6 @@
-"""Finished results, in the cache or, if they are too large for it, in the archive.
+"""Finished results, in the cache or the archive.
 
-The cache also holds the manifests of archived results until it evicts them: most requests need no more.
+Results above a size are archived. The cache also holds copies of their manifests, which is all that most requests need.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ if TYPE_CHECKING:
     import worker.store.archive as archives
     from worker.store.archive import Archive
 
-_RETRY_SECONDS = 60.0  # for which a worker tries to reach the archive
+_RETRY_SECONDS = 60.0  # how long a worker retries an unavailable archive
 
 
-class AlreadyThere(Exception):
-    """The archive has this result."""
+class AlreadyArchived(Exception):
+    """The archive already holds this result."""
 
 
 def results(settings: Settings, cache: Redis | None = None, retry_seconds: float = _RETRY_SECONDS) -> Results:
-    """Return the results where `settings` place them, in this cache or that of the settings."""
+    """Return the results as configured by `settings`; `cache` replaces the configured cache."""
     archive = _archive(settings.trace_store, retry_seconds) if settings.trace_store else None
     return Results(cache or connect(settings.cache_url), archive, settings.trace_store_above)
 
 
 @cache
 def _archive(url: str, retry_seconds: float) -> Archive:
-    from worker.store.archive import Archive  # it takes 7 MB of memory
+    from worker.store.archive import Archive  # imported only if used: obstore takes 7 MB of memory
 
     return Archive(url, retry_seconds)
 
 
 class Results:
-    """The cache, and an archive, if there is one, for results larger than `above` bytes."""
+    """Results in a cache and, if they are larger than `above` bytes, in an archive, if there is one."""
 
     def __init__(self, cache: Redis, archive: Archive | None = None, above: int = 0) -> None:
         self.cache, self.archive, self.above = cache, archive, above
 
     def manifest(self, id: str) -> dict[str, Any]:
-        """Return the manifest of a finished result that is complete, as far as the cache knows. Raises Missing."""
+        """Return the manifest of a complete result, looking only in the cache. Raises Missing."""
         with suppress(Missing):
             return pieces.manifest(self.cache, id)
         copy: Any = self.cache.get(_copy_key(id)) if self.archive else None
         if copy is None:
             raise Missing(id)
-        known: dict[str, Any] = orjson.loads(copy)
-        return known
+        manifest: dict[str, Any] = orjson.loads(copy)
+        return manifest
 
     def recover(self, id: str) -> dict[str, Any]:
-        """Return a manifest from the archive, and store it in the cache again. Raises Missing and Unavailable."""
+        """Return a manifest from the archive, and copy it to the cache. Raises Missing and Unavailable."""
         if self.archive is None:
             raise Missing(id)
-        found = self.archive.manifest(id)
+        manifest = self.archive.manifest(id)
         with suppress(OutOfMemoryError):
-            self.cache.set(_copy_key(id), orjson.dumps(found))
-        return found
+            self.cache.set(_copy_key(id), orjson.dumps(manifest))
+        return manifest
 
     def bytes_of(self, id: str, manifest: Mapping[str, Any]) -> StoredBytes:
         """Return the bytes of a finished result."""
@@ -76,40 +76,40 @@ class Results:
             return pieces.CachedBytes(self.cache, id)
         from worker.store.archive import ArchivedBytes
 
-        return ArchivedBytes(self.archive, id, manifest["archived"], lambda: self.forget(id))
+        return ArchivedBytes(self.archive, id, manifest["archived"], lambda: self.delete(id))
 
     def which_done(self, ids: Sequence[str]) -> set[str]:
-        """Return those of many results that are complete, as far as the cache knows."""
-        found = pieces.which_done(self.cache, ids)
-        if self.archive is not None and (left := [id for id in ids if id not in found]):
+        """Return which of these results are complete, looking only in the cache."""
+        done = pieces.which_done(self.cache, ids)
+        if self.archive is not None and (others := [id for id in ids if id not in done]):
             pipeline = self.cache.pipeline(transaction=False)
-            for id in left:
+            for id in others:
                 pipeline.exists(_copy_key(id))
-            found |= {id for id, there in zip(left, pipeline.execute(), strict=True) if there}
-        return found
+            done |= {id for id, exists in zip(others, pipeline.execute(), strict=True) if exists}
+        return done
 
     def writer(self, id: str, ttl: int, metadata: Mapping[str, str]) -> ResultWriter:
         """Return a writer for a result."""
         return ResultWriter(self, id, ttl, metadata)
 
     def drop_unfinished(self, id: str) -> None:
-        """Remove what a dead process wrote of a result, unless it had finished."""
+        """Delete what a dead process wrote of a result, unless the result is finished."""
         pieces.drop_unfinished(self.cache, id)
         if self.archive is not None:
             self.archive.clean_up(id)
 
-    def forget(self, id: str) -> None:
-        """Remove a result or parts of one. Raises Unavailable."""
-        pieces.forget(self.cache, id)
+    def delete(self, id: str) -> None:
+        """Delete a result, complete or not. Raises Unavailable."""
+        pieces.delete(self.cache, id)
         if self.archive is not None:
-            self.archive.forget(id)
+            self.archive.delete(id)
             self.cache.unlink(_copy_key(id))
 
 
 class ResultWriter:
-    """Stores a result in the cache or the archive, by its size. As a context manager it removes an unfinished result.
+    """Writes a result to the cache or the archive, depending on its size.
 
-    Raises what the writers of the two raise (CacheFull, Unavailable); `open` raises AlreadyThere.
+    As a context manager it deletes an unfinished result. The methods raise CacheFull and Unavailable.
     """
 
     def __init__(self, results: Results, id: str, ttl: int, metadata: Mapping[str, str]) -> None:
@@ -125,25 +125,28 @@ class ResultWriter:
         self._stack.__exit__(*raised)
 
     def open(self, entries: Entries) -> Callable[[memoryview], None]:
-        """Begin a result of these arrays in this order, without gaps; return what takes their bytes."""
+        """Begin a result that consists of these arrays, in this order and without gaps.
+
+        Returns a function that appends bytes. Raises AlreadyArchived if the archive holds the result.
+        """
         self.size, archive = safetensors.size(entries), self.results.archive
         if archive is None or self.size <= self.results.above:
             self._target = pieces.CacheWriter(self.results.cache, self.id, self.ttl)
         else:
             from worker.store.archive import ArchiveWriter
 
-            with suppress(Missing, Unavailable):  # if it stays unavailable, writing raises
+            with suppress(Missing, Unavailable):  # if the archive is still unavailable then, writing raises
                 self.results.recover(self.id)
-                raise AlreadyThere
+                raise AlreadyArchived
             self._target = ArchiveWriter(archive, self.id, entries, self.metadata)
         self._stack.enter_context(self._target)
         return self._target.append
 
     def finish(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest, which completes the result."""
+        """Write the manifest, which makes the result complete."""
         self._target.finish(manifest)
         if not isinstance(self._target, pieces.CacheWriter):
-            with suppress(Missing, Unavailable):  # then the first read does
+            with suppress(Missing, Unavailable):  # otherwise the first reader copies the manifest to the cache
                 self.results.recover(self.id)
 
 

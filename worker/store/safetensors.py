@@ -1,4 +1,7 @@
-"""Headers of safetensors files (https://huggingface.co/docs/safetensors)."""
+"""Headers of safetensors files.
+
+The format is described at https://huggingface.co/docs/safetensors.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,30 @@ from math import prod
 import numpy as np
 from numpy.typing import DTypeLike
 
+#: The dtype and shape of each array in a file, by its name, in the order of their data.
 Entries = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
 
 MEDIA_TYPE = "application/x-safetensors"
 
 
 def size(entries: Entries) -> int:
-    """Return the bytes of all these arrays."""
+    """Return the size of all arrays together, in bytes."""
     return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in entries.values())
 
 
 def header(entries: Entries, metadata: Mapping[str, str]) -> bytes:
-    """Return the header of a file that holds arrays of these dtypes and shapes in this order, without gaps.
+    """Return the header of a file that holds these arrays in this order, without gaps.
 
-    It is padded to a multiple of 8 bytes, so that all data are aligned if the widest elements come first.
+    The header is padded to a multiple of 8 bytes: if the arrays with the widest elements come first, all are aligned.
     """
-    described: dict[str, object] = {"__metadata__": dict(metadata)}
+    fields: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
-    for name, (given, shape) in entries.items():
-        dtype = np.dtype(given)
+    for name, (dtype_like, shape) in entries.items():
+        dtype = np.dtype(dtype_like)
         end = start + dtype.itemsize * prod(shape)
         code = "BOOL" if dtype.kind == "b" else f"{dtype.kind.upper()}{8 * dtype.itemsize}"
-        described[name] = {"dtype": code, "shape": shape, "data_offsets": (start, end)}
+        fields[name] = {"dtype": code, "shape": shape, "data_offsets": (start, end)}
         start = end
-    text = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

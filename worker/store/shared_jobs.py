@@ -1,6 +1,7 @@
-"""Jobs that several small requests share: which request runs, how often each was started, and why any failed.
+"""The state of jobs that several small requests share.
 
-One Redis hash for each job, written by the job's process alone. What clients ask for or cancel is in the requests.
+A Redis hash for each job has the running request, how often each request was started, and the failures. Only the job's
+process writes it; submissions and cancellations are in the records of the requests.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any
 
 from redis import Redis
 
-_TTL = 7 * 86400  # seconds for which a failure is stored
+_TTL = 7 * 86400  # seconds for which the state is stored
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request failed, and when it was started (RFC 3339)."""
+    """The reason why a request failed, and the time it was started at (RFC 3339)."""
 
     reason: str
     started_at: str
@@ -25,7 +26,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class SharedJob:
-    """The state of a job that requests share."""
+    """The state of a shared job."""
 
     running: str | None  # the request that was started last
     started_at: str | None
@@ -37,7 +38,7 @@ def _key(job: str) -> str:
 
 
 def begin(queue: Redis, job: str, id: str, at: str) -> int:
-    """Record the start of a request; return how often it was started by now, or 0 if it has failed before."""
+    """Record the start of a request; return how often it has been started, or 0 if it has already failed."""
     pipeline = queue.pipeline(transaction=False)
     pipeline.hexists(_key(job), f"failed:{id}")
     pipeline.hincrby(_key(job), f"times:{id}", 1)
@@ -48,20 +49,20 @@ def begin(queue: Redis, job: str, id: str, at: str) -> int:
 
 
 def fail(queue: Redis, job: str, id: str, reason: str, at: str) -> None:
-    """Record the failure of a request that was started at `at`."""
+    """Record the failure of a request that was started at the time `at` (RFC 3339)."""
     queue.hset(_key(job), f"failed:{id}", json.dumps([reason, at]))
 
 
 def get_all(queue: Redis, jobs: Sequence[str]) -> dict[str, SharedJob]:
-    """Return the state of jobs by their ids; that of an unknown job is empty."""
+    """Return the states of jobs by their ids; the state of an unknown job is empty."""
     pipeline = queue.pipeline(transaction=False)
     for job in jobs:
         pipeline.hgetall(_key(job))
-    return {job: _parse(found) for job, found in zip(jobs, pipeline.execute(), strict=True)}
+    return {job: _parse(fields) for job, fields in zip(jobs, pipeline.execute(), strict=True)}
 
 
-def _parse(found: dict[bytes, bytes]) -> SharedJob:
-    fields: dict[str, Any] = {name.decode(): value.decode() for name, value in found.items()}
+def _parse(raw: dict[bytes, bytes]) -> SharedJob:
+    fields: dict[str, Any] = {name.decode(): value.decode() for name, value in raw.items()}
     failures = {
         name.removeprefix("failed:"): Failure(*json.loads(value))
         for name, value in fields.items()

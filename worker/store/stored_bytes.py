@@ -1,4 +1,4 @@
-"""The bytes of a finished result, wherever they are stored."""
+"""Reading the bytes of a result, in the cache or the archive."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from numpy.typing import NDArray
 
 
 class Missing(LookupError):
-    """A result, or a part of it, does not exist (any more)."""
+    """A result or a part of it does not exist."""
 
 
 class Unavailable(Exception):
-    """The trace store does not answer, or refuses. The message holds nothing confidential."""
+    """The trace store is unavailable or refused a request. The message contains nothing confidential."""
 
 
 class StoredBytes(Protocol):
-    """The bytes of one result. All methods raise Missing, at any part of what they return."""
+    """The bytes of one result. All methods raise Missing, iterators at any point."""
 
     @property
     def gap(self) -> int:
-        """How many bytes take as long to read as one more request takes."""
+        """The bytes that take as long to read as one more request."""
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield bytes `start` to `stop` in pieces, for answers too large for memory."""
+        """Yield bytes `start` to `stop` in chunks, for responses too large for memory."""
 
     def receive(self, wanted: Iterable[tuple[int, memoryview]]) -> Iterator[memoryview]:
-        """Fill one buffer after another from the bytes that begin at `start`: (start, buffer).
+        """Fill each buffer in `wanted`, (start, buffer), with the bytes from `start` on, and yield it.
 
-        Each is yielded when it is full. Several may share memory: one is filled only after the last was consumed.
+        Buffers may share memory: one is filled only after the one before was consumed.
         """
 
     def gather(self, starts: NDArray[np.int64], size: int) -> bytes:
-        """Return many short parts, `size` bytes from each start, one after another."""
+        """Return many short parts joined together: `size` bytes from each start."""
 
 
 def read(source: StoredBytes, start: int, stop: int) -> bytes:

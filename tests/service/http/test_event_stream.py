@@ -109,7 +109,7 @@ def test_a_finished_trace_whose_events_expired_still_has_a_last_event(
 ) -> None:
     id = post_trace(client, request_body, Prefer="wait=30")
     before = read_events(client, id)
-    events.forget(connect(servers.queue_url), id)
+    events.delete(connect(servers.queue_url), id)
     [last] = read_events(client, id)
     assert last.name == "done"
     assert read_events(client, id, after=before[1].id) == [last]

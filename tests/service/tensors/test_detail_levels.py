@@ -36,7 +36,7 @@ def level(servers: Any) -> Iterator[DetailLevel]:
     yield DetailLevel.of(
         StoredArray(pieces.CachedBytes(cache, ID), ARRAY.shape, ARRAY.dtype, 0), {"by": [*BY], "offset": 20}
     )
-    pieces.forget(cache, ID)
+    pieces.delete(cache, ID)
 
 
 @pytest.mark.parametrize("how", REDUCTIONS)

@@ -23,7 +23,7 @@ def test_rq_keeps_nothing_of_a_job_that_a_worker_took_as_it_was_cancelled(store:
     id = store.ask(LAYOUT)
     requests.cancel(store.queue, id)
     if not known:
-        requests.forget(store.queue, id, "layout")
+        requests.delete(store.queue, id, "layout")
     queue = open_queue("here", store.queue)
     job = queue.enqueue(requests.JOB, id, job_id=id, result_ttl=60)
     SimpleWorker([queue], connection=store.queue, serializer="json").execute_job(job, queue)

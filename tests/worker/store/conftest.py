@@ -1,4 +1,4 @@
-"""Redis databases of a test's own: other tests of the process use the same servers."""
+"""Empty Redis databases for each test, on shared servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis import Redis
 from worker.store.connection import connect
 
 
-def _emptied(url: str) -> Iterator[Redis]:
+def _empty_database(url: str) -> Iterator[Redis]:
     redis = connect(f"{url}?db=1")
     redis.flushdb()
     yield redis
@@ -21,10 +21,10 @@ def _emptied(url: str) -> Iterator[Redis]:
 @pytest.fixture
 def queue(servers: Any) -> Iterator[Redis]:
     """An empty database of the Redis that never evicts."""
-    yield from _emptied(servers.queue_url)
+    yield from _empty_database(servers.queue_url)
 
 
 @pytest.fixture
 def cache(servers: Any) -> Iterator[Redis]:
     """An empty database of the Redis that may evict."""
-    yield from _emptied(servers.cache_url)
+    yield from _empty_database(servers.cache_url)

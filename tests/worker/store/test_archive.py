@@ -1,4 +1,4 @@
-"""An archived result is there whole or not at all, in a folder as in a bucket, and only what is asked for is read."""
+"""Archived results, in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENTRIES: Entries = {"values": ("<f4", VALUES.shape), "more": ("|u1", (123,))}
 CONTENT = VALUES.tobytes() + bytes(range(123))
 SIZE = len(CONTENT)
 
-#: Begins to write a result, and is killed; or writes 120 MB and tells by how much its memory grew, in MB.
+#: Writes 120 MB and prints the growth of its memory in MB; with "die" kills itself midway.
 WRITE = """
 import os, resource, signal, sys
 from worker.store.archive import Archive, ArchiveWriter
@@ -45,23 +45,23 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 
 @dataclass
 class Place:
-    """An archive, and a way to see how much is read from it."""
+    """An archive, and a count of the bytes read from it."""
 
     archive: Archive
     relay: Relay | None
 
-    def run(self, id: str = "a") -> ArchivedBytes:
+    def stored(self, id: str = "a") -> ArchivedBytes:
         return ArchivedBytes(self.archive, id, self.archive.manifest(id)["archived"], lambda: None)
 
     def names(self) -> set[str]:
-        """All that is to be seen in it."""
+        """Return the names of all listed objects."""
         return {entry["path"] for page in self.archive.store.list() for entry in page}
 
     def bytes_read(self) -> int:
         if self.relay is not None:
             return self.relay.said
-        told = Path("/proc/self/io").read_text(encoding="ascii")
-        return int(told.partition("rchar: ")[2].partition("\n")[0])
+        counters = Path("/proc/self/io").read_text(encoding="ascii")
+        return int(counters.partition("rchar: ")[2].partition("\n")[0])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def bucket_server() -> Iterator[int]:
 
 @pytest.fixture(params=["folder", "bucket"])
 def place(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """An empty archive."""
+    """An empty archive: a folder, then a bucket."""
     if request.param == "folder":
         yield Place(Archive(str(tmp_path / "archive"), 1), None)
         return
@@ -93,25 +93,25 @@ def write(place: Place, id: str = "a", **manifest: Any) -> None:
 # -------------------------------------------------------------------------------------------------------- whole
 
 
-def test_any_range_is_read_back_in_every_way(place: Place) -> None:
+def test_stream_receive_and_gather_read_the_same_bytes(place: Place) -> None:
     write(place)
-    run = place.run()
+    stored = place.stored()
     for start, stop in ((0, SIZE), (0, 0), (0, 1), (SIZE - 1, SIZE), (7 * MIB + 1, 17 * MIB + 5), (MIB, MIB)):
-        assert read(run, start, stop) == CONTENT[start:stop]
+        assert read(stored, start, stop) == CONTENT[start:stop]
     starts = [5, 3 * MIB, 0, 19 * MIB, 7, 8, 9]
     wanted = [(start, memoryview(bytearray(1000 + start % 77))) for start in starts]
-    found = [bytes(memory) for memory in run.receive(iter(wanted))]
+    found = [bytes(memory) for memory in stored.receive(iter(wanted))]
     assert found == [CONTENT[start : start + len(memory)] for start, memory in wanted]
-    assert run.gather(np.array(starts), 9) == b"".join(CONTENT[start : start + 9] for start in starts)
+    assert stored.gather(np.array(starts), 9) == b"".join(CONTENT[start : start + 9] for start in starts)
 
 
-def test_the_manifest_is_what_was_said_and_where_the_bytes_are(place: Place) -> None:
+def test_manifest_has_its_fields_and_the_place_of_the_bytes(place: Place) -> None:
     write(place, kind="trace", output="Ä")
     found = place.archive.manifest("a")
     assert found == {"kind": "trace", "output": "Ä", "size": SIZE, "archived": found["archived"]}
 
 
-def test_the_object_is_a_safetensors_file_of_the_arrays(place: Place) -> None:
+def test_object_is_a_valid_safetensors_file(place: Place) -> None:
     write(place)
     content = bytes(obstore.get(place.archive.store, "a.safetensors").bytes())
     read_back = safetensors.numpy.load(content)
@@ -120,44 +120,44 @@ def test_the_object_is_a_safetensors_file_of_the_arrays(place: Place) -> None:
     assert b'"__metadata__":{"id":"a"}' in content[:200]
 
 
-def test_only_the_range_that_is_asked_for_is_read(place: Place) -> None:
+def test_only_the_requested_range_is_read(place: Place) -> None:
     write(place)
-    run = place.run()
+    stored = place.stored()
     before = place.bytes_read()
-    assert read(run, 10 * MIB, 10 * MIB + 5000) == CONTENT[10 * MIB : 10 * MIB + 5000]
-    next(run.receive([(3 * MIB, memoryview(bytearray(5000)))]))
-    assert len(run.gather(np.array([MIB, 9 * MIB]), 2000)) == 4000
-    assert 14_000 <= place.bytes_read() - before < 14_000 + 8_000  # and what HTTP says of it
+    assert read(stored, 10 * MIB, 10 * MIB + 5000) == CONTENT[10 * MIB : 10 * MIB + 5000]
+    next(stored.receive([(3 * MIB, memoryview(bytearray(5000)))]))
+    assert len(stored.gather(np.array([MIB, 9 * MIB]), 2000)) == 4000
+    assert 14_000 <= place.bytes_read() - before < 14_000 + 8_000  # plus HTTP headers
 
 
-def test_results_do_not_touch_each_other(place: Place) -> None:
+def test_deleting_a_result_leaves_others(place: Place) -> None:
     for id in ("a", "b"):
         write(place, id, of=id)
-    place.archive.forget("a")
+    place.archive.delete("a")
     assert place.archive.manifest("b")["of"] == "b"
     assert place.names() == {"b.json", "b.safetensors"}
 
 
-def test_memory_may_be_used_again_when_it_was_appended(place: Place) -> None:
+def test_memory_can_be_reused_after_append(place: Place) -> None:
     window = bytearray(3)
     with ArchiveWriter(place.archive, "a", {"a": ("|u1", (9,))}, {}) as writer:
         for n in range(3):
             window[:] = bytes([n, n, n])
             writer.append(memoryview(window))
         writer.finish({})
-    assert read(place.run(), 0, 9) == bytes([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    assert read(place.stored(), 0, 9) == bytes([0, 0, 0, 1, 1, 1, 2, 2, 2])
 
 
-# ----------------------------------------------------------------------------------------------- nothing by half
+# ----------------------------------------------------------------------------------------------- incomplete results
 
 
-def test_an_unknown_result_is_missing_and_forgetting_it_does_nothing(place: Place) -> None:
-    place.archive.forget("a")
+def test_unknown_result_is_missing_and_can_be_deleted(place: Place) -> None:
+    place.archive.delete("a")
     with pytest.raises(Missing):
         place.archive.manifest("a")
 
 
-def test_there_is_no_result_before_it_is_finished(place: Place) -> None:
+def test_unfinished_result_is_missing(place: Place) -> None:
     with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
         writer.append(memoryview(CONTENT))
         with pytest.raises(Missing):
@@ -168,7 +168,7 @@ def test_there_is_no_result_before_it_is_finished(place: Place) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_while_it_is_made_leaves_nothing(place: Place, error: type[BaseException]) -> None:
+def test_exception_while_writing_leaves_nothing(place: Place, error: type[BaseException]) -> None:
     def make() -> None:
         with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
             writer.append(memoryview(CONTENT))
@@ -180,66 +180,65 @@ def test_an_exception_while_it_is_made_leaves_nothing(place: Place, error: type[
     assert nothing_is_hidden(place)
 
 
-def test_less_than_was_announced_is_no_result(place: Place) -> None:
+def test_result_with_missing_bytes_is_refused(place: Place) -> None:
     def make() -> None:
         with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
             writer.append(memoryview(CONTENT)[:-5])
             writer.finish({})
 
-    with pytest.raises(ValueError, match="5 bytes are lacking"):
+    with pytest.raises(ValueError, match="5 bytes of the result were not written"):
         make()
     assert place.names() == set()
 
 
-def test_what_is_left_without_a_word_is_no_result(place: Place) -> None:
+def test_result_that_is_not_finished_is_discarded(place: Place) -> None:
     with ArchiveWriter(place.archive, "a", ENTRIES, {}) as writer:
-        writer.append(memoryview(CONTENT))  # it was cancelled meanwhile
+        writer.append(memoryview(CONTENT))  # and was cancelled
     assert place.names() == set()
     assert nothing_is_hidden(place)
 
 
-def test_a_writer_that_is_killed_midway_leaves_nothing_to_be_seen(place: Place) -> None:
+def test_killed_writer_leaves_no_result(place: Place) -> None:
     ran = subprocess.run([sys.executable, "-c", WRITE, place.archive.url, "die"], check=False)
     assert ran.returncode == -signal.SIGKILL
     with pytest.raises(Missing):
         place.archive.manifest("killed")
     assert place.names() == set()
     place.archive.clean_up("killed")
-    assert place.relay is not None or nothing_is_hidden(
-        place
-    )  # a bucket's rule has to end uploads that nobody goes on with
+    if place.relay is None:  # a bucket needs a lifecycle rule that aborts abandoned uploads
+        assert nothing_is_hidden(place)
 
 
-def test_writing_takes_the_memory_of_some_parts(place: Place) -> None:
+def test_writing_takes_bounded_memory(place: Place) -> None:
     ran = subprocess.run([sys.executable, "-c", WRITE, place.archive.url], capture_output=True, text=True, check=True)
     assert place.archive.manifest("killed")["size"] == 120 * MIB
     assert int(ran.stdout) < 60
 
 
 def nothing_is_hidden(place: Place) -> bool:
-    """Whether there are no files in a folder, no begun uploads in a bucket."""
+    """Return whether a folder has no files and a bucket has no unfinished uploads."""
     if place.archive.folder is not None:
         return [*place.archive.folder.iterdir()] == []
     assert place.relay is not None
     return place.archive.url.rpartition("/")[2] not in ask(place.relay.to, "GET", "bucket?uploads")
 
 
-# ------------------------------------------------------------------------------------------------- lost, and away
+# ------------------------------------------------------------------------------ lost objects, unavailable stores
 
 
-def test_a_result_whose_object_somebody_removed_is_missing_and_that_is_told(place: Place) -> None:
+def test_result_without_its_object_is_missing_and_reported(place: Place) -> None:
     write(place)
-    told: list[str] = []
-    run = ArchivedBytes(place.archive, "a", place.run().head, lambda: told.append("lost"))
+    reported: list[str] = []
+    stored = ArchivedBytes(place.archive, "a", place.stored().head, lambda: reported.append("a"))
     obstore.delete(place.archive.store, "a.safetensors")
     with pytest.raises(Missing):
-        read(run, 0, 5)
-    assert told == ["lost"]
+        read(stored, 0, 5)
+    assert reported == ["a"]
 
 
-def test_a_store_that_is_away_says_so_and_nothing_of_who_asked(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_unavailable_store_raises_without_credentials(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     write(place)
-    run = place.run()
+    stored = place.stored()
     if place.relay is not None:
         place.relay.close()
     else:
@@ -248,9 +247,9 @@ def test_a_store_that_is_away_says_so_and_nothing_of_who_asked(place: Place, cap
         place.archive.folder.write_text("no folder")
         assert moved.exists()
     with caplog.at_level(logging.DEBUG):
-        for asked in (lambda: place.archive.manifest("a"), lambda: read(run, 0, 9), lambda: write(place, "b")):
+        for use in (lambda: place.archive.manifest("a"), lambda: read(stored, 0, 9), lambda: write(place, "b")):
             with pytest.raises(Unavailable) as raised:
-                asked()
+                use()
             assert raised.value.__cause__ is None
             assert SECRET not in str(raised.value)
     assert "the trace store: " in caplog.text
@@ -258,17 +257,17 @@ def test_a_store_that_is_away_says_so_and_nothing_of_who_asked(place: Place, cap
 
 
 @pytest.mark.parametrize("place", ["bucket"], indirect=True)
-def test_a_store_that_refuses_is_away_and_what_it_answers_is_not_told(
+def test_refusal_by_the_store_is_logged_without_the_response_body(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(place)
     with pytest.raises(Unavailable):
-        ArchivedBytes(place.archive, "a", 10 * SIZE, lambda: None).gather(np.array([0]), 9)  # what there is not
+        ArchivedBytes(place.archive, "a", 10 * SIZE, lambda: None).gather(np.array([0]), 9)  # past the end
     assert "416 Range Not Satisfiable" in caplog.text
     assert "<Error>" not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["/some/folder", "folder", "file:///some/folder"])
-def test_a_folder_is_a_path_or_a_file_url(url: str) -> None:
+def test_folder_is_a_path_or_a_file_url(url: str) -> None:
     assert Archive(url, 1).folder == Path(url.removeprefix("file://")).absolute()
     assert Archive("s3://bucket/prefix", 1).folder is None

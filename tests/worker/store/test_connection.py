@@ -1,4 +1,4 @@
-"""Connections to Redis on this machine or another."""
+"""Connections to Redis."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from worker.store.connection import connect
         ("unix:///run/redis.sock?db=2", UnixDomainSocketConnection),
     ],
 )
-def test_the_url_says_how_it_is_reached(url: str, kind: type[Connection]) -> None:
+def test_url_scheme_selects_the_connection(url: str, kind: type[Connection]) -> None:
     assert isinstance(connect(url).connection_pool.make_connection(), kind)
 
 
-def test_over_tls_the_certificate_is_checked_and_may_be_of_an_authority_of_ones_own() -> None:
+def test_tls_checks_the_certificate_with_a_given_authority() -> None:
     url = "rediss://redis.example:6380/0?ssl_ca_certs=/etc/redis/ca.pem"
     made = connect(url).connection_pool.make_connection()
     assert isinstance(made, SSLConnection)
@@ -30,15 +30,15 @@ def test_over_tls_the_certificate_is_checked_and_may_be_of_an_authority_of_ones_
     assert made.ca_certs == "/etc/redis/ca.pem"
 
 
-def test_what_is_no_redis_is_refused() -> None:
+def test_url_of_another_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="redis://"):
         connect("https://redis.example")
 
 
-def test_a_silent_connection_is_given_up_within_a_minute() -> None:
+def test_silent_connection_is_closed_within_a_minute() -> None:
     made = connect("redis://redis.example:6379/0").connection_pool.make_connection()
     assert isinstance(made, Connection)
     idle, interval, count = (made.socket_keepalive_options[option] for option in (4, 5, 6))  # Linux' TCP_KEEP…
     assert made.socket_keepalive
-    assert idle + interval * count <= 45  # seconds: nothing is sent on it
-    assert made.socket_timeout == 5  # seconds: an answer is awaited
+    assert idle + interval * count <= 45  # seconds, on an idle connection
+    assert made.socket_timeout == 5  # seconds, while waiting for a reply

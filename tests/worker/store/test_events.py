@@ -1,4 +1,4 @@
-"""Events come in order, are waited for, and are told to those who come late."""
+"""Events of requests, and the log of all requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis import Redis
 import worker.store.events as events
 
 
-def test_the_latest_event_is_the_last_published(queue: Redis) -> None:
+def test_latest_event_is_the_last_published(queue: Redis) -> None:
     events.publish(queue, "a", "started")
     events.publish(queue, "a", "progress", done=3, total=12, unit="layers")
     found = events.latest(queue, "a")
@@ -19,17 +19,17 @@ def test_the_latest_event_is_the_last_published(queue: Redis) -> None:
     assert found[1:] == ("progress", {"done": 3, "total": 12, "unit": "layers"})
 
 
-def test_nothing_has_happened_to_an_unknown_request(queue: Redis) -> None:
+def test_unknown_request_has_no_events(queue: Redis) -> None:
     assert events.latest(queue, "a") is None
 
 
-def test_requests_do_not_hear_of_each_other(queue: Redis) -> None:
+def test_requests_have_separate_streams(queue: Redis) -> None:
     events.publish(queue, "a", "done")
     assert events.latest(queue, "b") is None
     assert events.wait(queue, "b", "0", 0.01) == ("0", None)
 
 
-def test_who_comes_late_hears_of_the_last_event_at_once(queue: Redis) -> None:
+def test_wait_returns_past_events_at_once(queue: Redis) -> None:
     events.publish(queue, "a", "started")
     events.publish(queue, "a", "done")
     before = time.monotonic()
@@ -39,20 +39,20 @@ def test_who_comes_late_hears_of_the_last_event_at_once(queue: Redis) -> None:
     assert seen == (events.latest(queue, "a") or ("",))[0]
 
 
-def test_what_was_seen_is_not_told_again(queue: Redis) -> None:
+def test_seen_events_are_not_returned_again(queue: Redis) -> None:
     events.publish(queue, "a", "started")
     seen, _ = events.wait(queue, "a", "0", 0.01)
     assert events.wait(queue, "a", seen, 0.01) == (seen, None)
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.2])
-def test_waiting_ends_with_the_time(queue: Redis, timeout: float) -> None:
+def test_wait_ends_after_the_timeout(queue: Redis, timeout: float) -> None:
     before = time.monotonic()
     assert events.wait(queue, "a", "0", timeout) == ("0", None)
     assert timeout - 0.01 <= time.monotonic() - before < timeout + 1
 
 
-def test_an_event_wakes_who_waits(queue: Redis) -> None:
+def test_event_ends_the_wait(queue: Redis) -> None:
     events.publish(queue, "a", "queued")
     seen, _ = events.wait(queue, "a", "0", 0.01)
     later = threading.Timer(0.1, events.publish, (queue, "a", "done"))
@@ -65,14 +65,14 @@ def test_an_event_wakes_who_waits(queue: Redis) -> None:
         later.join()
 
 
-def test_a_forgotten_stream_is_gone(queue: Redis) -> None:
+def test_deleted_stream_leaves_no_key(queue: Redis) -> None:
     events.publish(queue, "a", "done")
-    events.forget(queue, "a")
+    events.delete(queue, "a")
     assert events.latest(queue, "a") is None
     assert queue.keys("events:*") == []
 
 
-def test_a_stream_is_bounded_and_expires(queue: Redis) -> None:
+def test_stream_is_bounded_and_expires(queue: Redis) -> None:
     for n in range(1300):
         events.publish(queue, "a", "progress", done=n)
     [key] = queue.keys("*")
@@ -80,33 +80,33 @@ def test_a_stream_is_bounded_and_expires(queue: Redis) -> None:
     assert 0 < queue.ttl(key) <= 86400
 
 
-def test_a_story_begins_after_the_end_of_the_one_before(queue: Redis) -> None:
-    assert events.begin(queue, "a") == "0"
-    for event in ("queued", "cancelled", "cancelled"):  # the worker says so, and who cancelled it
+def test_current_run_starts_after_the_end_of_the_previous_one(queue: Redis) -> None:
+    assert events.before_current_run(queue, "a") == "0"
+    for event in ("queued", "cancelled", "cancelled"):  # published by the worker and by the service
         last = events.publish(queue, "a", event)
-    assert events.begin(queue, "a") == "0"
+    assert events.before_current_run(queue, "a") == "0"
     events.publish(queue, "a", "queued")
-    assert events.begin(queue, "a") == last
+    assert events.before_current_run(queue, "a") == last
     events.publish(queue, "a", "done")
-    assert events.begin(queue, "a") == last
+    assert events.before_current_run(queue, "a") == last
 
 
-def test_the_log_tells_what_happened_to_any_request_but_for_progress(queue: Redis) -> None:
+def test_log_has_the_events_of_all_requests_except_progress(queue: Redis) -> None:
     before = events.log_end(queue)
     for id, event in (("a", "queued"), ("b", "queued"), ("a", "progress"), ("a", "done")):
         events.publish(queue, id, event)
-    told = events.log(queue, before, 0.01)
-    assert [entry[1:] for entry in told] == [("a", "queued"), ("b", "queued"), ("a", "done")]
-    assert events.log(queue, told[0][0], 0.01) == told[1:]
-    assert events.log_end(queue) == told[-1][0]
-    assert [events.logged(queue, place) for place, _, _ in told] == ["a", "b", "a"]
-    assert events.logged(queue, "1-1") is None
+    entries = events.log(queue, before, 0.01)
+    assert [entry[1:] for entry in entries] == [("a", "queued"), ("b", "queued"), ("a", "done")]
+    assert events.log(queue, entries[0][0], 0.01) == entries[1:]
+    assert events.log_end(queue) == entries[-1][0]
+    assert [events.logged_request(queue, entry) for entry, _, _ in entries] == ["a", "b", "a"]
+    assert events.logged_request(queue, "1-1") is None
 
 
-def test_an_event_of_many_is_told_to_each(queue: Redis) -> None:
-    place = events.publish_all(queue, ["a", "b"], "failed", reason="why")
+def test_event_of_many_requests_is_in_each_stream(queue: Redis) -> None:
+    last = events.publish_all(queue, ["a", "b"], "failed", reason="why")
     for id in "ab":
         found = events.latest(queue, id)
         assert found is not None
         assert found[1:] == ("failed", {"reason": "why"})
-    assert place == (events.latest(queue, "b") or ("",))[0]
+    assert last == (events.latest(queue, "b") or ("",))[0]

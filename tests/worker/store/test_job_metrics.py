@@ -1,4 +1,4 @@
-"""What is counted of jobs that ended."""
+"""Histograms of jobs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import worker.store.job_metrics as job_metrics
     ("parameters", "expected"),
     [(1, "1M"), (85_728, "1M"), (10**6, "1M"), (10**6 + 1, "1B"), (174_604_259_328, "1T"), (10**12 + 1, "more")],
 )
-def test_a_model_is_of_the_next_class_that_holds_it(parameters: int, expected: str) -> None:
+def test_size_class_is_the_smallest_that_holds_the_model(parameters: int, expected: str) -> None:
     assert job_metrics.size(parameters) == expected
 
 
-def test_each_job_is_counted_once_in_its_bucket_and_sums_add_up(queue: Redis) -> None:
+def test_each_job_is_counted_in_one_bucket_and_in_the_sum(queue: Redis) -> None:
     for took in (0.01, 0.011, 5.0, 4000.0):
         job_metrics.record(queue, "q", "trace", "1M", "done", 0.2, took)
-    job_metrics.record(queue, "q", "layout", "1T", "failed", -0.5, 1.0)  # clocks of two machines differ
-    found = {found[:5]: found for found in job_metrics.read(queue)}
+    job_metrics.record(queue, "q", "layout", "1T", "failed", -0.5, 1.0)  # the clocks of two machines differ
+    found = {histogram[:5]: histogram for histogram in job_metrics.read(queue)}
     done = found["took", "q", "trace", "1M", "done"]
     assert done.counts == [1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
     assert done.total == pytest.approx(4005.021)

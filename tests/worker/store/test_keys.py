@@ -1,4 +1,4 @@
-"""Ids are content."""
+"""Ids of requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ json_values = st.recursive(
 
 
 def reversed_everywhere(value: Any) -> Any:
-    """The same JSON with the keys of every object the other way round."""
+    """Return the same JSON with the keys of every object in reverse order."""
     if isinstance(value, dict):
         return {key: reversed_everywhere(inner) for key, inner in reversed(value.items())}
     return [reversed_everywhere(inner) for inner in value] if isinstance(value, list) else value
@@ -28,7 +28,7 @@ def reversed_everywhere(value: Any) -> Any:
 
 @settings(max_examples=50)
 @given(st.dictionaries(st.text(), json_values))
-def test_the_order_of_keys_does_not_matter(request: dict[str, Any]) -> None:
+def test_order_of_keys_does_not_matter(request: dict[str, Any]) -> None:
     assert content_id("trace", request) == content_id("trace", reversed_everywhere(request))
 
 
@@ -43,7 +43,7 @@ def test_the_order_of_keys_does_not_matter(request: dict[str, Any]) -> None:
         ({"weights": "synthetic-1-0"}, {"weights": "synthetic-1-1"}),
     ],
 )
-def test_another_request_has_another_id(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_different_requests_have_different_ids(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert content_id("trace", one) != content_id("trace", other)
 
 
@@ -51,16 +51,16 @@ def test_kinds_have_different_ids() -> None:
     assert content_id("trace", {"tokens": 1}) != content_id("layout", {"tokens": 1})
 
 
-def test_an_id_is_64_hexadecimal_digits() -> None:
+def test_id_is_64_hexadecimal_digits() -> None:
     assert re.fullmatch("[0-9a-f]{64}", content_id("layout", {}))
 
 
-def test_another_version_has_other_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_version_has_new_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     before = content_id("trace", {})
     monkeypatch.setattr(keys, "VERSION", keys.VERSION + 1)
     assert content_id("trace", {}) != before
 
 
-def test_what_json_cannot_say_has_no_id() -> None:
+def test_number_that_json_does_not_have_raises() -> None:
     with pytest.raises(ValueError, match="JSON"):
         content_id("trace", {"temperature": float("nan")})

@@ -1,4 +1,4 @@
-"""A result is there whole or not at all, whatever the ranges that are read, whatever Redis evicts."""
+"""Results in the cache: complete or missing, whatever Redis evicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.store.connection import connect
 from worker.store.pieces import PIECE, CacheFull, CacheWriter
 from worker.store.stored_bytes import Missing
 
-SIZE = 18 * PIECE + 123  # more than one round trip's pieces, and a part of one
+SIZE = 18 * PIECE + 123  # more pieces than a round trip writes, and a part of one
 CONTENT = np.random.default_rng(0).bytes(SIZE)
 
 
@@ -33,7 +33,7 @@ def write(cache: Redis, content: bytes = CONTENT, id: str = "a", **manifest: Any
 
 
 def is_done(cache: Redis, id: str) -> bool:
-    """Whether who reads a result finds it."""
+    """Return whether the result is complete."""
     try:
         pieces.manifest(cache, id)
     except Missing:
@@ -61,13 +61,13 @@ def small_server() -> Iterator[str]:
 
 @pytest.fixture
 def small_cache(small_server: str) -> Redis:
-    """That Redis, empty."""
+    """The same Redis, empty."""
     redis = connect(small_server)
     redis.flushdb()
     return redis
 
 
-# ----------------------------------------------------------------------------------------------- whole results
+# ----------------------------------------------------------------------------------------------- complete results
 
 
 @pytest.mark.parametrize(
@@ -90,30 +90,30 @@ def small_cache(small_server: str) -> Redis:
         (SIZE, SIZE),
     ],
 )
-def test_any_range_is_read_back(stored: Redis, start: int, stop: int) -> None:
+def test_any_range_can_be_read(stored: Redis, start: int, stop: int) -> None:
     assert pieces.read(stored, "a", start, stop) == CONTENT[start:stop]
 
 
-def test_a_stream_is_the_same_range_in_pieces(stored: Redis) -> None:
+def test_stream_yields_the_range_in_pieces(stored: Redis) -> None:
     found = [*pieces.stream(stored, "a", PIECE // 2, SIZE)]
     assert b"".join(found) == CONTENT[PIECE // 2 :]
     assert max(map(len, found)) == PIECE
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 16 * PIECE, 16 * PIECE + 1])
-def test_results_of_any_size_are_whole(cache: Redis, size: int) -> None:
+def test_results_of_any_size_are_complete(cache: Redis, size: int) -> None:
     write(cache, CONTENT[:size])
     assert pieces.manifest(cache, "a")["size"] == size
     assert is_done(cache, "a")
     assert pieces.read(cache, "a", 0, size) == CONTENT[:size]
 
 
-def test_the_manifest_is_what_was_said_and_the_size(cache: Redis) -> None:
+def test_manifest_has_its_fields_and_the_size(cache: Redis) -> None:
     write(cache, b"12345", kind="trace", request={"tokens": [1]}, output="Ä")
     assert pieces.manifest(cache, "a") == {"kind": "trace", "request": {"tokens": [1]}, "output": "Ä", "size": 5}
 
 
-def test_results_do_not_touch_each_other(cache: Redis) -> None:
+def test_results_are_separate(cache: Redis) -> None:
     write(cache, b"one", "a")
     write(cache, b"other", "b")
     assert pieces.read(cache, "a", 0, 3) + pieces.read(cache, "b", 0, 5) == b"oneother"
@@ -122,7 +122,7 @@ def test_results_do_not_touch_each_other(cache: Redis) -> None:
 # --------------------------------------------------------------------------------------------- missing results
 
 
-def test_an_unknown_result_is_missing(cache: Redis) -> None:
+def test_unknown_result_is_missing(cache: Redis) -> None:
     with pytest.raises(Missing):
         pieces.manifest(cache, "a")
     assert not is_done(cache, "a")
@@ -132,11 +132,9 @@ def test_an_unknown_result_is_missing(cache: Redis) -> None:
 @pytest.mark.parametrize(
     "break_piece",
     [lambda cache, key: cache.unlink(key), lambda cache, key: cache.set(key, b"short")],
-    ids=["gone", "cut"],
+    ids=["evicted", "truncated"],
 )
-def test_a_result_without_one_of_its_pieces_is_missing_and_never_a_part(
-    cache: Redis, break_piece: Callable[[Redis, str], Any], lost: int
-) -> None:
+def test_result_with_a_lost_piece_is_missing(cache: Redis, break_piece: Callable[[Redis, str], Any], lost: int) -> None:
     write(cache)
     break_piece(cache, f"result:a:{lost}")
     with pytest.raises(Missing):
@@ -145,28 +143,28 @@ def test_a_result_without_one_of_its_pieces_is_missing_and_never_a_part(
         pieces.read(cache, "a", lost * PIECE + 10, lost * PIECE + 20)
 
 
-def test_a_result_that_lost_a_piece_is_not_done(cache: Redis) -> None:
+def test_result_with_a_lost_piece_is_not_done(cache: Redis) -> None:
     write(cache)
     cache.unlink("result:a:3")
     assert not is_done(cache, "a")
 
 
-def test_what_lies_in_other_pieces_is_still_read(cache: Redis) -> None:
+def test_other_pieces_can_still_be_read(cache: Redis) -> None:
     write(cache)
     cache.unlink("result:a:3")
     assert pieces.read(cache, "a", 4 * PIECE, SIZE) == CONTENT[4 * PIECE :]
 
 
-def test_a_range_past_the_end_is_missing(stored: Redis) -> None:
+def test_range_past_the_end_is_missing(stored: Redis) -> None:
     with pytest.raises(Missing):
         pieces.read(stored, "a", 0, SIZE + 1)
 
 
-# -------------------------------------------------------------------------------------------- writing bit by bit
+# -------------------------------------------------------------------------------------------- writing
 
 
 @pytest.mark.parametrize("step", [999_983, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 17 * PIECE + 5, SIZE])
-def test_however_it_is_cut_a_result_is_the_same(cache: Redis, step: int) -> None:
+def test_result_does_not_depend_on_the_size_of_appends(cache: Redis, step: int) -> None:
     with CacheWriter(cache, "a", ttl=60) as writer:
         for start in range(0, SIZE, step):
             writer.append(memoryview(CONTENT)[start : start + step])
@@ -176,7 +174,7 @@ def test_however_it_is_cut_a_result_is_the_same(cache: Redis, step: int) -> None
     assert {cache.strlen(f"result:a:{n}") for n in range(18)} == {PIECE}
 
 
-def test_memory_may_be_used_again_when_it_was_appended(cache: Redis) -> None:
+def test_memory_can_be_reused_after_append(cache: Redis) -> None:
     window, rest = bytearray(3 * PIECE // 2), CONTENT
     with CacheWriter(cache, "a", ttl=60) as writer:
         while rest:
@@ -187,7 +185,7 @@ def test_memory_may_be_used_again_when_it_was_appended(cache: Redis) -> None:
     assert pieces.read(cache, "a", 0, SIZE) == CONTENT
 
 
-def test_pieces_leave_as_they_fill_and_memory_is_bounded(cache: Redis) -> None:
+def test_full_pieces_are_sent_and_memory_is_bounded(cache: Redis) -> None:
     content, sent = memoryview(CONTENT)[: PIECE // 3], []
     tracemalloc.start()
     try:
@@ -203,7 +201,7 @@ def test_pieces_leave_as_they_fill_and_memory_is_bounded(cache: Redis) -> None:
     assert is_done(cache, "a")
 
 
-def test_what_is_finished_stays_and_what_is_not_expires(cache: Redis) -> None:
+def test_only_unfinished_results_expire(cache: Redis) -> None:
     keys = [f"result:a:{n}" for n in range(19)]
     with CacheWriter(cache, "a", ttl=60) as writer:
         writer.append(memoryview(CONTENT))
@@ -212,9 +210,9 @@ def test_what_is_finished_stays_and_what_is_not_expires(cache: Redis) -> None:
     assert [cache.ttl(key) for key in ["result:a", *keys]] == [-1] * 20
 
 
-def test_there_is_no_result_before_it_is_finished(cache: Redis) -> None:
+def test_unfinished_result_is_missing(cache: Redis) -> None:
     write(cache)
-    cache.unlink("result:a:3")  # lost, so it is made again: until then the old manifest must not speak for it
+    cache.unlink("result:a:3")  # so it is computed again: meanwhile the old manifest must not be found
     with CacheWriter(cache, "a", ttl=60) as writer:
         writer.append(memoryview(CONTENT))
         with pytest.raises(Missing):
@@ -223,7 +221,7 @@ def test_there_is_no_result_before_it_is_finished(cache: Redis) -> None:
     assert is_done(cache, "a")
 
 
-def test_a_writer_that_fails_midway_leaves_nothing(cache: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writer_that_fails_leaves_nothing(cache: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     executions, execute = count(1), Pipeline.execute
     midway: list[bool] = []
 
@@ -241,7 +239,7 @@ def test_a_writer_that_fails_midway_leaves_nothing(cache: Redis, monkeypatch: py
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[BaseException]) -> None:
+def test_exception_while_writing_leaves_nothing(cache: Redis, error: type[BaseException]) -> None:
     def make() -> None:
         with CacheWriter(cache, "a", ttl=60) as writer:
             writer.append(memoryview(CONTENT))
@@ -253,7 +251,7 @@ def test_an_exception_while_it_is_made_leaves_nothing(cache: Redis, error: type[
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_writer_that_was_cut_off_leaves_alone_what_another_writes(cache: Redis, finished: bool) -> None:
+def test_disconnected_writer_leaves_the_result_of_another_writer(cache: Redis, finished: bool) -> None:
     def cut_off() -> None:
         with CacheWriter(cache, "a", ttl=60) as writer:
             writer.append(memoryview(CONTENT)[: 3 * PIECE])
@@ -270,35 +268,35 @@ def test_a_writer_that_was_cut_off_leaves_alone_what_another_writes(cache: Redis
     assert pieces.read(cache, "a", 0, SIZE) == CONTENT
 
 
-def test_what_a_killed_writer_left_is_dropped_and_what_is_finished_is_not(cache: Redis) -> None:
+def test_only_unfinished_results_are_dropped(cache: Redis) -> None:
     write(cache, id="b")
     CacheWriter(cache, "a", ttl=60).append(memoryview(CONTENT))
-    cache.unlink("result:a:0", "result:a:7")  # evicted, perhaps
+    cache.unlink("result:a:0", "result:a:7")  # as if evicted
     for id in ("a", "b", "never"):
         pieces.drop_unfinished(cache, id)
     assert cache.dbsize() == 1 + 19
     assert is_done(cache, "b")
 
 
-# -------------------------------------------------------------------------------------------------- forgetting
+# -------------------------------------------------------------------------------------------------- deleting
 
 
-def test_a_forgotten_result_leaves_nothing(cache: Redis) -> None:
+def test_deleted_result_leaves_nothing(cache: Redis) -> None:
     write(cache)
-    pieces.forget(cache, "a")
+    pieces.delete(cache, "a")
     assert cache.dbsize() == 0
 
 
-def test_forgetting_spares_the_others(cache: Redis) -> None:
+def test_deleting_leaves_other_results(cache: Redis) -> None:
     write(cache, b"one", "a")
     write(cache, b"other", "b")
-    pieces.forget(cache, "a")
+    pieces.delete(cache, "a")
     assert pieces.read(cache, "b", 0, 5) == b"other"
 
 
-def test_forgetting_what_is_not_there_does_nothing(cache: Redis) -> None:
+def test_deleting_an_unknown_result_does_nothing(cache: Redis) -> None:
     write(cache, b"other", "b")
-    pieces.forget(cache, "a")
+    pieces.delete(cache, "a")
     assert is_done(cache, "b")
 
 
@@ -306,13 +304,13 @@ def test_forgetting_what_is_not_there_does_nothing(cache: Redis) -> None:
 
 
 @pytest.mark.parametrize("size", [9 * PIECE, SIZE])
-def test_a_result_larger_than_the_cache_is_refused_and_nothing_of_it_is_left(small_cache: Redis, size: int) -> None:
+def test_result_larger_than_the_cache_is_refused_and_removed(small_cache: Redis, size: int) -> None:
     with pytest.raises(CacheFull, match=f"{size:,} bytes"):
         write(small_cache, CONTENT[:size])
     assert small_cache.dbsize() == 0
 
 
-def test_a_result_that_evicts_itself_is_given_up_at_once(small_cache: Redis) -> None:
+def test_result_that_evicts_itself_is_refused_early(small_cache: Redis) -> None:
     def append_without_end(writer: CacheWriter) -> None:
         with writer:
             for _ in range(1000):
@@ -325,18 +323,18 @@ def test_a_result_that_evicts_itself_is_given_up_at_once(small_cache: Redis) -> 
     assert small_cache.dbsize() == 0
 
 
-def test_a_new_result_that_fits_pushes_old_ones_out_and_not_itself(small_cache: Redis) -> None:
-    olds = [f"old{n}" for n in range(60)]
-    for id in olds:
+def test_new_result_evicts_old_ones_and_not_itself(small_cache: Redis) -> None:
+    old_ids = [f"old{n}" for n in range(60)]
+    for id in old_ids:
         write(small_cache, CONTENT[:100_000], id)
-    for id in 20 * olds:  # a policy that counts uses would prefer them to anything new
+    for id in 20 * old_ids:  # a policy by frequency of use would prefer them to new ones
         pieces.read(small_cache, id, 0, 100_000)
-    time.sleep(2)  # Redis' clock of uses ticks once a second
+    time.sleep(2)  # the LRU clock of Redis ticks once a second
     write(small_cache, CONTENT[: 3 * PIECE], "new")
     assert pieces.read(small_cache, "new", 0, 3 * PIECE) == CONTENT[: 3 * PIECE]
 
 
-def test_a_cache_that_evicts_nothing_refuses_too(small_cache: Redis) -> None:
+def test_full_cache_without_eviction_refuses_a_result(small_cache: Redis) -> None:
     small_cache.config_set("maxmemory-policy", "noeviction")
     try:
         with pytest.raises(CacheFull):
@@ -349,7 +347,7 @@ def test_a_cache_that_evicts_nothing_refuses_too(small_cache: Redis) -> None:
 # ------------------------------------------------------------------------------------------------- many results
 
 
-def test_of_many_results_those_are_done_that_are_there_whole(cache: Redis) -> None:
+def test_which_done_returns_the_complete_results(cache: Redis) -> None:
     for n in range(7):
         write(cache, CONTENT[: (0, 9, PIECE, 3 * PIECE)[n % 4]], id=f"{n}", tensors={"size": 1}, size=5)
     cache.delete("result:3:1", "result:4", "result:6:0")  # 3 and 6 have lost a piece, 4 its manifest
@@ -359,6 +357,6 @@ def test_of_many_results_those_are_done_that_are_there_whole(cache: Redis) -> No
     assert pieces.which_done(cache, []) == set()
 
 
-def test_more_results_than_go_in_a_round_trip_are_looked_at(cache: Redis) -> None:
+def test_which_done_takes_more_ids_than_a_round_trip(cache: Redis) -> None:
     write(cache, b"x", id="last")
     assert pieces.which_done(cache, [*(f"{n}" for n in range(3000)), "last"]) == {"last"}

@@ -1,4 +1,4 @@
-"""The queue that work waits in, and the queues ahead of it."""
+"""Names and order of the queues."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.store.queues import JOB_SIZES, SMALL_SECONDS, JobSize, Priority
 
 
 @pytest.mark.parametrize("priority", queues.PRIORITIES)
-def test_work_is_small_up_to_a_bound(priority: Priority) -> None:
+def test_job_is_small_up_to_a_limit(priority: Priority) -> None:
     small, large = queues.choose(SMALL_SECONDS, priority), queues.choose(SMALL_SECONDS + 0.01, priority)
     assert small in queues.names_of("small")
     assert large in queues.names_of("large")
@@ -24,7 +24,7 @@ def test_queues_of_the_same_size_and_a_higher_priority_are_ahead(size: JobSize) 
 
 
 @pytest.mark.parametrize("name", queues.NAMES)
-def test_with_another_priority_the_size_stays(name: str) -> None:
+def test_changing_the_priority_keeps_the_size(name: str) -> None:
     assert {queues.with_priority(name, priority) for priority in queues.PRIORITIES} == {*queues.ahead(name), name} | {
         other for other in queues.NAMES if name in queues.ahead(other)
     }

@@ -1,4 +1,4 @@
-"""Requests are kept for their time, in the order they came."""
+"""Records of requests, and their order."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from worker.trace.sampling import Sampling
 AT = "2026-01-02T03:04:05.678Z"
 
 
-def traced(*tokens: int) -> TraceRequest:
+def trace_of(*tokens: int) -> TraceRequest:
     return TraceRequest(ModelRef(Config(), "synthetic-1-0"), tokens)
 
 
 def put(queue: Redis, *ids: str, request: Request | None = None, ttl: int = 60) -> None:
     for id in ids:
-        requests.put(queue, id, request or traced(1), AT, 30, ttl)
+        requests.put(queue, id, request or trace_of(1), AT, 30, ttl)
 
 
 def listed(queue: Redis, before: int | None = None, count: int = 100, kind: RequestKind = "trace") -> list[str]:
     return [id for id, _ in requests.newest(queue, kind, before, count)]
 
 
-def test_a_record_tells_what_was_asked_for(queue: Redis) -> None:
-    put(queue, "a", request=traced(1, 2))
-    assert requests.get(queue, "a") == Record(traced(1, 2), AT, 30)
+def test_record_has_the_request(queue: Redis) -> None:
+    put(queue, "a", request=trace_of(1, 2))
+    assert requests.get(queue, "a") == Record(trace_of(1, 2), AT, 30)
 
 
-def test_nobody_asked_for_an_unknown_id(queue: Redis) -> None:
+def test_unknown_id_has_no_record(queue: Redis) -> None:
     assert requests.get(queue, "a") is None
 
 
@@ -45,26 +45,26 @@ def test_requests_are_listed_newest_first(queue: Redis) -> None:
     assert listed(queue) == ["b", "a", "c"]
 
 
-def test_what_is_asked_for_again_is_the_newest(queue: Redis) -> None:
+def test_resubmitted_request_becomes_the_newest(queue: Redis) -> None:
     put(queue, "a", "b", "a")
     assert listed(queue) == ["a", "b"]
 
 
-def test_kinds_are_listed_apart(queue: Redis) -> None:
+def test_kinds_are_listed_separately(queue: Redis) -> None:
     put(queue, "a")
     put(queue, "b", request=LayoutRequest(Config(), 7))
     assert (listed(queue), listed(queue, kind="layout")) == (["a"], ["b"])
 
 
-def test_listed_records_are_those_of_their_ids(queue: Redis) -> None:
+def test_records_are_listed_with_their_ids(queue: Redis) -> None:
     for n, id in enumerate("abc"):
-        put(queue, id, request=traced(n))
+        put(queue, id, request=trace_of(n))
     assert [(id, record.request) for id, record in requests.newest(queue, "trace", None, 9)] == [
-        ("c", traced(2)), ("b", traced(1)), ("a", traced(0)),
+        ("c", trace_of(2)), ("b", trace_of(1)), ("a", trace_of(0)),
     ]  # fmt: skip
 
 
-def test_pages_neither_repeat_nor_miss_while_newer_requests_come(queue: Redis) -> None:
+def test_pages_neither_repeat_nor_miss_requests_while_new_ones_arrive(queue: Redis) -> None:
     put(queue, *"abcdefg")
     found, before = [], None
     while page := requests.newest(queue, "trace", before, 3):
@@ -74,7 +74,7 @@ def test_pages_neither_repeat_nor_miss_while_newer_requests_come(queue: Redis) -
     assert found == [*"gfedcba"]
 
 
-def test_expired_requests_are_dropped_and_the_page_is_filled_with_others(queue: Redis) -> None:
+def test_expired_requests_are_replaced_by_others_on_the_page(queue: Redis) -> None:
     put(queue, "a", "b")
     put(queue, "short", "shorter", ttl=1)
     put(queue, "c")
@@ -86,24 +86,24 @@ def test_expired_requests_are_dropped_and_the_page_is_filled_with_others(queue: 
     assert listed(queue) == ["c", "b", "a"]
 
 
-def test_a_cancelled_request_says_so(queue: Redis) -> None:
-    put(queue, "a", request=traced(1))
+def test_cancelled_request_is_marked(queue: Redis) -> None:
+    put(queue, "a", request=trace_of(1))
     requests.cancel(queue, "a")
-    assert requests.get(queue, "a") == Record(traced(1), AT, 30, cancelled=True)
+    assert requests.get(queue, "a") == Record(trace_of(1), AT, 30, cancelled=True)
 
 
-def test_cancelling_does_not_lengthen_a_life(queue: Redis) -> None:
+def test_cancelling_does_not_extend_the_ttl(queue: Redis) -> None:
     put(queue, "a", ttl=60)
     requests.cancel(queue, "a")
     assert 0 < queue.ttl("request:a") <= 60
 
 
-def test_cancelling_what_nobody_asked_for_makes_no_record(queue: Redis) -> None:
+def test_cancelling_an_unknown_request_creates_no_record(queue: Redis) -> None:
     requests.cancel(queue, "a")
     assert requests.get(queue, "a") is None
 
 
-def test_asking_again_takes_a_cancellation_back(queue: Redis) -> None:
+def test_resubmitting_clears_the_cancellation(queue: Redis) -> None:
     put(queue, "a")
     requests.cancel(queue, "a")
     put(queue, "a")
@@ -112,25 +112,25 @@ def test_asking_again_takes_a_cancellation_back(queue: Redis) -> None:
     assert not found.cancelled
 
 
-def test_a_forgotten_request_is_gone(queue: Redis) -> None:
+def test_deleted_request_is_not_listed(queue: Redis) -> None:
     put(queue, "a", "b")
-    requests.forget(queue, "a", "trace")
+    requests.delete(queue, "a", "trace")
     assert requests.get(queue, "a") is None
     assert listed(queue) == ["b"]
 
 
-def test_many_are_put_and_got_in_their_order(queue: Redis) -> None:
-    records = {f"{n}": Record(traced(n), AT, 30, job="j", batch="b") for n in range(2500)}
+def test_many_records_keep_their_order(queue: Redis) -> None:
+    records = {f"{n}": Record(trace_of(n), AT, 30, job="j", batch="b") for n in range(2500)}
     requests.put_all(queue, records, 60)
     assert requests.get_all(queue, [*records, "unknown"]) == [*records.values(), None]
     assert listed(queue, count=3) == ["2499", "2498", "2497"]
 
 
-def test_a_change_leaves_the_rest_of_a_record_and_its_time(queue: Redis) -> None:
-    put(queue, "a", "b", request=traced(1), ttl=50)
+def test_change_keeps_other_fields_and_the_ttl(queue: Redis) -> None:
+    put(queue, "a", "b", request=trace_of(1), ttl=50)
     requests.change(queue, ["a", "unknown"], job="j")
-    assert requests.get(queue, "a") == Record(traced(1), AT, 30, job="j")
-    assert requests.get(queue, "b") == Record(traced(1), AT, 30)
+    assert requests.get(queue, "a") == Record(trace_of(1), AT, 30, job="j")
+    assert requests.get(queue, "b") == Record(trace_of(1), AT, 30)
     assert requests.get(queue, "unknown") is None
     assert 0 < queue.ttl("request:a") <= 50
 
@@ -138,14 +138,14 @@ def test_a_change_leaves_the_rest_of_a_record_and_its_time(queue: Redis) -> None
 @pytest.mark.parametrize(
     "request_",
     [
-        traced(1, 2),
-        replace(traced(1), generate=Sampling(3, 0.5, 2, 0.9, 7), capture=("logits", "blocks.0.*"), dtype="float16"),
+        trace_of(1, 2),
+        replace(trace_of(1), generate=Sampling(3, 0.5, 2, 0.9, 7), capture=("logits", "blocks.0.*"), dtype="float16"),
         LayoutRequest(Config(n_layer=2), 7, 3, "llm-viz"),
         LensRequest(ModelRef(Config(), "synthetic-1-0"), (1, 2)),
     ],
     ids=["trace", "trace with all fields", "layout", "lens"],
 )
-def test_a_request_of_any_kind_is_read_as_it_was_written(queue: Redis, request_: Request) -> None:
+def test_request_of_any_kind_survives_storage(queue: Redis, request_: Request) -> None:
     put(queue, "a", request=request_)
     found = requests.get(queue, "a")
     assert found is not None

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, as the safetensors package reads it."""
+"""Headers of safetensors files, as the safetensors package reads them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from safetensors.numpy import load
 from worker.store.safetensors import header
 
 
-def test_a_header_holds_any_text() -> None:
+def test_metadata_can_be_any_text() -> None:
     data = header({"a": ("<f4", (2, 0)), "b": ("<i8", ())}, {"text": 'μ "σ" \n'}) + bytes(8)
     assert {name: array.shape for name, array in load(data).items()} == {"a": (2, 0), "b": ()}
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "int64", "float16", "float32", "float64"])
-def test_every_type_has_its_name(dtype: str) -> None:
+def test_package_reads_every_dtype(dtype: str) -> None:
     values = np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype)
     read = load(header({"a": (dtype, (2, 3))}, {}) + values.tobytes())["a"]
     assert read.dtype == values.dtype
@@ -23,7 +23,7 @@ def test_every_type_has_its_name(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("length", range(9))
-def test_it_ends_with_a_whole_word(length: int) -> None:
+def test_header_is_a_multiple_of_8_bytes(length: int) -> None:
     head = header({"a": ("<f8", (1,))}, {"text": "x" * length})
     assert len(head) % 8 == 0
     assert load(head + np.float64(0.5).tobytes())["a"].tolist() == [0.5]

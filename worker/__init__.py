@@ -1,1 +1,1 @@
-"""The work: what a model is, its inference and its picture. Knows no HTTP."""
+"""Models, inference and layouts, without HTTP."""

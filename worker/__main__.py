@@ -1,4 +1,7 @@
-"""The worker: `python -m worker`. Loads what jobs share, then runs a process for short jobs and one for long jobs."""
+"""The command `python -m worker`: runs a worker.
+
+It loads what jobs share, then runs one process for small jobs and one for large jobs.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +28,29 @@ log = logging.getLogger("worker")
 
 
 def main(sizes: list[str]) -> None:
-    """Take jobs of these sizes, of all by default, until SIGTERM or SIGINT; jobs that run are finished first."""
+    """Run jobs of these sizes, by default of all, until SIGTERM or SIGINT. Running jobs are finished first."""
     logs.configure("worker")
-    logging.getLogger("rq").setLevel(logging.WARNING)  # RQ logs five lines a job
+    logging.getLogger("rq").setLevel(logging.WARNING)  # RQ logs five lines for each job
     if not {*sizes} <= {*JOB_SIZES}:
-        sys.exit(f"{' '.join(sizes)}: what a worker can be told to work on is {' or '.join(JOB_SIZES)}")
+        sys.exit(f"{' '.join(sizes)}: the job size must be {' or '.join(JOB_SIZES)}")
     settings = Settings.from_environment()
-    with loading():  # before the forks, which share it
+    with loading():  # before forking, so that the processes share it
         jobs.warm_up(settings)
     Processes([size for size in JOB_SIZES if not sizes or size in sizes], partial(_work, settings)).run()
     log.info("stopped")
 
 
 def _work(settings: Settings, size: JobSize) -> None:
-    """Take jobs of a size, one after another."""
-    kernels = "compiled kernels" if COMPILED else "NumPy alone: no compiler built the kernels"
+    """Run jobs of a size."""
+    kernels = "compiled kernels" if COMPILED else "NumPy only: the kernels are not compiled"
     log.info("ready for %s jobs (process %d, %s)", size, os.getpid(), kernels)
     work(size, connect(settings.queue_url), partial(_prepare, settings), partial(FailedJob, settings))
 
 
 def _prepare(settings: Settings) -> None:
-    """Do in a standby process what its job would wait for."""
+    """Prepare a standby process, so that its job does not wait."""
     jobs.warm_up(settings)
-    with suppress(RedisError):  # if it lasts, the job reports it
+    with suppress(RedisError):  # if Redis stays down, the job fails
         for url in (settings.queue_url, settings.cache_url):
             connect(url).ping()
 

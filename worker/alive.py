@@ -1,6 +1,7 @@
-"""Whether this host's worker is alive: `python -m worker.alive` exits with 0 if all its processes sent heartbeats.
+"""The command `python -m worker.alive`: the health check of a worker.
 
-A worker of one job size is checked by that: `python -m worker.alive small`.
+Exits with 0 if this host has a live worker process for each job size. For a worker of one size, pass the size:
+`python -m worker.alive small`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from worker.store.queues import JOB_SIZES
 
 
 def main(sizes: list[str]) -> None:
-    """Exit with a message if a process of this host is silent."""
+    """Exit with a message if this host has no live process for one of the sizes."""
     host = socket.gethostname()
     queue = connect(Settings.from_environment().queue_url, timeout=1.0, retries=0)
     try:
-        silent = [size for size in sizes or JOB_SIZES if host not in monitoring.hosts(queue, size)]  # type: ignore[arg-type]
+        missing = [size for size in sizes or JOB_SIZES if host not in monitoring.hosts(queue, size)]  # type: ignore[arg-type]
     except RedisError as error:
-        sys.exit(f"the queue's Redis does not answer: {error}")
-    if silent:
-        sys.exit(f"no worker of {host} is registered for {' and '.join(silent)} jobs")
+        sys.exit(f"the Redis server of the queues is unavailable: {error}")
+    if missing:
+        sys.exit(f"host {host} has no live worker for {' and '.join(missing)} jobs")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Computing results: a request in, its arrays to a sink, its manifest out. No Redis, no queue."""
+"""Computation of results, without Redis or queues.
+
+Each function takes a request, writes its arrays to a sink and returns the manifest.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,23 @@ from worker.trace.sampling import passes
 from worker.trace.work import Work
 
 Manifest = dict[str, Any]
-Open = Callable[[Entries], Sink]  # takes the arrays to come, in their order; returns the sink of their bytes
-Progress = Callable[[int, int, float], None]  # layers done, layers in all, the share of the work that is done
+Open = Callable[[Entries], Sink]  # takes the dtypes and shapes of the arrays, in order; returns a sink for their bytes
+Progress = Callable[[int, int, float], None]  # layers done, total layers, the fraction of the work that is done
 
-_TOP = 5  # most probable tokens that are reported for each new one
+_TOP = 5  # most probable tokens reported for each new token
 
 
 def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progress) -> Manifest:
-    """Run a model over a request's tokens.
+    """Run a model over the tokens of a request.
 
-    A single pass is sent to the sink layer by layer and takes the memory of one layer. With several passes, each fills
-    some rows of every layer, and what is captured is sent at the end.
+    A single pass is written layer by layer and takes the memory of one layer. If there are several passes, each fills
+    some rows of every layer, and the captured values are written at the end.
     """
     model = models.from_reference(request.model, settings.models_dir)
     config, sampling, prompt = model.config, request.sampling, list(request.tokens)
     layers = model.architecture.n_layer
-    once = passes(sampling) == 1
-    planned = plan(config, request.positions, capture=request.capture, dtype=request.dtype, streamed=once)
+    streamed = passes(sampling) == 1
+    planned = plan(config, request.positions, capture=request.capture, dtype=request.dtype, streamed=streamed)
     sink = open(arrays(planned))
     arena = Arena(planned)
     writer, work = CaptureWriter(arena, sink), Work(config, len(prompt), sampling, settings.held_weights_bytes)
@@ -57,52 +60,53 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
         progress(done, total, spent / seconds)
 
     cached = work.caches_weights
-    runs = _held(model) if cached and not model.checkpoint else engine(model.weights(), cache_weights=cached)
-    new = generate(config, runs, arena, prompt, sampling, after_layer)
+    shared = cached and not model.checkpoint
+    runner = _shared_engine(model) if shared else engine(model.weights(), cache_weights=cached)
+    new = generate(config, runner, arena, prompt, sampling, after_layer)
     model.confirm()
     writer.write_rest()
     return {"tensors": writer.described, "generated": _generated(arena, len(prompt), new)}
 
 
 @lru_cache(maxsize=1)  # traces that share a job often have the same model
-def _held(model: Model) -> Engine:
+def _shared_engine(model: Model) -> Engine:
     return engine(model.weights(), cache_weights=True)
 
 
 def layout(request: LayoutRequest, settings: Settings, open: Open, progress: Progress) -> Manifest:
-    """Place a model's blocks: the geometry's arrays, and the place of each in the result."""
+    """Compute the positions of a model's blocks, as the arrays of the geometry."""
     geometry = place(request.config, request.tokens, request.batch, request.style)
-    return {"arrays": _keep(geometry.to_arrays(), open)}
+    return {"arrays": _write(geometry.to_arrays(), open)}
 
 
 def lens(request: LensRequest, settings: Settings, open: Open, progress: Progress) -> Manifest:
-    """What each layer's residual stream would predict, over all tokens of a request."""
+    """Compute what the residual stream of each layer would predict, over all tokens of a request."""
     model, tokens = models.from_reference(request.model, settings.models_dir), request.tokens
     config, architecture, weights = model.config, model.architecture, model.weights()
     arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
     arena["tokens"][0] = tokens
     sizes = architecture.fixed_sizes
     head = 4 * sizes["V"] * sizes["C"]  # bytes of the head, which is used L + 1 times
-    held = head <= settings.held_weights_bytes
+    cached = head <= settings.held_weights_bytes
 
     def after_layer(done: int) -> None:
         progress(done, architecture.n_layer, done / (architecture.n_layer + 1))
 
-    found = run_lens(config, engine(weights), engine(weights, cache_weights=held), arena, after_layer)
+    predictions = run_lens(config, engine(weights), engine(weights, cache_weights=cached), arena, after_layer)
     model.confirm()
-    return {"arrays": _keep(found._asdict(), open)}
+    return {"arrays": _write(predictions._asdict(), open)}
 
 
-def _keep(given: Mapping[str, NDArray[Any]], open: Open) -> dict[str, Any]:
-    """Send arrays to a sink, those of wide elements first, so that all are aligned; return the place of each."""
-    ordered = dict(sorted(given.items(), key=lambda item: -item[1].itemsize))
+def _write(values: Mapping[str, NDArray[Any]], open: Open) -> dict[str, Any]:
+    """Write arrays, widest elements first so that all are aligned; return the shape, dtype and offset of each."""
+    ordered = dict(sorted(values.items(), key=lambda item: -item[1].itemsize))
     sink = open({name: (array.dtype, array.shape) for name, array in ordered.items()})
-    places, end = {}, 0
+    slots, end = {}, 0
     for name, array in ordered.items():
         sink(memoryview(array.tobytes()))
-        places[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end}
+        slots[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "offset": end}
         end += array.nbytes
-    return {name: places[name] for name in given}
+    return {name: slots[name] for name in values}
 
 
 COMPUTE: dict[RequestKind, Callable[[Any, Settings, Open, Progress], Manifest]] = {
@@ -113,7 +117,7 @@ COMPUTE: dict[RequestKind, Callable[[Any, Settings, Open, Progress], Manifest]] 
 
 
 def _generated(arena: Arena, prompt: int, new: list[int]) -> list[dict[str, Any]]:
-    """Each new token with its probability, and the most probable tokens at its position."""
+    """Return each new token with its probability and the most probable tokens at its position."""
     steps = []
     for position, token in enumerate(new, start=prompt - 1):
         probs = arena["probs"][0, position]

@@ -1,4 +1,4 @@
-"""What a failed job means for its requests: clean up, count, tell the clients."""
+"""Handling of failed jobs: clean up, count, publish events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("worker")
 
 
 class FailedJob:
-    """A job that failed, was stopped, or whose process died, and the request that it was computing."""
+    """The failure handler of a job, and the request that the job was computing."""
 
     def __init__(self, settings: Settings, job: EndedJob) -> None:
         self.job, self.queue, self.results = job, job.redis, results(settings)
@@ -36,28 +36,28 @@ class FailedJob:
         return self.job.function != JOB
 
     def clean_up(self) -> None:
-        """Remove what a dead process wrote of its result."""
-        with suppress(RedisError):  # then it expires
+        """Delete the unfinished result of a dead process."""
+        with suppress(RedisError):  # the pieces expire
             self.results.drop_unfinished(self.request)
 
     def count(self, end: End) -> None:
-        """Count the end of a job whose process died as it computed a request."""
+        """Count the request that was being computed when the process died."""
         record = requests.get(self.queue, self.request)
         if record is not None and self.started_at is not None:
             jobs.count(self.queue, record, end, self.started_at.timestamp())
 
     def report(self, end: End, reason: str) -> None:
-        """Publish the end to the clients of each request that ends with the job, and log it."""
+        """Publish and log the end of each request that ends with the job."""
         match end:
             case "cancelled":
-                self._publish(self._unfinished(), "cancelled", "It was cancelled.")
+                self._publish(self._unfinished(), "cancelled", "The request was cancelled.")
             case "retried":
-                self._publish([self.request], "queued", "Its process was killed: it is tried again.")
+                self._publish([self.request], "queued", "The process was killed; the job is being retried.")
             case "failed":
                 self._publish(self._unfinished(), "failed", reason)
 
     def _unfinished(self) -> list[str]:
-        """Return the requests that end with the job: of those that share it, the ones that have not ended before."""
+        """Return the ids of the requests that end with the job: in a shared job, those that have not ended before."""
         if not self._is_shared:
             return [self.job.id]
         ids: list[str] = self.job.arguments[1]

@@ -1,4 +1,4 @@
-"""What a job does: read a request by its id, compute it, store the result, publish its progress."""
+"""Entry points of jobs: compute a request and store the result."""
 
 from __future__ import annotations
 
@@ -32,44 +32,44 @@ from worker.store.results import AlreadyArchived, Results, results
 from worker.trace.sampling import Sampling
 
 log = logging.getLogger("worker")
-_PROGRESS_EVERY = 0.1  # seconds between two progress events
-_KILLED_AFTER = 120  # seconds over its time after which a job's process cannot be running any more
+_PROGRESS_INTERVAL = 0.1  # seconds between two progress events
+_KILLED_AFTER = 120  # seconds after its timeout by which the process of a job has certainly been killed
 
 _settings: Settings | None = None
 
 
 def configure(settings: Settings) -> None:
-    """Set the settings of all jobs that this process and its forks run: RQ passes a job nothing but its arguments."""
+    """Set the settings for jobs in this process and its forks, as RQ passes jobs only their arguments."""
     global _settings
     _settings = settings
 
 
 def _configured() -> Settings:
     if _settings is None:
-        raise RuntimeError("worker.jobs.configure() was not called before the first job")
+        raise RuntimeError("worker.jobs.configure() must be called before the first job")
     return _settings
 
 
 def now() -> str:
-    """The time as RFC 3339, in UTC."""
+    """Return the current time as RFC 3339, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def run(id: str) -> None:
-    """Compute a request unless it is done or cancelled: the entry point of a job for one request."""
+    """Compute a request unless it is done or cancelled. The entry point of a job for one request."""
     settings = _configured()
     record = requests.get(connect(settings.queue_url), id)
     if record is None or record.cancelled:
-        running.discard(id)  # it was cancelled as a worker took it, too late to remove it from its queue
+        running.discard(id)  # cancelled after a worker took the job from its queue
     elif not results(settings).which_done([id]):
         _compute(id, record, settings, set())
 
 
 def run_together(job: str, ids: list[str]) -> None:
-    """Compute small requests one after another: the entry point of a job that they share.
+    """Compute small requests one after another. The entry point of a shared job.
 
-    Each has its own timeout and fails alone. A request that is done, cancelled or moved to another job is skipped. So
-    when the job's process was killed and the job is tried again, it continues where it was.
+    Each request has its own timeout and fails alone. Requests that are done, cancelled or moved to another job are
+    skipped, so that a retry after the process was killed continues where it stopped.
     """
     settings = _configured()
     queue, placed = connect(settings.queue_url), set[str]()
@@ -80,7 +80,7 @@ def run_together(job: str, ids: list[str]) -> None:
             continue
         started_at = now()
         times = shared_jobs.begin(queue, job, id, started_at)
-        if times == 0:  # it has failed
+        if times == 0:  # it has already failed
             continue
         try:
             if times > TRIES:
@@ -88,7 +88,7 @@ def run_together(job: str, ids: list[str]) -> None:
             with running.time_limit(record.timeout):
                 _compute(id, record, settings, placed)
         except RedisError:
-            raise  # not this request's fault
+            raise  # a problem of Redis, not of this request
         except Exception as error:
             failure = failures.message(traceback.format_exception_only(error)[-1])
             shared_jobs.fail(queue, job, id, failure, started_at)
@@ -97,7 +97,7 @@ def run_together(job: str, ids: list[str]) -> None:
 
 
 def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> None:
-    """Compute a request and count its outcome. `placed` has the layouts that this job knows to exist."""
+    """Compute a request and count its outcome. `placed` has the ids of layouts that are known to exist."""
     queue, began, outcome = connect(settings.queue_url), time.time(), "failed"
     try:
         outcome = _store(id, record, settings, placed)
@@ -106,14 +106,14 @@ def _compute(id: str, record: Record, settings: Settings, placed: set[str]) -> N
 
 
 def count(queue: Redis, record: Record, outcome: str, began: float) -> None:
-    """Count the outcome of a request that began at a time (seconds since the epoch) and has just ended."""
+    """Count the outcome of a request that started at `began` (seconds since the epoch) and has just ended."""
     waited = began - datetime.fromisoformat(record.created_at).timestamp()
     size = job_metrics.size(counts.total(describe(record.request.config)))
     job_metrics.record(queue, record.queue, record.kind, size, outcome, waited, time.time() - began)
 
 
 def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:
-    """Compute a request and store its result; "done", or "cancelled" if it was cancelled meanwhile."""
+    """Compute a request and store its result. Return "done", or "cancelled" if it was cancelled meanwhile."""
     queue, stored, request = connect(settings.queue_url), results(settings), record.request
     times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     form = request.to_json()
@@ -123,7 +123,7 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
         manifest = COMPUTE[record.kind](request, settings, writer.open, _Progress(queue, id))
         if isinstance(request, TraceRequest):
             manifest["layout"] = _layout(queue, stored, request.layout(), settings, placed)
-        if record.job is not None and _cancelled(queue, id):  # a shared job's process is not killed
+        if record.job is not None and _cancelled(queue, id):  # cancelling does not kill the process of a shared job
             return "cancelled"
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": form}
         writer.finish(manifest)
@@ -137,7 +137,7 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
 
 
 def warm_up(settings: Settings) -> None:
-    """Configure jobs, and do once before the fork what each would pay for: load weights, make clients, run kernels."""
+    """Configure jobs and, once before forking, load weights, create clients and run all kernels."""
     configure(settings)
     connect(settings.queue_url), results(settings)
     request = TraceRequest(models.find("nano-gpt").reference, (0,) * 6, Sampling(max_new_tokens=6))
@@ -159,7 +159,7 @@ def _size(nbytes: int) -> str:
 
 
 def _layout(queue: Redis, stored: Results, request: LayoutRequest, settings: Settings, placed: set[str]) -> str:
-    """Compute the layout of a trace in the trace's job: that takes less time than a job of its own. Return its id."""
+    """Compute the layout of a trace, which is faster in the job of the trace than in its own. Return its id."""
     id = request_id(request)
     if id not in placed and not stored.which_done([id]):
         requests.put(queue, id, request, now(), settings.layout_timeout, settings.result_ttl)
@@ -169,16 +169,16 @@ def _layout(queue: Redis, stored: Results, request: LayoutRequest, settings: Set
 
 
 class _Progress:
-    """Publishes each layer's end and the estimated time left, rarely enough to cost nothing."""
+    """Publishes finished layers and the estimated time left, at most once every _PROGRESS_INTERVAL."""
 
     def __init__(self, queue: Redis, id: str) -> None:
         self.queue, self.id = queue, id
-        self.begun = self.reported = time.monotonic()
+        self.started = self.published = time.monotonic()
 
     def __call__(self, done: int, total: int, share: float) -> None:
         now = time.monotonic()
-        if now - self.reported < _PROGRESS_EVERY:
+        if now - self.published < _PROGRESS_INTERVAL:
             return
-        self.reported = now
-        left = round((now - self.begun) * (1 - share) / share, 1) if share else None
+        self.published = now
+        left = round((now - self.started) * (1 - share) / share, 1) if share else None
         events.publish(self.queue, self.id, "progress", done=done, total=total, unit="layers", seconds_left=left)

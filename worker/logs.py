@@ -1,7 +1,7 @@
-"""Log lines as text or JSON (one object a line), with the HTTP request that they belong to.
+"""Logging as text or JSON lines, with the context of the HTTP request.
 
-A request has an id, and a span in a trace (https://www.w3.org/TR/trace-context/) if the client sent one. Its job
-carries both, so that the worker's lines have the same context.
+A request has an id and, if the client sent a traceparent (https://www.w3.org/TR/trace-context/), a span in its trace.
+Jobs carry both, so that the lines of the worker have the same context as those of the service.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _context: ContextVar[Mapping[str, Any]] = ContextVar("context", default={})  # n
 
 
 def begin(request_id: str | None, traceparent: str | None) -> None:
-    """Set the context of this thread's lines to a new request. A missing or malformed id is replaced by a new one."""
+    """Set the log context of this thread for a new request. A missing or malformed id is replaced by a new one."""
     valid = request_id is not None and _REQUEST_ID.fullmatch(request_id)
     _context.set({"request_id": request_id if valid else uuid.uuid4().hex, **_child_span(traceparent or "")})
 
 
 def add(**fields: Any) -> None:
-    """Add fields to the context of this thread's lines."""
+    """Add fields to the log context of this thread."""
     _context.set({**_context.get(), **fields})
 
 
 def context() -> Mapping[str, Any]:
-    """Return the context of this thread's lines: `request_id`, and `trace_id`, `span_id` and so on."""
+    """Return the log context of this thread: `request_id`, and `trace_id`, `span_id` and so on."""
     return _context.get()
 
 
 def clear() -> None:
-    """Remove the context of this thread's lines."""
+    """Clear the log context of this thread."""
     _context.set({})
 
 
 def for_job() -> dict[str, str]:
-    """Return what a job carries of the current context, for `from_job`."""
+    """Return the part of the log context that a job carries, for `from_job`."""
     current = _context.get()
     carried = {"request_id": current["request_id"]} if "request_id" in current else {}
     if "trace_id" in current:
@@ -59,13 +59,13 @@ def for_job() -> dict[str, str]:
 
 
 def from_job(carried: Mapping[str, Any]) -> None:
-    """Set the context from what a job carries of the request that enqueued it."""
+    """Set the log context from that of the request that enqueued the job."""
     if "request_id" in carried:
         begin(carried["request_id"], carried.get("traceparent"))
 
 
 def _child_span(traceparent: str) -> dict[str, str]:
-    """Return a new span in the client's trace; nothing if the header is malformed."""
+    """Return the fields of a new span in the client's trace, none if the header is missing or malformed."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match["version"] == "00" and match["more"] is not None):
         return {}
@@ -74,7 +74,7 @@ def _child_span(traceparent: str) -> dict[str, str]:
 
 
 class Formatter(logging.Formatter):
-    """Formats the lines of one part of Cutaway. `extra={"fields": {…}}` of a call adds fields to the JSON."""
+    """Formats the lines of one part of Cutaway. `extra={"fields": {…}}` adds fields to the JSON."""
 
     def __init__(self, part: str, form: str) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
@@ -104,16 +104,16 @@ def timestamp(seconds: float) -> str:
 
 
 def settings(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """Return LOG_FORMAT and LOG_LEVEL. Raises ValueError for an unknown value."""
+    """Return the values of LOG_FORMAT and LOG_LEVEL. Raises ValueError for an unknown value."""
     form, level = environ.get("LOG_FORMAT") or "text", environ.get("LOG_LEVEL") or "info"
     for name, value, allowed in (("LOG_FORMAT", form, FORMATS), ("LOG_LEVEL", level, LEVELS)):
         if value.lower() not in allowed:
-            raise ValueError(f"{name}={value!r}: {' or '.join(allowed)} is expected.")
+            raise ValueError(f"{name} must be {' or '.join(allowed)}, not {value!r}.")
     return form.lower(), level.lower()
 
 
 def configure(part: str) -> None:
-    """Set up logging to standard error as LOG_FORMAT and LOG_LEVEL say. Raises ValueError."""
+    """Configure logging to standard error by LOG_FORMAT and LOG_LEVEL. Raises ValueError for an unknown value."""
     form, level = settings()
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter(part, form))

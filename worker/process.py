@@ -1,4 +1,4 @@
-"""Processes: ending with the parent, memory arenas, garbage collection."""
+"""Process settings: parent death signal, malloc arenas, garbage collection."""
 
 import ctypes
 import gc
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 PR_SET_PDEATHSIG = 1
 M_ARENA_MAX = -8  # glibc's
 
-# Loaded here and not in the function: that one runs between fork and exec, where as little as possible should happen.
+# Loaded at import, as die_with_parent runs between fork and exec, where as little as possible should happen.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(sig: int, parent: int | None = None) -> None:
-    """Ask the kernel to send `sig` to this process when its parent dies, however it dies. Does nothing off Linux.
+    """Make the kernel send `sig` to this process when its parent dies. Does nothing on systems other than Linux.
 
-    `parent` is the parent's pid from before the fork: with it, the death of a parent before this call is noticed, too.
-    The setting survives exec, but forked children do not inherit it.
+    Pass as `parent` the pid of the parent from before the fork, to notice a parent that died before this call. The
+    setting survives exec; forked children do not inherit it.
     """
     if sys.platform != "linux":
         return
@@ -29,22 +29,22 @@ def die_with_parent(sig: int, parent: int | None = None) -> None:
         os.kill(os.getpid(), sig)
 
 
-def share_arenas(most: int) -> None:
-    """Limit the memory arenas of this process; call it before there are threads. Does nothing without glibc.
+def limit_arenas(count: int) -> None:
+    """Limit the malloc arenas of this process. Call it before threads are started. Does nothing without glibc.
 
-    glibc gives nearly every thread an arena of its own, and free memory in one is of no use to another: where many
-    threads take turns, as much lies idle as is used.
+    glibc gives nearly every thread its own arena, and a thread cannot use free memory in the arena of another: with
+    many threads that take turns, half of the memory would be idle.
     """
     if hasattr(_libc, "gnu_get_libc_version"):
-        _libc.mallopt(M_ARENA_MAX, most)
+        _libc.mallopt(M_ARENA_MAX, count)
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load what lives as long as the process, without garbage collection then or later.
+    """Exclude objects that are created in the body from garbage collection, now and later.
 
-    Collection takes a third of the time of loading a web framework, as much again when the process exits, and in a
-    forked process it copies the pages that it looks at.
+    For imports and other long-lived objects. Collecting them takes a third of the time of loading a web framework, as
+    much again at exit, and in a forked process it copies the pages that it visits.
     """
     gc.disable()
     try:

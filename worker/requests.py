@@ -1,8 +1,8 @@
-"""What can be asked for: the requests that the service makes and the worker computes.
+"""Requests: created by the service, computed by the worker.
 
-A request is made once, from checked fields, and travels as JSON. That JSON is its canonical form: it holds what decides
-the result and nothing else, and its hash is the request's id. So a field that is added later enters it only where it is
-given: without it a request keeps its id.
+A request is created once, from validated fields, and sent as JSON, its canonical form. The form contains exactly what
+determines the result, and its hash is the id of the request. A field that is added later must be left out of the form
+where it is not given, so that existing requests keep their ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Style = Literal["columns", "llm-viz"]
 
 @dataclass(frozen=True)
 class LayoutRequest:
-    """The positions of all blocks of a model that reads so many tokens."""
+    """A layout: the positions of all blocks of a model for a number of tokens."""
 
     kind: ClassVar[RequestKind] = "layout"
 
@@ -32,7 +32,7 @@ class LayoutRequest:
     style: Style = "columns"
 
     def to_json(self) -> dict[str, Any]:
-        """The canonical form."""
+        """Return the canonical form."""
         return {
             "config": self.config.to_mapping(),
             "tokens": self.tokens,
@@ -42,13 +42,13 @@ class LayoutRequest:
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> Self:
-        """The request of a canonical form."""
+        """Parse a canonical form."""
         return cls(config_from_mapping(form["config"]), form["tokens"], form["batch"], form["style"])
 
 
 @dataclass(frozen=True)
 class LensRequest:
-    """What each layer of a model would predict after these tokens, if it were the last."""
+    """A logit lens: what each layer of a model would predict after these tokens if it were the last layer."""
 
     kind: ClassVar[RequestKind] = "lens"
 
@@ -57,24 +57,24 @@ class LensRequest:
 
     @property
     def config(self) -> Config:
-        """The model's."""
+        """The configuration of the model."""
         return self.model.config
 
     def to_json(self) -> dict[str, Any]:
-        """The canonical form."""
+        """Return the canonical form."""
         return self.model.to_json() | {"tokens": list(self.tokens)}
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> Self:
-        """The request of a canonical form."""
+        """Parse a canonical form."""
         return cls(ModelRef.from_json(form), tuple(form["tokens"]))
 
 
 @dataclass(frozen=True)
 class TraceRequest:
-    """The intermediate values of a model's inference over these tokens and those that it generates after them.
+    """A trace: the intermediate values of a model's inference over these tokens and those that it generates.
 
-    `capture` has the patterns of the names to keep, `dtype` the type in which they are kept.
+    `capture` has patterns of the names of the values to store, `dtype` is the type in which they are stored.
     """
 
     kind: ClassVar[RequestKind] = "trace"
@@ -87,29 +87,29 @@ class TraceRequest:
 
     @property
     def config(self) -> Config:
-        """The model's."""
+        """The configuration of the model."""
         return self.model.config
 
     @property
     def sampling(self) -> Sampling:
-        """How new tokens are drawn; none are by default."""
+        """How new tokens are drawn; by default none are."""
         return self.generate or Sampling()
 
     @property
     def positions(self) -> int:
-        """How many positions the model is fed."""
+        """The number of positions that the model computes."""
         return positions(len(self.tokens), self.sampling)
 
     def layout(self) -> LayoutRequest:
-        """The layout whose blocks this trace fills."""
+        """Return the layout for the blocks of this trace."""
         return LayoutRequest(self.config, self.positions)
 
     def lens(self, fed: Iterable[int]) -> LensRequest:
-        """The lens over the prompt and the generated tokens that were fed."""
+        """Return the lens over the prompt and the generated tokens that were fed to the model."""
         return LensRequest(self.model, (*self.tokens, *fed))
 
     def to_json(self) -> dict[str, Any]:
-        """The canonical form."""
+        """Return the canonical form."""
         return self.model.to_json() | {
             "tokens": list(self.tokens),
             "generate": None if self.generate is None else asdict(self.generate),
@@ -119,7 +119,7 @@ class TraceRequest:
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> Self:
-        """The request of a canonical form."""
+        """Parse a canonical form."""
         generate = None if form["generate"] is None else Sampling(**form["generate"])
         model, tokens, capture = ModelRef.from_json(form), tuple(form["tokens"]), tuple(form["capture"])
         return cls(model, tokens, generate, capture, form["dtype"])
@@ -130,5 +130,5 @@ _TYPES: Mapping[RequestKind, type[Request]] = {type.kind: type for type in (Trac
 
 
 def from_json(kind: RequestKind, form: Mapping[str, Any]) -> Request:
-    """The request of a kind from its canonical form."""
+    """Parse the canonical form of a request of a kind."""
     return _TYPES[kind].from_json(form)

@@ -18,7 +18,7 @@ from service.http.api_keys import Keys
 from service.resources.metrics import FOLDER
 from service.server.logger import Logger
 from service.settings import Settings
-from worker.process import die_with_parent, share_arenas
+from worker.process import die_with_parent, limit_arenas
 
 _ARENAS = 2  # of memory, for all threads of a process: one runs Python at a time
 _COUNTED = 1 << 18  # bytes of a file of counts: far more than those of all routes take
@@ -68,7 +68,7 @@ class Server(BaseApplication):
 
 def _post_fork(arbiter: Any, worker: Any) -> None:
     die_with_parent(signal.SIGKILL, worker.ppid)
-    share_arenas(_ARENAS)
+    limit_arenas(_ARENAS)
     _reserve(os.environ[FOLDER])
 
 

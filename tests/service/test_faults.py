@@ -86,7 +86,7 @@ def test_a_trace_whose_process_is_killed_each_time_fails_with_a_reason_and_the_w
         assert failed["status"] == "failed"
         assert len(killed) >= 3  # some were killed before they had a job
         assert failed["error"]["detail"] == (
-            "The process that computed it was killed each time it was tried, perhaps for want of memory."
+            "The process that ran the job was killed on every attempt, possibly because it ran out of memory."
         )
         assert connect(idle_servers.cache_url).keys("*") == []
         assert get(idle_client, ask(idle_client, request_body), SECONDS)["status"] == "done"

@@ -206,7 +206,7 @@ def test_while_the_store_is_away_reading_is_503_and_it_goes_on_afterwards(place:
     for answer in (read, unknown):
         assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
         assert int(answer.headers["Retry-After"]) > 0
-        assert "The trace store does not answer" in answer.get_json()["detail"]
+        assert "The trace store is unavailable" in answer.get_json()["detail"]
     if folder:
         (folder / "gone").unlink()
     assert place.client.get(f"{url}/safetensors").status_code == HTTPStatus.OK
@@ -223,13 +223,13 @@ def test_what_cannot_be_stored_fails_with_the_reason_and_can_be_asked_for_again(
         asked = partial(client.post, "/v1/traces", json=request_body, headers={"Prefer": "wait=60"})
         failed = asked().get_json()
         assert failed["status"] == "failed"
-        assert failed["error"]["detail"].startswith("The trace store does not answer")
+        assert failed["error"]["detail"].startswith("The trace store is unavailable")
         (tmp_path / "store").unlink()
         assert asked().get_json()["status"] == "done"
 
 
 @pytest.mark.parametrize("url", ["s3://key:secret@bucket/p", "ftp://host/x", "s3:///x", "s3://bucket?x=1", "file://x"])
 def test_what_is_no_store_is_said_when_it_starts_and_no_password(url: str) -> None:
-    with pytest.raises(ValueError, match=r"TRACE_STORE: s3://bucket/prefix or a folder is expected") as raised:
+    with pytest.raises(ValueError, match=r"TRACE_STORE must be s3://bucket/prefix or a folder") as raised:
         Settings.from_environment({"TRACE_STORE": url})
     assert "secret" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""What tests of jobs ask for, and databases of their own that hold it."""
+"""Requests for the tests of jobs, and databases that store them."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def trace_request(spec: Any = "nano-gpt", tokens: Sequence[int] = (2, 1, 0, 1, 1
 
 
 class Store:
-    """Databases of these tests' own, and the requests in them."""
+    """Redis databases for these tests only, and the requests in them."""
 
     def __init__(self, settings: Settings) -> None:
         self.queue: Any = connect(settings.queue_url)
         self.cache = connect(settings.cache_url)
 
-    def ask(self, request: Request) -> str:
+    def submit(self, request: Request) -> str:
         id = request_id(request)
         requests.put(self.queue, id, request, AT, 30, 60)
         return id
 
     def run(self, request: Request) -> tuple[str, dict[str, Any]]:
-        id = self.ask(request)
+        id = self.submit(request)
         jobs.run(id)
         return id, pieces.manifest(self.cache, id)
 
     def array(self, id: str, slot: dict[str, Any]) -> NDArray[Any]:
-        """What is stored where a slot of a manifest says."""
+        """Return the stored array of a slot in a manifest."""
         dtype = np.dtype(slot["dtype"])
         start, size = slot["offset"], dtype.itemsize * int(np.prod(slot["shape"], dtype=int))
         content = pieces.read(self.cache, id, start, start + size)
         return np.frombuffer(content, dtype).reshape(slot["shape"])
 
-    def told(self, id: str, event: bytes) -> list[bytes]:
+    def event_data(self, id: str, event: bytes) -> list[bytes]:
         return [fields[b"data"] for _, fields in self.queue.xrange(f"events:{id}") if fields[b"event"] == event]
 
     def events(self, id: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Models whose weights are random and nowhere trivial, and runs of them."""
+"""Models with random weights for tests, and runs of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _run_model(
     tokens = np.atleast_2d(tokens)
     batch, length = tokens.shape
     arena = Arena(plan(config, length, batch, precision=precision))
-    arena.memory[:] = 0xFF  # not a number, whatever the precision
+    arena.memory[:] = 0xFF  # NaN in any precision
     arena["tokens"][...] = tokens
     held = CachedWeights({name: weight.astype(precision) for name, weight in weights.items()})
     for part in rows or [slice(0, length)]:
@@ -60,13 +60,13 @@ def make_weights() -> Callable[..., Weights]:
 
 @pytest.fixture(scope="session")
 def run_model() -> Callable[..., Arena]:
-    """(config, weights, tokens, rows, precision) -> the filled arena; what nobody filled is NaN."""
+    """(config, weights, tokens, rows, precision) -> the filled arena; values that were not computed are NaN."""
     return _run_model
 
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:
-    """A folder for models, with nothing in it and secrets beside it."""
+    """An empty models folder, with a secret folder next to it."""
     (tmp_path / "models").mkdir()
     write(tmp_path / "secret")
     return tmp_path / "models"
@@ -74,13 +74,13 @@ def models_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(models_dir: Path) -> Path:
-    """Where the model `mine` goes."""
+    """The folder of the model `mine`, which does not exist yet."""
     return models_dir / "mine"
 
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go in this test."""
+    """The folder for temporary files in this test."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     return tmp_path / "tmp"
@@ -88,13 +88,13 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that were read whole for their digest."""
-    found: list[Path] = []
+    """The files whose digests were computed."""
+    hashed: list[Path] = []
     compute = digests._computed
 
-    def watched(path: Path, as_of: digests.Stamp) -> str:
-        found.append(path)
+    def recording(path: Path, as_of: digests.Stamp) -> str:
+        hashed.append(path)
         return compute(path, as_of)
 
-    monkeypatch.setattr(digests, "_computed", watched)
-    return found
+    monkeypatch.setattr(digests, "_computed", recording)
+    return hashed

@@ -1,4 +1,4 @@
-"""The check by which containers are restarted."""
+"""The health check of a worker."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def check(environment: dict[str, str], *sizes: str) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-def test_a_host_is_alive_while_it_has_a_worker(servers: Servers, worker: psutil.Process) -> None:
+def test_host_with_a_worker_is_healthy(servers: Servers, worker: psutil.Process) -> None:
     queue = connect(servers.queue_url)
     for size in JOB_SIZES:
         assert hosts(queue, size) == {socket.gethostname()}
     assert check(servers.environment) == (0, "")
 
 
-def test_a_host_without_a_worker_says_so(idle_servers: Servers) -> None:
-    said = f"no worker of {socket.gethostname()} is registered for small and large jobs\n"
-    assert check(idle_servers.environment) == (1, said)
-    assert check(idle_servers.environment, "large") == (1, said.replace("small and ", ""))
+def test_host_without_a_worker_is_unhealthy(idle_servers: Servers) -> None:
+    message = f"host {socket.gethostname()} has no live worker for small and large jobs\n"
+    assert check(idle_servers.environment) == (1, message)
+    assert check(idle_servers.environment, "large") == (1, message.replace("small and ", ""))
 
 
-def test_without_redis_it_says_so(servers: Servers) -> None:
-    code, said = check(servers.environment | {"QUEUE_URL": "redis://127.0.0.1:1/0"})
+def test_check_fails_without_redis(servers: Servers) -> None:
+    code, message = check(servers.environment | {"QUEUE_URL": "redis://127.0.0.1:1/0"})
     assert code == 1
-    assert said.startswith("the queue's Redis does not answer: ")
+    assert message.startswith("the Redis server of the queues is unavailable: ")

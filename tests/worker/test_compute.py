@@ -1,4 +1,4 @@
-"""Results without Redis: a trace is the same however it leaves, and takes the memory that its plan says."""
+"""Computation of results: values, memory and progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODELS: dict[str, Any] = {
 CAPTURES = [("*",), ("probs",), ("tokens", "blocks.*.resid_post"), ("blocks.0.*", "logits"), ("*attn.[qz]", "*.mlp.*")]
 
 
-def asked(spec: Any = ODD, new: int = 0, tokens: Sequence[int] = (2, 1, 0, 1, 1), **fields: Any) -> TraceRequest:
+def trace_of(spec: Any = ODD, new: int = 0, tokens: Sequence[int] = (2, 1, 0, 1, 1), **fields: Any) -> TraceRequest:
     generate = Sampling(new, temperature=1.0, seed=3) if new else None
     return TraceRequest(resolve(spec).reference, tuple(tokens), generate, **fields)
 
@@ -50,18 +50,18 @@ def array(content: bytes, slot: dict[str, Any]) -> NDArray[Any]:
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a request in an arena that holds all of its trace until the end."""
+def run_held(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that computes a request without streaming its layers."""
 
-    def with_all_held(request: TraceRequest) -> tuple[bytes, dict[str, Any]]:
-        def whole(*how: Any, streamed: bool, **more: Any) -> Plan:
+    def run_unstreamed(request: TraceRequest) -> tuple[bytes, dict[str, Any]]:
+        def unstreamed(*how: Any, streamed: bool, **more: Any) -> Plan:
             return plan(*how, **more)
 
         with monkeypatch.context() as patch:
-            patch.setattr(compute, "plan", whole)
+            patch.setattr(compute, "plan", unstreamed)
             return run(request)
 
-    return with_all_held
+    return run_unstreamed
 
 
 # -------------------------------------------------------------------------------------------------- the same trace
@@ -72,32 +72,34 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("tokens", [[2, 1, 0, 1, 1], [1]], ids=["five tokens", "one token"])
 @pytest.mark.parametrize("new", [0, 1])
-def test_a_trace_of_one_pass_is_that_of_an_arena_that_holds_all(
-    held: Any, model: str, capture: tuple[str, ...], dtype: str, tokens: list[int], new: int
+def test_streamed_trace_equals_one_that_is_held_in_memory(
+    run_held: Any, model: str, capture: tuple[str, ...], dtype: str, tokens: list[int], new: int
 ) -> None:
-    request = asked(MODELS[model], new, capture=capture, dtype=dtype, tokens=tokens)
-    assert run(request) == held(request)
+    request = trace_of(MODELS[model], new, capture=capture, dtype=dtype, tokens=tokens)
+    assert run(request) == run_held(request)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("capture", CAPTURES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("new", [0, 1, 2, 6])
-def test_what_is_captured_is_part_of_what_there_is(model: str, capture: tuple[str, ...], dtype: str, new: int) -> None:
-    whole, full = run(asked(MODELS[model], new))
-    part, found = run(asked(MODELS[model], new, capture=capture, dtype=dtype))
+def test_captured_values_equal_those_of_the_full_trace(
+    model: str, capture: tuple[str, ...], dtype: str, new: int
+) -> None:
+    whole, full = run(trace_of(MODELS[model], new))
+    part, found = run(trace_of(MODELS[model], new, capture=capture, dtype=dtype))
     assert found["generated"] == full["generated"]
     for name, slot in found["tensors"].items():
         wanted = array(whole, full["tensors"][name]).astype(slot["dtype"])
         np.testing.assert_array_equal(array(part, slot), wanted, err_msg=name)
 
 
-def test_a_sink_may_not_keep_what_it_is_given() -> None:
+def test_memory_of_a_sink_is_reused() -> None:
     views: list[memoryview] = []
-    compute.trace(asked(), Settings(), lambda _: views.append, lambda *_: None)
-    kept = b"".join(views)
-    assert len(kept) == len(run(asked())[0])
-    assert kept != run(asked())[0]  # the window was used again
+    compute.trace(trace_of(), Settings(), lambda _: views.append, lambda *_: None)
+    content = b"".join(views)
+    assert len(content) == len(run(trace_of())[0])
+    assert content != run(trace_of())[0]  # the window was reused
 
 
 # ----------------------------------------------------------------------------------------------------------- memory
@@ -105,47 +107,47 @@ def test_a_sink_may_not_keep_what_it_is_given() -> None:
 
 def deep(n_layer: int, **sizes: Any) -> TraceRequest:
     usual = {"n_layer": n_layer, "n_head": 4, "n_embd": 64, "n_positions": 128, "vocab_size": 50}
-    return asked(usual | sizes, tokens=[7] * 128)
+    return trace_of(usual | sizes, tokens=[7] * 128)
 
 
 def peak(request: TraceRequest) -> tuple[int, int]:
-    """The most memory that a trace takes at once, and the bytes that it hands on."""
-    handed_on = 0
+    """Return the peak memory of a trace and the bytes that it writes."""
+    written = 0
 
     def count(content: memoryview) -> None:
-        nonlocal handed_on
-        handed_on += len(content)
+        nonlocal written
+        written += len(content)
 
     tracemalloc.start()
     try:
         compute.trace(request, Settings(), lambda _: count, lambda *_: None)
-        return tracemalloc.get_traced_memory()[1], handed_on
+        return tracemalloc.get_traced_memory()[1], written
     finally:
         tracemalloc.stop()
 
 
 def test_memory_does_not_grow_with_depth() -> None:
-    compute.trace(deep(1), Settings(), lambda _: lambda content: None, lambda *_: None)  # what is made once is made now
+    peak(deep(1))  # allocates what is allocated once
     (shallow_peak, shallow_bytes), (deep_peak, deep_bytes) = peak(deep(20)), peak(deep(200))
     assert deep_bytes > 9 * shallow_bytes > 100e6
-    manifest = 180 * 23 * 2000  # a name, a slot and a description for every tensor more
+    manifest = 180 * 23 * 2000  # the name, slot and description of each additional tensor
     assert deep_peak - shallow_peak < manifest < (deep_bytes - shallow_bytes) / 20
     assert deep_peak < 30e6
 
 
 @pytest.mark.parametrize("capture", [("*",), ("probs",)])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_the_plans_bytes_are_what_is_allocated_and_handed_on(capture: tuple[str, ...], dtype: str) -> None:
+def test_plan_predicts_the_allocated_and_written_bytes(capture: tuple[str, ...], dtype: str) -> None:
     request = replace(deep(3, n_head=1, n_embd=512), capture=capture, dtype=dtype)
-    kept, memory = measure(request.config, 128, capture=capture, dtype=dtype, streamed=True)
-    most, handed_on = peak(request)
-    assert handed_on == kept
-    assert memory <= most < memory + 40e6  # a tile of weights as it is made, and what is cast and described at once
+    stored, memory = measure(request.config, 128, capture=capture, dtype=dtype, streamed=True)
+    peak_memory, written = peak(request)
+    assert written == stored
+    assert memory <= peak_memory < memory + 40e6  # a tile of weights, and the values that are being cast and described
 
 
 def test_weights_are_kept_for_several_passes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[bool] = []
-    compute._held.cache_clear()  # another test's model may be the same
+    compute._shared_engine.cache_clear()  # another test's model may be the same
 
     def watched(weights: Weights, *, cache_weights: bool) -> Engine:
         kept.append(cache_weights)
@@ -153,12 +155,12 @@ def test_weights_are_kept_for_several_passes_only(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(compute, "engine", watched)
     for new in (0, 1, 2):
-        run(asked(new=new))
-    run(asked(new=2), held_weights_bytes=0)
+        run(trace_of(new=new))
+    run(trace_of(new=2), held_weights_bytes=0)
     assert kept == [False, False, True, False]
 
 
-def test_neither_embedding_nor_unembedding_makes_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedding_matrices_are_never_generated_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     get = SyntheticWeights.__getitem__
 
@@ -167,7 +169,7 @@ def test_neither_embedding_nor_unembedding_makes_the_table(monkeypatch: pytest.M
         return get(weights, name)
 
     monkeypatch.setattr(SyntheticWeights, "__getitem__", watched)
-    run(asked())
+    run(trace_of())
     assert {name.rpartition(".")[2] for name in made if "ln_" not in name} == {"bias"}
 
 
@@ -175,25 +177,25 @@ def test_neither_embedding_nor_unembedding_makes_the_table(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("new", [0, 1, 4])
-def test_progress_counts_the_layers_of_all_passes_and_the_work_that_is_done(new: int) -> None:
-    told: list[tuple[int, int, float]] = []
-    compute.trace(asked(new=new), Settings(), lambda _: lambda content: None, lambda *step: told.append(step))
+def test_progress_counts_layers_and_work(new: int) -> None:
+    reported: list[tuple[int, int, float]] = []
+    compute.trace(trace_of(new=new), Settings(), lambda _: lambda content: None, lambda *step: reported.append(step))
     total = 3 * max(new, 1)
-    assert [step[:2] for step in told] == [(n, total) for n in range(1, total + 1)]
-    shares = [share for _, _, share in told]
+    assert [step[:2] for step in reported] == [(n, total) for n in range(1, total + 1)]
+    shares = [share for _, _, share in reported]
     assert shares == sorted(set(shares))
     assert shares[0] > 0
-    assert shares[-1] < 1  # the unembedding is left
+    assert shares[-1] < 1  # the unembedding is still to come
 
 
-def test_what_left_before_a_layer_is_told_is_all_of_it() -> None:
-    content, told = bytearray(), []
-    request = asked(capture=("blocks.*.resid_post",))
-    compute.trace(request, Settings(), lambda _: content.extend, lambda done, *_: told.append(len(content)))
-    assert told == [n * 4 * 5 * 24 for n in (1, 2, 3)]
+def test_layer_is_written_before_its_progress_is_reported() -> None:
+    content, reported = bytearray(), []
+    request = trace_of(capture=("blocks.*.resid_post",))
+    compute.trace(request, Settings(), lambda _: content.extend, lambda done, *_: reported.append(len(content)))
+    assert reported == [n * 4 * 5 * 24 for n in (1, 2, 3)]
 
 
-def test_a_layouts_arrays_leave_one_after_the_other() -> None:
+def test_arrays_of_a_layout_are_contiguous_and_aligned() -> None:
     content = bytearray()
     request = LayoutRequest(Config.from_mapping(ODD), 7)
     manifest = compute.layout(request, Settings(), lambda _: content.extend, lambda *_: None)
@@ -201,6 +203,6 @@ def test_a_layouts_arrays_leave_one_after_the_other() -> None:
     for slot in sorted(manifest["arrays"].values(), key=lambda slot: slot["offset"]):
         size = np.dtype(slot["dtype"]).itemsize
         assert slot["offset"] == end
-        assert end % size == 0  # where its elements may begin
+        assert end % size == 0  # aligned
         end += size * int(np.prod(slot["shape"]))
     assert len(content) == end

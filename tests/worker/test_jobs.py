@@ -1,4 +1,4 @@
-"""Jobs, run in this process against real Redis: what is in the cache when they are done."""
+"""Jobs, run in this process with a real Redis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from worker.trace.arena import Arena, plan
 
 
 @pytest.mark.parametrize("spec", ["nano-gpt", OWN.to_mapping()], ids=["nano-gpt", "own"])
-def test_a_trace_holds_every_tensor_of_the_description(store: Store, spec: Any) -> None:
+def test_trace_has_every_tensor_of_the_description(store: Store, spec: Any) -> None:
     id, manifest = store.run(trace_request(spec))
     config = resolve(spec).config
     arena = Arena(plan(config, 6))
@@ -45,7 +45,7 @@ def test_a_trace_holds_every_tensor_of_the_description(store: Store, spec: Any) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_statistics_are_those_of_the_stored_values(store: Store, dtype: str) -> None:
+def test_statistics_match_the_stored_values(store: Store, dtype: str) -> None:
     id, manifest = store.run(trace_request(dtype=dtype))
     for name, slot in manifest["tensors"].items():
         values = store.array(id, slot).astype(np.float64)
@@ -57,30 +57,30 @@ def test_statistics_are_those_of_the_stored_values(store: Store, dtype: str) -> 
         assert slot["bytes"] == np.dtype(slot["dtype"]).itemsize * np.prod(slot["shape"])
 
 
-def test_float16_is_the_same_trace_rounded(store: Store) -> None:
+def test_float16_trace_is_the_float32_trace_rounded(store: Store) -> None:
     whole_id, whole = store.run(trace_request())
     half_id, half = store.run(trace_request(dtype="float16"))
-    kept = {"tokens": "int32", "probs": "float32"}
+    exact = {"tokens": "int32", "probs": "float32"}
     for name, slot in half["tensors"].items():
-        assert slot["dtype"] == kept.get(name, "float16")
+        assert slot["dtype"] == exact.get(name, "float16")
         rounded = store.array(whole_id, whole["tensors"][name]).astype(slot["dtype"])
         np.testing.assert_array_equal(store.array(half_id, slot), rounded, err_msg=name)
 
 
-def test_a_trace_keeps_what_was_to_be_captured_and_nothing_else(store: Store) -> None:
+def test_trace_has_only_captured_tensors(store: Store) -> None:
     id, manifest = store.run(trace_request(capture=("probs", "blocks.1.attn.pattern")))
     assert [*manifest["tensors"]] == ["blocks.1.attn.pattern", "probs"]
     assert manifest["size"] == 4 * (3 * 6 * 6 + 6 * 3)
     np.testing.assert_allclose(store.array(id, manifest["tensors"]["probs"]).sum(-1), 1, rtol=1e-6)
 
 
-def test_a_trace_generates(store: Store) -> None:
+def test_trace_generates_tokens(store: Store) -> None:
     id, manifest = store.run(trace_request(generate=GREEDY))
     assert [step["token"] for step in manifest["generated"]] == [0, 1, 1, 1, 2, 2]
     assert store.array(id, manifest["tensors"]["tokens"]).tolist() == [[2, 1, 0, 1, 1, 2, 0, 1, 1, 1, 2]]
 
 
-def test_generated_tokens_come_with_the_probabilities_at_their_positions(store: Store) -> None:
+def test_generated_tokens_have_the_probabilities_at_their_positions(store: Store) -> None:
     id, manifest = store.run(trace_request(generate=GREEDY))
     probs = store.array(id, manifest["tensors"]["probs"])[0]
     assert [step["position"] for step in manifest["generated"]] == [5, 6, 7, 8, 9, 10]
@@ -91,37 +91,37 @@ def test_generated_tokens_come_with_the_probabilities_at_their_positions(store: 
         assert [other["probability"] for other in step["top"]] == sorted(at.tolist(), reverse=True)
 
 
-def test_at_most_five_of_the_most_probable_tokens_are_told(store: Store) -> None:
+def test_at_most_five_of_the_most_probable_tokens_are_reported(store: Store) -> None:
     _, manifest = store.run(trace_request(OWN.to_mapping(), generate=replace(GREEDY, max_new_tokens=2)))
     assert [len(step["top"]) for step in manifest["generated"]] == [5, 5]
 
 
-def test_weights_that_are_not_held_give_the_same_trace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = trace_request(OWN.to_mapping(), generate=replace(GREEDY, max_new_tokens=3))
-    id, manifest = store.run(asked)
+def test_uncached_weights_give_the_same_trace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = trace_request(OWN.to_mapping(), generate=replace(GREEDY, max_new_tokens=3))
+    id, manifest = store.run(request)
     held = pieces.read(store.cache, id, 0, manifest["size"])
     pieces.delete(store.cache, id)
     monkeypatch.setattr(jobs, "_settings", replace(jobs._configured(), held_weights_bytes=0))
-    store.run(asked)
+    store.run(request)
     assert pieces.read(store.cache, id, 0, manifest["size"]) == held
 
 
-def test_a_manifest_tells_the_request_and_its_times_in_order(store: Store) -> None:
-    asked = trace_request()
-    _, manifest = store.run(asked)
-    assert (manifest["kind"], manifest["request"], manifest["created_at"]) == ("trace", asked.to_json(), AT)
+def test_manifest_has_the_request_and_its_times_in_order(store: Store) -> None:
+    request = trace_request()
+    _, manifest = store.run(request)
+    assert (manifest["kind"], manifest["request"], manifest["created_at"]) == ("trace", request.to_json(), AT)
     assert AT < manifest["started_at"] <= manifest["finished_at"]
 
 
-def test_the_picture_of_a_trace_is_placed_with_it(store: Store) -> None:
+def test_layout_of_a_trace_is_computed_with_it(store: Store) -> None:
     _, manifest = store.run(trace_request(generate=GREEDY))
-    picture = pieces.manifest(store.cache, manifest["layout"])
+    layout = pieces.manifest(store.cache, manifest["layout"])
     config = resolve("nano-gpt").config.to_mapping()
-    assert picture["request"] == {"config": config, "tokens": 11, "batch": 1, "style": "columns"}
+    assert layout["request"] == {"config": config, "tokens": 11, "batch": 1, "style": "columns"}
     assert [id for id, _ in requests.newest(store.queue, "layout", None, 9)] == [manifest["layout"]]
 
 
-def test_the_picture_of_a_trace_is_not_placed_again(store: Store) -> None:
+def test_layout_of_a_trace_is_computed_once(store: Store) -> None:
     _, first = store.run(trace_request())
     _, second = store.run(trace_request(dtype="float16"))
     assert first["layout"] == second["layout"]
@@ -132,7 +132,7 @@ def test_the_picture_of_a_trace_is_not_placed_again(store: Store) -> None:
 
 
 @pytest.mark.parametrize("style", ["columns", "llm-viz"])
-def test_a_layout_is_the_geometry_of_its_request(store: Store, style: Any) -> None:
+def test_layout_is_the_geometry_of_its_request(store: Store, style: Any) -> None:
     id, manifest = store.run(replace(LAYOUT, style=style))
     stored = {name: store.array(id, slot) for name, slot in manifest["arrays"].items()}
     wanted = place(OWN, 7, 3, style)
@@ -142,7 +142,7 @@ def test_a_layout_is_the_geometry_of_its_request(store: Store, style: Any) -> No
     assert Geometry.from_arrays(stored).count == wanted.count
 
 
-def test_arrays_of_a_layout_begin_where_their_elements_may(store: Store) -> None:
+def test_arrays_of_a_layout_are_aligned(store: Store) -> None:
     _, manifest = store.run(LAYOUT)
     arrays = manifest["arrays"].values()
     assert [array["offset"] % np.dtype(array["dtype"]).itemsize for array in arrays] == [0] * len(arrays)
@@ -152,82 +152,82 @@ def test_arrays_of_a_layout_begin_where_their_elements_may(store: Store) -> None
 
 
 @pytest.mark.parametrize("request_", [trace_request(), LAYOUT], ids=["trace", "layout"])
-def test_a_job_says_that_it_started_and_is_done(store: Store, request_: Request) -> None:
+def test_job_publishes_started_and_done(store: Store, request_: Request) -> None:
     id, _ = store.run(request_)
     found = store.events(id)
     assert (found[0], found[-1]) == ("started", "done")
 
 
-def test_a_job_is_done_when_it_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[str, bool]] = []
+def test_result_is_complete_when_done_is_published(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[tuple[str, bool]] = []
     publish: Callable[..., str] = events.publish
 
-    def watched(queue: Redis, id: str, event: str, **data: Any) -> str:
-        told.append((event, id in pieces.which_done(store.cache, [id])))
+    def recording(queue: Redis, id: str, event: str, **data: Any) -> str:
+        published.append((event, id in pieces.which_done(store.cache, [id])))
         return publish(queue, id, event, **data)
 
-    monkeypatch.setattr(events, "publish", watched)
+    monkeypatch.setattr(events, "publish", recording)
     store.run(LAYOUT)
-    assert told == [("started", False), ("done", True)]
+    assert published == [("started", False), ("done", True)]
 
 
 def test_progress_counts_the_layers_of_all_passes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_PROGRESS_EVERY", 0)
+    monkeypatch.setattr(jobs, "_PROGRESS_INTERVAL", 0)
     id, _ = store.run(trace_request(generate=GREEDY))
-    told = [json.loads(data) for data in store.told(id, b"progress")]
-    assert [(step["done"], step["total"], step["unit"]) for step in told] == [(n, 18, "layers") for n in range(1, 19)]
+    steps = [json.loads(data) for data in store.event_data(id, b"progress")]
+    assert [(step["done"], step["total"], step["unit"]) for step in steps] == [(n, 18, "layers") for n in range(1, 19)]
 
 
-def test_progress_estimates_the_time_that_is_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_PROGRESS_EVERY", 0)
+def test_progress_estimates_the_time_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_PROGRESS_INTERVAL", 0)
     clock = count(1000)
     monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     progress = jobs._Progress(store.queue, "a")
     for share in (0, 0.1, 0.25, 0.8, 1):  # a second each
         progress(1, 2, share)
-    told = [json.loads(data)["seconds_left"] for data in store.told("a", b"progress")]
-    assert told == [None, 18.0, 9.0, 1.0, 0.0]
+    estimates = [json.loads(data)["seconds_left"] for data in store.event_data("a", b"progress")]
+    assert estimates == [None, 18.0, 9.0, 1.0, 0.0]
 
 
 # ------------------------------------------------------------------------------------------------ nothing to do
 
 
-def test_a_cancelled_request_is_left_alone(store: Store) -> None:
-    id = store.ask(trace_request())
+def test_cancelled_request_is_not_computed(store: Store) -> None:
+    id = store.submit(trace_request())
     requests.cancel(store.queue, id)
     jobs.run(id)
     assert store.cache.dbsize() == 0
     assert store.events(id) == []
 
 
-def test_a_request_that_is_gone_is_left_alone(store: Store) -> None:
+def test_deleted_request_is_not_computed(store: Store) -> None:
     jobs.run("0" * 64)
     assert store.cache.dbsize() == 0
     assert store.queue.dbsize() == 0
 
 
-def test_what_is_done_is_not_done_again(store: Store) -> None:
+def test_finished_request_is_not_computed_again(store: Store) -> None:
     id, manifest = store.run(LAYOUT)
     jobs.run(id)
     assert pieces.manifest(store.cache, id) == manifest
     assert store.events(id) == ["started", "done"]
 
 
-def test_what_the_cache_lost_in_part_is_made_again(store: Store) -> None:
+def test_result_that_lost_a_piece_is_computed_again(store: Store) -> None:
     id, _ = store.run(LAYOUT)
     store.cache.unlink(f"result:{id}:0")
     jobs.run(id)
     assert pieces.which_done(store.cache, [id])
 
 
-def test_weights_that_are_not_here_any_more_fail_the_job_and_leave_nothing(store: Store) -> None:
-    id = store.ask(replace(trace_request(), model=replace(trace_request().model, weights="0" * 64)))
+def test_lost_weights_fail_the_job_and_leave_nothing(store: Store) -> None:
+    id = store.submit(replace(trace_request(), model=replace(trace_request().model, weights="0" * 64)))
     with pytest.raises(ValueError, match="are not here any more"):
         jobs.run(id)
     assert store.cache.dbsize() == 0
 
 
-def test_a_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
 
     def broken(*_: object) -> None:
@@ -236,18 +236,18 @@ def test_a_job_that_raises_midway_leaves_nothing(store: Store, monkeypatch: pyte
 
     monkeypatch.setattr("worker.compute.CaptureWriter.write_rest", broken)
     wide = {"n_layer": 1, "n_embd": 12_000, "n_head": 1, "n_inner": 1, "d_head": 1, "vocab_size": 9}
-    id = store.ask(trace_request(wide, tokens=[1] * 8))
+    id = store.submit(trace_request(wide, tokens=[1] * 8))
     with pytest.raises(MemoryError):
         jobs.run(id)
     assert written[0] > 1
     assert store.cache.dbsize() == 0
 
 
-def test_what_a_killed_process_left_is_written_over(store: Store) -> None:
-    asked = trace_request(dtype="float16")
-    id = request_id(asked)
+def test_pieces_of_a_killed_process_are_overwritten(store: Store) -> None:
+    request = trace_request(dtype="float16")
+    id = request_id(request)
     store.cache.set(f"result:{id}:0", b"half", ex=60)
-    _, manifest = store.run(asked)
+    _, manifest = store.run(request)
     assert store.cache.strlen(f"result:{id}:0") == manifest["size"]
     assert store.cache.ttl(f"result:{id}:0") == -1
 

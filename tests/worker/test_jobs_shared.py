@@ -1,4 +1,4 @@
-"""Small requests that share a job: each ends as if it had one of its own."""
+"""Jobs that several small requests share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from worker.store.keys import request_id
 
 
 class Shared:
-    """Small requests that share a job."""
+    """Stored requests that share a job."""
 
     def __init__(self, store: Store, wanted: list[TraceRequest], timeout: int = 30) -> None:
         self.store = store
@@ -34,51 +34,51 @@ class Shared:
         requests.put_all(store.queue, records, 60)
 
     def run(self) -> list[bool]:
-        """Run the job; which of them are done then."""
+        """Run the job; return which requests are done."""
         jobs.run_together("j", self.ids)
         done = pieces.which_done(self.store.cache, self.ids)
         return [id in done for id in self.ids]
 
     @property
     def failures(self) -> dict[int, str]:
-        """The reasons by the places of those that failed."""
-        found = shared_jobs.get_all(self.store.queue, ["j"])["j"].failures
-        return {self.ids.index(id): failure.reason for id, failure in found.items()}
+        """The reasons of failed requests, by their index."""
+        failed = shared_jobs.get_all(self.store.queue, ["j"])["j"].failures
+        return {self.ids.index(id): failure.reason for id, failure in failed.items()}
 
 
 def some_requests(count: int) -> list[TraceRequest]:
     return [trace_request(tokens=[n % 3, 1]) for n in range(count)]
 
 
-def test_requests_that_share_a_job_have_the_results_and_the_events_of_jobs_of_their_own(store: Store) -> None:
+def test_shared_job_gives_the_same_results_and_events_as_separate_jobs(store: Store) -> None:
     wanted = some_requests(3)
-    found = Shared(store, wanted)
-    assert found.run() == [True] * 3
-    manifests = [pieces.manifest(store.cache, id) for id in found.ids]
+    job = Shared(store, wanted)
+    assert job.run() == [True] * 3
+    manifests = [pieces.manifest(store.cache, id) for id in job.ids]
     assert [manifest["request"] for manifest in manifests] == [request.to_json() for request in wanted]
-    assert [store.events(id) for id in found.ids] == [["started", "done"]] * 3
-    together = [
-        pieces.read(store.cache, id, 0, manifest["size"]) for id, manifest in zip(found.ids, manifests, strict=True)
+    assert [store.events(id) for id in job.ids] == [["started", "done"]] * 3
+    shared = [
+        pieces.read(store.cache, id, 0, manifest["size"]) for id, manifest in zip(job.ids, manifests, strict=True)
     ]
     store.cache.flushdb()
-    for request, content in zip(wanted, together, strict=True):
+    for request, content in zip(wanted, shared, strict=True):
         id, manifest = store.run(request)
         assert pieces.read(store.cache, id, 0, manifest["size"]) == content
 
 
-def test_one_that_raises_fails_alone_and_is_not_tried_again(store: Store) -> None:
+def test_request_that_raises_fails_alone_and_is_not_retried(store: Store) -> None:
     wanted = some_requests(3)
     wanted[1] = replace(wanted[1], model=replace(wanted[1].model, weights="0" * 64))
-    found = Shared(store, wanted)
-    for _ in range(2):  # as when the process was killed later
-        assert found.run() == [True, False, True]
-    assert list(found.failures) == [1]
-    assert "are not here any more" in found.failures[1]
-    assert store.events(found.ids[1]) == ["started", "failed"]
-    assert store.told(found.ids[1], b"failed") == [json.dumps({"reason": found.failures[1]}).encode()]
+    job = Shared(store, wanted)
+    for _ in range(2):  # a retry, as if the process was killed later
+        assert job.run() == [True, False, True]
+    assert list(job.failures) == [1]
+    assert "are not here any more" in job.failures[1]
+    assert store.events(job.ids[1]) == ["started", "failed"]
+    assert store.event_data(job.ids[1], b"failed") == [json.dumps({"reason": job.failures[1]}).encode()]
 
 
-def test_one_that_hangs_is_ended_after_its_own_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_that_hangs_fails_after_its_own_timeout(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     compute = COMPUTE["trace"]
 
     def hangs(request: TraceRequest, *rest: Any) -> Any:
@@ -87,37 +87,35 @@ def test_one_that_hangs_is_ended_after_its_own_time(store: Store, monkeypatch: p
         return compute(request, *rest)
 
     monkeypatch.setitem(COMPUTE, "trace", hangs)
-    found = Shared(store, some_requests(3), timeout=1)
+    job = Shared(store, some_requests(3), timeout=1)
     before = time.monotonic()
-    assert found.run() == [True, False, True]
+    assert job.run() == [True, False, True]
     assert time.monotonic() - before < 10
-    assert found.failures == {1: "Task exceeded maximum timeout value (1 seconds)"}
+    assert job.failures == {1: "Task exceeded maximum timeout value (1 seconds)"}
 
 
-def test_one_that_is_cancelled_or_another_jobs_by_now_is_passed_over(store: Store) -> None:
-    found = Shared(store, some_requests(3))
-    requests.change(store.queue, found.ids[:1], cancelled=True)
-    requests.change(store.queue, found.ids[1:2], job=None)
-    assert found.run() == [False, False, True]
-    assert [store.events(id) for id in found.ids[:2]] == [[], []]
+def test_request_that_was_cancelled_or_moved_is_skipped(store: Store) -> None:
+    job = Shared(store, some_requests(3))
+    requests.change(store.queue, job.ids[:1], cancelled=True)
+    requests.change(store.queue, job.ids[1:2], job=None)
+    assert job.run() == [False, False, True]
+    assert [store.events(id) for id in job.ids[:2]] == [[], []]
 
 
-def test_one_that_is_cancelled_while_it_is_computed_leaves_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, compute = Shared(store, some_requests(2)), COMPUTE["trace"]
+def test_request_that_is_cancelled_while_it_runs_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, compute = Shared(store, some_requests(2)), COMPUTE["trace"]
 
     def cancelled(*given: Any) -> Any:
-        requests.cancel(store.queue, found.ids[0])
+        requests.cancel(store.queue, job.ids[0])
         return compute(*given)
 
     monkeypatch.setitem(COMPUTE, "trace", cancelled)
-    assert found.run() == [False, True]
-    assert store.cache.keys(f"result:{found.ids[0]}*") == []
-    assert store.events(found.ids[0]) == ["started"]
+    assert job.run() == [False, True]
+    assert store.cache.keys(f"result:{job.ids[0]}*") == []
+    assert store.events(job.ids[0]) == ["started"]
 
 
-def test_one_whose_process_is_killed_each_time_is_given_up_and_the_others_are_not(
+def test_request_whose_process_is_killed_on_every_attempt_fails_alone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute = COMPUTE["trace"]
@@ -128,20 +126,20 @@ def test_one_whose_process_is_killed_each_time_is_given_up_and_the_others_are_no
         return compute(request, *rest)
 
     monkeypatch.setitem(COMPUTE, "trace", killed)
-    found = Shared(store, some_requests(3))
+    job = Shared(store, some_requests(3))
     for _ in range(TRIES):
         with pytest.raises(KeyboardInterrupt):
-            found.run()
-    assert found.run() == [True, False, True]
-    assert found.failures == {1: failures.KILLED}
+            job.run()
+    assert job.run() == [True, False, True]
+    assert job.failures == {1: failures.KILLED}
 
 
-def test_when_the_store_is_away_no_request_is_blamed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> None:
+def test_no_request_fails_when_redis_is_unavailable(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_: object) -> None:
         raise redis.exceptions.ConnectionError
 
-    monkeypatch.setattr(pieces.CacheWriter, "finish", away)
-    found = Shared(store, some_requests(2))
+    monkeypatch.setattr(pieces.CacheWriter, "finish", unavailable)
+    job = Shared(store, some_requests(2))
     with pytest.raises(redis.exceptions.ConnectionError):
-        found.run()
-    assert found.failures == {}
+        job.run()
+    assert job.failures == {}

@@ -1,4 +1,4 @@
-"""Log lines, and the request that they tell of."""
+"""Log lines and their context."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def line(form: str, message: str, **more: object) -> str:
 
 
 @pytest.mark.parametrize("id", ["a", "6f1d2a3b-9c1e", "Root=1-67891233-abcdef", "x" * 128, "A.b_c:d@e+f/g="])
-def test_a_sane_id_is_kept(id: str) -> None:
+def test_valid_id_is_kept(id: str) -> None:
     logs.begin(id, None)
     assert logs.context() == {"request_id": id}
 
 
 @pytest.mark.parametrize("id", [None, "", "x" * 129, "two words", "line\nbreak", "é", '"quoted"', "{}", "a\x00", "a\n"])
-def test_any_other_is_replaced_by_a_new_one(id: str | None) -> None:
+def test_missing_or_malformed_id_is_replaced(id: str | None) -> None:
     found = set()
     for _ in range(2):
         logs.begin(id, None)
@@ -44,12 +44,12 @@ def test_any_other_is_replaced_by_a_new_one(id: str | None) -> None:
 
 
 @pytest.mark.parametrize("header", [TRACEPARENT, f"00-{TRACE}-{PARENT}-00", f"cc-{TRACE}-{PARENT}-01-what-is-to-come"])
-def test_a_trace_is_continued_with_a_span_of_our_own(header: str) -> None:
+def test_traceparent_is_continued_with_a_new_span(header: str) -> None:
     logs.begin("a", header)
-    about = logs.context()
-    assert (about["trace_id"], about["parent_id"], about["trace_flags"]) == (TRACE, PARENT, header.split("-")[3])
-    assert len(about["span_id"]) == 16
-    assert about["span_id"] not in (PARENT, "0" * 16)
+    context = logs.context()
+    assert (context["trace_id"], context["parent_id"], context["trace_flags"]) == (TRACE, PARENT, header.split("-")[3])
+    assert len(context["span_id"]) == 16
+    assert context["span_id"] not in (PARENT, "0" * 16)
 
 
 @pytest.mark.parametrize(
@@ -67,60 +67,60 @@ def test_a_trace_is_continued_with_a_span_of_our_own(header: str) -> None:
         f"{TRACEPARENT},{TRACEPARENT}",
     ],
 )
-def test_what_is_no_traceparent_is_passed_over(header: str) -> None:
+def test_malformed_traceparent_is_ignored(header: str) -> None:
     logs.begin("a", header)
     assert logs.context() == {"request_id": "a"}
 
 
-def test_a_job_goes_on_where_the_request_was() -> None:
+def test_job_continues_the_trace_of_its_request() -> None:
     logs.begin("a", TRACEPARENT)
-    asked = dict(logs.context())
-    taken = json.loads(json.dumps(logs.for_job()))
+    request_context = dict(logs.context())
+    carried = json.loads(json.dumps(logs.for_job()))
     logs.clear()
-    logs.from_job(taken)
+    logs.from_job(carried)
     found = logs.context()
-    assert (found["request_id"], found["trace_id"], found["parent_id"]) == ("a", TRACE, asked["span_id"])
-    assert found["span_id"] != asked["span_id"]
+    assert (found["request_id"], found["trace_id"], found["parent_id"]) == ("a", TRACE, request_context["span_id"])
+    assert found["span_id"] != request_context["span_id"]
 
 
-def test_a_job_that_nobody_asked_for_over_http_is_about_no_request() -> None:
+def test_job_without_a_request_has_no_context() -> None:
     assert logs.for_job() == {}
     logs.from_job({})
     assert logs.context() == {}
 
 
-def test_json_is_one_object_a_line_whatever_is_told() -> None:
+def test_json_is_one_object_a_line_whatever_the_message() -> None:
     logs.begin("a", None)
     logs.add(route="/v1/models")
-    told = line("json", 'two\nlines, "quoted", ä', fields={"seconds": 0.5})
-    assert "\n" not in told
-    found = json.loads(told)
+    text = line("json", 'two\nlines, "quoted", ä', fields={"seconds": 0.5})
+    assert "\n" not in text
+    found = json.loads(text)
     assert found["message"] == 'two\nlines, "quoted", ä'
     assert (found["request_id"], found["route"], found["seconds"]) == ("a", "/v1/models", 0.5)
     assert (found["level"], found["part"]) == ("info", "worker")
     assert found["time"].endswith("Z")
 
 
-def test_an_exception_is_in_the_same_line() -> None:
+def test_exception_is_in_the_same_line() -> None:
     try:
         raise ValueError("what went wrong")
     except ValueError:
-        told = line("json", "failed", exc_info=sys.exc_info())
-    assert "ValueError: what went wrong" in json.loads(told)["exception"]
+        text = line("json", "failed", exc_info=sys.exc_info())
+    assert "ValueError: what went wrong" in json.loads(text)["exception"]
 
 
-def test_text_ends_with_the_request() -> None:
+def test_text_line_ends_with_the_request_id() -> None:
     assert line("text", "ready").endswith(" INFO ready")
     logs.begin("abc", None)
     assert line("text", "done").endswith(" INFO done [abc]")
 
 
-def test_nothing_that_is_set_means_text_and_info() -> None:
+def test_default_is_text_and_info() -> None:
     assert logs.settings({}) == logs.settings({"LOG_FORMAT": "", "LOG_LEVEL": ""}) == ("text", "info")
     assert logs.settings({"LOG_FORMAT": "JSON", "LOG_LEVEL": "Warning"}) == ("json", "warning")
 
 
-@pytest.mark.parametrize(("name", "said"), [("LOG_FORMAT", "text or json"), ("LOG_LEVEL", "debug or info")])
-def test_another_format_or_level_is_refused_with_what_there_is(name: str, said: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}='xml': {said}"):
+@pytest.mark.parametrize(("name", "allowed"), [("LOG_FORMAT", "text or json"), ("LOG_LEVEL", "debug or info")])
+def test_unknown_format_or_level_is_refused(name: str, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be {allowed}.*, not 'xml'"):
         logs.settings({name: "xml"})

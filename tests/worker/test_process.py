@@ -1,4 +1,4 @@
-"""What a process asks of Python."""
+"""Process settings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import gc
 import worker.process as process
 
 
-def test_among_what_is_loaded_no_garbage_is_looked_for_then_or_later() -> None:
+def test_loaded_objects_are_not_garbage_collected() -> None:
     with process.loading():
         assert not gc.isenabled()
         loaded: list[object] = [[]]
     assert gc.isenabled()
     later: list[object] = [[]]
-    watched = [id(one) for one in gc.get_objects()]
-    assert (id(loaded) in watched, id(later) in watched) == (False, True)
+    tracked = [id(found) for found in gc.get_objects()]
+    assert (id(loaded) in tracked, id(later) in tracked) == (False, True)

@@ -1,1 +1,1 @@
-"""RQ: queues, workers and jobs. The only package that imports it."""
+"""Queues, workers and jobs: the only package that imports RQ."""

@@ -1,35 +1,35 @@
-"""Why a job failed, from the text that RQ records about it."""
+"""Causes of job failures, parsed from the text that RQ records."""
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
-#: How RQ's message about a work horse that exited without a result begins.
+#: The start of RQ's message about a work horse that exited without a result.
 HORSE_DIED = "Work-horse terminated unexpectedly"
-#: Where the exceptions of the Redis client are defined: how the last line of their tracebacks begins.
+#: The start of the last line in a traceback of one of redis-py's exceptions.
 REDIS_EXCEPTIONS = "redis.exceptions."
 
-LOST = "The worker that computed it died each time it was tried."
-KILLED = "The process that computed it was killed each time it was tried, perhaps for want of memory."
-UNAVAILABLE = "The service's store was away each time that it was tried."
+LOST = "The worker that ran the job died on every attempt."
+KILLED = "The process that ran the job was killed on every attempt, possibly because it ran out of memory."
+UNAVAILABLE = "Redis was unavailable on every attempt."
 
 
 class Cause(Enum):
-    """What ended a job."""
+    """Why a job ended without a result."""
 
-    RAISED = auto()  # it raised an exception, and would again
-    KILLED = auto()  # its process died
-    LOST = auto()  # its worker died
+    RAISED = auto()  # the job raised an exception, and would again
+    KILLED = auto()  # the process of the job died
+    LOST = auto()  # the worker died
     UNAVAILABLE = auto()  # Redis did not answer for too long
 
     @property
     def is_death(self) -> bool:
-        """Whether the job's own process could not report its end."""
+        """Whether the process of the job died before it could report the failure."""
         return self in (Cause.KILLED, Cause.LOST)
 
 
 def cause(text: str) -> Cause:
-    """Return what ended a job, from RQ's message or its traceback."""
+    """Return the cause of a failure, from the traceback or the message that RQ recorded."""
     if text.startswith(HORSE_DIED):
         return Cause.KILLED
     if text.startswith(LOST):
@@ -38,7 +38,7 @@ def cause(text: str) -> Cause:
 
 
 def reason(text: str) -> str:
-    """Return what a client may know about a failure: no traceback, only the message of the exception."""
+    """Return the reason of a failure for clients: the message of the exception, without the traceback."""
     match cause(text):
         case Cause.KILLED:
             return KILLED
@@ -48,9 +48,9 @@ def reason(text: str) -> str:
 
 
 def message(traceback: str) -> str:
-    """Return the message of the exception with which a traceback ends."""
+    """Return the message of the exception at the end of a traceback."""
     last = _last_line(traceback)
-    return last.partition(": ")[2] or last or "It failed for no known reason."
+    return last.partition(": ")[2] or last or "The job failed for an unknown reason."
 
 
 def _last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The jobs of requests: enqueue, prioritize, stop and delete them, and read their status."""
+"""Jobs: enqueue, prioritize, stop, delete, and read their status."""
 
 from __future__ import annotations
 
@@ -25,55 +25,55 @@ from worker.store.results import Results
 
 Status = Literal["queued", "started", "finished", "failed", "stopped"]
 
-TRIES = 3  # how often a job is run whose process dies
-_CHUNK = 1000  # commands a round trip
+TRIES = 3  # attempts at a job whose process dies
+_CHUNK = 1000  # commands in a round trip
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as it was when it was read."""
+    """A snapshot of a job."""
 
     id: str
     queue: str
     status: Status
     started_at: datetime | None
-    meta: Mapping[str, str]  # the context of the HTTP request that it was enqueued for, as in worker.logs
+    meta: Mapping[str, str]  # the log context of the HTTP request that enqueued it, see worker.logs
 
 
 class Jobs:
-    """The jobs in the queue's Redis."""
+    """The jobs in the Redis server of the queues."""
 
     def __init__(self, settings: Settings, redis: Redis, results: Results) -> None:
         self.settings, self.redis, self.results = settings, redis, results
 
     def get(self, id: str) -> JobState | None:
-        """Return a job, or None if there is none."""
+        """Return the state of a job, or None if it does not exist."""
         job = self._fetch(id)
         if job is None:
             return None
         return JobState(job.id, job.origin, _status(job.get_status(refresh=False)), job.started_at, job.meta)
 
     def position(self, job: JobState) -> int:
-        """Return how many jobs are taken before this one."""
+        """Return how many jobs are ahead of this one."""
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.lpos(self._queue(job.queue).key, job.id)
         for name in queues.ahead(job.queue):
             pipeline.llen(self._queue(name).key)
         place, *before = pipeline.execute()
-        return 0 if place is None else place + sum(before)  # a job in no queue is being taken
+        return 0 if place is None else place + sum(before)  # a worker is taking a job that is in no queue
 
     def reason(self, id: str) -> str:
-        """Return why a job failed, as the worker recorded it."""
+        """Return the recorded reason why a job failed."""
         job = self._fetch(id)
         result = job.latest_result() if job else None
-        return (result and result.exc_string) or "It ended without a word."
+        return (result and result.exc_string) or "The job ended without a recorded reason."
 
     def enqueue(self, id: str, timeout: int, queue: str, meta: Mapping[str, str] | None = None) -> None:
-        """Enqueue a job for a recorded request, with the id of the request.
+        """Enqueue a job for a stored request. The job has the id of the request.
 
-        `meta` is the context of the HTTP request that asked for it first; that of the current one by default.
+        `meta` is the log context that the job continues, by default that of the current HTTP request.
         """
-        events.publish(self.redis, id, "queued")  # first, as the job may start at once
+        events.publish(self.redis, id, "queued")  # before enqueueing, as the job may start at once
         for _ in range(2):
             try:
                 self._enqueue(queue, requests.JOB, (id,), id, timeout, TRIES - 1, unique=True, meta=meta)
@@ -81,22 +81,25 @@ class Jobs:
             except DuplicateJobError:
                 job = self._fetch(id)
                 if job and job.get_status(refresh=False) in (JobStatus.QUEUED, JobStatus.STARTED):
-                    return  # another client asked for the same at the same moment
+                    return  # another client enqueued it at the same time
                 if job:
-                    removal.delete(job)  # RQ refuses a second job with an id, even if the first has ended
+                    removal.delete(job)  # RQ refuses a second job with the same id, even if the first has ended
 
     def enqueue_shared(self, id: str, ids: Sequence[str], timeout: int, queue: str) -> None:
-        """Enqueue a job that several recorded requests share."""
-        retries = TRIES * len(ids)  # the process may die TRIES times for each
+        """Enqueue a job that several stored requests share."""
+        retries = TRIES * len(ids)  # the process may die TRIES times for each request
         self._enqueue(queue, requests.SHARED_JOB, (id, ids), id, timeout, retries)
 
     def prioritize(self, id: str) -> bool:
-        """Give the job of a request with a low priority the normal one. False if it had that or has left its queue."""
+        """Raise the priority of a request's job from low to normal.
+
+        Return False if the priority is normal already or the job has left its queue.
+        """
         record = requests.get(self.redis, id)
         if record is None or queues.priority(record.queue) == "normal":
             return False
         queue = queues.with_priority(record.queue, "normal")
-        requests.change(self.redis, [id], job=None, queue=queue)  # from now on a job that it shares passes it over
+        requests.change(self.redis, [id], job=None, queue=queue)  # so that its shared job skips it
         if record.job is not None:
             shared = self.get(record.job)
             self.enqueue(id, record.timeout, queue, shared.meta if shared else None)
@@ -104,21 +107,21 @@ class Jobs:
         return removal.move(id, self._queue(record.queue), self._queue(queue))
 
     def stop(self, id: str) -> None:
-        """Stop the job of one request, and remove what it wrote."""
+        """Stop the job of one request and delete its unfinished result."""
         job = self._fetch(id)
         if job is None:
             return
         if removal.remove_from_queue(job):
-            self.results.drop_unfinished(id)  # of an earlier try, by a worker that died
+            self.results.drop_unfinished(id)  # of an earlier attempt, whose worker died
             job.delete()
             return
-        with suppress(InvalidJobOperation):  # it has ended meanwhile
+        with suppress(InvalidJobOperation):  # it has ended
             send_stop_job_command(self.redis, id, serializer=SERIALIZER)
-        if not removal.wait_until_ended(job):  # a new job for the request must not be taken for this one
-            self.results.drop_unfinished(id)  # its worker died, and the job with it
+        if not removal.wait_until_ended(job):  # otherwise a new job with the same id would be confused with this one
+            self.results.drop_unfinished(id)  # the worker and its process died
 
     def delete(self, id: str) -> None:
-        """Delete the job of one request, if there is one."""
+        """Delete the job of one request, if it exists."""
         job = self._fetch(id)
         if job is not None:
             removal.delete(job)
@@ -156,17 +159,17 @@ class Jobs:
 
 
 def statuses(redis: Redis, ids: Sequence[str]) -> dict[str, Status | None]:
-    """Return the status of many jobs by their ids; None for one that does not exist."""
-    found: dict[str, Status | None] = {}
+    """Return the status of each job by its id; None for a job that does not exist."""
+    by_id: dict[str, Status | None] = {}
     for start in range(0, len(ids), _CHUNK):
         chunk, pipeline = ids[start : start + _CHUNK], redis.pipeline(transaction=False)
         for id in chunk:
             pipeline.hget(Job.key_for(id), "status")
         for id, status in zip(chunk, pipeline.execute(), strict=True):
-            found[id] = _status(JobStatus(status.decode())) if status else None
-    return found
+            by_id[id] = _status(JobStatus(status.decode())) if status else None
+    return by_id
 
 
 def _status(status: JobStatus) -> Status:
-    """Return one of the five; RQ's others are passed through on the way into a queue, or used by nothing here."""
+    """Map RQ's status to one of the five: the others are transitional or not used here, and count as queued."""
     return status.value if status.value in get_args(Status) else "queued"  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The worker's processes: one for short jobs, one for long jobs."""
+"""The worker's processes: one for each job size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Processes:
-    """A process for each job size, forked from this one, which has everything loaded.
+    """Forks a process for each job size and replaces those that die.
 
-    A job of ten minutes then never delays one of milliseconds. A process that dies is replaced; all end with this one.
+    With a process for each size, a job of ten minutes never delays one of milliseconds. The processes share what this
+    one has loaded, and end with it.
     """
 
     def __init__(self, sizes: Iterable[JobSize], work: Callable[[JobSize], None]) -> None:
@@ -28,7 +29,7 @@ class Processes:
         self.stopping = False
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT, which is passed on to each process: it finishes its job first."""
+        """Run until SIGTERM or SIGINT, then stop the processes, which finish their jobs first."""
         for number in _STOP_SIGNALS:
             signal.signal(number, self._stop)
         while True:
@@ -40,18 +41,18 @@ class Processes:
             size = self.running.pop(pid)
             if not self.stopping:
                 exit_code = os.waitstatus_to_exitcode(status)
-                log.error("the process of %s jobs died (%d), starting another", size, exit_code)
+                log.error("the process for %s jobs exited with code %d, restarting it", size, exit_code)
                 self.to_start.append(size)
                 time.sleep(_RESTART_DELAY)
 
     def _fork(self, size: JobSize) -> None:
         parent = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # a signal that comes during the fork reaches both
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # so that both processes get a signal
         pid = os.fork()
         if pid:
             self.running[pid] = size
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
-            if self.stopping:  # the handler ran before this process was in the table
+            if self.stopping:  # the handler ran before the process was in self.running
                 os.kill(pid, signal.SIGTERM)
             return
         code = 1
@@ -63,7 +64,7 @@ class Processes:
             self.work(size)
             code = 0
         except BaseException:
-            log.exception("the process of %s jobs failed", size)
+            log.exception("the process for %s jobs failed", size)
         finally:
             os._exit(code)
 

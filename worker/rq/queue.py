@@ -1,4 +1,4 @@
-"""RQ queues that lose no job, taken from by priority."""
+"""RQ queues with priorities that lose no jobs."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from rq import Queue
 from rq.exceptions import DequeueTimeout
 from rq.job import Job
 
-SERIALIZER = "json"  # RQ's default would run code that is in Redis: pickle
-_POLL_INTERVAL = 0.1  # seconds between two looks of an idle process at the queues of a lower priority
+SERIALIZER = "json"  # RQ's default is pickle, which would execute code from Redis
+_POLL_INTERVAL = 0.1  # seconds between two polls of the lower-priority queues by an idle process
 
 
 class PriorityQueue(Queue):
-    """An RQ queue that a worker takes jobs from together with others, the first of which has the highest priority.
+    """An RQ queue from which a worker can dequeue, together with others, without losing jobs.
 
-    From several queues RQ takes with a command that loses the job if the worker is killed at that moment. This class
-    takes from one after another as RQ does from a single queue: the job moves to the intermediate queue, where recovery
-    finds it.
+    From several queues RQ dequeues with a plain pop, which loses the job if the worker is killed at that moment. This
+    class dequeues from one queue after another as RQ does from a single queue: it moves the job to the intermediate
+    queue, where recovery finds it.
     """
 
     @classmethod
     def dequeue_any(
         cls, queues: Iterable[Queue], timeout: int | None, connection: Redis, *args: Any, **kwargs: Any
     ) -> tuple[Job, Queue] | None:
-        """Return the first job of the first queue that has one; block on the first queue and poll the others."""
+        """Return the next job by the order of `queues`, and its queue; block on the first queue and poll the others."""
         first, *others = queues
         deadline = time.monotonic() + (timeout or 0)
         while True:
             for queue in (first, *others):
-                found = super().dequeue_any([queue], None, connection, *args, **kwargs)
-                if found is not None:
-                    return found
+                dequeued = super().dequeue_any([queue], None, connection, *args, **kwargs)
+                if dequeued is not None:
+                    return dequeued
             if timeout is None:
                 return None
             try:
@@ -45,10 +45,10 @@ class PriorityQueue(Queue):
 
 
 def open_queue(name: str, redis: Redis) -> PriorityQueue:
-    """Return the queue of this name."""
+    """Return the queue with this name."""
     return PriorityQueue(name, connection=redis, serializer=SERIALIZER)
 
 
 def fetch(id: str, redis: Redis) -> Job:
-    """Return a job by its id. Raises rq.exceptions.NoSuchJobError."""
+    """Return a job by its id. Raises rq.exceptions.NoSuchJobError if it does not exist."""
     return Job.fetch(id, connection=redis, serializer=SERIALIZER)

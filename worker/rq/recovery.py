@@ -1,7 +1,7 @@
 """Heartbeats, and recovery of jobs whose worker died.
 
-A worker is alive while its keys in Redis have not expired. RQ compares the clocks of the workers' machines instead:
-where two differ, or one is set, it would take jobs from workers that live, or leave them with dead ones.
+A worker counts as alive until its keys in Redis expire. RQ itself compares the clocks of the workers' machines: if they
+differ or are adjusted, it would retry jobs of live workers or leave those of dead workers.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry
 from worker.rq.failures import LOST
 from worker.rq.queue import SERIALIZER
 
-HEARTBEAT = 1  # seconds between two heartbeats, and between two checks of the other workers
+HEARTBEAT = 1  # seconds between heartbeats, and between checks of the other workers
 HEARTBEAT_TTL = 5  # seconds without a heartbeat after which a worker counts as dead
-_DEQUEUE_SECONDS = 2.0  # more than a job ever stays in the intermediate queue of a worker that lives
+_DEQUEUE_SECONDS = 2.0  # longer than a live worker ever leaves a job in the intermediate queue
 
 
 class RecoveringWorker(Worker):
-    """RQ's forking worker, which retries the jobs of workers that died, once each, and waits while Redis is down."""
+    """RQ's forking worker, extended to retry the jobs of dead workers and to wait while Redis is down."""
 
     max_connection_wait_time = 1.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.job_monitoring_interval = HEARTBEAT
-        self._checked_at = -float("inf")  # when this worker last checked the others
-        self._checking_since = -float("inf")  # since when it has done so without a pause
+        self._checked_at = -float("inf")  # when this worker last checked the other workers
+        self._checking_since = -float("inf")  # when it started to check without a pause
         self._dequeued: dict[str, float] = {}  # jobs in an intermediate queue, and when they were first seen there
 
     @property
     def dequeue_timeout(self) -> int:
-        """Seconds that an idle worker waits for a job before its next heartbeat."""
+        """Seconds that an idle worker blocks for a job before its next heartbeat."""
         return HEARTBEAT
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
-        """Whether it is time to check the other workers."""
+        """Whether a check of the other workers is due."""
         return time.monotonic() - self._checked_at >= 0.75 * HEARTBEAT
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
-        """Seconds without a heartbeat after which another worker recovers the job."""
+        """Return the seconds without a heartbeat after which another worker recovers the job."""
         return HEARTBEAT_TTL
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Send a heartbeat, and register again: other workers may have removed this one as dead."""
+        """Send a heartbeat and register again, as other workers may have removed this one as dead."""
         if pipeline is None:
             with self.connection.pipeline(transaction=False) as own:
                 self.heartbeat(timeout, own)
@@ -61,20 +61,20 @@ class RecoveringWorker(Worker):
         worker_registration.register(self, pipeline)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Send heartbeats while a job runs; a worker that is never idle checks the others here."""
+        """Send a heartbeat during a job, and check the other workers here if this one is never idle."""
         super().maintain_heartbeats(job, execution)
         if self.should_run_maintenance_tasks:
             self.recover_jobs()
 
     def run_maintenance_tasks(self) -> None:
-        """Check the other workers between jobs, instead of what RQ does then."""
+        """Check the other workers between jobs. Replaces RQ's own maintenance."""
         self.recover_jobs()
 
     def recover_jobs(self) -> None:
         """Retry the jobs of dead workers.
 
-        A worker that has just started, or was cut off from Redis, first leaves the others time for a heartbeat: Redis
-        may have been down for all of them.
+        A worker that has just started or reconnected to Redis first gives the others time for a heartbeat: Redis may
+        have been down for all of them.
         """
         now = time.monotonic()
         if now - self._checked_at > HEARTBEAT_TTL:
@@ -114,12 +114,12 @@ class RecoveringWorker(Worker):
         queue.intermediate_queue.remove(id)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """Keep the thread that receives RQ's stop commands alive when Redis is slow, as RQ does when it is down."""
+        """Keep the thread for RQ's stop commands alive when Redis times out, as RQ does when it is down."""
         if isinstance(exc, redis.exceptions.TimeoutError):
             exc = redis.exceptions.ConnectionError(str(exc))
         super()._pubsub_exception_handler(exc, pubsub, pubsub_thread)
 
 
 def checked_key(queue: Queue) -> str:
-    """Return the key that exists while no worker needs to check a queue again."""
+    """Return the key that exists while the last check of a queue is recent."""
     return f"{queue.key}:looked"

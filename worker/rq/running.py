@@ -1,4 +1,4 @@
-"""What a job may ask of RQ while it runs."""
+"""RQ functions for the running job."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 
 def time_limit(seconds: int) -> AbstractContextManager[None]:
-    """Raise an exception in the body once it has run for so many seconds."""
+    """Return a context manager that raises an exception in its body after `seconds`."""
     limit = UnixSignalDeathPenalty(seconds, JobTimeoutException)  # type: ignore[no-untyped-call]
     return cast(AbstractContextManager[None], limit)
 
 
 def discard(id: str) -> None:
-    """Have RQ delete the running job when it ends, if it is this one."""
+    """Make RQ delete the job `id` when it ends, if it is the running job."""
     job = get_current_job()
     if job is not None and job.id == id:
         job.result_ttl = 0

@@ -1,7 +1,7 @@
-"""The standby process: RQ's work horse, forked before its job comes.
+"""The standby process: RQ's work horse, forked in advance.
 
-Forking, copying the pages that a fork first writes to and connecting to Redis together take several times as long as a
-small trace. A standby process does all of it while the worker is idle.
+Forking, copying the pages that the process first writes to, and connecting to Redis take several times as long as a
+small trace. A standby process does all of that while the worker is idle.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import orjson
 from worker.process import die_with_parent
 
 log = logging.getLogger("worker")
-_BUSY = 0.005  # seconds: where jobs are waiting, one comes within this time, and preparing would delay it
+_BUSY = 0.005  # seconds within which the next job comes if jobs are waiting: then preparing would only delay it
 
 
 class StandbyProcess:
-    """A forked process that waits for one job, runs it and exits. It exits with its parent, too."""
+    """A forked process that waits for one job, runs it and exits. It also exits with its parent."""
 
     def __init__(self, prepare: Callable[[], None], run: Callable[[Any], None]) -> None:
         parent, (receiver, self._sender) = os.getpid(), Pipe(duplex=False)
@@ -38,20 +38,20 @@ class StandbyProcess:
             self._sender.close()
             if not receiver.poll(_BUSY):
                 prepare()
-            run(orjson.loads(receiver.recv_bytes()))  # which ends the process
+            run(orjson.loads(receiver.recv_bytes()))  # exits the process
         except BaseException:
-            log.exception("the process for a job failed before it began")
+            log.exception("the standby process failed before its job started")
         finally:
             os._exit(1)
 
     def kill(self) -> None:
-        """End the process, which has no job."""
+        """Kill the process, which has no job yet."""
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self._sender.close()
 
     def send(self, job: Any) -> bool:
-        """Send it its job as JSON. False if the process has died."""
+        """Send the job to the process as JSON. Return False if the process has died."""
         try:
             self._sender.send_bytes(orjson.dumps(job))
         except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""The worker that takes jobs, one after another, and reports how those ended that could not do so themselves."""
+"""The worker: takes jobs and handles the failed ones."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class EndedJob:
     """A job that failed, was stopped, or whose process died."""
 
     id: str
-    function: str  # that it called, by its dotted name
+    function: str  # the dotted name of the function that it called
     arguments: tuple[Any, ...]
     started_at: datetime | None
     redis: Redis
 
 
 class FailureHandler(Protocol):
-    """What the worker's owner does about one ended job. Made before RQ retries the job or records its end."""
+    """Handles one ended job. Created before RQ retries the job or records the failure."""
 
     def clean_up(self) -> None:
-        """Remove what a dead process wrote."""
+        """Delete the unfinished result of a dead process."""
 
     def count(self, end: End) -> None:
-        """Count the end of a job whose process died."""
+        """Count a job whose process died."""
 
     def report(self, end: End, reason: str) -> None:
-        """Tell the clients."""
+        """Report the end to the clients."""
 
 
 class JobWorker(RecoveringWorker):
-    """RQ's forking worker with a standby process; handles the end of jobs that could not report it themselves."""
+    """RQ's forking worker with a standby process and a handler for ended jobs."""
 
     def __init__(
         self,
@@ -65,39 +65,39 @@ class JobWorker(RecoveringWorker):
         self._standby: StandbyProcess | None = None
 
     def run_maintenance_tasks(self) -> None:
-        """Check the other workers, unless asked to stop.
+        """Check the other workers, unless a stop was requested.
 
-        RQ stops an idle worker by an exception out of the signal's handler, which is lost where the code that it
-        interrupts suppresses exceptions.
+        RQ stops an idle worker with an exception from the signal handler, which is lost if the interrupted code
+        suppresses exceptions.
         """
         if self._shutdown_requested_date is not None:
             raise StopRequested
         super().run_maintenance_tasks()
 
     def dequeue_job_and_maintain_ttl(self, *args: Any, **kwargs: Any) -> Any:
-        """Wait for a job, with a process ready to run it."""
+        """Wait for a job, with a standby process ready to run it."""
         self._standby = self._standby or StandbyProcess(self._prepare, self._run_in_standby)
         return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
 
     def prepare_job_execution(self, job: Job, remove_from_intermediate_queue: bool = False) -> None:
-        """Begin a job, and remove it from the intermediate queue, where RQ leaves jobs of several queues."""
+        """Mark a job as started and remove it from the intermediate queue, as RQ does only for a single queue."""
         super().prepare_job_execution(job, remove_from_intermediate_queue=True)
 
     def teardown(self) -> None:
-        """End the standby process, too."""
+        """Kill the standby process, too."""
         if self._standby is not None:
             self._standby.kill()
         super().teardown()  # type: ignore[no-untyped-call]
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        """Run a job in the standby process, or in a new one if that was killed."""
+        """Run a job in the standby process, or in a new one if it died."""
         standby, self._standby = self._standby, None
         while standby is None or not standby.send((job.id, queue.name, *self.executions)):
             standby = StandbyProcess(self._prepare, self._run_in_standby)
         self._horse_pid = standby.pid
 
     def _run_in_standby(self, sent: tuple[str, str, str]) -> None:
-        """Run a job, and rebuild first what RQ's own work horse has in its copy of the worker's memory."""
+        """Run a job. First restore the state that RQ's own work horse inherits by forking after the job is known."""
         job_id, queue_name, execution_id = sent
         self.execution = Execution(execution_id, job_id, self.connection, self.name)
         job = fetch(job_id, self.connection)
@@ -105,7 +105,7 @@ class JobWorker(RecoveringWorker):
         self.main_work_horse(job, open_queue(queue_name, self.connection))
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Send heartbeats, unless this worker was cut off and another one has recovered the job."""
+        """Send a heartbeat, or kill the work horse if another worker has recovered the job meanwhile."""
         if self._is_recovered(job, execution):
             self.kill_horse()
         else:
@@ -123,9 +123,9 @@ class JobWorker(RecoveringWorker):
         exc_string: str = "",
         execution: Execution | None = None,
     ) -> None:
-        """Retry a job whose process died or that lost Redis; one that raised another exception would raise it again.
+        """Retry a job whose process died or that lost Redis, and fail one that raised any other exception.
 
-        The result of neither is left in part. A job that another worker has recovered is left to that worker.
+        Unfinished results of retried and stopped jobs are deleted. A job that another worker has recovered is ignored.
         """
         logs.from_job(job.meta)
         cause = failures.cause(exc_string)
@@ -134,13 +134,13 @@ class JobWorker(RecoveringWorker):
         stopped = self._stopped_job_id == job.id
         handler = self._on_failure(_ended(job))
         if cause is not Cause.RAISED or stopped:
-            handler.clean_up()  # while the job counts as started, so that no other job computes the same
+            handler.clean_up()  # while the job still counts as started, so that no other job computes the same result
         if cause is Cause.RAISED:
             job.retries_left = 0
         end: End = "cancelled" if stopped else "retried" if job.should_retry else "failed"
         reason = failures.reason(exc_string)
-        super().handle_job_failure(job, queue, started_job_registry, reason, execution)  # keeps the reason as a result
-        if stopped or cause.is_death:  # a job that raised an exception has counted itself
+        super().handle_job_failure(job, queue, started_job_registry, reason, execution)  # stores the reason as a result
+        if stopped or cause.is_death:  # a job that raised an exception was counted by its own process
             handler.count(end)
         handler.report(end, reason)
         logs.clear()
@@ -156,9 +156,9 @@ def work(
     prepare: Callable[[], None],
     on_failure: Callable[[EndedJob], FailureHandler],
 ) -> None:
-    """Take jobs of a size until SIGTERM or SIGINT.
+    """Run jobs of a size until SIGTERM or SIGINT.
 
-    `prepare` runs in each standby process before its job; `on_failure` gives what handles the end of a job.
+    `prepare` runs in each standby process before its job; `on_failure` returns the handler of an ended job.
     """
     JobWorker(
         [open_queue(name, redis) for name in queues.names_of(size)],

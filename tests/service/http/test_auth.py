@@ -150,7 +150,7 @@ def test_logs_contain_no_keys(client_with: ClientFactory, caplog: pytest.LogCapt
         ({"API_KEYS": "short"}, "Error: API key 1 is invalid: "),
         ({"API_KEYS_FILE": "/nowhere"}, "Error: API_KEYS_FILE='/nowhere' cannot be read."),
         ({"RATE_LIMIT": "often"}, "Error: RATE_LIMIT='often' is invalid: use, for example, 600/minute"),
-        ({"MAX_QUEUED": "many"}, "Error: MAX_QUEUED='many': a whole number is expected."),
+        ({"MAX_QUEUED": "many"}, "Error: MAX_QUEUED must be a non-negative integer, not 'many'."),
     ],
 )
 def test_an_invalid_setting_is_one_error_line_at_startup(

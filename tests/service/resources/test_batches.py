@@ -267,7 +267,7 @@ def test_one_whose_process_is_killed_each_time_fails_and_the_others_are_done(
         assert statuses(ended(idle_client, batch["id"])) == ["done", "failed", "done"]
     failed = idle_client.get(f"/v1/traces/{batch['traces'][1]['id']}").get_json()
     assert failed["error"]["detail"] == (
-        "The process that computed it was killed each time it was tried, perhaps for want of memory."
+        "The process that ran the job was killed on every attempt, possibly because it ran out of memory."
     )
 
 

@@ -1,6 +1,7 @@
-"""What Cutaway takes from RQ beyond its documentation. A failure here says what a new version of RQ has changed.
+"""Contract tests for the undocumented parts of RQ that Cutaway uses.
 
-The minor version of RQ is pinned, so that these tests run before a change reaches a deployment.
+A failure shows what a new version of RQ has changed. RQ's minor version is pinned, so that these tests run before a
+change reaches a deployment.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from worker.rq.recovery import RecoveringWorker
 from worker.rq.worker import JobWorker
 from worker.store.connection import connect
 
-#: What our classes override, by RQ's parameters: RQ calls them with these, and we call RQ's own.
+#: The methods that our classes override, with RQ's parameters.
 OVERRIDDEN: dict[tuple[type, str], str] = {
     (Worker, "dequeue_job_and_maintain_ttl"): "self timeout max_idle_time",
     (Worker, "fork_work_horse"): "self job queue",
@@ -48,7 +49,7 @@ OVERRIDDEN: dict[tuple[type, str], str] = {
     (Queue, "dequeue_any"): "queues timeout connection job_class serializer death_penalty_class",
 }
 
-#: What we call that RQ's documentation leaves out.
+#: The undocumented functions that we call, with their parameters.
 CALLED: dict[Callable[..., Any], str] = {
     Worker.main_work_horse: "self job queue",
     Worker.kill_horse: "self sig",
@@ -66,7 +67,7 @@ CALLED: dict[Callable[..., Any], str] = {
     send_stop_job_command: "connection job_id serializer",
 }
 
-#: Attributes of RQ's worker that its work sets and ours reads or sets.
+#: Attributes of RQ's worker that we read or set, with their initial values.
 ATTRIBUTES: dict[str, object] = {
     "_shutdown_requested_date": None,
     "_stopped_job_id": None,
@@ -77,10 +78,10 @@ ATTRIBUTES: dict[str, object] = {
 
 @pytest.fixture
 def redis(servers: Servers) -> Iterator[Redis]:
-    """A database of these tests' own."""
-    found = connect(f"{servers.queue_url}?db=7")
-    yield found
-    found.flushdb()
+    """A database for these tests only."""
+    own = connect(f"{servers.queue_url}?db=7")
+    yield own
+    own.flushdb()
 
 
 @pytest.fixture
@@ -104,21 +105,21 @@ def test_rq_is_pinned_below_the_next_minor_version() -> None:
 
 
 @pytest.mark.parametrize(("owner", "name"), OVERRIDDEN)
-def test_what_we_override_has_the_parameters_that_we_know(owner: type, name: str) -> None:
+def test_overridden_methods_have_the_known_parameters(owner: type, name: str) -> None:
     assert parameters(getattr(owner, name)) == OVERRIDDEN[owner, name]
 
 
 @pytest.mark.parametrize("function", CALLED, ids=lambda function: function.__qualname__)
-def test_what_we_call_has_the_parameters_that_we_know(function: Callable[..., Any]) -> None:
+def test_called_functions_have_the_known_parameters(function: Callable[..., Any]) -> None:
     assert parameters(function) == CALLED[function]
 
 
 @pytest.mark.parametrize("name", ["dequeue_timeout", "should_run_maintenance_tasks"])
-def test_what_we_override_as_a_property_is_one(name: str) -> None:
+def test_overridden_properties_are_properties(name: str) -> None:
     assert isinstance(inspect.getattr_static(Worker, name), property)
 
 
-def test_nothing_else_of_ours_has_a_name_that_rq_uses(queue: Queue) -> None:
+def test_our_classes_override_nothing_else(queue: Queue) -> None:
     known = {name for _, name in OVERRIDDEN} | {"dequeue_timeout", "should_run_maintenance_tasks"}
     known |= {"__init__", "__module__", "__doc__", "max_connection_wait_time"}
     for ours, theirs in ((JobWorker, Worker), (RecoveringWorker, Worker), (PriorityQueue, Queue)):
@@ -130,7 +131,7 @@ def test_nothing_else_of_ours_has_a_name_that_rq_uses(queue: Queue) -> None:
         assert not hasattr(plain, name)
 
 
-def test_a_new_worker_has_the_attributes_that_we_read(queue: Queue) -> None:
+def test_new_worker_has_the_known_attributes(queue: Queue) -> None:
     found = Worker([queue], name="a", connection=queue.connection)
     assert {name: getattr(found, name) for name in ATTRIBUTES} == ATTRIBUTES
     assert (found.key, found.queues, found.max_connection_wait_time) == ("rq:worker:a", [queue], 60.0)
@@ -156,14 +157,14 @@ Recording([Queue("tests", connection=redis, serializer="json")], connection=redi
 """
 
 
-def test_rq_says_why_jobs_failed_in_the_words_that_we_match(queue: Queue, servers: Servers) -> None:
+def test_failures_are_recorded_in_the_known_words(queue: Queue, servers: Servers) -> None:
     queue.enqueue("os._exit", 3, job_id="exits")
     queue.enqueue("signal.raise_signal", 9, job_id="killed")
     queue.enqueue("time.sleep", 20, job_id="hangs", job_timeout=1)
     queue.enqueue("int", "x", job_id="raises")
     command = [sys.executable, "-c", PROGRAM, f"{servers.queue_url}?db=7"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = dict(eval(line) for line in ran.stdout.splitlines() if line.startswith("("))  # noqa: S307 - repr of our own
+    found = dict(eval(line) for line in ran.stdout.splitlines() if line.startswith("("))  # noqa: S307 - a repr printed by PROGRAM
     assert {id: (failures.cause(text), failures.reason(text)) for id, text in found.items()} == {
         "exits": (failures.Cause.KILLED, failures.KILLED),
         "killed": (failures.Cause.KILLED, failures.KILLED),
@@ -179,28 +180,28 @@ def test_rq_says_why_jobs_failed_in_the_words_that_we_match(queue: Queue, server
     assert {*jobs.statuses(queue.connection, [*found]).values()} == {"failed"}
 
 
-def test_a_job_that_is_told_to_stop_is_noted_before_its_process_is_killed() -> None:
-    noted: list[str] = []
+def test_stopped_job_is_recorded_before_its_process_is_killed() -> None:
+    recorded: list[str] = []
     worker: Any = SimpleNamespace(log=SimpleNamespace(debug=print), get_current_job_id=lambda: "a", _stopped_job_id="")
-    worker.kill_horse = lambda: noted.append(worker._stopped_job_id)
+    worker.kill_horse = lambda: recorded.append(worker._stopped_job_id)
     handle_command(worker, {"command": "stop-job", "job_id": "a"})
-    assert noted == ["a"]
+    assert recorded == ["a"]
 
 
 # ----------------------------------------------------------------------------------------------------- jobs
 
 
-def test_every_status_of_ours_is_one_of_rqs() -> None:
+def test_our_statuses_are_statuses_of_rq() -> None:
     assert {*get_args(jobs.Status)} <= {status.value for status in JobStatus}
 
 
-def test_a_second_job_of_an_id_is_refused_if_it_is_to_be_unique(queue: Queue) -> None:
+def test_second_unique_job_with_an_id_is_refused(queue: Queue) -> None:
     queue.enqueue("time.time", job_id="a", unique=True)
     with pytest.raises(DuplicateJobError):
         queue.enqueue("time.time", job_id="a", unique=True)
 
 
-def test_a_job_that_is_gone_raises_what_we_expect(queue: Queue) -> None:
+def test_deleted_job_raises_the_known_exceptions(queue: Queue) -> None:
     job = queue.enqueue("time.time", job_id="a")
     Job.fetch("a", connection=queue.connection, serializer="json").delete()
     with pytest.raises(InvalidJobOperation):
@@ -211,13 +212,13 @@ def test_a_job_that_is_gone_raises_what_we_expect(queue: Queue) -> None:
         send_stop_job_command(queue.connection, "a", serializer="json")
 
 
-def test_a_job_that_waits_cannot_be_stopped(queue: Queue) -> None:
+def test_waiting_job_cannot_be_stopped(queue: Queue) -> None:
     queue.enqueue("time.time", job_id="a")
     with pytest.raises(InvalidJobOperation):
         send_stop_job_command(queue.connection, "a", serializer="json")
 
 
-def test_a_job_without_retries_left_is_not_retried(queue: Queue) -> None:
+def test_job_without_retries_left_is_not_retried(queue: Queue) -> None:
     job = queue.enqueue("time.time", retry=Retry(max=2))
     assert job.should_retry
     job.retries_left = 0
@@ -227,7 +228,7 @@ def test_a_job_without_retries_left_is_not_retried(queue: Queue) -> None:
 # ------------------------------------------------------------------------------------------------------ keys
 
 
-def test_the_keys_and_fields_in_redis_are_those_that_we_read(redis: Any, queue: Queue) -> None:
+def test_redis_has_the_known_keys_and_fields(redis: Any, queue: Queue) -> None:
     redis.flushdb()
     queue.enqueue("time.time", job_id="a")
     assert redis.lrange("rq:queue:tests", 0, -1) == [b"a"]
@@ -250,7 +251,7 @@ def test_the_keys_and_fields_in_redis_are_those_that_we_read(redis: Any, queue: 
     assert redis.smembers("rq:workers:tests") == {b"rq:worker:w"}
 
 
-def test_a_queue_without_jobs_has_its_workers(redis: Redis, queue: Queue) -> None:
+def test_queue_without_jobs_lists_its_workers(redis: Redis, queue: Queue) -> None:
     found = Worker([queue], name="w", connection=redis)
     found.register_birth()  # type: ignore[no-untyped-call]
     assert Worker.all_keys(queue=open_queue("tests", redis)) == ["rq:worker:w"]

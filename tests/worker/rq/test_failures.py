@@ -1,4 +1,4 @@
-"""Why jobs failed, from the texts that RQ records."""
+"""Causes of job failures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from redis.exceptions import TimeoutError
 import worker.rq.failures as failures
 from worker.rq.failures import KILLED, LOST, UNAVAILABLE, Cause
 
-DEATH = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); "
+HORSE_DIED = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); "
 
 
 def raised(error: Exception) -> str:
-    """The traceback of an exception, as RQ records it."""
+    """Return the traceback of an exception, as RQ records it."""
     try:
         raise error
     except Exception as raised:
@@ -24,18 +24,18 @@ def raised(error: Exception) -> str:
 @pytest.mark.parametrize(
     ("text", "cause", "reason"),
     [
-        (DEATH, Cause.KILLED, KILLED),
+        (HORSE_DIED, Cause.KILLED, KILLED),
         (LOST, Cause.LOST, LOST),
         (raised(TimeoutError("Timeout reading from socket")), Cause.UNAVAILABLE, UNAVAILABLE),
         (raised(ValueError("wide: too wide")), Cause.RAISED, "wide: too wide"),
         (raised(MemoryError()), Cause.RAISED, "MemoryError"),
         ("Job stopped by user, work-horse terminated.", Cause.RAISED, "Job stopped by user, work-horse terminated."),
-        ("", Cause.RAISED, "It failed for no known reason."),
+        ("", Cause.RAISED, "The job failed for an unknown reason."),
     ],
 )
-def test_a_text_gives_the_cause_and_what_a_client_may_know(text: str, cause: Cause, reason: str) -> None:
+def test_recorded_text_gives_the_cause_and_the_reason(text: str, cause: Cause, reason: str) -> None:
     assert (failures.cause(text), failures.reason(text)) == (cause, reason)
 
 
-def test_only_a_process_that_died_could_not_report_its_end() -> None:
+def test_only_killed_and_lost_jobs_are_deaths() -> None:
     assert [cause for cause in Cause if cause.is_death] == [Cause.KILLED, Cause.LOST]

@@ -1,4 +1,4 @@
-"""A worker's processes, as real ones: each takes from its own queues, and they live and end together."""
+"""The worker's processes, with a real worker."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from worker.store.queues import JOB_SIZES
 SECONDS = 30
 
 
-def eventually(holds: Callable[[], object]) -> None:
+def eventually(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + SECONDS
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def registered(redis: Redis) -> list[str]:
-    """The first queue of every worker whose last heartbeat has not expired."""
+    """Return the first queue of every live worker."""
     return sorted(worker.queue_names()[0] for worker in Worker.all(connection=redis))
 
 
-def test_a_worker_has_a_process_for_each_job_size(idle_servers: Servers) -> None:
+def test_worker_has_a_process_for_each_job_size(idle_servers: Servers) -> None:
     with running_worker(idle_servers) as worker:
         assert len(worker.children()) == len(JOB_SIZES)
         expected = sorted(queues.names_of(size)[0] for size in JOB_SIZES)
         assert registered(connect(idle_servers.queue_url)) == expected
 
 
-def test_while_a_large_trace_runs_small_ones_are_done(
+def test_small_traces_finish_while_a_large_one_runs(
     idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body, request_body: Body
 ) -> None:
     with running_worker(idle_servers):
@@ -53,7 +53,7 @@ def test_while_a_large_trace_runs_small_ones_are_done(
         assert idle_client.get(f"/v1/traces/{long}").get_json()["status"] == "running"
 
 
-def test_a_process_that_dies_is_replaced_and_the_other_goes_on(
+def test_dead_process_is_replaced_and_the_other_is_not(
     idle_client: FlaskClient, idle_servers: Servers, request_body: Body
 ) -> None:
     with running_worker(idle_servers) as worker:
@@ -65,7 +65,7 @@ def test_a_process_that_dies_is_replaced_and_the_other_goes_on(
         assert done["status"] == "done"
 
 
-def test_asked_to_stop_both_finish_what_they_do_and_nothing_is_left(
+def test_stopped_worker_finishes_its_jobs_first(
     idle_client: FlaskClient, idle_servers: Servers, long_request_body: Body
 ) -> None:
     with running_worker(idle_servers) as worker:
@@ -79,19 +79,19 @@ def test_asked_to_stop_both_finish_what_they_do_and_nothing_is_left(
     assert idle_client.get(f"/v1/traces/{long}").get_json()["status"] == "done"
 
 
-def test_killed_it_takes_its_processes_with_it(idle_servers: Servers) -> None:
+def test_processes_of_a_killed_worker_die(idle_servers: Servers) -> None:
     with running_worker(idle_servers) as worker:
         processes = worker.children(recursive=True)
         worker.kill()
         assert psutil.wait_procs(processes, timeout=SECONDS)[1] == []
 
 
-def test_a_worker_can_take_jobs_of_one_size_alone(idle_servers: Servers) -> None:
+def test_worker_can_be_limited_to_one_job_size(idle_servers: Servers) -> None:
     with running_worker(idle_servers, "large") as worker:
         assert len(worker.children()) == 1
         assert registered(connect(idle_servers.queue_url)) == queues.names_of("large")[:1]
 
 
-def test_another_size_is_refused_with_those_that_exist() -> None:
+def test_unknown_job_size_is_refused() -> None:
     ran = subprocess.run([sys.executable, "-m", "worker", "tiny"], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (1, "tiny: what a worker can be told to work on is small or large\n")
+    assert (ran.returncode, ran.stderr) == (1, "tiny: the job size must be small or large\n")

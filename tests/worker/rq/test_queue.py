@@ -1,4 +1,4 @@
-"""Queues: the order in which jobs are taken from several, and that none is lost."""
+"""Queues with priorities."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def small(idle_servers: Servers) -> list[PriorityQueue]:
 
 def test_jobs_are_taken_by_priority_and_then_in_order(small: list[PriorityQueue]) -> None:
     normal, low = small
-    asked = [(low, "a"), (normal, "b"), (low, "c"), (normal, "d")]
-    for queue, id in asked:
+    enqueued = [(low, "a"), (normal, "b"), (low, "c"), (normal, "d")]
+    for queue, id in enqueued:
         queue.enqueue("time.time", job_id=id)
-    taken = [PriorityQueue.dequeue_any(small, 1, normal.connection, serializer="json") for _ in asked]
+    taken = [PriorityQueue.dequeue_any(small, 1, normal.connection, serializer="json") for _ in enqueued]
     assert [(job.id, queue.name) for job, queue in filter(None, taken)] == [
         ("b", normal.name),
         ("d", normal.name),
@@ -33,13 +33,13 @@ def test_jobs_are_taken_by_priority_and_then_in_order(small: list[PriorityQueue]
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=queues.PRIORITIES)
-def test_a_job_that_is_taken_is_in_the_intermediate_queue(small: list[PriorityQueue], at: int) -> None:
+def test_dequeued_job_is_in_the_intermediate_queue(small: list[PriorityQueue], at: int) -> None:
     small[at].enqueue("time.time", job_id="a")
     PriorityQueue.dequeue_any(small, 1, small[at].connection, serializer="json")
     assert small[at].intermediate_queue.get_job_ids() == ["a"]
 
 
-def test_without_jobs_it_waits_no_longer_than_the_timeout(small: list[PriorityQueue]) -> None:
+def test_dequeue_of_empty_queues_ends_after_the_timeout(small: list[PriorityQueue]) -> None:
     with pytest.raises(DequeueTimeout):
         PriorityQueue.dequeue_any(small, 1, small[0].connection, serializer="json")
     assert PriorityQueue.dequeue_any(small, None, small[0].connection, serializer="json") is None

@@ -1,4 +1,4 @@
-"""Jobs that several clients delete, or that a worker takes meanwhile."""
+"""Deleting jobs at the same time as other clients and workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.rq.queue import fetch, open_queue
 from worker.store.connection import connect
 
 
-def test_a_job_that_two_clients_delete_is_deleted(idle_servers: Servers) -> None:
+def test_two_clients_can_delete_the_same_job(idle_servers: Servers) -> None:
     redis = connect(idle_servers.queue_url)
     job = open_queue("cutaway-small-normal", redis).enqueue("time.time", job_id="two")
     same = fetch("two", redis)
@@ -23,11 +23,11 @@ def test_a_job_that_two_clients_delete_is_deleted(idle_servers: Servers) -> None
     assert not Job.exists("two", connection=redis)
 
 
-def test_a_job_that_a_worker_has_just_taken_is_deleted_once_it_has_ended(idle_servers: Servers) -> None:
+def test_job_that_a_worker_has_taken_is_deleted_after_its_end(idle_servers: Servers) -> None:
     redis = connect(idle_servers.queue_url)
     queue = open_queue("cutaway-small-normal", redis)
     job = queue.enqueue("time.time", job_id="taken", result_ttl=60)
-    redis.lrem(queue.key, 1, job.id)  # as a worker does before it says that it has
+    redis.lrem(queue.key, 1, job.id)  # as a worker does before it updates the job
     with ThreadPoolExecutor() as threads:
         deleted = threads.submit(removal.delete, fetch("taken", redis))
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What a job asks of RQ while it runs."""
+"""RQ functions for the running job."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from worker.rq.queue import open_queue
 from worker.rq.running import time_limit
 
 
-def test_a_body_that_runs_too_long_is_ended_with_a_message_for_the_client() -> None:
+def test_time_limit_raises_with_a_message_for_the_client() -> None:
     with pytest.raises(Exception, match=r"^Task exceeded maximum timeout value \(1 seconds\)$"), time_limit(1):
         time.sleep(20)
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_rq_keeps_nothing_of_a_job_that_a_worker_took_as_it_was_cancelled(store: Store, known: bool) -> None:
-    id = store.ask(LAYOUT)
+def test_job_that_was_cancelled_when_a_worker_took_it_is_deleted(store: Store, known: bool) -> None:
+    id = store.submit(LAYOUT)
     requests.cancel(store.queue, id)
     if not known:
         requests.delete(store.queue, id, "layout")
     queue = open_queue("here", store.queue)
     job = queue.enqueue(requests.JOB, id, job_id=id, result_ttl=60)
     SimpleWorker([queue], connection=store.queue, serializer="json").execute_job(job, queue)
-    lasting = [key for key in store.queue.scan_iter("rq:*") if id.encode() in key and store.queue.ttl(key) == -1]
+    persistent = [key for key in store.queue.scan_iter("rq:*") if id.encode() in key and store.queue.ttl(key) == -1]
     assert not store.queue.exists(f"rq:job:{id}", f"rq:results:{id}")
-    assert lasting == []
+    assert persistent == []

@@ -7,7 +7,7 @@ export default defineConfig({
   build: {
     outDir: "../service/viewer",
     emptyOutDir: true,
-    assetsInlineLimit: 0, // the page's policy wants files
+    assetsInlineLimit: 0, // the page's content security policy forbids data URLs
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 700,
   },

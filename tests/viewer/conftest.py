@@ -1,4 +1,4 @@
-"""A person's browser: headless Chromium, with WebGL 2 drawn in software."""
+"""Fixtures for browser tests: headless Chromium with WebGL 2 in software."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from tests.browser import CHROMIUM
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
-    "--no-sandbox",  # as root, who runs the tests in a container, there is none
+    "--no-sandbox",  # unavailable to root, as in containers
     "--no-proxy-server",
     "--disable-dev-shm-usage",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
-    # Smooth edges take software half of a frame's time: they are for pictures that people look at.
+    # Antialiasing takes half of a frame's time in software: only screenshots for the documentation have it.
     *([] if "RECORD_SCREENSHOTS" in os.environ else ["--webgl-antialiasing-mode=none"]),
 ]
 PATIENCE = 60_000  # milliseconds: the machine may be busy with other tests
-QUIET = 250  # milliseconds, more than the page itself waits for before it does what was put off
+QUIET = 250  # milliseconds without a frame: longer than any timer of the page
 expect.set_options(timeout=PATIENCE)
 
 
 @dataclass
 class Visit:
-    """An open page of the viewer, and what it said and asked for."""
+    """An open page of the viewer, its console messages and requests."""
 
     page: Page
     address: str
     console: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     def open(self, path: str = "/") -> Visit:
         self.page.goto(self.address + path)
@@ -50,15 +50,15 @@ class Visit:
         return self
 
     def settle(self) -> None:
-        """Wait until everything that is in view is there and drawn."""
-        self.page.evaluate("delete window.lastSeen")  # what was still before says nothing about now
+        """Wait until everything in view is loaded and drawn."""
+        self.page.evaluate("delete window.lastSeen")  # of an earlier call
         self.page.wait_for_function(
             """quiet => {
                 const { store, stage, detail } = window.cutaway ?? {};
                 if (!store || !store.state.figures.length) return false;
                 const { run, view } = store.state;
-                const computes = ["asking", "queued", "running"].includes(run.status) && !view.step;
-                const moves = view.camera && view.camera !== stage.camera; // in flight, or by hand just now
+                const computes = ["submitting", "queued", "running"].includes(run.status) && !view.step;
+                const moves = view.camera && view.camera !== stage.camera; // in flight, or moved by hand
                 const now = performance.now();
                 if (computes || moves || !stage.still || !detail.still) return void delete window.lastSeen;
                 if (window.lastSeen?.frames !== stage.frames) window.lastSeen = { frames: stage.frames, since: now };
@@ -69,22 +69,22 @@ class Visit:
         )
 
     def state(self, of: str = "store.state") -> Any:
-        """A part of what the page knows, as JSON."""
+        """Return a part of the page's state, as JSON."""
         return json.loads(self.page.evaluate(f"JSON.stringify(cutaway.{of} ?? null)"))
 
     def do(self, **action: Any) -> None:
         self.page.evaluate("action => cutaway.store.dispatch(action)", action)
 
     def picture(self) -> NDArray[np.int16]:
-        """What is drawn, [height, width, 3], without names and arrows."""
+        """Return the picture without its overlay: [height, width, 3]."""
         self.page.evaluate("document.getElementById('overlay').hidden = true")
         png = self.page.locator("#stage").screenshot()
         self.page.evaluate("document.getElementById('overlay').hidden = false")
         return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(np.int16)
 
     def place(self, block: str, cell: tuple[int, int]) -> tuple[float, float]:
-        """Where the middle of a cell is on the page, in pixels."""
-        told = self.page.evaluate(
+        """Return the centre of a cell on the page, in pixels."""
+        x, y = self.page.evaluate(
             """([id, [i, j]]) => {
                 const { stage } = cutaway;
                 const [{ figure, pose, layoutCell }] = stage.models.shown;
@@ -96,10 +96,10 @@ class Visit:
             }""",
             [block, list(cell)],
         )
-        return told[0], told[1]
+        return x, y
 
     def look_at(self, block: str, distance: float | None = None) -> None:
-        """Fly to a block, seen from the front: all of it, or its middle from so far away."""
+        """Fly to a block and view it from the front: all of it, or its centre from a distance."""
         self.page.evaluate(
             """([id, near]) => {
                 const [{ figure, pose }] = cutaway.stage.models.shown;
@@ -127,32 +127,32 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def contexts(browser: Browser) -> dict[str, BrowserContext]:
-    """By their options: what a page of the same kind has loaded and compiled before is there already."""
+    """Contexts by their options: pages with the same options share a cache."""
     return {}
 
 
 @pytest.fixture
 def visit(browser: Browser, contexts: dict[str, BrowserContext], address: str) -> Iterator[Callable[..., Visit]]:
-    """Opens pages; afterwards none may have complained, or asked anybody but the service."""
+    """Return a function that opens pages; fails if one logs a message or sends a request to another server."""
     visits: list[Visit] = []
 
     def start(path: str = "/", width: int = 1280, height: int = 800, **options: Any) -> Visit:
-        usual = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", "locale": "en-GB"}
-        wanted = usual | options
-        if str(wanted) not in contexts:
-            contexts[str(wanted)] = browser.new_context(**wanted)
-        made = Visit(contexts[str(wanted)].new_page(), address)
+        defaults = {"viewport": {"width": width, "height": height}, "reduced_motion": "reduce", "locale": "en-GB"}
+        merged = defaults | options
+        if str(merged) not in contexts:
+            contexts[str(merged)] = browser.new_context(**merged)
+        made = Visit(contexts[str(merged)].new_page(), address)
         made.page.set_default_timeout(PATIENCE)
         made.page.on("console", lambda message: made.console.append(message.text))
         made.page.on("pageerror", lambda error: made.console.append(str(error)))
-        made.page.on("request", lambda request: made.asked.append(request.url))
+        made.page.on("request", lambda request: made.requested.append(request.url))
         visits.append(made)
         return made.open(path)
 
     yield start
     for made in visits:
-        made.page.evaluate("localStorage.clear()")  # the next one is here for the first time
+        made.page.evaluate("localStorage.clear()")  # so that the next page is a first visit
         made.page.close()
     for made in visits:
         assert made.console == []
-        assert [url for url in made.asked if not re.match(re.escape(address) + "/|data:|blob:", url)] == []
+        assert [url for url in made.requested if not re.match(re.escape(address) + "/|data:|blob:", url)] == []

@@ -1,4 +1,4 @@
-"""The reading aids in a browser: what each of them shows is what the API says."""
+"""The reading aids in a browser: they show the API's values."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def trace(visit: Visit) -> str:
     return str(visit.state("store.state.figures[0].trace.id"))
 
 
-def test_the_map_of_a_head_tells_each_share_and_a_click_shows_it_in_3d(visit: Open) -> None:
+def test_attention_map_has_every_weight_and_enter_shows_a_cell_in_3d(visit: Open) -> None:
     page = visit("/#aid=attention&head=1,2")
     expect(page.page.get_by_role("radio", name="Head 2")).to_be_checked()
-    rows = page.page.locator(".aloud tr")
+    rows = page.page.locator(".attention-table tr")
     expect(rows).to_have_count(12)
-    told = api(page, f"/v1/traces/{trace(page)}/tensors/blocks.1.attn.pattern?slice=0,2")["data"]
+    expected = api(page, f"/v1/traces/{trace(page)}/tensors/blocks.1.attn.pattern?slice=0,2")["data"]
     cells = [row.locator("td").all_text_contents() for row in rows.all()[1:]]
     assert [[float(cell.strip("<% ")) for cell in row] for row in cells] == [
-        [pytest.approx(100 * share, abs=0.11) for share in row] for row in told
+        [pytest.approx(100 * share, abs=0.11) for share in row] for row in expected
     ]
     map_ = page.page.locator(".heatmap")
     map_.focus()
@@ -49,33 +49,33 @@ def test_the_map_of_a_head_tells_each_share_and_a_click_shows_it_in_3d(visit: Op
     ]
 
 
-def test_attention_rollout_is_the_one_that_the_api_gives(visit: Open) -> None:
+def test_attention_rollout_equals_the_api(visit: Open) -> None:
     page = visit("/#aid=attention&head=-1,0")
-    rows = page.page.locator(".aloud tr")
+    rows = page.page.locator(".attention-table tr")
     expect(rows).to_have_count(12)
     last = [float(cell.strip("<% ")) for cell in rows.last.locator("td").all_text_contents()]
-    told = api(page, f"/v1/traces/{trace(page)}/lens?attention=rollout")["rollout"][-1]["shares"]
-    assert last == [pytest.approx(100 * share, abs=0.11) for share in told]
+    expected = api(page, f"/v1/traces/{trace(page)}/lens?attention=rollout")["rollout"][-1]["shares"]
+    assert last == [pytest.approx(100 * share, abs=0.11) for share in expected]
 
 
-def test_the_lens_shows_what_each_layer_would_predict_and_flies_there(visit: Open) -> None:
+def test_lens_shows_predictions_of_each_layer_and_flies_there(visit: Open) -> None:
     page = visit("/#aid=lens")
     rows = page.page.locator(".lens-table tbody tr")
     expect(rows).to_have_count(4)
-    told = api(page, f"/v1/traces/{trace(page)}/lens?top=1")["layers"]
-    for row, layer in zip(rows.all(), told, strict=True):
+    expected = api(page, f"/v1/traces/{trace(page)}/lens?top=1")["layers"]
+    for row, layer in zip(rows.all(), expected, strict=True):
         assert row.locator("button").all_text_contents() == [one["top"][0]["text"] for one in layer["predictions"]]
     before = page.state("store.state.view.camera")
     rows.nth(1).locator("button").first.click()
     assert page.state("store.state.view.camera") != before
 
 
-def test_the_temperature_reshapes_the_distribution_at_once(visit: Open) -> None:
+def test_temperature_changes_the_distribution_without_a_request(visit: Open) -> None:
     page = visit("/#aid=sampling&step=1")
     bars = page.page.locator(".bars li")
     expect(bars).to_have_count(3)
     logits = api(page, f"/v1/traces/{trace(page)}/tensors/logits?slice=0,5")["data"]
-    asked = len(page.asked)
+    requested = len(page.requested)
     for temperature in (5, 1, 0.5, 0):
         page.page.locator("#temperature").fill(str(temperature))
         weights = [
@@ -84,10 +84,10 @@ def test_the_temperature_reshapes_the_distribution_at_once(visit: Open) -> None:
         shares = sorted((100 * weight / sum(weights) for weight in weights), reverse=True)
         shown = [float(text.strip("<% ")) for text in bars.locator("b").all_text_contents()]
         assert shown == [pytest.approx(share, abs=0.011) for share in shares]
-    assert len(page.asked) == asked
+    assert len(page.requested) == requested
 
 
-def test_parameters_are_the_ones_that_the_api_counts(visit: Open) -> None:
+def test_parameters_equal_the_api(visit: Open) -> None:
     page = visit("/#aid=parameters")
     parts = api(page, "/v1/models/nano-gpt")["parameters"]
     rows = page.page.locator(".parts tr")
@@ -96,7 +96,7 @@ def test_parameters_are_the_ones_that_the_api_counts(visit: Open) -> None:
     expect(page.page.locator(".total")).to_contain_text(f"{parts['total']:,}")
 
 
-def test_parameters_of_a_size_of_ones_own_are_counted_from_the_picture(visit: Open) -> None:
+def test_parameters_of_custom_sizes_are_counted_from_the_layout(visit: Open) -> None:
     own = "n_layer:2,n_head:3,n_embd:48,n_positions:11,vocab_size:3,tie_word_embeddings:false"
     page = visit(f"/#aid=parameters&traced=0&model={own}")
     assert page.state("store.state.figures[0].model") is None
@@ -104,10 +104,10 @@ def test_parameters_of_a_size_of_ones_own_are_counted_from_the_picture(visit: Op
     expect(page.page.locator(".total")).to_contain_text(f"{2 * a_layer + 2 * 3 * 48 + 11 * 48 + 2 * 48:,}")
 
 
-def test_the_colours_of_all_cells_follow_scale_palette_and_range(visit: Open) -> None:
+def test_scale_palette_and_range_change_the_colours(visit: Open) -> None:
     page = visit("/#aid=colours")
     seen = [page.picture()]
-    for name in ("logarithmic", "for all colour vision", "the same for all"):
+    for name in ("logarithmic", "colour-blind safe", "same value for all blocks"):
         page.page.get_by_role("radio", name=name).check(force=True)
         page.settle()
         seen.append(page.picture())
@@ -123,7 +123,7 @@ def tensors(visit: Visit) -> list[Any]:
     return list(api(visit, f"/v1/traces/{trace(visit)}")["tensors"].values())
 
 
-def test_the_legend_has_the_range_of_the_block_in_question(visit: Open) -> None:
+def test_legend_has_the_range_of_the_current_block(visit: Open) -> None:
     page = visit("/#cell=0,blocks.0.attn.heads.1.pattern,3,4,0")
     scale = page.state("detail.scale('blocks.0.attn.heads.1.pattern')")
     high = page.page.locator(".legend .ramp").nth(1).locator("small span").last
@@ -131,7 +131,7 @@ def test_the_legend_has_the_range_of_the_block_in_question(visit: Open) -> None:
     expect(page.page.locator(".ramp-marker")).to_have_count(1)
 
 
-def test_keys_alone_search_a_block_among_gpt3s_and_go_from_layer_to_layer(visit: Open) -> None:
+def test_keyboard_searches_gpt3_and_flies_from_layer_to_layer(visit: Open) -> None:
     page = visit("/#model=gpt3-175b&traced=0")
     page.page.keyboard.press("/")
     page.page.keyboard.type("queries layer 95 head 12")
@@ -147,7 +147,7 @@ def test_keys_alone_search_a_block_among_gpt3s_and_go_from_layer_to_layer(visit:
     assert page.state("store.state.highlight") is None
 
 
-def test_help_lists_the_keys_and_escape_leaves_it_alone(visit: Open) -> None:
+def test_help_lists_the_keys_and_escape_only_closes_it(visit: Open) -> None:
     page = visit("/#cell=0,tokens,0,0,0")
     page.page.keyboard.press("?")
     expect(page.page.get_by_role("dialog")).to_contain_text("Search for a block")
@@ -156,7 +156,7 @@ def test_help_lists_the_keys_and_escape_leaves_it_alone(visit: Open) -> None:
     assert page.state("store.state.view.pinned") != []
 
 
-def test_on_a_phone_the_aids_are_a_sheet_below_the_picture(visit: Open) -> None:
+def test_aids_are_below_the_picture_on_a_phone(visit: Open) -> None:
     page = visit("/", 390, 844, has_touch=True, is_mobile=True)
     expect(page.page.locator("#side")).to_be_hidden()
     for name, place in (("Input", "#side"), ("Sampling", "#aids")):

@@ -1,4 +1,4 @@
-"""A graphics processor that is not there, or goes away for a time."""
+"""The viewer without WebGL 2, and after losing its graphics context."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.viewer
 
 Open = Callable[..., Visit]
 
-#: How a system takes the graphics from a page. The page itself asks for no extensions.
+#: Simulates the loss of the context. The page itself disables extensions.
 LOSE = """() => {
     const ask = WebGL2RenderingContext.prototype.getExtension;
     window.loss = ask.call(cutaway.stage.canvas.getContext("webgl2"), "WEBGL_lose_context");
@@ -28,7 +28,7 @@ NO_WEBGL = """{
 }"""
 
 
-def test_the_picture_comes_back_when_the_graphics_do(visit: Open) -> None:
+def test_picture_returns_when_the_context_is_restored(visit: Open) -> None:
     page = visit()
     before = page.picture()
     page.page.evaluate(LOSE)
@@ -37,16 +37,16 @@ def test_the_picture_comes_back_when_the_graphics_do(visit: Open) -> None:
     expect(page.page.get_by_role("alert")).to_be_hidden()
     page.settle()
     assert np.array_equal(page.picture(), before)
-    page.console.clear()  # three.js notes the loss and the return
+    page.console.clear()  # three.js logs the loss and the restoration
 
 
-def test_without_webgl_the_page_says_so_and_works_but_for_the_picture(visit: Open) -> None:
+def test_page_works_without_webgl_except_for_the_picture(visit: Open) -> None:
     page = visit()
     page.page.add_init_script(NO_WEBGL)
     page.page.reload()
     expect(page.page.get_by_role("alert")).to_contain_text("WebGL 2 is missing")
     page.page.get_by_label("Prompt").fill("AAACBA")
     page.page.get_by_role("button", name="Run").click()
-    expect(page.page.locator(".token.made")).to_have_text(list("AAAABC"))
+    expect(page.page.locator(".token.generated")).to_have_text(list("AAAABC"))
     page.page.locator("#panel-share summary").click()
     expect(page.page.get_by_role("button", name="PNG")).to_be_disabled()

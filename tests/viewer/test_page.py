@@ -1,4 +1,4 @@
-"""The viewer in a browser: what a person sees is what the API says."""
+"""The viewer in a browser: it shows the API's values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.viewer
 Open = Callable[..., Visit]
 SCORES = "blocks.0.attn.heads.2.scores"
 
-#: The bytes of all answers, the page's own among them, as they came over the wire.
+#: The bytes of all responses as transferred, including the page's own files.
 TRANSFERRED = "performance.getEntriesByType('resource').reduce((sum, { transferSize }) => sum + transferSize, 0)"
 
 
@@ -34,13 +34,13 @@ def api(visit: Visit, path: str) -> Any:
 
 
 def drawn(page: Page) -> float:
-    """Milliseconds from the beginning of the navigation until the first picture was there."""
+    """Return the milliseconds from the start of the navigation to the first picture."""
     mark = "performance.getEntriesByName('first picture')[0]?.startTime"
     return float(page.wait_for_function(f"() => {mark}").json_value())
 
 
 def triangle(visit: Visit) -> float:
-    """The least that a page with WebGL takes in this browser: what it does itself."""
+    """Return the milliseconds that a minimal page with WebGL takes in this browser."""
     page = visit.page.context.new_page()
     page.route("**/triangle", lambda route: route.fulfill(path=Path(__file__).with_name("triangle.html")))
     page.goto(visit.address + "/triangle")
@@ -53,74 +53,76 @@ def numbers(camera: dict[str, Any]) -> list[float]:
     return [*camera["target"], *(camera[name] for name in ("distance", "azimuth", "elevation"))]
 
 
-def test_it_opens_with_every_cell_of_nano_gpt_filled(visit: Open) -> None:
+def test_page_opens_with_every_cell_of_nano_gpt_filled(visit: Open) -> None:
     page = visit()
-    kept = page.state("detail.count")
-    assert kept == page.state("store.state.figures[0].layout.count") == 206
+    filled = page.state("detail.count")
+    assert filled == page.state("store.state.figures[0].layout.count") == 206
     red, green, blue = np.moveaxis(page.picture(), 2, 0)
     for colour in (blue > green + 20, green > blue + 20, red > green + 20):  # weights, values above 0 and below
         assert np.count_nonzero(colour) > 1_000
-    assert page.page.locator(".token.made").all_text_contents() == list("ABBBCC")
+    assert page.page.locator(".token.generated").all_text_contents() == list("ABBBCC")
     assert page.page.evaluate(TRANSFERRED) < 2_000_000
-    print(f"nano-gpt, with its values: on the screen after {drawn(page.page):.0f} ms and {len(page.asked)} requests")
+    print(
+        f"nano-gpt, with its values: on the screen after {drawn(page.page):.0f} ms and {len(page.requested)} requests"
+    )
     print(f"one triangle, without a request: after {triangle(page):.0f} ms")
 
 
-def test_a_page_of_which_a_part_did_not_come_loads_itself_again(visit: Open) -> None:
+def test_page_reloads_if_a_chunk_fails_to_load(visit: Open) -> None:
     page = visit()
     part = re.compile(r"/viewer/assets/app-[^/]+\.js")
     page.page.route(part, lambda route: route.abort(), times=1)
     page.page.reload()
     page.settle()
-    assert sum(bool(part.search(url)) for url in page.asked) == 3  # when it was opened, refused, and again
-    page.console.clear()  # the browser itself notes the refusal
+    assert sum(bool(part.search(url)) for url in page.requested) == 3  # the first load, the failed one and the retry
+    page.console.clear()  # the browser logs the failure
 
 
-def test_other_letters_make_another_picture_and_other_output(visit: Open) -> None:
+def test_another_prompt_changes_picture_and_output(visit: Open) -> None:
     page = visit()
     before = page.picture()
     page.page.get_by_label("Prompt").fill("AAACBA")
     page.page.get_by_role("button", name="Run").click()
-    expect(page.page.locator(".token.made")).to_have_text(list("AAAABC"))
+    expect(page.page.locator(".token.generated")).to_have_text(list("AAAABC"))
     page.settle()
     changed = np.any(np.abs(page.picture() - before) > 30, axis=2)
-    assert 0.002 < np.mean(changed) < 0.5  # values, but not weights nor places
+    assert 0.002 < np.mean(changed) < 0.5  # values, but not weights or positions
 
 
-def test_what_cannot_be_is_refused_in_the_servers_words(visit: Open) -> None:
+def test_invalid_prompt_shows_the_servers_message(visit: Open) -> None:
     page = visit()
     page.page.get_by_label("Prompt").fill("CABD")
     page.page.get_by_role("button", name="Run").click()
     expect(page.page.get_by_role("status")).to_contain_text("only A, B, C are")
-    page.console.clear()  # the browser itself notes each 422
+    page.console.clear()  # the browser logs each 422
 
 
 @pytest.mark.parametrize(
     ("block", "cell"), [(SCORES, (3, 6)), ("blocks.1.mlp.in_weight", (100, 30)), ("ln_final.out", (10, 40))]
 )
-def test_the_cell_under_the_pointer_has_the_value_and_the_words_that_the_api_gives(
+def test_cell_under_the_pointer_has_the_apis_value_and_explanation(
     visit: Open, block: str, cell: tuple[int, int]
 ) -> None:
     page = visit()
     page.look_at(block)
     page.page.mouse.move(*page.place(block, cell))
     trace = page.state("store.state.figures[0].trace.id")
-    told = api(page, f"/v1/traces/{trace}/explain?" + urlencode({"block": block, "cell": f"{cell[0]},{cell[1]},0"}))
-    expect(page.page.locator(".card .formula")).to_contain_text(told["formula"]["text"][:40])
+    expected = api(page, f"/v1/traces/{trace}/explain?" + urlencode({"block": block, "cell": f"{cell[0]},{cell[1]},0"}))
+    expect(page.page.locator(".card .formula")).to_contain_text(expected["formula"]["text"][:40])
     shown = page.page.locator(".card .value").text_content() or ""
-    assert float(shown.replace("−", "-")) == pytest.approx(told["value"], rel=1e-5)
+    assert float(shown.replace("−", "-")) == pytest.approx(expected["value"], rel=1e-5)
     assert f"{block} [{cell[0]}, {cell[1]}, 0]" in (page.page.locator(".card .place").text_content() or "")
 
 
-def test_in_chinese_the_words_of_a_formula_are_chinese_and_its_equation_stays(visit: Open) -> None:
+def test_formula_has_a_chinese_sentence_and_the_same_equation(visit: Open) -> None:
     page = visit("/#" + urlencode({"lang": "zh-Hant", "cell": f"0,{SCORES},1,2,0"}))
     formula = page.page.locator(".card .formula")
     expect(formula).to_contain_text("「查詢向量」與「鍵向量」的 16 個乘積之和")
     expect(formula).to_contain_text("= (Σ(s = 0…15) q[2, s] · k[1, s]) / √16")
-    assert not re.search("[A-Za-z]{3}", formula.evaluate("told => told.firstChild.textContent"))
+    assert not re.search("[A-Za-z]{3}", formula.evaluate("element => element.firstChild.textContent"))
 
 
-def test_a_value_can_be_followed_back_to_its_token_and_forth_again(visit: Open) -> None:
+def test_value_can_be_traced_to_its_token_and_back(visit: Open) -> None:
     page = visit()
     page.look_at("embedding")
     page.page.mouse.click(*page.place("embedding", (5, 7)))
@@ -135,9 +137,9 @@ def test_a_value_can_be_followed_back_to_its_token_and_forth_again(visit: Open) 
     assert page.state("store.state.view.pinned") == []
 
 
-def test_the_address_restores_what_is_seen(visit: Open) -> None:
+def test_address_restores_the_view(visit: Open) -> None:
     page = visit()
-    page.page.get_by_role("button", name="Explore").click()  # a link greets nobody, so its picture is larger
+    page.page.get_by_role("button", name="Explore").click()  # links have no welcome, so their picture is larger
     page.look_at(SCORES)
     page.do(type="pin", at={"figure": 0, "block": SCORES, "cell": [2, 5, 0]})
     page.do(type="view", change={"step": 2})
@@ -151,22 +153,22 @@ def test_the_address_restores_what_is_seen(visit: Open) -> None:
     assert np.mean(np.abs(again.picture() - before)) < 1
 
 
-def test_stepping_shows_only_what_was_computed_by_then(visit: Open) -> None:
+def test_step_shows_only_values_computed_by_then(visit: Open) -> None:
     page = visit()
     before = page.picture()
     page.page.get_by_role("button", name="One token back").click()
     page.page.get_by_role("button", name="One token back").click()
-    expect(page.page.locator(".token.made")).to_have_text(list("ABBB"))
+    expect(page.page.locator(".token.generated")).to_have_text(list("ABBB"))
     page.settle()
     after = page.picture()
     assert np.mean(after) < np.mean(before)
-    page.page.get_by_role("button", name="One token on").click()
-    page.page.get_by_role("button", name="One token on").click()
+    page.page.get_by_role("button", name="One token forward").click()
+    page.page.get_by_role("button", name="One token forward").click()
     page.settle()
     assert np.mean(np.abs(page.picture() - before)) < 0.5
 
 
-def test_keys_alone_turn_move_and_zoom_the_picture(visit: Open) -> None:
+def test_keyboard_rotates_pans_and_zooms(visit: Open) -> None:
     page = visit()
     page.page.locator("#picture").focus()
     seen = [page.state("stage.camera")]
@@ -178,7 +180,7 @@ def test_keys_alone_turn_move_and_zoom_the_picture(visit: Open) -> None:
     assert seen[-1]["distance"] == pytest.approx(seen[0]["distance"])
 
 
-def test_a_block_is_found_by_name_and_flown_to(visit: Open) -> None:
+def test_search_by_name_flies_to_the_block(visit: Open) -> None:
     page = visit()
     page.page.keyboard.press("/")
     page.page.get_by_role("combobox", name="Search").fill("attention scores 1 2")
@@ -191,7 +193,7 @@ def test_a_block_is_found_by_name_and_flown_to(visit: Open) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (844, 390), (1920, 1080)])
-def test_it_fits_every_window_without_scrolling_sideways(visit: Open, width: int, height: int) -> None:
+def test_page_fits_the_window_without_horizontal_scrolling(visit: Open, width: int, height: int) -> None:
     page = visit("/", width, height)
     assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture = page.picture()
@@ -201,13 +203,13 @@ def test_it_fits_every_window_without_scrolling_sideways(visit: Open, width: int
     assert max(np.ptp(rows) / picture.shape[0], np.ptp(columns) / picture.shape[1]) > 0.6
 
 
-def test_it_speaks_chinese_to_who_reads_it(visit: Open) -> None:
+def test_page_is_translated_to_chinese(visit: Open) -> None:
     page = visit("/#lang=zh-Hant")
     assert page.page.evaluate("document.documentElement.lang") == "zh-Hant"
     expect(page.page.get_by_role("button", name="執行")).to_be_visible()
 
 
-def test_models_stand_side_by_side_to_scale(visit: Open) -> None:
+def test_models_are_side_by_side_to_scale(visit: Open) -> None:
     small = "n_layer:2,n_head:2,n_embd:32,vocab_size:40,n_positions:16"
     page = visit("/#" + urlencode({"beside": small}))
     page.page.wait_for_function("() => cutaway.stage.models.shown.length === 2")
@@ -218,7 +220,7 @@ def test_models_stand_side_by_side_to_scale(visit: Open) -> None:
     assert cells == [1.5, 1.5]
 
 
-def test_gpt3_is_there_whole_and_can_be_turned(visit: Open) -> None:
+def test_gpt3_is_complete_and_can_be_rotated(visit: Open) -> None:
     page = visit("/#model=gpt3-175b&traced=0")
     assert page.state("store.state.figures[0].layout.count") == 131_150
     loaded = page.page.evaluate("performance.now()")
@@ -244,25 +246,25 @@ def test_gpt3_is_there_whole_and_can_be_turned(visit: Open) -> None:
     print(f"GPT-3, 131,150 blocks: loaded in {loaded:.0f} ms, then {np.median(times):.0f} ms a frame")
     page.settle()
     assert np.count_nonzero(page.picture().max(axis=2) > 60) > 5_000
-    assert not any("/tensors/" in url for url in page.asked)  # nothing is near enough for its values
+    assert not any("/tensors/" in url for url in page.requested)  # no block is near enough to show values
     page.look_at("blocks.50.attn.heads.95.q_weight", distance=200)
-    assert any("/tensors/h.50.attn.c_attn.weight" in url and "max_cells" in url for url in page.asked)
+    assert any("/tensors/h.50.attn.c_attn.weight" in url and "max_cells" in url for url in page.requested)
     assert page.page.evaluate(TRANSFERRED) < 3_000_000
 
 
-def test_a_server_that_was_away_is_asked_again(visit: Open) -> None:
+def test_unreachable_server_is_retried(visit: Open) -> None:
     page = visit()
     page.page.route("**/v1/traces", lambda route: route.abort())
     page.page.get_by_label("Prompt").fill("BBBAAA")
     page.page.get_by_role("button", name="Run").click()
     expect(page.page.get_by_role("alert")).to_contain_text("Trying again")
     page.page.unroute("**/v1/traces")
-    expect(page.page.locator(".token.made")).to_have_text(list("AAABBB"))
+    expect(page.page.locator(".token.generated")).to_have_text(list("AAABBB"))
     expect(page.page.get_by_role("alert")).to_be_hidden()
-    page.console.clear()  # the browser itself notes each failure
+    page.console.clear()  # the browser logs each failure
 
 
-def test_progress_of_a_longer_trace_is_told_and_it_can_be_stopped(visit: Open) -> None:
+def test_longer_trace_shows_progress_and_can_be_stopped(visit: Open) -> None:
     page = visit()
     sizes = "n_layer:24,n_head:2,n_embd:256,n_positions:1024,vocab_size:500"
     page.page.goto(
@@ -278,7 +280,7 @@ def test_progress_of_a_longer_trace_is_told_and_it_can_be_stopped(visit: Open) -
     expect(form.get_by_role("status")).to_contain_text("cancelled")
 
 
-def test_the_units_hold() -> None:
+def test_unit_tests_pass() -> None:
     npm, modules = shutil.which("npm"), ROOT / "viewer" / "node_modules"
     if npm is None or not modules.is_dir():
         pytest.skip("needs Node.js and the viewer's tools: make viewer")

@@ -1,4 +1,4 @@
-"""Fingers on a phone: what each of their moves does to the picture."""
+"""Touch gestures on the picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS = 6
 
 
 class Hand:
-    """Fingers on the glass of an open page; moves are told from the middle of the picture, in pixels."""
+    """Fingers on an open page; points are in pixels from the centre of the picture."""
 
     def __init__(self, page: Visit) -> None:
         self.visit = page
@@ -31,7 +31,7 @@ class Hand:
         return dict(self.visit.state("stage.camera"))
 
     def move(self, *fingers: tuple[Point, Point]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Each finger goes from one point to another, all at the same time. The camera before and after."""
+        """Move fingers simultaneously from one point to another; return the camera before and after."""
         before = self.camera()
         for step in range(STEPS + 1):
             points = [[a + (b - a) * step / STEPS for a, b in zip(*finger, strict=True)] for finger in fingers]
@@ -42,18 +42,18 @@ class Hand:
 
     def _touch(self, kind: str, points: list[list[float]]) -> None:
         x, y = self.middle
-        told = [{"x": x + dx, "y": y + dy, "id": n} for n, (dx, dy) in enumerate(points)]
-        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": told})
+        points_on_page = [{"x": x + dx, "y": y + dy, "id": n} for n, (dx, dy) in enumerate(points)]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points_on_page})
 
 
 @pytest.fixture
 def hand(visit: Callable[..., Visit]) -> Iterator[Hand]:
     made = Hand(visit("/", 390, 844, has_touch=True, is_mobile=True))
     yield made
-    assert made.visit.state("store.state.view.pinned") == []  # no move was taken for a tap
+    assert made.visit.state("store.state.view.pinned") == []  # no gesture was mistaken for a tap
 
 
-def test_fingers_turn_move_and_zoom_the_picture(hand: Hand) -> None:
+def test_gestures_rotate_pan_and_zoom(hand: Hand) -> None:
     before, after = hand.move(((0, 0), (60, 30)))
     assert after["azimuth"] < before["azimuth"] - 0.2
     assert after["elevation"] > before["elevation"] + 0.1
@@ -63,7 +63,7 @@ def test_fingers_turn_move_and_zoom_the_picture(hand: Hand) -> None:
     assert after["distance"] / before["distance"] == pytest.approx(40 / 90, rel=0.01)
     assert after["azimuth"] == pytest.approx(before["azimuth"], abs=1e-6)
 
-    before, after = hand.move(((-40, 0), (-40, 0)), ((40, 0), (90, 0)))  # the first finger stays: no tap
+    before, after = hand.move(((-40, 0), (-40, 0)), ((40, 0), (90, 0)))  # the first finger rests: no tap
     assert after["distance"] / before["distance"] == pytest.approx(80 / 130, rel=0.01)
 
     before, after = hand.move(((-40, 0), (-40, 70)), ((40, 0), (40, 70)))  # side by side
@@ -75,7 +75,7 @@ def test_fingers_turn_move_and_zoom_the_picture(hand: Hand) -> None:
     assert after["azimuth"] - before["azimuth"] == pytest.approx(math.pi / 2, rel=0.05)
 
 
-def test_a_tap_keeps_a_cell_and_a_tap_beside_all_lets_it_go(visit: Callable[..., Visit]) -> None:
+def test_tap_pins_a_cell_and_a_tap_outside_unpins_it(visit: Callable[..., Visit]) -> None:
     page = visit("/", 390, 844, has_touch=True, is_mobile=True)
     page.look_at("embedding")
     page.page.touchscreen.tap(*page.place("embedding", (5, 7)))

@@ -1,4 +1,4 @@
-"""The tour, the links, the files and the first impression of the viewer, in a browser."""
+"""The tour, links, downloads and the welcome in a browser."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 19
 LITTLE = "model=n_layer:2,n_head:2,n_embd:32,vocab_size:40,n_positions:16&ids=1,2,3&max_new_tokens=2"
 
 
-def test_the_tour_runs_to_its_end_and_every_step_has_its_blocks(visit: Open) -> None:
+def test_tour_runs_to_its_end_and_every_step_has_blocks(visit: Open) -> None:
     page = visit()
     page.page.get_by_role("button", name="Start the tour").click()
     titles, blocks = [], {}
@@ -49,7 +49,7 @@ def test_the_tour_runs_to_its_end_and_every_step_has_its_blocks(visit: Open) -> 
     expect(page.page.locator(".tour")).to_be_hidden()
 
 
-def test_cells_are_filled_as_they_are_computed_beside_what_they_are_computed_from(visit: Open) -> None:
+def test_cells_are_filled_in_order_with_their_operands_outlined(visit: Open) -> None:
     page = visit("/", reduced_motion="no-preference")
     page.do(type="tour", command={"do": "go", "step": "qkv", "share": 0})
     page.settle()
@@ -70,7 +70,7 @@ def test_cells_are_filled_as_they_are_computed_beside_what_they_are_computed_fro
     assert bias["cell"] == bias["to"] == [0, j, 0]
 
 
-def test_the_words_have_the_numbers_of_the_model_and_the_language_of_the_reader(visit: Open) -> None:
+def test_tour_texts_have_the_models_numbers_and_the_users_language(visit: Open) -> None:
     page = visit(f"/#{LITTLE}&tour=qkv")
     expect(page.page.locator(".tour-words")).to_contain_text("There are 2 heads")
     expect(page.page.locator(".tour-words")).to_contain_text("16 numbers")
@@ -79,7 +79,7 @@ def test_the_words_have_the_numbers_of_the_model_and_the_language_of_the_reader(
     assert page.page.evaluate("document.documentElement.lang") == "zh-Hant"
 
 
-def test_the_keyboard_alone_goes_through_the_tour(visit: Open) -> None:
+def test_keyboard_controls_the_tour(visit: Open) -> None:
     page = visit()
     keys = page.page.keyboard
     keys.press("Tab")
@@ -97,7 +97,7 @@ def test_the_keyboard_alone_goes_through_the_tour(visit: Open) -> None:
     assert page.state("store.state.player.playing") is True
 
 
-def test_the_tour_fits_a_phone(visit: Open) -> None:
+def test_tour_fits_a_phone(visit: Open) -> None:
     page = visit("/", 390, 844, has_touch=True)
     page.page.get_by_role("button", name="Start the tour").tap()
     for _ in range(2):
@@ -125,9 +125,9 @@ def test_the_tour_fits_a_phone(visit: Open) -> None:
         assert box["y"] <= 844 - box["height"]
 
 
-def test_a_link_leads_to_the_step_the_camera_and_the_model_that_it_was_copied_at(visit: Open) -> None:
+def test_link_restores_step_camera_and_model(visit: Open) -> None:
     page = visit(f"/#{LITTLE}&tour=mlp&lang=zh-Hant")
-    page.page.locator("#picture").press("Shift+ArrowLeft")  # where no step looks from
+    page.page.locator("#picture").press("Shift+ArrowLeft")  # an angle that no step has
     page.page.wait_for_function("() => location.hash.includes('camera')")
     page.settle()
     before, wanted = page.picture(), page.state("store.state.view")
@@ -144,7 +144,7 @@ def test_a_link_leads_to_the_step_the_camera_and_the_model_that_it_was_copied_at
     assert np.mean(np.abs(again.picture() - before)) < 1
 
 
-def test_picture_shape_and_values_are_there_to_be_taken_away(visit: Open) -> None:
+def test_picture_model_and_values_can_be_downloaded(visit: Open) -> None:
     page = visit()
     page.page.locator("#panel-share > summary").click()
     files = {}
@@ -164,7 +164,7 @@ def test_picture_shape_and_values_are_there_to_be_taken_away(visit: Open) -> Non
     assert header.keys() - {"__metadata__"} == page.state("store.state.figures[0].trace.tensors").keys()
 
 
-def test_who_was_welcomed_once_is_not_welcomed_again(visit: Open) -> None:
+def test_dismissed_welcome_does_not_return(visit: Open) -> None:
     page = visit()
     expect(page.page.locator(".welcome")).to_be_visible()
     page.page.get_by_role("button", name="Explore").click()
@@ -173,7 +173,7 @@ def test_who_was_welcomed_once_is_not_welcomed_again(visit: Open) -> None:
     expect(page.page.locator(".welcome")).to_be_hidden()
 
 
-def test_a_model_that_there_is_not_is_told_of_with_a_way_out(visit: Open) -> None:
+def test_unknown_model_offers_nano_gpt_instead(visit: Open) -> None:
     page = visit()
     page.page.goto(page.address + "/#model=gpt9")
     page.page.reload()
@@ -181,7 +181,7 @@ def test_a_model_that_there_is_not_is_told_of_with_a_way_out(visit: Open) -> Non
     page.page.get_by_role("button", name="Show nano-gpt").click()
     page.settle()
     expect(page.page.locator(".loading-card")).to_be_hidden()
-    page.console.clear()  # the browser itself notes each 4xx
+    page.console.clear()  # the browser logs each 4xx
 
 
 @pytest.fixture(params=[(1280, 800), (390, 844)], ids=["desktop", "phone"])
@@ -193,7 +193,7 @@ def checked(visit: Open, request: pytest.FixtureRequest) -> Page:
     return page
 
 
-def test_nothing_serious_keeps_anyone_out(checked: Page) -> None:
+def test_page_has_no_serious_accessibility_violations(checked: Page) -> None:
     for command in (None, {"do": "start"}):
         if command:
             checked.evaluate("command => cutaway.store.dispatch({ type: 'tour', command })", command)
@@ -218,7 +218,7 @@ LLAMA = {
 }
 
 
-def test_the_tour_of_another_family_goes_through_its_own_steps(visit: Open) -> None:
+def test_tour_of_another_family_has_its_own_steps(visit: Open) -> None:
     sizes = ",".join(f"{name}:{value}" for name, value in LLAMA.items())
     page = visit(f"/#model={sizes}&ids=1,2,3&max_new_tokens=2&tour=start")
     steps = page.state("store.state.figures[0].layout.description.steps")

@@ -1,4 +1,4 @@
-"""Models that have no name, models that were not run, and several beside each other: what of them can be read."""
+"""Custom models, models that were not run, and several models side by side."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def api(visit: Visit, path: str) -> Any:
         return json.load(answer)
 
 
-def told(visit: Visit) -> str:
-    """What the card says of the cell in question."""
+def card_text(visit: Visit) -> str:
+    """Return the card's text about the current cell."""
     return " ".join(visit.page.locator(".card p").all_text_contents())
 
 
 @pytest.mark.parametrize("how", [{"traced": "0"}, {"ids": "1,2,3", "max_new_tokens": "1"}], ids=["not run", "run"])
-def test_weights_of_typed_sizes_are_drawn_and_told_as_the_api_gives_them(visit: Open, how: dict[str, str]) -> None:
+def test_weights_of_custom_sizes_equal_the_api(visit: Open, how: dict[str, str]) -> None:
     page = visit("/#" + urlencode({"model": TYPED} | how))
     blue = page.picture()[..., 2] - page.picture()[..., 0]
     assert np.count_nonzero(blue > 20) > 1_000
@@ -56,15 +56,17 @@ def test_weights_of_typed_sizes_are_drawn_and_told_as_the_api_gives_them(visit: 
         ("zh-Hant", "「查詢向量」與「鍵向量」的 16 個乘積之和", "執行模型後才有數值"),
     ],
 )
-def test_a_cell_that_nobody_computed_tells_how_it_would_be(visit: Open, language: str, words: str, none: str) -> None:
+def test_cell_without_a_trace_explains_how_it_would_be_computed(
+    visit: Open, language: str, words: str, none: str
+) -> None:
     block = "blocks.1.attn.heads.1.scores"
     page = visit("/#" + urlencode({"model": TYPED, "traced": "0", "lang": language, "cell": f"0,{block},2,3,0"}))
     expect(page.page.locator(".card .formula").first).to_contain_text(words)
-    assert none in told(page)
+    assert none in card_text(page)
     expect(page.page.locator(".card .value")).to_have_count(0)
 
 
-def test_blocks_of_every_model_that_stands_there_are_found(visit: Open) -> None:
+def test_search_finds_blocks_of_every_model(visit: Open) -> None:
     page = visit("/#" + urlencode({"beside": TYPED}))
     page.page.wait_for_function("() => cutaway.stage.models.shown.length === 2")
     page.page.keyboard.press("/")
@@ -84,10 +86,10 @@ def test_blocks_of_every_model_that_stands_there_are_found(visit: Open) -> None:
     (left, right), (top, foot) = (sorted(round(at[axis]) for at in corners) for axis in (0, 1))
     within = np.zeros(light.shape, bool)
     within[max(top, 0) : foot, max(left, 0) : right] = True
-    assert light[within].mean() > 3 * light[~within].mean()  # of the one that was found
+    assert light[within].mean() > 3 * light[~within].mean()  # the block that was found is brighter
 
 
-def test_how_cells_are_computed_is_asked_for_once_of_all_layers_and_heads(visit: Open) -> None:
+def test_formulas_are_requested_once_for_all_layers_and_heads(visit: Open) -> None:
     page = visit("/#" + urlencode({"model": TYPED.replace("n_layer:2", "n_layer:3"), "traced": "0"}))
     for layer, head in ((1, 0), (1, 1), (2, 1)):
         for cell in ((2, 3), (4, 5)):
@@ -95,15 +97,15 @@ def test_how_cells_are_computed_is_asked_for_once_of_all_layers_and_heads(visit:
             page.do(type="pin", at={"figure": 0, "block": block, "cell": [*cell, 0]})
             expect(page.page.locator(".card .place")).to_have_text(f"{block} [{cell[0]}, {cell[1]}, 0]")
             expect(page.page.locator(".card .formula").first).to_contain_text("products of “Queries” and “Keys”")
-    assert len([url for url in page.asked if "formula" in url]) == 1
+    assert len([url for url in page.requested if "formula" in url]) == 1
 
 
-def test_arrow_keys_go_from_a_pinned_cell_to_those_beside_it_and_else_move_the_picture(visit: Open) -> None:
+def test_arrow_keys_move_the_pinned_cell_or_else_the_picture(visit: Open) -> None:
     page = visit()
     page.look_at("ln_final.out")
     page.page.mouse.click(*page.place("ln_final.out", (4, 20)))
     camera = page.state("store.state.view.camera")
-    expect(page.page.locator(".card")).to_contain_text("The arrow keys go to the cells beside it")
+    expect(page.page.locator(".card")).to_contain_text("The arrow keys move to the neighbouring cells")
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowUp"):
         x, y = page.place("ln_final.out", tuple(page.state("store.state.view.pinned")[0]["cell"][:2]))
         page.page.keyboard.press(key)
@@ -121,4 +123,4 @@ def test_arrow_keys_go_from_a_pinned_cell_to_those_beside_it_and_else_move_the_p
     page.settle()
     assert page.state("store.state.view.camera") != camera
     page.page.keyboard.press("?")
-    expect(page.page.get_by_role("dialog")).to_contain_text("to the cells beside it")
+    expect(page.page.get_by_role("dialog")).to_contain_text("move to the neighbouring cells")

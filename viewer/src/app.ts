@@ -4,7 +4,7 @@ import type { Service } from "./api/service";
 import { Detail } from "./detail/detail";
 import type { Sources } from "./detail/sources";
 import { labelPage, setTitle } from "./panels/page";
-import { opened } from "./opening";
+import { whenReady } from "./opening";
 import type { Panel } from "./panels/panel";
 import { mountPanels } from "./panels/registry";
 import { watchArrows } from "./picking/neighbours";
@@ -18,7 +18,7 @@ import type { Store } from "./state/store";
 import { Director } from "./tour/director";
 import { watchKeys } from "./tour/keys";
 
-/** Shows the state: the picture first, then what is around it. */
+/** Shows the state: the picture first, then the panels. */
 export async function show(store: Store, service: Service, sources: Sources): Promise<void> {
   const stage = new Stage(document.getElementById("picture") as HTMLCanvasElement, store);
   const detail = new Detail(stage, store, sources);
@@ -35,17 +35,17 @@ export async function show(store: Store, service: Service, sources: Sources): Pr
     store.subscribe(({ view }) => view.language, () => places.forEach((place) => mountPanels(place, app)));
   };
   store.subscribe(({ view }) => view.language, () => labelPage(store));
-  mount("foot", "aid"); // they take space from the picture
+  mount("foot", "aid"); // before the picture, whose size they change
   stage.start();
   void stage.first.then(() => performance.mark("first picture")); // for measurements
-  await opened(stage.first, store);
+  await whenReady(stage.first, store);
   mount("bar", "side", "over");
   document.body.classList.remove("opening");
   store.subscribe(({ figures }) => figures[0], setTitle);
   keepAddress(store);
 }
 
-/** Keeps the view in the address, and follows an address that is typed or gone back to. */
+/** Writes the view to the address, and follows changes of the address: typed, or by the browser's history. */
 function keepAddress(store: Store): void {
   let timer = 0;
   const write = (): void => {

@@ -1,24 +1,24 @@
 /**
- * The picture comes first, then what is around it. Where a processor has to do the work of a graphics processor, too,
- * this makes a difference: the browser takes longer to draw all panels for the first time than all cells of nano-gpt.
+ * Delays the panels until after the first picture. With software rendering this matters: drawing all panels for the
+ * first time takes the browser longer than drawing all cells of nano-gpt.
  */
 
 import type { State } from "./state/state";
 import type { Store } from "./state/store";
 
-const LONGEST = { answer: 1000, picture: 3000 }; // milliseconds
+const TIMEOUT = { response: 1000, picture: 3000 }; // milliseconds
 
-/** Resolves with the first picture, or earlier if there is something to show, or after a limit. */
-export function opened(picture: Promise<void>, store: Store): Promise<void> {
+/** Resolves with the first picture; earlier if there is a problem to show; at the latest after a timeout. */
+export function whenReady(picture: Promise<void>, store: Store): Promise<void> {
   return new Promise((open) => {
     void picture.then(open);
-    store.subscribe(hasNews, (has) => has && open());
-    setTimeout(() => store.state.run.trace || store.state.figures.length || open(), LONGEST.answer);
-    setTimeout(open, LONGEST.picture);
+    store.subscribe(hasMessage, (has) => has && open());
+    setTimeout(() => store.state.run.trace || store.state.figures.length || open(), TIMEOUT.response);
+    setTimeout(open, TIMEOUT.picture);
   });
 }
 
-/** Whether there is a reason for the wait to show. */
-function hasNews({ run, trouble, graphics }: State): boolean {
+/** Whether the panels have an error or a queue position to show. */
+function hasMessage({ run, trouble, graphics }: State): boolean {
   return trouble !== null || graphics !== null || ["queued", "running", "failed"].includes(run.status);
 }

@@ -28,7 +28,7 @@ describe("the address", () => {
     expect(fromHash(`#${toHash(view)}`)).toEqual(view);
   });
 
-  it("says nothing of the first view", () => expect(toHash(INITIAL)).toBe(""));
+  it("is empty for the initial view", () => expect(toHash(INITIAL)).toBe(""));
 
   it.each(["camera=1,2,3", "camera=1,2,3,-4,0,0", "cell=0,tokens,x,1,0", "step=half", "flow=up", "palette=pink", "range=-1", "head=1", "head=1,-1", "%%%", "model=", "beside=;;"])(
     "makes the usual of nonsense: %s",

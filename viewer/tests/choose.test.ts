@@ -30,29 +30,29 @@ describe.each(SIZES)("of a block of %i × %i cells", (width, height) => {
 });
 
 describe("level of detail", () => {
-  it("has every cell where cells are pixels or larger", () => {
+  it("shows every cell that covers a pixel or more", () => {
     expect(choose([12288, 128], { i0: 100, j0: 0, i1: 300, j1: 100 }, 5).at(-1)).toMatchObject({ factor: 1, fine: true });
     expect(choose([48, 192], whole([48, 192]), 1)).toEqual([{ part: whole([48, 192]), factor: 1, fine: false }]);
   });
 
-  it("halves with the distance", () => {
+  it("halves the resolution at twice the distance", () => {
     const factors = [1, 0.5, 0.25, 0.125].map((pixels) => choose([200, 200], whole([200, 200]), pixels)[0]?.factor);
     expect(factors).toEqual([1, 2, 4, 8]);
   });
 
-  it("needs nothing new for a small move", () => {
+  it("fetches nothing for a small camera move", () => {
     const cells = [12288, 12288] as const;
     const before = choose(cells, { i0: 1000, j0: 1000, i1: 1100, j1: 1100 }, 8);
     expect(choose(cells, { i0: 1003, j0: 1002, i1: 1103, j1: 1102 }, 8)).toEqual(before);
   });
 });
 
-describe("the scale of a block's colours", () => {
-  it("is the largest value where none is negative", () => expect(scaleOf(Float32Array.of(0, 0.25, 1))).toBe(1));
+describe("a block's colour scale", () => {
+  it("is the largest value if none is negative", () => expect(scaleOf(Float32Array.of(0, 0.25, 1))).toBe(1));
   it("does not follow a few outliers", () => {
     const values = Float32Array.from({ length: 1000 }, (_, n) => (n % 2 ? 1 : -1));
     values[7] = 50;
     expect(scaleOf(values)).toBeLessThan(5);
   });
-  it("leaves out what is masked", () => expect(scaleOf(Float32Array.of(-Infinity, 2, 1))).toBe(2));
+  it("ignores masked values", () => expect(scaleOf(Float32Array.of(-Infinity, 2, 1))).toBe(2));
 });

@@ -1,4 +1,4 @@
-/** The modules of the viewer depend on each other in one direction. */
+/** The imports between the viewer's modules have no cycles. */
 
 import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
@@ -9,7 +9,7 @@ const SOURCE = resolve(import.meta.dirname, "../src");
 
 type Graph = Map<string, Set<string>>;
 
-/** The modules that each module of a folder imports, as paths within it; generated declarations are left out. */
+/** The imports of each module of a folder, as paths within it, without generated declarations. */
 function importsOf(root: string): Graph {
   const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"));
   const graph: Graph = new Map(files.map((file) => [file, new Set()]));
@@ -21,7 +21,7 @@ function importsOf(root: string): Graph {
   return graph;
 }
 
-/** The same between folders; imports within a folder do not count. */
+/** The imports between folders. */
 function foldersOf(graph: Graph): Graph {
   const folders: Graph = new Map();
   for (const [file, imported] of graph) {
@@ -32,22 +32,22 @@ function foldersOf(graph: Graph): Graph {
   return folders;
 }
 
-/** A circle in a graph, first and last being the same; null where there is none. */
-function circleOf(graph: Graph): string[] | null {
+/** A cycle in a graph, its first node repeated at the end; null if there is none. */
+function cycleOf(graph: Graph): string[] | null {
   const done = new Set<string>();
   const search = (node: string, path: string[]): string[] | null => {
     if (path.includes(node)) return [...path.slice(path.indexOf(node)), node];
     if (done.has(node)) return null;
     for (const next of graph.get(node) ?? []) {
-      const circle = search(next, [...path, node]);
-      if (circle) return circle;
+      const cycle = search(next, [...path, node]);
+      if (cycle) return cycle;
     }
     done.add(node);
     return null;
   };
   for (const node of graph.keys()) {
-    const circle = search(node, []);
-    if (circle) return circle;
+    const cycle = search(node, []);
+    if (cycle) return cycle;
   }
   return null;
 }
@@ -57,17 +57,17 @@ describe("imports", () => {
 
   it("are read from every module", () => {
     expect(graph.size).toBeGreaterThan(80);
-    expect(graph.get("main.ts")).toContain("app.ts"); // by import(), too
-    expect(graph.get("state/store.ts")).toContain("state/state.ts"); // of types, too
+    expect(graph.get("main.ts")).toContain("app.ts"); // by import()
+    expect(graph.get("state/store.ts")).toContain("state/state.ts"); // of types
   });
 
-  it("make no circle of files", () => expect(circleOf(graph)).toBeNull());
-  it("make no circle of folders", () => expect(circleOf(foldersOf(graph))).toBeNull());
+  it("have no cycles of files", () => expect(cycleOf(graph)).toBeNull());
+  it("have no cycles of folders", () => expect(cycleOf(foldersOf(graph))).toBeNull());
 
-  it("that make a circle are found", () => {
+  it("with cycles are detected", () => {
     const round: Graph = new Map([["a/x", new Set(["b/y"])], ["b/y", new Set(["b/z"])], ["b/z", new Set(["a/w"])], ["a/w", new Set()]]);
-    expect(circleOf(round)).toBeNull();
-    expect(circleOf(foldersOf(round))).toEqual(["a", "b", "a"]);
-    expect(circleOf(round.set("a/w", new Set(["b/y"])))).toEqual(["b/y", "b/z", "a/w", "b/y"]);
+    expect(cycleOf(round)).toBeNull();
+    expect(cycleOf(foldersOf(round))).toEqual(["a", "b", "a"]);
+    expect(cycleOf(round.set("a/w", new Set(["b/y"])))).toEqual(["b/y", "b/z", "a/w", "b/y"]);
   });
 });

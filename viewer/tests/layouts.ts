@@ -1,4 +1,4 @@
-/** Small layouts, made by hand: one block for each kind, in every layer and head. */
+/** Small layouts for tests, with one block per kind, layer and head. */
 
 import { present } from "../src/checked/item";
 import { Description, type Architecture, type Kind } from "../src/layout/description";
@@ -19,7 +19,7 @@ const KINDS: [string, string, Kind["role"], Kind["scope"], boolean][] = [
   ["probs", "Probabilities", "activation", "model", false],
 ];
 
-/** GPT-2's architecture as the service describes it, with a few of its kinds. */
+/** GPT-2's architecture from the API, with some of its kinds. */
 export function descriptionOf(layers: number, heads: number, change: Partial<Architecture> = {}): Description {
   const all = gpt2 as unknown as Architecture;
   const kinds = KINDS.map(([id, name, role, scope, minor]): Kind => {
@@ -30,7 +30,7 @@ export function descriptionOf(layers: number, heads: number, change: Partial<Arc
   return new Description({ ...all, ...sizes, kinds, ...change });
 }
 
-/** A layout of any description whose members of groups are counted by `description.members`. */
+/** A layout of any description. */
 export function layoutFrom(description: Description): Layout {
   const rows = description.kinds.flatMap(({ stack, group }, kind) => {
     const members = (layer: number): number[][] =>

@@ -5,7 +5,7 @@ import { axesOf, gather, locate, sliceOf, transpose, whole, type Index } from ".
 
 const Q: Index = [[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 2], [0, 1, 0, 0]]; // [B, T, H, A] of head 2: x is T, y is A
 const QUERY_WEIGHT: Index = [[1, 0, 0, 0], [0, 1, 0, 96]]; // [C, 3·H·A]: x is C, y a head's columns
-const SCORES: Index = [[0, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]; // [B, H, T, T]: turned
+const SCORES: Index = [[0, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]]; // [B, H, T, T]: transposed
 
 describe("a block's index map", () => {
   it("locates a cell in the tensor", () => {
@@ -13,12 +13,12 @@ describe("a block's index map", () => {
     expect(locate(QUERY_WEIGHT, [4, 7, 0])).toEqual([4, 103]);
   });
 
-  it("becomes a slice that reads just its cells", () => {
+  it("becomes a slice that reads exactly its cells", () => {
     expect(sliceOf(Q, whole([11, 16]))).toBe("0,0:11,2,0:16");
     expect(sliceOf(QUERY_WEIGHT, { i0: 8, j0: 0, i1: 24, j1: 16 }, 4)).toBe("8:24:4,96:112:4");
   });
 
-  it("tells which axes the slice leaves, in the tensor's order", () => {
+  it("determines the axes of the slice, in the tensor's order", () => {
     expect(axesOf(Q)).toEqual(["i", "j"]);
     expect(axesOf(SCORES)).toEqual(["j", "i"]);
     expect(axesOf([[0, 1, 0, 32]])).toEqual(["j"]);
@@ -41,7 +41,7 @@ describe("a block's index map", () => {
   });
 });
 
-it("turning twice is no turning", () => {
+it("transposing twice is the identity", () => {
   const values = Float32Array.from({ length: 12 }, (_, n) => n);
   expect(transpose(transpose(values, 3, 4), 4, 3)).toEqual(values);
   expect([...transpose(values, 3, 4)].slice(0, 3)).toEqual([0, 4, 8]);

@@ -28,7 +28,7 @@ describe("a safetensors file", () => {
     expect([...column(parse(file(padded, VALUES)), "x", Float64Array)]).toEqual([1.5, -2]);
   });
 
-  it("that is cut off is refused", () => {
+  it("is refused if truncated", () => {
     expect(() => parse(file(HEADER, VALUES.slice(0, 15)))).toThrow(RangeError);
     expect(() => parse(file(HEADER, VALUES).slice(0, 20))).toThrow(RangeError);
   });
@@ -37,5 +37,5 @@ describe("a safetensors file", () => {
 describe("bytes of every type become float32", () => {
   it("float16, masked cells too", () => expect([...decode(Uint16Array.of(0x3c00, 0xc000, 0xfc00).buffer, "float16")]).toEqual([1, -2, -Infinity]));
   it("int32", () => expect([...decode(Int32Array.of(7, -1).buffer, "int32")]).toEqual([7, -1]));
-  it("but no other", () => expect(() => decode(new ArrayBuffer(8), "complex64")).toThrow("complex64"));
+  it("other dtypes throw", () => expect(() => decode(new ArrayBuffer(8), "complex64")).toThrow("complex64"));
 });

@@ -12,16 +12,16 @@ const BOX: Box = { min: [-377, 0, -96], max: [36, 1707, 96] };
 
 describe.each(["right", "down"] as const)("a model that flows %s", (flow) => {
   const pose = new Pose(flow, [5, -7, 11]);
-  it("is where it was after there and back", () => {
+  it("is inverted exactly", () => {
     expect(pose.unpoint(pose.point([1, 2, 3]))).toEqual([1, 2, 3]);
     expect(pose.unturn(pose.turn([1, 2, 3]))).toEqual([1, 2, 3]);
   });
-  it("keeps its size and its depth", () => {
+  it("preserves size and depth", () => {
     const sizes = sizeOf(pose.box(BOX));
     expect([...sizes].sort()).toEqual(sizeOf(BOX).sort());
     expect(sizes[2]).toBe(192);
   });
-  it("stands beside others without touching them", () => {
+  it("places models without overlap", () => {
     const poses = arrange([BOX, BOX, { min: [-10, 0, -5], max: [10, 90, 5] }], flow);
     const boxes = poses.map((each, n) => each.box(n < 2 ? BOX : { min: [-10, 0, -5], max: [10, 90, 5] }));
     const axis = flow === "right" ? 1 : 0;
@@ -32,7 +32,7 @@ describe.each(["right", "down"] as const)("a model that flows %s", (flow) => {
   });
 });
 
-describe("the camera that sees all of a box, above the legend", () => {
+describe("the camera that frames a box above the legend", () => {
   const LEGEND = 0.1; // of a window 720 pixels high
   it.each([[0.46, -0.2, 0.2], [1.6, -0.2, 0.2], [2.4, 1.2, -1]])("in a window %f times as wide as high", (aspect, azimuth, elevation) => {
     const height = 720;
@@ -52,7 +52,7 @@ describe("the camera that sees all of a box, above the legend", () => {
     expect(widest).toBeGreaterThan(0.8);
   });
 
-  it("is reached from any other, beginning where that was", () => {
+  it("is reached by interpolation from any other camera", () => {
     const window = { width: 600, height: 600 };
     const [a, b] = [framing(BOX, window), framing({ min: [1e6, 0, 0], max: [1e6 + 30, 30, 1] }, window)];
     const begin = between(a, b, 0);
@@ -66,23 +66,23 @@ describe("the camera that sees all of a box, above the legend", () => {
 
 describe("picking", () => {
   const box: Box = { min: [0, 0, 0], max: [16.5, 24, 1.5] };
-  it("finds the cell where the ray enters", () => {
+  it("returns the cell where the ray enters", () => {
     const t = enter(box, [4 * 1.5 + 0.7, 2 * 1.5 + 0.7, 100], [0, 0, -1]);
     expect(t).toBeCloseTo(98.5);
     expect(cellAt(box, [11, 16, 1], [6.7, 3.7, 1.5])).toEqual([4, 2, 0]);
   });
-  it("misses what is beside it or behind", () => {
+  it("misses boxes beside the ray or behind the camera", () => {
     expect(enter(box, [-1, 2, 100], [0, 0, -1])).toBeNull();
     expect(enter(box, [3, 2, 100], [0, 0, 1])).toBeNull();
   });
-  it("stays inside at the edges", () => {
+  it("returns cells inside the block at its edges", () => {
     expect(cellAt(box, [11, 16, 1], [16.5, 24, 1.5])).toEqual([10, 15, 0]);
     expect(cellAt(box, [11, 16, 1], [-1e-9, -1e-9, 0])).toEqual([0, 0, 0]);
   });
 });
 
-describe("room for values", () => {
-  it("is given out without overlap and comes back whole", () => {
+describe("the allocator", () => {
+  it("allocates without overlap and merges freed runs", () => {
     const runs = new Runs(1000);
     const taken: { start: number; length: number }[] = [];
     for (let n = 0; n < 500; n++) {
@@ -101,7 +101,7 @@ describe("room for values", () => {
 });
 
 describe.each(["linear", "log"] as const)("the %s scale", (scale) => {
-  it("grows from dark at 0 to full at the largest", () => {
+  it("grows from 0 to 1 with the value", () => {
     const shades = [0, 0.001, 0.1, 0.5, 1].map((share) => brightness(share, { scale, gain: 1 }));
     expect([...shades].sort((a, b) => a - b)).toEqual(shades);
     expect([shades[0], shades[4]]).toEqual([0, 1]);

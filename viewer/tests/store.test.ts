@@ -12,7 +12,7 @@ const A: CellAt = { figure: 0, block: "logits", cell: [1, 2, 0] };
 const B: CellAt = { figure: 0, block: "lm_head", cell: [3, 2, 0] };
 
 describe("the store", () => {
-  it("tells a listener at once, then only of what it picked", () => {
+  it("notifies a listener on subscribing, then only of changes of its selection", () => {
     const store = new Store(initial(INITIAL));
     const listener = vi.fn();
     store.subscribe(({ view }) => view.step, listener);
@@ -21,7 +21,7 @@ describe("the store", () => {
     expect(listener.mock.calls.map(([step]) => step)).toEqual([null, 2]);
   });
 
-  it("ends what was subscribed through a scope", () => {
+  it("unsubscribes the listeners of an ended scope", () => {
     const store = new Store(initial(INITIAL));
     const scope = store.scope();
     const listener = vi.fn();
@@ -31,7 +31,7 @@ describe("the store", () => {
     expect(listener).toHaveBeenCalledTimes(1);
   });
 
-  it("follows operands and comes back; what is pinned counts more than what is hovered", () => {
+  it("follows operands and goes back; pinned cells take precedence over hovered ones", () => {
     const store = new Store(initial(INITIAL));
     store.dispatch({ type: "pin", at: A });
     store.dispatch({ type: "follow", at: B });
@@ -43,7 +43,7 @@ describe("the store", () => {
     expect(store.state.view.pinned).toEqual([]);
   });
 
-  it("forgets camera, cells and step with another model, but keeps the camera with another prompt", () => {
+  it("resets camera, cells and step for another model, but keeps the camera for another prompt", () => {
     const store = new Store(initial({ ...INITIAL, step: 2, pinned: [A], camera: { target: [0, 0, 0], distance: 1, azimuth: 0, elevation: 0 } }));
     store.dispatch({ type: "show", change: { prompt: { text: "AAA" } } });
     expect(store.state.view).toMatchObject({ step: null, pinned: [], camera: { distance: 1 } });
@@ -62,7 +62,7 @@ describe("the queue of reads", () => {
       }),
   });
 
-  it("runs a few at once, and cancels what is no longer wanted", async () => {
+  it("runs a few jobs in parallel, and cancels those no longer wanted", async () => {
     const log: string[] = [];
     const queue = new Queue(2);
     queue.want([job("a", log), job("b", log), job("c", log)]);
@@ -78,7 +78,7 @@ describe("the client", () => {
       return next instanceof Error ? Promise.reject(next) : Promise.resolve(next);
     });
 
-  it("asks again until a server that was away or busy answers, and tells how it stands", async () => {
+  it("retries while the server is unreachable or busy, and reports the trouble", async () => {
     const busy = new Response("", { status: 503, headers: { "Retry-After": "0" } });
     answers(new TypeError("away"), busy, new Response('{"n": 1}'));
     const told: (string | undefined)[] = [];
@@ -93,18 +93,18 @@ describe("the client", () => {
     expect(told.at(-1)).toBeUndefined();
   });
 
-  it("gives up what was refused, with the server's words", async () => {
+  it("throws a refused request's message without a retry", async () => {
     answers(new Response('{"detail": "no letter of this model"}', { status: 422 }));
     await expect(new Client("").json("/v1/traces")).rejects.toThrow(Refused);
   });
 
-  it("waits longer each time, but as long as the server says where it says", () => {
+  it("doubles the pause between attempts, unless the server sends Retry-After", () => {
     expect([0, 1, 2, 9].map((attempt) => pauseAfter(attempt, null))).toEqual([0.5, 1, 2, 10]);
     expect(pauseAfter(5, "3")).toBe(3);
   });
 });
 
-it("every text is there in every language, with the same places for values", () => {
+it("every language has the same texts and placeholders", () => {
   const places = (text: string): string[] => (text.match(/\{\w+\}/g) ?? []).sort();
   expect(Object.keys(zhHant).sort()).toEqual(Object.keys(en).sort());
   for (const [key, text] of Object.entries(en)) expect([key, places(zhHant[key as keyof typeof en])]).toEqual([key, places(text)]);

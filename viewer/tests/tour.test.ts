@@ -23,70 +23,77 @@ const DESCRIPTION = descriptionOf(5, 3);
 const STEPS = tourOf(DESCRIPTION);
 const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name).sort();
 
-describe("the words of the tour", () => {
+const architectures = [gpt2, llama].map((one) => new Description(one as unknown as Architecture));
+
+describe("the texts of the tour", () => {
   const { en, ...others } = WORDS;
 
-  it("tell of every step, and of nothing else", () => {
+  it("cover every step of GPT-2 in English, and no others", () => {
     for (const { id } of STEPS) for (const part of ["title", "text"]) expect(en).toHaveProperty([`${id}.${part}`]);
     const parts = ["own", "empty", "title", "text", "values", "synthetic"];
     for (const key of Object.keys(en)) expect(STEPS.some(({ id }) => parts.some((part) => key === `${id}.${part}`)), key).toBe(true);
   });
 
-  it.each(Object.entries(others))("say the same in %s: the same keys, the same numbers in them", (_, words) => {
-    expect(Object.keys(words)).toEqual(Object.keys(en));
-    for (const [key, text] of Object.entries(words)) expect(places(text), key).toEqual(places(en[key] ?? ""));
+  it.each(Object.entries(others))("have the same keys and placeholders in %s as in English", (_, words) => {
+    for (const [key, text] of Object.entries(en)) expect(places(words[key] ?? ""), key).toEqual(places(text));
   });
 
-  it("speak only of what is known of every model; of a trace only beside the text", () => {
+  it.each(Object.entries(others))("cover in %s every step of every family, and no others", (_, words) => {
+    const steps = architectures.flatMap((description) => tourOf(description).map(({ id }) => id));
+    for (const id of steps) for (const part of ["title", "text"]) expect(words).toHaveProperty([`${id}.${part}`]);
+    for (const key of Object.keys(words)) expect(steps).toContain(key.split(".")[0]);
+    for (const text of Object.values(words)) for (const place of places(text)) expect([...FACTS, ...OF_A_TRACE]).toContain(place);
+  });
+
+  it("use facts of a trace only in .values", () => {
     for (const [key, text] of Object.entries(en))
       for (const place of places(text)) expect(key.endsWith(".values") ? [...FACTS, ...OF_A_TRACE] : FACTS).toContain(place);
     for (const { formula } of STEPS) for (const place of places(formula)) expect(FACTS).toContain(place);
   });
 
-  it("are short", () => {
+  it("have at most 120 words", () => {
     for (const [key, text] of Object.entries(en)) expect(text.split(/\s+/).length, key).toBeLessThanOrEqual(120);
   });
 
-  it("are left out where something is not known", () => {
+  it("are omitted if a placeholder's value is unknown", () => {
     expect(fill("{a} of {b}", { a: "1", b: "2" })).toBe("1 of 2");
     expect(fill("{a} of {b}", { a: "1" })).toBeNull();
   });
 });
 
 describe("the steps of the tour", () => {
-  it.each([gpt2, llama])("name kinds that the architecture has", (architecture) => {
-    const description = new Description(architecture as unknown as Architecture);
+  it.each(architectures)("name kinds of the architecture", (description) => {
     const ids = description.kinds.map(({ id }) => id);
     for (const { kinds, from } of tourOf(description)) for (const id of [...kinds, ...from]) expect(ids).toContain(id);
   });
 
-  it.each([gpt2, llama])("have words, the service's own where locales have none", (architecture) => {
-    for (const step of tourOf(new Description(architecture as unknown as Architecture)))
+  it.each(architectures)("have the API's texts where the locales have none", (description) => {
+    for (const step of tourOf(description))
       for (const part of ["title", "text"]) expect(WORDS.en[`${step.id}.${part}`] ?? (part === "title" ? step.name : step.text)).not.toBe("");
   });
 
-  it.each([gpt2, llama])("name blocks that the locales have names for", (architecture) => {
+  it.each([gpt2, llama])("name blocks with names in the locales", (architecture) => {
     for (const kind of architecture.kinds) expect(Object.values(names)).toContain(blockName(kind as unknown as Kind));
   });
 
-  it("mean the head in front, or all of them", () => {
+  it("show the head in front, and all heads as inputs of blocks outside heads", () => {
     const [q, z] = ["q", "z"].map((name) => `blocks.{layer}.attn.heads.{head}.${name}`) as [string, string];
     expect(descriptionOf(4, 12).blocksOf({ kinds: [q], from: [z] })).toEqual({ computed: ["blocks.0.attn.heads.11.q"], read: ["blocks.0.attn.heads.11.z"] });
     const { read } = descriptionOf(4, 2).blocksOf({ kinds: ["blocks.{layer}.attn_out"], from: [z] });
     expect(read).toEqual(["blocks.0.attn.heads.0.z", "blocks.0.attn.heads.1.z"]);
   });
 
-  it("read the last layer where they come after all layers", () => {
+  it("read the last layer if they come after all layers", () => {
     expect(descriptionOf(4, 2).blocksOf({ kinds: ["logits"], from: ["blocks.{layer}.resid_post"] }).read).toEqual(["blocks.3.resid_post"]);
   });
 
-  it("are in the order of the computation, between what is before and what follows from it", () => {
+  it("are in the order of the computation, between general ones", () => {
     const ids = STEPS.map(({ id }) => id);
     expect(ids.slice(0, 4)).toEqual(["start", "tokens", "embedding", "norm"]);
     expect(ids.slice(-7)).toEqual(["back", "layers", "last", "logits", "probs", "choose", "again"]);
   });
 
-  it("stand in a link by their names; what is no step is none", () => {
+  it("are in links by their ids; unknown ids are ignored", () => {
     expect(toHash({ ...INITIAL, tour: "scores" })).toBe("tour=scores");
     expect(fromHash("tour=scores").tour).toBe("scores");
     expect(fromHash("tour=no where").tour).toBeNull();
@@ -107,7 +114,7 @@ describe("the player", () => {
   const NONE: Place = { step: null, player: STOPPED };
   const started = after(NONE, { do: "start" });
 
-  it("goes from step to step as time goes by, and stops at the end of the last", () => {
+  it("advances with time, and stops at the end of the last step", () => {
     const seen: (string | null)[] = [];
     let place = started;
     for (let n = 0; n < 40; n++) {
@@ -118,51 +125,51 @@ describe("the player", () => {
     expect(place).toEqual({ step: "c", player: { share: 1, playing: false, speed: 1 } });
   });
 
-  it.each([0.01, 0.3, 7, 100])("is as far after %f seconds in one tick as in many", (seconds) => {
+  it.each([0.01, 0.3, 7, 100])("advances %f seconds equally in one tick and in many", (seconds) => {
     const many = after(started, ...Array.from({ length: 10 }, (): Command => ({ do: "tick", seconds: seconds / 10 })));
     const one = after(started, { do: "tick", seconds });
     expect(one.step).toBe(many.step);
     expect(one.player.share).toBeCloseTo(many.player.share);
   });
 
-  it("is faster at a higher speed", () => {
+  it("advances faster at a higher speed", () => {
     const { player } = after(started, { do: "speed", speed: 4 }, { do: "tick", seconds: 1 });
     expect(player.share).toBeCloseTo(0.4);
   });
 
-  it("stands still while it is paused", () => {
+  it("does not advance while paused", () => {
     const paused = after(started, { do: "tick", seconds: 2 }, { do: "toggle" });
     expect(after(paused, { do: "tick", seconds: 60 })).toEqual(paused);
     expect(after(paused, { do: "toggle" }).player).toEqual({ share: 0.2, playing: true, speed: 1 });
   });
 
-  it("shows a step complete to whom it is paused for, and from its beginning when it plays", () => {
+  it("shows a complete step while paused, and plays it from its start", () => {
     expect(after(started, { do: "next" })).toEqual({ step: "b", player: { share: 0, playing: true, speed: 1 } });
     expect(after(started, { do: "toggle" }, { do: "next" })).toEqual({ step: "b", player: { share: 1, playing: false, speed: 1 } });
   });
 
-  it("goes back to the beginning of a step that plays, then to the one before; never before the first", () => {
+  it("goes back to the start of a playing step, then to the previous one, but not before the first", () => {
     const second = after(started, { do: "tick", seconds: 13 });
     expect(after(second, { do: "previous" })).toMatchObject({ step: "b", player: { share: 0 } });
     expect(after(second, { do: "previous" }, { do: "previous" }, { do: "previous" })).toMatchObject({ step: "a", player: { share: 0 } });
   });
 
-  it("begins again after the end", () => {
+  it("restarts after the end", () => {
     const over = after(started, { do: "tick", seconds: 1000 });
     expect(after(over, { do: "next" })).toEqual(over);
     expect(after(over, { do: "toggle" })).toEqual(started);
   });
 
-  it("goes where it is told, within the step", () => {
+  it("goes to a time within a step", () => {
     expect(after(started, { do: "go", step: "c", share: 0.25 })).toMatchObject({ step: "c", player: { share: 0.25 } });
     expect(after(started, { do: "go", step: "nowhere" })).toEqual(started);
   });
 
-  it.each<Command>([{ do: "toggle" }, { do: "next" }, { do: "previous" }, { do: "tick", seconds: 1 }])("does nothing without a tour: %o", (command) =>
+  it.each<Command>([{ do: "toggle" }, { do: "next" }, { do: "previous" }, { do: "tick", seconds: 1 }])("does nothing before the tour is started: %o", (command) =>
     expect(after(NONE, command)).toEqual(NONE),
   );
 
-  it("keeps its place in the store, and leaves the view alone while only time goes by", () => {
+  it("keeps its step in the view, which ticks do not change", () => {
     const store = new Store(initial(INITIAL));
     store.dispatch({ type: "tour", command: { do: "start" } });
     expect(store.state.view.tour).toBe("start");
@@ -174,24 +181,24 @@ describe("the player", () => {
   });
 });
 
-describe("what is computed", () => {
-  it.each([[["T", "C", "B"]], [["T", "T", "B"]], [["F", "T", "B"]]])("comes cell by cell, each once, in a block of %o", (dims) => {
+describe("the animation", () => {
+  it.each([[["T", "C", "B"]], [["T", "T", "B"]], [["F", "T", "B"]]])("fills every cell of a block of %o once", (dims) => {
     const cells = Array.from({ length: 15 }, (_, n) => nth(n, [3, 5, 1], dims).join());
     expect(new Set(cells).size).toBe(15);
   });
 
-  it("is whole positions after whole positions", () => {
+  it("completes a position before the next", () => {
     expect([0, 1, 5].map((n) => nth(n, [3, 5, 1], ["T", "C", "B"]))).toEqual([[0, 0, 0], [0, 1, 0], [1, 0, 0]]);
     expect([0, 1, 5].map((n) => nth(n, [5, 3, 1], ["F", "T", "B"]))).toEqual([[0, 0, 0], [1, 0, 0], [0, 1, 0]]);
   });
 
-  it("begins and ends within a step, never goes back, and is all there in the end", () => {
+  it("starts and ends within a step, and never goes back", () => {
     const shares = Array.from({ length: 101 }, (_, n) => computed(n / 100));
     expect(shares.slice(1).every((share, n) => share >= item(shares, n))).toBe(true);
     expect([shares[0], shares[100]]).toEqual([0, 1]);
   });
 
-  it("is made of a line of each factor of a dot product", () => {
+  it("shows a line of each factor of a dot product", () => {
     const inputs = [
       { block: "W", index: [[0, 0, 0, 1, 16], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
       { block: "x", index: [[1, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0]] },
@@ -202,7 +209,7 @@ describe("what is computed", () => {
     ]);
   });
 
-  it("takes of a table of embeddings the token's own line, if the token is known", () => {
+  it("shows the token's row of an embedding table, if the token is known", () => {
     const inputs = [
       { block: "wte", index: [[0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
       { block: "wpe", index: [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]] },
@@ -213,8 +220,8 @@ describe("what is computed", () => {
   });
 });
 
-describe("what is looked at", () => {
-  it("is what boxes have in common, or nothing", () => {
+describe("the intersection of boxes", () => {
+  it("is a box or null", () => {
     expect(common({ min: [0, 0, 0], max: [4, 9, 2] }, { min: [2, -5, 1], max: [8, 3, 7] })).toEqual({ min: [2, 0, 1], max: [4, 3, 2] });
     expect(common({ min: [0, 0, 0], max: [4, 9, 2] }, { min: [4, 0, 0], max: [8, 9, 2] })).toBeNull();
   });

@@ -6,7 +6,7 @@ import type { components } from "./schema";
 export type Schemas = components["schemas"];
 export type Problem = Schemas["Problem"];
 
-/** A request that the server refused (4xx), with its message. */
+/** The error of a 4xx response. */
 export class Refused extends Error {
   constructor(
     readonly status: number,
@@ -16,10 +16,10 @@ export class Refused extends Error {
   }
 }
 
-/** Why a response is late: the server is unreachable, is busy, or has not responded yet. */
+/** Why a response is late: the server is unreachable, busy or slow. */
 export interface Trouble {
   kind: "unreachable" | "busy" | "slow";
-  retryIn: number; // seconds until the next attempt; 0: still waiting for this one
+  retryIn: number; // seconds until the next attempt; 0 while waiting for this one
 }
 
 export interface RequestOptions {
@@ -29,7 +29,7 @@ export interface RequestOptions {
   json?: unknown;
   wait?: number; // seconds that the server may hold the request (Prefer: wait)
   signal?: AbortSignal | undefined;
-  patience?: number; // seconds after which it counts as slow
+  slowAfter?: number; // seconds
 }
 
 const BUSY = new Set([429, 502, 503, 504]);
@@ -39,7 +39,7 @@ export class Client {
   received: (bytes: number) => void = () => {}; // called for each chunk of a response
   #troubles = new Map<object, Trouble>();
 
-  /** Calls `report` with the oldest trouble whenever that may have changed; null: none. */
+  /** Calls `report` with the oldest trouble, or null, whenever that may have changed. */
   constructor(
     private readonly base: string,
     private readonly report: (trouble: Trouble | null) => void = () => {},
@@ -50,10 +50,10 @@ export class Client {
     return JSON.parse(new TextDecoder().decode(bytes)) as T;
   }
 
-  async bytes(answer: Response): Promise<ArrayBuffer> {
+  async bytes(response: Response): Promise<ArrayBuffer> {
     const parts: Uint8Array[] = [];
     let length = 0;
-    for (const reader = present(answer.body, "the body of an answer").getReader(); ; ) {
+    for (const reader = present(response.body, "the body of a response").getReader(); ; ) {
       const { done, value } = await reader.read();
       if (done) return joined(parts, length).buffer;
       parts.push(value);
@@ -62,16 +62,16 @@ export class Client {
     }
   }
 
-  /** The response of a successful request, with retries. Throws Refused, or AbortError. */
+  /** Sends a request, with retries, until it succeeds. Throws Refused, or AbortError. */
   async send(path: string, options: RequestOptions = {}): Promise<Response> {
     const token = {};
     try {
       for (let attempt = 0; ; attempt++) {
-        const answer = await this.#once(path, options, token);
-        if (answer?.ok) return answer;
-        if (answer && !BUSY.has(answer.status)) throw new Refused(answer.status, await problemOf(answer));
-        const pause = pauseAfter(attempt, answer?.headers.get("Retry-After"));
-        this.#track(token, { kind: answer ? "busy" : "unreachable", retryIn: pause });
+        const response = await this.#once(path, options, token);
+        if (response?.ok) return response;
+        if (response && !BUSY.has(response.status)) throw new Refused(response.status, await problemOf(response));
+        const pause = pauseAfter(attempt, response?.headers.get("Retry-After"));
+        this.#track(token, { kind: response ? "busy" : "unreachable", retryIn: pause });
         await sleep(pause * 1000, options.signal);
       }
     } finally {
@@ -79,16 +79,16 @@ export class Client {
     }
   }
 
-  /** One attempt; null if there was no response. */
+  /** Makes one attempt; null if there was no response. */
   async #once(path: string, options: RequestOptions, token: object): Promise<Response | null> {
     const headers: Record<string, string> = { Accept: options.accept ?? "*/*" };
     if (options.json !== undefined) headers["Content-Type"] = "application/json";
     if (options.wait) headers["Prefer"] = `wait=${options.wait}`;
-    const patience = 1000 * ((options.patience ?? 5) + (options.wait ?? 0));
-    const slow = setTimeout(() => this.#track(token, { kind: "slow", retryIn: 0 }), patience);
+    const slowAfter = 1000 * ((options.slowAfter ?? 5) + (options.wait ?? 0));
+    const slow = setTimeout(() => this.#track(token, { kind: "slow", retryIn: 0 }), slowAfter);
     const body = options.json === undefined ? null : JSON.stringify(options.json);
     try {
-      const answer = await fetch(this.base + path, {
+      const response = await fetch(this.base + path, {
         method: options.method ?? "GET",
         headers,
         body,
@@ -96,7 +96,7 @@ export class Client {
         signal: options.signal ?? null,
       });
       this.#track(token, null);
-      return answer;
+      return response;
     } catch (error) {
       if (options.signal?.aborted) throw error;
       return null;
@@ -133,8 +133,8 @@ export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === "AbortError";
 }
 
-async function problemOf(answer: Response): Promise<Partial<Problem>> {
-  return (await answer.json().catch(() => ({ title: answer.statusText }))) as Partial<Problem>;
+async function problemOf(response: Response): Promise<Partial<Problem>> {
+  return (await response.json().catch(() => ({ title: response.statusText }))) as Partial<Problem>;
 }
 
 function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {

@@ -1,4 +1,4 @@
-/** Follows the computation of a trace or a layout by its server-sent events. */
+/** Server-sent events of a job. */
 
 export interface Progress {
   done: number;
@@ -7,10 +7,10 @@ export interface Progress {
   seconds_left?: number | null;
 }
 
-const PAUSE = 1000; // milliseconds before the caller tries again
+const PAUSE = 1000; // milliseconds before a lost connection is reported
 const ENDS = ["done", "failed", "cancelled"];
 
-/** Resolves with the final status, or "unknown" if the connection was lost; `onProgress` gets all progress before. */
+/** Follows a job's progress; resolves with its final status, or "unknown" if the connection was lost. */
 export function follow(url: string, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
     const source = new EventSource(url);

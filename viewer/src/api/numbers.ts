@@ -1,4 +1,4 @@
-/** Little-endian bytes into float32, whatever type they had. */
+/** Decodes little-endian values of any dtype to float32. */
 
 import { DataUtils } from "three/src/extras/DataUtils.js"; // only this module: the first requests do not wait for all of three.js
 
@@ -17,6 +17,6 @@ export function decode(buffer: ArrayBuffer, dtype: string): Float32Array<ArrayBu
     case "U8":
       return Float32Array.from(new Uint8Array(buffer));
     default:
-      throw new TypeError(`values of type ${dtype} cannot be shown`);
+      throw new TypeError(`dtype must be float32, float16, int32 or uint8, not ${dtype}`);
   }
 }

@@ -1,4 +1,4 @@
-/** A queue of reads: those that are no longer needed are cancelled, also while they run. */
+/** A queue of reads that cancels those no longer needed, running or not. */
 
 export interface Job {
   key: string;

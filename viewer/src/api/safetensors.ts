@@ -1,4 +1,4 @@
-/** Reads safetensors files: eight bytes of the header's length, the header in JSON, then the values. */
+/** A reader of safetensors files: 8 bytes for the header's length, a JSON header, then the values. */
 
 import { present } from "../checked/item";
 
@@ -14,16 +14,16 @@ export interface File {
   bytes(name: string): Uint8Array;
 }
 
-/** Throws RangeError where the file is cut off. */
+/** Parses a file. Throws RangeError if it is truncated. */
 export function parse(buffer: ArrayBuffer): File {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const start = 8 + length;
-  if (start > buffer.byteLength) throw new RangeError("the safetensors header is cut off");
+  if (start > buffer.byteLength) throw new RangeError("the safetensors header is truncated");
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length))) as Record<string, unknown>;
   const { __metadata__: metadata = {}, ...tensors } = header;
   const entries = new Map(Object.entries(tensors) as [string, Entry][]);
   for (const { data_offsets } of entries.values())
-    if (start + data_offsets[1] > buffer.byteLength) throw new RangeError("the safetensors values are cut off");
+    if (start + data_offsets[1] > buffer.byteLength) throw new RangeError("the safetensors values are truncated");
   return {
     metadata: metadata as Record<string, string>,
     entries,
@@ -36,7 +36,7 @@ export function parse(buffer: ArrayBuffer): File {
 
 type Numbers<T> = new (buffer: ArrayBuffer, offset: number, length: number) => T;
 
-/** The values of `name` as a typed array of this kind, copied only if unaligned. */
+/** The values of a tensor as a typed array, copied only if unaligned. */
 export function column<T>(file: File, name: string, kind: Numbers<T> & { BYTES_PER_ELEMENT: number }): T {
   let bytes = file.bytes(name);
   if (bytes.byteOffset % kind.BYTES_PER_ELEMENT) bytes = bytes.slice();

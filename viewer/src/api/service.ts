@@ -1,4 +1,4 @@
-/** The service's API, a method for each request. */
+/** The service's API, one method per request. */
 
 import type { RequestOptions, Client, Schemas } from "./client";
 import { follow, type Progress } from "./events";
@@ -14,7 +14,7 @@ export type Formula = Schemas["Formula"];
 export type Lens = Schemas["Lens"];
 export type ModelRef = string | Record<string, unknown>;
 
-/** Values in C order; one for `factors` cells of the last axes where the tensor was reduced. */
+/** Values in C order; in a reduced tensor, one for `factors` cells along each of the last axes. */
 export interface Values {
   values: Float32Array<ArrayBuffer>;
   shape: number[];
@@ -35,8 +35,8 @@ export class Service {
     return this.client.json("/v1/models", { signal });
   }
 
-  /** Creates a trace: complete if done within `wait` seconds, otherwise with its status. */
-  askTrace(request: TraceRequest, wait: number, signal?: AbortSignal): Promise<Trace> {
+  /** Creates a trace; the response is complete if the job finishes within `wait` seconds. */
+  createTrace(request: TraceRequest, wait: number, signal?: AbortSignal): Promise<Trace> {
     return this.client.json("/v1/traces", { method: "POST", json: request, wait, signal });
   }
 
@@ -52,12 +52,12 @@ export class Service {
     await this.client.send(`/v1/traces/${id}`, { method: "DELETE" });
   }
 
-  askLayout(model: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<LayoutFacts> {
+  createLayout(model: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<LayoutFacts> {
     const json = tokens === null ? { model } : { model, tokens };
     return this.client.json("/v1/layouts", { method: "POST", json, wait: 30, signal });
   }
 
-  /** A layout's file. One that an earlier version of the service sent may be in the browser's cache for a year. */
+  /** A layout's file. The browser may have cached one from an earlier version of the service: it is then reloaded. */
   async layoutColumns(link: string, signal?: AbortSignal): Promise<File> {
     const options = { accept: "application/x-safetensors", wait: 30, signal };
     const file = parse(await this.#buffer(link, options));
@@ -65,13 +65,13 @@ export class Service {
     return parse(await this.#buffer(link, { ...options, cache: "reload" }));
   }
 
-  /** Some layers and heads of a layout: which tensor fills each block, and where in it. */
+  /** Which slice of which tensor fills each block of a layer and some of its heads. */
   layoutTensors(link: string, layer: number, heads: number, signal?: AbortSignal): Promise<LayoutFacts> {
     const query = `layers=${layer}:${layer + 1}&heads=0:${heads}&fields=id,tensor`;
     return this.client.json(`${link}?${query}`, { wait: 30, signal });
   }
 
-  /** How the blocks of a layer are computed, those of one head and those of none. */
+  /** The formulas of a layer's blocks, for one head and for blocks outside heads. */
   layoutFormulas(link: string, layer: number, head: number, signal?: AbortSignal): Promise<LayoutFacts> {
     const query = `layers=${layer}:${layer + 1}&heads=${head}:${head + 1}&fields=id,formula`;
     return this.client.json(`${link}?${query}`, { wait: 30, signal });
@@ -87,12 +87,12 @@ export class Service {
     return parse(await this.#buffer(`${of}/safetensors`, { accept: "application/x-safetensors", signal }));
   }
 
-  /** A tensor, or a slice of it, by its bytes; `of` is a trace's or a model's path. */
+  /** A tensor or a slice of it, as bytes; `of` is the path of a trace or a model. */
   async values(of: string, name: string, query: Record<string, string>, signal?: AbortSignal): Promise<Values> {
     const path = `${of}/tensors/${encodeURIComponent(name)}?${new URLSearchParams(query)}`;
-    const answer = await this.client.send(path, { accept: "application/octet-stream", signal });
-    const numbers = (header: string) => (answer.headers.get(header) ?? "").split(",").filter(Boolean).map(Number);
-    const values = decode(await this.client.bytes(answer), answer.headers.get("Tensor-Dtype") ?? "");
+    const response = await this.client.send(path, { accept: "application/octet-stream", signal });
+    const numbers = (header: string) => (response.headers.get(header) ?? "").split(",").filter(Boolean).map(Number);
+    const values = decode(await this.client.bytes(response), response.headers.get("Tensor-Dtype") ?? "");
     return { values, shape: numbers("Tensor-Shape"), factors: numbers("Tensor-Factors") };
   }
 
@@ -109,7 +109,7 @@ export class Service {
     return this.client.json(`/v1/traces/${trace}/explain?${query}`, { signal });
   }
 
-  /** What each layer would predict; only a status if its job takes longer than `wait` seconds. */
+  /** What each layer would predict; without results if the job takes longer than `wait` seconds. */
   lens(trace: string, query: Record<string, string>, wait: number, signal?: AbortSignal): Promise<Lens> {
     return this.client.json(`/v1/traces/${trace}/lens?${new URLSearchParams(query)}`, { wait, signal });
   }

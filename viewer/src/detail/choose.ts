@@ -1,4 +1,4 @@
-/** Chooses which part of a block to fetch, and at which resolution. */
+/** The choice of which part of a block to fetch, at which resolution. */
 
 import { whole, type Rect } from "../layout/place";
 
@@ -13,7 +13,7 @@ export interface Choice {
 
 export const MOST = 1 << 16; // values of one read
 const COARSE = 1 << 12; // values of the coarse version of such a block
-const TILE = 64; // values: parts begin and end at multiples of it, so that a small move needs nothing new
+const TILE = 64; // values: parts start and end at multiples of it, so that small camera moves fetch nothing
 
 export function choose(cells: Size, visible: Rect, pixelsPerCell: number): Choice[] {
   const factor = 2 ** Math.max(0, Math.floor(Math.log2(1.6 / pixelsPerCell)));
@@ -44,13 +44,13 @@ export function count({ i0, j0, i1, j1 }: Rect, factor: number): number {
   return Math.ceil((i1 - i0) / factor) * Math.ceil((j1 - j0) / factor);
 }
 
-/** Whether the values of one choice are enough for another. */
+/** Whether the values of one choice cover another. */
 export function suffices(have: Choice, want: Choice): boolean {
   const { i0, j0, i1, j1 } = want.part;
   return have.part.i0 <= i0 && have.part.j0 <= j0 && have.part.i1 >= i1 && have.part.j1 >= j1 && have.factor <= want.factor;
 }
 
-/** The value for full brightness: the largest one, but not what only a few outliers reach. */
+/** The value of full brightness: the largest magnitude; for signed values at most twice the root mean square. */
 export function scaleOf(values: Float32Array): number {
   let [largest, squares, n, negative] = [0, 0, 0, false];
   for (const value of values) {

@@ -1,4 +1,4 @@
-/** Level of detail: when the camera rests, fetches the values in view at the resolution of the screen. */
+/** Level of detail: fetches the values in view at screen resolution when the camera rests. */
 
 import { item } from "../checked/item";
 import { Queue, type Job } from "../api/queue";
@@ -7,32 +7,32 @@ import type { Patch } from "../scene/blocks";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 import { sourceOf } from "../state/state";
-import { soon } from "../state/soon";
+import { throttle } from "../state/throttle";
 import type { Store } from "../state/store";
 import { choose, scaleOf, suffices, type Choice } from "./choose";
 import type { Sources, Grid } from "./sources";
-import { seen } from "./visible";
+import { blocksInView } from "./visible";
 
 const REST = 120; // milliseconds without a frame
-const FIRST = 1000; // milliseconds that the first picture waits for its values
+const FIRST = 1000; // milliseconds that the first picture waits for values
 const MOST_BLOCKS = 500;
 const AT_ONCE = 6; // the number of connections that a browser opens
 
 /** Values on the screen. */
 interface Loaded {
   patch: Patch;
-  choice: Choice; // the choice that they were fetched for
+  choice: Choice; // that they were fetched for
   shown: Shown;
   row: number;
   source: string; // the path under which they were read
   fine: boolean;
-  wanted: number; // the last round that needed it
+  wanted: number; // the last update that needed it
 }
 
 export class Detail {
   readonly #queue: Queue;
   #loaded = new Map<string, Loaded>();
-  #refused = new Set<string>(); // reads that failed, and are not repeated
+  #failed = new Set<string>(); // reads not to be repeated
   #scales = new Map<string, { source: string; factor: number; scale: number }>();
   #round = 0;
   #timer = 0;
@@ -43,7 +43,7 @@ export class Detail {
     private readonly sources: Sources,
   ) {
     let traffic: { running: string[]; waiting: number };
-    const report = soon(() => {
+    const report = throttle(() => {
       const { running, waiting } = traffic;
       store.dispatch({ type: "traffic", traffic: { running: [...new Set(running.map(blockOf))], waiting } });
     });
@@ -52,11 +52,11 @@ export class Detail {
       report();
       if (!running.length && !waiting && stage.models.shown.length) stage.begin();
     });
-    stage.onFrame(() => this.#later(REST));
+    stage.onFrame(() => this.#schedule(REST));
     store.subscribe(({ figures }) => figures, () => {
-      this.#forget();
+      this.#dropHidden();
       if (stage.models.shown.length && !stage.frames) window.setTimeout(() => stage.begin(), FIRST);
-      this.#later(0);
+      this.#schedule(0);
     });
   }
 
@@ -88,16 +88,16 @@ export class Detail {
     return undefined;
   }
 
-  #later(milliseconds: number): void {
+  #schedule(milliseconds: number): void {
     clearTimeout(this.#timer);
-    this.#timer = window.setTimeout(() => this.#look(), milliseconds);
+    this.#timer = window.setTimeout(() => this.#update(), milliseconds);
   }
 
-  #look(): void {
+  #update(): void {
     this.#timer = 0;
     this.#round++;
     const jobs: Job[] = [];
-    for (const { shown, row, visible, pixelsPerCell } of seen(this.stage, this.store.state.viewport).slice(0, MOST_BLOCKS))
+    for (const { shown, row, visible, pixelsPerCell } of blocksInView(this.stage, this.store.state.viewport).slice(0, MOST_BLOCKS))
       for (const choice of choose(shown.figure.layout.cellsOf(row), visible, pixelsPerCell)) {
         const job = this.#job(shown, row, choice);
         if (job) jobs.push(job);
@@ -105,7 +105,7 @@ export class Detail {
     this.#queue.want(jobs);
   }
 
-  /** null where the values are loaded already, or do not exist. Those of the previous trace stay until they are replaced. */
+  /** null if the values are loaded or do not exist. Values of the previous trace stay until they are replaced. */
   #job(shown: Shown, row: number, choice: Choice): Job | null {
     const { figure } = shown;
     const key = keyOf(shown, row, choice.fine);
@@ -119,12 +119,12 @@ export class Detail {
     if (loaded?.source === source && suffices(loaded.choice, choice)) return null;
     const { part, factor } = choice;
     const job = `${key}|${source}|${Object.values(part).join()}|${factor}`;
-    if (this.#refused.has(job)) return null;
+    if (this.#failed.has(job)) return null;
     return {
       key: job,
       run: async (signal) => {
         const grid = await this.sources.read(figure, row, source, choice, signal).catch((error: unknown) => {
-          if (!signal.aborted) this.#refused.add(job);
+          if (!signal.aborted) this.#failed.add(job);
           throw error;
         });
         if (!signal.aborted) this.#store(key, shown, row, source, choice, grid);
@@ -142,7 +142,7 @@ export class Detail {
       start = this.stage.heap.put(grid.values);
     }
     if (start === null) return;
-    const whole = grid.factors[0] * grid.factors[1] === 1 && !fine; // a small tensor is loaded whole, whatever the choice
+    const whole = grid.factors[0] * grid.factors[1] === 1 && !fine; // small tensors are loaded whole, regardless of the choice
     const got: Choice = whole ? { ...choice, factor: 1 } : choice;
     const patch: Patch = { start, width: grid.width, height: grid.height, factors: grid.factors, part: choice.part };
     this.#loaded.set(key, { patch, choice: got, shown, row, source, fine, wanted: this.#round });
@@ -151,7 +151,7 @@ export class Detail {
     this.stage.invalidate();
   }
 
-  /** Full brightness is taken from the finest values loaded so far: averages of many are smaller. */
+  /** Takes full brightness from the finest values loaded so far: averages are smaller. */
   #rescale(shown: Shown, row: number, source: string, { values, factors }: Grid): void {
     const key = keyOf(shown, row, false);
     const known = this.#scales.get(key);
@@ -171,7 +171,7 @@ export class Detail {
   }
 
   /** Drops the values of figures that are no longer shown. */
-  #forget(): void {
+  #dropHidden(): void {
     const there = new Set(this.stage.models.shown.map(({ blocks }) => blocks));
     for (const [key, { shown }] of this.#loaded) if (!there.has(shown.blocks)) this.#drop(key);
   }

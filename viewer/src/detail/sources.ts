@@ -1,4 +1,4 @@
-/** Reads a block's values: from the file of a small trace or model, from small tensors loaded whole, or by slices. */
+/** Readers of a block's values: whole files of small traces and models, whole small tensors, or slices. */
 
 import { present } from "../checked/item";
 import type { Service, Trace, Values } from "../api/service";
@@ -32,15 +32,15 @@ export class Sources {
     store.subscribe(({ run }) => run.trace, (trace, { models }) => {
       if (!trace) return;
       const parameters = models.find(({ id }) => id === trace.model)?.parameters.total;
-      this.#ahead(`/v1/models/${trace.model}`, parameters ?? Infinity, trace); // of any other, once its layout is there
+      this.#prefetch(`/v1/models/${trace.model}`, parameters ?? Infinity, trace); // if unknown, when the layout is loaded
     });
     store.subscribe(({ figures }) => figures, (figures) => {
-      for (const { source, layout, model, trace } of figures) this.#ahead(source, parametersOf(layout, model), trace);
+      for (const { source, layout, model, trace } of figures) this.#prefetch(source, parametersOf(layout, model), trace);
     });
   }
 
   /** Requests the files of a small model and trace early, so that its first values come from memory. */
-  #ahead(source: string, parameters: number, trace: Trace | null): void {
+  #prefetch(source: string, parameters: number, trace: Trace | null): void {
     if (parameters <= SMALL_MODEL) void this.#file(source).catch(() => {});
     if (trace?.tensors && sum(trace.tensors) <= SMALL_FILE) void this.#file(`/v1/traces/${trace.id}`).catch(() => {});
   }
@@ -53,7 +53,7 @@ export class Sources {
     return { values: gather(whole.values, whole.shape, place.index, cells), width: cells[0], height: cells[1], factors: [1, 1] };
   }
 
-  /** A tensor that is small enough to be loaded whole. Never cancelled: other blocks need it, too. */
+  /** A tensor, if it is small enough to be loaded whole. Never cancelled: other blocks share it. */
   async #whole(figure: Figure, source: string, name: string): Promise<Values | null> {
     const { trace } = figure;
     const tensors = trace?.tensors ?? {};
@@ -61,7 +61,7 @@ export class Sources {
     const small = fact ? sum(tensors) <= SMALL_FILE : parametersOf(figure.layout, figure.model) <= SMALL_MODEL;
     if (small) return this.#fromFile(source, name);
     if (!fact || fact.shape.reduce((a, b) => a * b, 1) > SMALL_TENSOR) return null;
-    return keep(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
+    return cached(this.#tensors, `${source}/${name}`, 512, () => this.service.values(source, name, {}));
   }
 
   async #fromFile(source: string, name: string): Promise<Values> {
@@ -71,12 +71,12 @@ export class Sources {
   }
 
   #file(source: string): Promise<File> {
-    return keep(this.#files, source, 8, () => this.service.file(source));
+    return cached(this.#files, source, 8, () => this.service.file(source));
   }
 
   async #slice(source: string, { name, index }: Place, { part, factor }: Choice, signal: AbortSignal): Promise<Grid> {
     const axes = axesOf(index);
-    const most = count(part, factor); // every `factor`th cell: the server slices, and has nothing to reduce
+    const most = count(part, factor); // the slice takes every `factor`th cell, so the server need not reduce it
     const query = { slice: sliceOf(index, part, factor), dtype: "float16", max_cells: String(most) };
     const { values, shape, factors } = await this.service.values(source, name, query, signal);
     const of = (axis: "i" | "j", list: number[], none: number): number => list.at(axes.indexOf(axis) - axes.length) ?? none;
@@ -92,14 +92,14 @@ function sum(tensors: Record<string, { bytes: number }>): number {
   return Object.values(tensors).reduce((total, { bytes }) => total + bytes, 0);
 }
 
-/** The value of a key, computed once; the cache has the last `most` of them, and none that failed. */
-function keep<T>(kept: Map<string, Promise<T>>, key: string, most: number, make: () => Promise<T>): Promise<T> {
-  const known = kept.get(key);
+/** The cached value of a key, or that of `make`; at most `most` are cached, and no failed ones. */
+function cached<T>(cache: Map<string, Promise<T>>, key: string, most: number, make: () => Promise<T>): Promise<T> {
+  const known = cache.get(key);
   if (known) return known;
   const made = make();
-  kept.set(key, made);
-  made.catch(() => kept.delete(key));
-  const [oldest] = kept.keys();
-  if (kept.size > most && oldest !== undefined) kept.delete(oldest);
+  cache.set(key, made);
+  made.catch(() => cache.delete(key));
+  const [oldest] = cache.keys();
+  if (cache.size > most && oldest !== undefined) cache.delete(oldest);
   return made;
 }

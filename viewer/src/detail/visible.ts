@@ -1,4 +1,4 @@
-/** The visible part of each block and its size on the screen, which determine its level of detail. */
+/** The visible part of each block and its size on the screen. */
 
 import { item } from "../checked/item";
 import type { Layout } from "../layout/layout";
@@ -7,7 +7,7 @@ import { pick } from "../scene/pick";
 import type { Shown } from "../scene/models";
 import type { Stage } from "../scene/stage";
 
-export interface Seen {
+export interface Visible {
   shown: Shown;
   row: number;
   visible: Rect; // in cells
@@ -15,33 +15,33 @@ export interface Seen {
   area: number; // in pixels
 }
 
-const SMALL_FIGURE = 1 << 19; // cells of a model that is filled whole, however small it is on the screen
+const SMALL_FIGURE = 1 << 19; // cells: smaller models are filled whole, regardless of their size on the screen
 const MOST = 250; // blocks of a model at once
-const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells cannot be told apart
+const SMALLEST = { side: 2, area: 400 }; // pixels, below which a block's cells cannot be distinguished
 
 const SAMPLES = [[0.5, 0.5], [0.1, 0.1], [0.9, 0.9], [0.9, 0.1], [0.1, 0.9]] as const; // shares of a part
 
 /** The blocks in view that are large enough, the largest first. */
-export function seen(stage: Stage, viewport: { width: number; height: number }): Seen[] {
-  const found: Seen[] = [];
+export function blocksInView(stage: Stage, viewport: { width: number; height: number }): Visible[] {
+  const found: Visible[] = [];
   for (const shown of stage.models.shown) {
-    if (cellsIn(shown.figure.layout) <= SMALL_FIGURE) found.push(...everything(shown));
+    if (cellsIn(shown.figure.layout) <= SMALL_FIGURE) found.push(...allBlocks(shown));
     else found.push(...inFront(stage, inWindow(stage, shown, viewport)));
   }
   return found.sort((a, b) => b.area - a.area);
 }
 
-/** The largest, without those behind others: of heads one behind the other, few are visible. */
-function inFront(stage: Stage, found: Seen[]): Seen[] {
-  const front: Seen[] = [];
+/** The largest blocks that are not hidden by others: most heads are behind another. */
+function inFront(stage: Stage, found: Visible[]): Visible[] {
+  const front: Visible[] = [];
   for (const one of found.sort((a, b) => b.area - a.area).slice(0, 3 * MOST)) {
-    if (front.length < MOST && isOpen(stage, one)) front.push(one);
+    if (front.length < MOST && isUnobstructed(stage, one)) front.push(one);
   }
   return front;
 }
 
-/** Whether a ray to one of a few sample points of the visible part meets this block first. */
-function isOpen(stage: Stage, { shown, row, visible }: Seen): boolean {
+/** Whether a ray to any of a few sample points of the visible part hits this block first. */
+function isUnobstructed(stage: Stage, { shown, row, visible }: Visible): boolean {
   const { layout } = shown.figure;
   const { min, max } = layout.box(row);
   const id = layout.id(row);
@@ -53,7 +53,7 @@ function isOpen(stage: Stage, { shown, row, visible }: Seen): boolean {
   });
 }
 
-function everything(shown: Shown): Seen[] {
+function allBlocks(shown: Shown): Visible[] {
   const { layout } = shown.figure;
   return Array.from({ length: layout.count }, (_, row) => {
     const cells = layout.cellsOf(row);
@@ -67,8 +67,8 @@ function cellsIn({ count, cells }: Layout): number {
   return total;
 }
 
-function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height: number }): Seen[] {
-  const found: Seen[] = [];
+function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height: number }): Visible[] {
+  const found: Visible[] = [];
   const { size } = shown.figure.layout;
   for (const slab of shown.blocks.slabs) {
     const { span } = slab;
@@ -78,14 +78,14 @@ function inWindow(stage: Stage, shown: Shown, viewport: { width: number; height:
     for (let row = span.start; row < span.end; row++) {
       const [width, height] = [item(size, 3 * row) * unit, item(size, 3 * row + 1) * unit];
       if (width * height < SMALLEST.area || Math.min(width, height) < SMALLEST.side) continue;
-      const one = look(stage, shown, row, viewport);
+      const one = measure(stage, shown, row, viewport);
       if (one) found.push(one);
     }
   }
   return found;
 }
 
-function look(stage: Stage, shown: Shown, row: number, { width, height }: { width: number; height: number }): Seen | null {
+function measure(stage: Stage, shown: Shown, row: number, { width, height }: { width: number; height: number }): Visible | null {
   const { layout } = shown.figure;
   const { min, max } = layout.box(row);
   const corner = (x: number, y: number): ReturnType<Stage["project"]> => stage.project(shown.pose.point([x, y, max[2]]));
@@ -105,7 +105,7 @@ function look(stage: Stage, shown: Shown, row: number, { width, height }: { widt
   return { shown, row, visible, pixelsPerCell, area };
 }
 
-/** The cells of a block's front between the window's corners; all of them where the window sees past its plane. */
+/** The cells of a block's front between the window's corners; all of them if a corner misses its plane. */
 function partInView(stage: Stage, { figure: { layout }, pose, layoutCell }: Shown, row: number, width: number, height: number): Rect | null {
   const { min, max } = layout.box(row);
   const [cx, cy] = layout.cellsOf(row);

@@ -1,10 +1,11 @@
-/** Names of blocks: translated where the locales have the service's name or the id, otherwise the service's. */
+/** Translated names of blocks. */
 
 import type { Kind } from "../layout/description";
-import { maybe } from "./text";
+import { textOr } from "./text";
 
+/** The translation of the API's name or of the id; without one, the API's name. */
 export function blockName({ id, name }: Pick<Kind, "id" | "name">): string {
   const own = id.slice(id.lastIndexOf("}.") + 1).replace(/^\./, "");
   const last = own.slice(own.lastIndexOf(".") + 1);
-  return maybe(`block.${name}`, maybe(`block.${own}`, name || maybe(`block.${last}`, id)));
+  return textOr(`block.${name}`, textOr(`block.${own}`, name || textOr(`block.${last}`, id)));
 }

@@ -1,10 +1,12 @@
-/** The text of an error: the server's message, which is English, after a translated summary. */
+/** The text of an error. */
 
 import { Refused } from "../api/client";
-import { maybe, t, used } from "./text";
+import { textOr, t, currentLanguage } from "./text";
 
+/** The server's message, which is in English; in other languages after a translated summary. */
 export function reason(error: unknown): string {
-  const said = error instanceof Error ? error.message : String(error);
-  if (used() === "en") return said;
-  return t("refused", { why: error instanceof Refused ? maybe(`refused.${error.status}`, t("refused.any")) : t("refused.any"), said });
+  const message = error instanceof Error ? error.message : String(error);
+  if (currentLanguage() === "en") return message;
+  const why = error instanceof Refused ? textOr(`refused.${error.status}`, t("refused.any")) : t("refused.any");
+  return t("refused", { why, message });
 }

@@ -1,4 +1,4 @@
-/** The texts of the page, in the current language: `t("run")`, `t("tokens.count", { n: 11 })`. */
+/** Translated texts, as in `t("run")` and `t("head.n", { n: 11 })`. */
 
 import en from "../../locales/en.json";
 import zhHant from "../../locales/zh-Hant.json";
@@ -11,12 +11,12 @@ export type Language = keyof typeof LANGUAGES;
 const TEXTS: Record<Language, Partial<Record<Key, string>>> = { en, "zh-Hant": zhHant };
 let language: Language = "en";
 
-export function use(chosen: Language): void {
+export function setLanguage(chosen: Language): void {
   language = chosen;
   document.documentElement.lang = chosen;
 }
 
-export function used(): Language {
+export function currentLanguage(): Language {
   return language;
 }
 
@@ -35,14 +35,14 @@ export function t(key: Key, values: Record<string, string | number> = {}): strin
   return text.replace(/\{(\w+)\}/g, (whole, name: string) => (name in values ? String(values[name]) : whole));
 }
 
-/** The text of a computed key, such as a block's name, or a fallback. */
-export function maybe(key: string, fallback: string): string {
-  return key in en ? t(key as Key) : fallback;
+/** The text of a computed key, such as `unit.layers`, or `fallback` if there is no such key. */
+export function textOr(key: string, fallback: string, values: Record<string, string | number> = {}): string {
+  return key in en ? t(key as Key, values) : fallback;
 }
 
 /** Progress as text: "2 of 12 layers". */
 export function progressText({ done, total, unit }: { done: number; total: number; unit: string }): string {
-  return t("done.of", { done: number(done), total: number(total), unit: maybe(`unit.${unit}`, unit) });
+  return t("done.of", { done: number(done), total: number(total), unit: textOr(`unit.${unit}`, unit) });
 }
 
 export function number(value: number, digits = 0): string {
@@ -54,7 +54,7 @@ export function compact(value: number): string {
   return value.toLocaleString(language, { notation: "compact", maximumSignificantDigits: 3 });
 }
 
-/** A share of 1 in percent; one that is too small for these digits has two significant ones. */
+/** A share of 1 in percent; a share too small for `digits` gets two significant digits. */
 export function percent(share: number, digits = 1): string {
   const small = share > 0 && share < 10 ** -(digits + 1);
   if (small && share < 1e-7) return `< ${percent(1e-7)}`;
@@ -66,7 +66,7 @@ export function bytes(value: number): string {
   return `${(value / 1000 ** power).toLocaleString(language, { maximumSignificantDigits: 3 })} ${["B", "kB", "MB", "GB", "TB", "PB"][power]}`;
 }
 
-/** A value of a cell: short, with a proper minus. */
+/** A cell's value with up to six digits and a typographic minus; null is −∞. */
 export function cellValue(value: number | null): string {
   if (value === null) return "−∞";
   const text = Math.abs(value) >= 1e-4 || value === 0 ? String(Number(value.toPrecision(6))) : value.toExponential(4);

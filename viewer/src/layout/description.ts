@@ -1,6 +1,6 @@
 /**
- * What a layout says of its architecture: kinds of blocks, stacks of layers, groups of heads, steps of the computation.
- * The rest of the viewer reads this, and knows no model family by name.
+ * A layout's architecture: kinds of blocks, stacks of layers, groups of heads, steps of the computation.
+ * The viewer relies on this alone and contains no names of model families.
  */
 
 import { present } from "../checked/item";
@@ -8,11 +8,11 @@ import { present } from "../checked/item";
 export const ROLES = ["weight", "activation", "statistic"] as const;
 export type Role = (typeof ROLES)[number];
 
-/** What a kind of block is in any transformer, where the viewer has to find it. */
+/** The function of a kind of block in any transformer: the viewer looks kinds up by it. */
 export type Part =
   | "tokens"
-  | "embedding" // what the first layer reads
-  | "resid" // what a layer leaves to the next
+  | "embedding" // the input of the first layer
+  | "resid" // the output of a layer
   | "norm"
   | "query"
   | "key"
@@ -25,42 +25,42 @@ export type Part =
   | "logits"
   | "probs";
 
-/** A kind of block: what its blocks in all layers and heads have in common. */
+/** A kind of block, common to all layers and heads. */
 export interface Kind {
   id: string; // a pattern, such as blocks.{layer}.attn.heads.{head}.q
   name: string;
   role: Role;
-  scope: "model" | "layer" | "head"; // head: a member of the group, whatever that is called
+  scope: "model" | "layer" | "head"; // head: a member of any group
   dims: string[];
   minor: boolean;
   tensor: string | null; // with {layer}
-  stack: string | null; // which layers it is in
-  group: string | null; // of which group each layer has one for every member
+  stack: string | null; // the layers that contain it
+  group: string | null; // each layer has one block for every member of this group
   step: string | null; // of the computation
   part: Part | null;
-  parameters: string | null; // of a weight: the part of the parameters that it is counted in
+  parameters: string | null; // the part of the model's parameters that a weight is counted in
 }
 
-/** Layers that are built alike, one after another. */
+/** A sequence of layers with the same structure. */
 export interface Stack {
   name: string;
   layers: number;
 }
 
-/** Members of a layer that work side by side: heads, heads of keys and values, experts. */
+/** Parallel members of a layer: heads, key/value heads, experts. */
 export interface Group {
-  name: string; // also of the place in a pattern: {head}
+  name: string; // also of its placeholder in patterns: {head}
   count: number;
   pattern: string; // heads.{head}
 }
 
-/** A step of the computation, as the tour walks through it. */
+/** A step of the computation, shown by the tour. */
 export interface Step {
   id: string;
   name: string;
   text: string;
-  formula: string; // _ puts the next word below the line
-  kinds: string[]; // that it computes, the one to look at first; patterns
+  formula: string; // _ makes the next word a subscript
+  kinds: string[]; // that it computes, the main one first; patterns
   from: string[]; // that these are computed from; patterns
 }
 
@@ -69,9 +69,9 @@ export interface Architecture {
   stacks: Stack[];
   groups: Group[];
   steps: Step[];
-  context: number; // the most positions that the model can take
+  context: number; // the maximum number of positions
   activation: string | null; // the function in its MLPs
-  tied: string[]; // parts of the parameters that are another part's numbers
+  tied: string[]; // parts of the parameters that are shared with another part
 }
 
 const NUMBERS = /(?<=^|\.)(?:\d+|\{\w+\})(?=\.|$)/g;
@@ -86,7 +86,7 @@ export function numbersIn(id: string): number[] {
   return (id.match(NUMBERS) ?? []).map(Number);
 }
 
-/** The id that a pattern becomes for a layer and a member of a group. */
+/** The id for a layer and a member of a group. */
 export function filled(pattern: string, layer: number, member = 0): string {
   return pattern.replace(/\{(\w+)\}/g, (_, place: string) => String(place === "layer" ? layer : member));
 }
@@ -97,7 +97,7 @@ export const isPosition = (dim: string | undefined): boolean => dim === "T";
 /** Whether a dimension of a block counts the tokens of the vocabulary. */
 export const isVocabulary = (dim: string | undefined): boolean => dim === "V";
 
-/** An architecture, with what the viewer looks up in it. */
+/** An architecture, with lookups. */
 export class Description implements Architecture {
   readonly kinds: Kind[];
   readonly stacks: Stack[];
@@ -117,47 +117,46 @@ export class Description implements Architecture {
     this.tied = tied;
   }
 
-  /** The kind that is this part; of several the first. */
+  /** The first kind with this part. */
   part(part: Part): Kind | null {
     return this.kinds.find((kind) => kind.part === part) ?? null;
   }
 
-  /** The layers of a stack; of the first one, if it is not said which. */
+  /** The number of layers of a stack, by default the first. */
   layers(stack: string | null | undefined = null): number {
     return (this.stacks.find(({ name }) => name === stack) ?? this.stacks[0])?.layers ?? 0;
   }
 
-  /** The members of a group; 1 for a kind of no group. */
+  /** The number of members of a group; 1 for null. */
   members(group: string | null): number {
     return group === null ? 1 : present(this.groups.find(({ name }) => name === group), `group ${group}`).count;
   }
 
-  /** The heads of the attention whose pattern is read. */
+  /** The number of attention heads. */
   get heads(): number {
     return this.members(this.part("pattern")?.group ?? null);
   }
 
-  /** How many heads a layout is read of so that two members of each group, or its only one, are among their blocks. */
+  /** The number of heads to request so that the response contains two members of each group, or its only one. */
   get sampledHeads(): number {
     const { heads } = this;
     return Math.max(1, ...this.groups.map(({ count }) => (count > 1 ? Math.floor(heads / count) + 1 : 1)));
   }
 
-  /** A head that goes with a member of a group. */
+  /** The first head that uses a member of a group. */
   headOf(group: string | null, member: number): number {
     return group === null ? 0 : Math.floor((member * this.heads) / this.members(group));
   }
 
-  /** How many layers of all stacks together have blocks of a kind, and how many such blocks there are. */
+  /** The number of layers that have blocks of a kind, and of such blocks. */
   countOf({ stack, group }: Pick<Kind, "stack" | "group">): { layers: number; blocks: number } {
     const layers = stack === null ? 1 : this.layers(stack);
     return { layers, blocks: layers * this.members(group) };
   }
 
   /**
-   * The blocks that a step computes, and those it reads. Of a stack, the first layer is shown, and of a group the
-   * last member, which is in front. What is computed after the layers reads the last one; what is of no head reads
-   * all heads.
+   * The blocks that a step computes and reads: in the first layer of a stack, and of the last member of a group, which
+   * is in front. Blocks after the layers read the last layer; blocks outside a group read all members.
    */
   blocksOf({ kinds, from }: Readonly<Record<"kinds" | "from", readonly string[]>>): { computed: string[]; read: string[] } {
     const [main] = kinds;

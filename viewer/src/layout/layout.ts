@@ -1,4 +1,4 @@
-/** Where every block of a model is: the columns of a layout's safetensors file, and what ids and rows mean. */
+/** A layout: the position, size and tensor of every block. */
 
 import type { LayoutFacts } from "../api/service";
 import { column, type File } from "../api/safetensors";
@@ -7,22 +7,22 @@ import { AXES, unite, type Box } from "./box";
 import { Description, filled, isPosition, numbersIn, shapeOf, type Architecture, type Kind, type Part } from "./description";
 import type { Index, IndexRow, Place } from "./place";
 
-/** Rows that are drawn together: a layer, or what is before the first or after the last. */
+/** Rows that are drawn together: a layer, or the blocks before or after the layers. */
 export interface Span {
-  layer: number; // -1: of none
+  layer: number; // -1: none
   start: number;
   end: number;
 }
 
-/** A row for each block, in the order of the file; positions, sizes and cells have three numbers a row. */
+/** The columns of the file, with a row per block; positions, sizes and cells have three numbers per row. */
 export interface Columns {
   position: Float64Array;
   size: Float64Array;
   cells: Int32Array;
-  layer: Int32Array; // -1: of none
-  head: Int32Array; // which member of its kind's group; -1: of none
-  role: Uint8Array; // a place in ROLES
-  kind: Uint8Array; // a place in the description's kinds
+  layer: Int32Array; // -1: none
+  head: Int32Array; // the member of its kind's group; -1: none
+  role: Uint8Array; // an index into ROLES
+  kind: Uint8Array; // an index into the description's kinds
 }
 
 export type Cells = [number, number, number];
@@ -44,7 +44,7 @@ export class Layout {
     readonly facts: LayoutFacts,
     readonly description: Description,
     { position, size, cells, layer, head, role, kind }: Columns,
-    private readonly indices: Map<string, Index[]>, // by the kind's id, then member of its group: the first two of them
+    private readonly indices: Map<string, Index[]>, // by the kind's id: of the first two members of its group
   ) {
     this.position = position;
     this.size = size;
@@ -87,7 +87,7 @@ export class Layout {
     return filled(this.kindAt(row).id, item(this.layer, row), item(this.head, row));
   }
 
-  /** The row of a block, or null where no block has this id. */
+  /** The row of a block, or null if no block has this id. */
   row(id: string): number | null {
     const kind = this.#kindOf.get(shapeOf(id));
     if (kind === undefined) return null;
@@ -103,13 +103,13 @@ export class Layout {
     return item(this.description.kinds, item(this.#kind, row));
   }
 
-  /** The id of the block that is this part, in a layer and of a member of its group; null where no kind is. */
+  /** The id of the block with this part, in a layer and of a member of its group; null if no kind has it. */
   blockOf(part: Part, layer = 0, member = 0): string | null {
     const kind = this.description.part(part);
     return kind && filled(kind.id, layer, member);
   }
 
-  /** The numbers that a part has for each position: of the residual stream the width, of the logits the vocabulary. */
+  /** The number of values a part has per position: d_model for the residual stream, the vocabulary for logits. */
   widthOf(part: Part): number {
     const kind = this.description.kinds.findIndex((one) => one.part === part);
     const row = this.#rows[kind]?.[0];
@@ -126,17 +126,17 @@ export class Layout {
     return [item(this.cells, 3 * row), item(this.cells, 3 * row + 1), item(this.cells, 3 * row + 2)];
   }
 
-  /** Which tensor fills a block, and where in it; null for a box without a tensor of its own. */
+  /** The slice of a tensor that fills a block; null for a block without a tensor. */
   place(row: number): Place | null {
     const kind = this.kindAt(row);
     const [first, second] = this.indices.get(shapeOf(kind.id)) ?? [];
     if (!kind.tensor || !first) return null;
     const head = Math.max(item(this.head, row), 0);
-    const index = second ? first.map((axis, n) => moved(axis, item(second, n), head)) : first;
+    const index = second ? first.map((axis, n) => ofHead(axis, item(second, n), head)) : first;
     return { name: filled(kind.tensor, item(this.layer, row)), index };
   }
 
-  /** The smallest box around these blocks; ids of no block are left out. */
+  /** The smallest box around these blocks; unknown ids are ignored. */
   around(ids: readonly string[]): Box | null {
     const rows = ids.map((id) => this.row(id)).filter((row) => row !== null);
     return rows.length ? unite(rows.map((row) => this.box(row))) : null;
@@ -170,8 +170,8 @@ function spansOf(layers: Int32Array, stackOf: (row: number) => string | null): S
   return spans;
 }
 
-/** An axis of the index map of a later head: from head to head its offset grows by the same step. */
-function moved([a, b, c, d]: IndexRow, second: IndexRow, head: number): IndexRow {
+/** An axis of the index map of a later head: offsets grow linearly from head to head. */
+function ofHead([a, b, c, d]: IndexRow, second: IndexRow, head: number): IndexRow {
   return [a, b, c, d + head * (second[3] - d)];
 }
 
@@ -179,7 +179,7 @@ function axisOf(row: readonly number[]): IndexRow {
   return [item(row, 0), item(row, 1), item(row, 2), item(row, 3)];
 }
 
-/** Index maps are the same in all layers: two members of each group determine all. */
+/** Index maps of the first two members of each group, which determine all others; they are the same in all layers. */
 function indicesOf(samples: LayoutFacts[]): Map<string, Index[]> {
   const indices = new Map<string, Index[]>();
   for (const { blocks } of samples)

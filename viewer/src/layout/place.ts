@@ -1,4 +1,4 @@
-/** Where a block's cells are in a tensor: index maps, the slices of NumPy that read them, and their inverse. */
+/** Index maps from a block's cells to a tensor, their inverse, and NumPy slices. */
 
 import { item } from "../checked/item";
 
@@ -29,7 +29,7 @@ export function locate(index: Index, [i, j, k]: Cell): number[] {
   return index.map(([a, b, c, d]) => a * i + b * j + c * k + d);
 }
 
-/** The cell whose value is there: the inverse of `locate`, where each axis of the tensor follows one of the block's. */
+/** The inverse of `locate`, for maps in which each axis of the tensor depends on one of the block's. */
 export function cellOf(index: Index, place: readonly number[]): [number, number, number] {
   const cell: [number, number, number] = [0, 0, 0];
   index.forEach(([a, b, c, d], axis) => {
@@ -41,7 +41,7 @@ export function cellOf(index: Index, place: readonly number[]): [number, number,
   return cell;
 }
 
-/** The text of the slice that reads these cells, each `step`th of them. */
+/** The slice that reads every `step`th of these cells, as text. */
 export function sliceOf(index: Index, rect: Rect, step = 1): string {
   const range = (from: number, to: number, d: number): string =>
     step === 1 ? `${from + d}:${to + d}` : `${from + d}:${to + d}:${step}`;
@@ -50,7 +50,7 @@ export function sliceOf(index: Index, rect: Rect, step = 1): string {
     .join();
 }
 
-/** Which of the block's axes are those that a slice leaves, in the tensor's order. */
+/** The block's axes that remain in a slice, in the tensor's order. */
 export function axesOf(index: Index): ("i" | "j")[] {
   return index.flatMap(([a, b]) => (a ? (["i"] as const) : b ? (["j"] as const) : []));
 }
@@ -77,7 +77,7 @@ export function gather(
   return out;
 }
 
-/** Turns columns into rows: values of [width, height] into [height, width]. */
+/** Transposes values: [width, height] -> [height, width]. */
 export function transpose(values: Float32Array, width: number, height: number): Float32Array {
   const out = new Float32Array(values.length);
   for (let i = 0, n = 0; i < width; i++) for (let j = 0; j < height; j++, n++) out[j * width + i] = values[n] ?? NaN;

@@ -1,15 +1,12 @@
-/** From a layout's coordinates (x right, y down, z toward the viewer) to the scene's (y up), and back. */
+/** Transforms between a layout's coordinates (x right, y down, z toward the viewer) and the scene's (y up). */
 
 import type { Box, Point } from "./box";
 
-export type Flow = "right" | "down"; // the direction in which the computation goes
+export type Flow = "right" | "down"; // the direction of the computation
 
 const GAP = 0.06; // between models side by side, as a share of the larger one
 
-/**
- * The pose of a model: positions run from the left where the computation goes down, and from above where it goes to the
- * right; then it is moved.
- */
+/** A model's orientation and offset. Token positions run across the flow: left to right if it is down, else top to bottom. */
 export class Pose {
   constructor(
     readonly flow: Flow,
@@ -26,7 +23,7 @@ export class Pose {
     return [x + this.offset[0], y + this.offset[1], z + this.offset[2]];
   }
 
-  /** The way back of `turn`. */
+  /** The inverse of `turn`. */
   unturn([x, y, z]: Readonly<Point>): Point {
     return this.flow === "right" ? [-y, x, z] : [x, -y, z];
   }
@@ -42,7 +39,7 @@ export class Pose {
   }
 }
 
-/** The first model at the origin, the others in a row across the flow, aligned at their start. */
+/** Poses of models in a row across the flow, aligned at their start; the first is at the origin. */
 export function arrange(bounds: readonly Box[], flow: Flow): Pose[] {
   const poses: Pose[] = [];
   let edge = 0;

@@ -1,4 +1,4 @@
-/** The reading aids: beside the picture, or below it on a phone; one at a time, chosen in the rail. */
+/** The rail, and the reading aid that is open: beside the picture, or below it on a phone. */
 
 import { present } from "../checked/item";
 import { t } from "../i18n/text";
@@ -7,18 +7,18 @@ import { button, byId, el, icon } from "./dom";
 import type { App, Panel } from "./panel";
 
 const NARROW = matchMedia("(max-width: 720px)"); // as in styles/frame.css
-const ROOMY = matchMedia("(min-width: 1400px)"); // where an aid takes nothing from the picture
+const WIDE = matchMedia("(min-width: 1400px)"); // an aid fits beside the picture
 const FIRST = "attention";
-export const INPUT = "input"; // not an aid: on a phone, the side has its place among them
+export const INPUT = "input"; // not an aid: on a phone, the rail also opens the side panel
 const ICONS = { input: "M4 6h16M4 12h10M4 18h7M17 15l3 3-3 3", close: "M6 6l12 12M18 6L6 18" };
 
-/** Which aid is open; "" where none is. */
+/** The id of the open aid; "" for none. */
 function openAid({ view }: State): string {
-  const first = ROOMY.matches ? FIRST : "";
+  const first = WIDE.matches ? FIRST : "";
   return view.aid === INPUT && !NARROW.matches ? first : (view.aid ?? first);
 }
 
-/** Fills the rail, and the place of the aids whenever another one is chosen. */
+/** Fills the rail, and shows the chosen aid. */
 export function mountAids(aids: Panel[], app: App): void {
   const { store } = app;
   const [rail, place, main] = [byId("rail"), byId("aids"), present(document.querySelector("main"), "main")];
@@ -59,10 +59,10 @@ export function mountAids(aids: Panel[], app: App): void {
     buttons.get(id)?.focus();
   };
   store.subscribe(openAid, show);
-  const narrowed = (): void => show(openAid(store.state));
-  for (const query of [NARROW, ROOMY]) query.addEventListener("change", narrowed);
+  const resized = (): void => show(openAid(store.state));
+  for (const query of [NARROW, WIDE]) query.addEventListener("change", resized);
   store.onEnd(() => {
-    for (const query of [NARROW, ROOMY]) query.removeEventListener("change", narrowed);
+    for (const query of [NARROW, WIDE]) query.removeEventListener("change", resized);
     mounted?.end();
   });
 }

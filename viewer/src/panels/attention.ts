@@ -1,4 +1,4 @@
-/** The attention of each head: all heads of a layer small, one of them large with its tokens. */
+/** The attention panel: small maps of a layer's heads, and a large map of one. */
 
 import { isAbort } from "../api/client";
 import type { Trace } from "../api/service";
@@ -6,9 +6,9 @@ import { item } from "../checked/item";
 import { reason } from "../i18n/reason";
 import { number, percent, progressText, t } from "../i18n/text";
 import type { Layout } from "../layout/layout";
-import { cellOfPattern, readHead, readHeads, type Map2D } from "../reading/attention";
-import { askLens, rolloutOf, rolloutQuery } from "../reading/lens";
-import { fedOf, visible } from "../reading/tokens";
+import { cellOfPattern, isMasked, readHead, readHeads, type Map2D } from "../reading/attention";
+import { loadLens, rolloutOf, rolloutQuery } from "../reading/lens";
+import { inputTokens, visible } from "../reading/tokens";
 import { flyTo } from "../scene/fly";
 import type { Figure } from "../state/state";
 import { button, el, field, select } from "./dom";
@@ -16,7 +16,7 @@ import { Heatmap, painted, type At } from "./heatmap";
 import type { App, Panel } from "./panel";
 
 const ROLLOUT = -1; // instead of a layer
-const READ_ALOUD = 24; // positions up to which the map is a table for screen readers, too
+const TABLE_LIMIT = 24; // positions up to which screen readers get the map as a table
 
 export const attention: Panel = {
   id: "attention",
@@ -27,15 +27,15 @@ export const attention: Panel = {
     const { store, service } = app;
     let running = new AbortController();
     let maps: Map2D[] = [];
-    let headsOf = ""; // which layer of which trace the small maps are of
+    let headsOf = ""; // the trace and layer of the small maps
     let shown: Map2D | null = null;
     const head = el("div", { class: "row" });
-    const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => walk(app, heads, event as KeyboardEvent) });
+    const heads: HTMLElement = el("div", { class: "heads", role: "radiogroup", "aria-label": t("heads"), onkeydown: (event) => moveFocus(app, heads, event as KeyboardEvent) });
     const map = new Heatmap({ over: (place) => show(place), pick: (place) => pick(place) });
     const value = el("p", { class: "reading", "aria-live": "polite" });
     const show3d = button(t("show.3d"), () => flyTo(app, [blockOf(app)].filter((id) => id !== null)));
-    const table = el("div", { class: "aloud" });
-    const note = el("p", { class: "said", "aria-live": "polite" });
+    const table = el("div", { class: "attention-table" });
+    const note = el("p", { class: "message", "aria-live": "polite" });
     const content = el("div", { class: "stack" }, head, heads, map.canvas, el("div", { class: "row reading-row" }, value, show3d), table);
     root.append(content, note);
 
@@ -57,7 +57,7 @@ export const attention: Panel = {
           heads.replaceChildren(...maps.map((one, n) => thumbnail(app, one, n)));
           headsOf = key;
         }
-        mark(heads, chosen(app)[1]);
+        markChosen(heads, chosen(app)[1]);
         shown = await (layer === ROLLOUT ? rollout(app, figure.trace, (text) => (note.textContent = text), signal) : readHead(service, figure, ...chosen(app), signal));
         draw(shown, figure.trace);
       } catch (error) {
@@ -65,14 +65,14 @@ export const attention: Panel = {
       }
     };
     const draw = (large: Map2D, trace: Trace): void => {
-      const texts = fedOf(trace).map(({ text }) => visible(text));
+      const texts = inputTokens(trace).map(({ text }) => visible(text));
       map.show(large, texts, store.state.view.colour);
-      table.replaceChildren(texts.length <= READ_ALOUD ? aloud(large, texts) : el("p", {}, t("attention.keys")));
+      table.replaceChildren(texts.length <= TABLE_LIMIT ? tableOf(large, texts) : el("p", {}, t("attention.keys")));
       show(null);
     };
     const show = (place: At | null): void => {
       const trace = store.state.figures[0]?.trace;
-      const texts = trace ? fedOf(trace).map(({ text }) => visible(text)) : [];
+      const texts = trace ? inputTokens(trace).map(({ text }) => visible(text)) : [];
       value.textContent = place && shown ? sentence(shown, place, texts) : t(chosen(app)[0] === ROLLOUT ? "rollout.what" : "attention.what");
     };
     const pick = ({ query, key }: At): void => {
@@ -129,14 +129,14 @@ function choose(app: App, head: number): void {
 }
 
 /** Only the chosen head is a tab stop; arrow keys move between heads. */
-function mark(heads: HTMLElement, current: number): void {
+function markChosen(heads: HTMLElement, current: number): void {
   [...heads.children].forEach((head, n) => {
     head.setAttribute("aria-checked", String(n === current));
     head.setAttribute("tabindex", n === current ? "0" : "-1");
   });
 }
 
-function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
+function moveFocus(app: App, heads: HTMLElement, event: KeyboardEvent): void {
   const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
   if (!by) return;
   event.preventDefault();
@@ -147,25 +147,26 @@ function walk(app: App, heads: HTMLElement, event: KeyboardEvent): void {
 }
 
 async function rollout({ service }: App, trace: Trace, show: (text: string) => void, signal: AbortSignal): Promise<Map2D> {
-  const count = fedOf(trace).length;
+  const count = inputTokens(trace).length;
   show(t("computing"));
-  const lens = await askLens(service, trace, rolloutQuery(count), (progress) => show(progress ? progressText(progress) : t("computing")), signal);
+  const lens = await loadLens(service, trace, rolloutQuery(count), (progress) => show(progress ? progressText(progress) : t("computing")), signal);
   show("");
   return { values: rolloutOf(lens, count), width: count, height: count, factors: [1, 1] };
 }
 
-/** "B (2) attends to C (0): 16.7 %". A cell of several positions shows the largest share. */
-function sentence({ values, width, factors }: Map2D, { query, key }: At, texts: string[]): string {
+/** "B (2) attends to C (0): 16.7 %". A cell of several positions has their largest weight. */
+function sentence(map: Map2D, { query, key }: At, texts: string[]): string {
+  const { values, width, factors } = map;
   const share = item(values, query * width + key);
   const name = (n: number, factor: number): string => {
     const [from, to] = [n * factor, Math.min((n + 1) * factor, texts.length) - 1];
     return from === to ? `“${texts[from] ?? ""}” (${number(from)})` : `${number(from)}–${number(to)}`;
   };
   const names = { query: name(query, factors[1]), key: name(key, factors[0]) };
-  return key * factors[0] > (query + 1) * factors[1] - 1 ? t("attention.future", names) : t("attention.reads", { ...names, share: percent(share, 2) });
+  return isMasked(map, query, key) ? t("attention.future", names) : t("attention.reads", { ...names, share: percent(share, 2) });
 }
 
-function aloud({ values, width, height }: Map2D, texts: string[]): HTMLTableElement {
+function tableOf({ values, width, height }: Map2D, texts: string[]): HTMLTableElement {
   const rows = Array.from({ length: height }, (_, query) =>
     el("tr", {}, el("th", { scope: "row" }, texts[query] ?? ""), ...Array.from({ length: width }, (__, key) => el("td", {}, percent(item(values, query * width + key))))),
   );

@@ -1,13 +1,13 @@
-/** The current cell: its value, how it is computed, and links to the cells that it was computed from. */
+/** The card of the current cell: value, explanation, operands. */
 
 import type { Explanation } from "../api/service";
 import { item } from "../checked/item";
 import { blockName as nameOf } from "../i18n/names";
-import { cellValue, maybe, number, t, used } from "../i18n/text";
+import { cellValue, textOr, number, t, currentLanguage } from "../i18n/text";
 import type { Layout } from "../layout/layout";
 import { locate } from "../layout/place";
 import { inWords, partsOf } from "../reading/formula";
-import { fedOf, visible } from "../reading/tokens";
+import { inputTokens, visible } from "../reading/tokens";
 import { sourceOf, type Figure, type State, type CellInfo } from "../state/state";
 import type { Readable } from "../state/store";
 import type { CellAt } from "../state/view";
@@ -39,40 +39,40 @@ function parts(cellInfo: CellInfo, store: Readable): (HTMLElement | string)[] {
   if (pinned) head.append(button("×", () => store.dispatch({ type: "clear" }), { "aria-label": t("close"), class: "quiet" }));
   const place = el("code", { class: "place" }, `${cellInfo.at.block} [${cellInfo.at.cell.join(", ")}]`);
   const { explanation, message } = cellInfo;
-  const text = cellInfo.value !== undefined ? cellValue(cellInfo.value) : canBeKnown(state, cellInfo.at) ? "…" : "";
+  const text = cellInfo.value !== undefined ? cellValue(cellInfo.value) : hasValue(state, cellInfo.at) ? "…" : "";
   return [
     head,
     place,
     ...(text ? [el("output", { class: "value" }, text)] : []),
-    ...whatItIs(state, cellInfo).map((line) => el("p", { class: "formula" }, line)),
-    ...(message ? [el("p", { class: "wrong" }, message)] : []),
-    ...(explanation ? [howItCame(state, cellInfo, explanation)] : []),
+    ...untraced(state, cellInfo).map((line) => el("p", { class: "formula" }, line)),
+    ...(message ? [el("p", { class: "error" }, message)] : []),
+    ...(explanation ? [explanationOf(state, cellInfo, explanation)] : []),
     ...(explanation && pinned ? operands(cellInfo, store) : explanation?.operands.length ? [el("small", {}, t("click"))] : []),
     ...(pinned ? [el("small", { class: "hint-keys" }, t("cell.keys"))] : []),
   ];
 }
 
-/** How a cell was computed: in words, and below them the equation, each of its sides in a line. */
-function howItCame(state: State, cellInfo: CellInfo, explanation: Explanation): HTMLElement {
+/** How a cell was computed: a sentence, and the equation with one line per side. */
+function explanationOf(state: State, cellInfo: CellInfo, explanation: Explanation): HTMLElement {
   const { sentence, sides } = partsOf(explanation.formula.text);
-  const words = used() === "en" ? sentence : inOtherWords(state, cellInfo);
+  const words = currentLanguage() === "en" ? sentence : translated(state, cellInfo);
   return el("p", { class: "formula" }, `${words} `, ...sides.map((side) => el("span", { class: "side" }, `${side} `)));
 }
 
-/** The sentence that the server has in English. */
-function inOtherWords({ figures }: State, { at, formula }: CellInfo): string {
+/** The sentence of an explanation, which the API has in English only, in the current language. */
+function translated({ figures }: State, { at, formula }: CellInfo): string {
   const figure = figures[at.figure];
   if (!figure) return "";
   const { layout, trace } = figure;
   const [i, j] = at.cell;
   if (!formula) return t("cell.weight.own");
   if (formula.mask === "causal" && i > j) return t("how.masked", { i: number(i), j: number(j) });
-  if (formula.op === "input") return t("how.token", { token: t("quoted", { text: trace ? visible(fedOf(trace)[i]?.text ?? "") : "" }) });
+  if (formula.op === "input") return t("how.token", { token: t("quoted", { text: trace ? visible(inputTokens(trace)[i]?.text ?? "") : "" }) });
   return inWords(formula, (block) => nameFrom(figure, block, layerOf(layout, at.block)));
 }
 
-/** For a cell without a trace: where a weight comes from, or how such cells are computed. */
-function whatItIs({ figures }: State, { at, explanation, formula }: CellInfo): string[] {
+/** Lines for a cell without a trace: the source of a weight, or how the cell would be computed. */
+function untraced({ figures }: State, { at, explanation, formula }: CellInfo): string[] {
   const figure = figures[at.figure];
   const row = figure?.layout.row(at.block) ?? null;
   if (!figure || row === null || explanation || figure.trace) return [];
@@ -80,19 +80,19 @@ function whatItIs({ figures }: State, { at, explanation, formula }: CellInfo): s
   const place = layout.place(row);
   if (layout.kindAt(row).role === "weight" && place) {
     const of = `${place.name}[${locate(place.index, at.cell).join(", ")}]`;
-    return [t("cell.weight", { of }), maybe(`weights.${model?.weights.source ?? "synthetic"}`, "")];
+    return [t("cell.weight", { of }), textOr(`weights.${model?.weights.source ?? "synthetic"}`, "")];
   }
   const words = formula && inWords(formula, (block) => nameFrom(figure, block, layerOf(layout, at.block)));
   return [...(words ? [words] : []), t("cell.unrun")];
 }
 
-/** The layer that a block is in; -1 for one of none. */
+/** The layer of a block; -1 for none. */
 function layerOf(layout: Layout, block: string): number {
   const row = layout.row(block);
   return row === null ? -1 : item(layout.layer, row);
 }
 
-/** What a block is called; one of another layer by that as well. */
+/** A block's name, with its layer if that is not `layer`. */
 function nameFrom({ layout }: Figure, block: string, layer: number): string {
   const row = layout.row(block);
   if (row === null) return block;
@@ -100,8 +100,8 @@ function nameFrom({ layout }: Figure, block: string, layer: number): string {
   return own === layer || own < 0 || layer < 0 ? name : `${name}, ${t("layer", { n: own })}`;
 }
 
-/** Whether the service has its value. */
-function canBeKnown({ figures }: State, { figure, block }: CellAt): boolean {
+/** Whether the API has a cell's value. */
+function hasValue({ figures }: State, { figure, block }: CellAt): boolean {
   const of = figures[figure];
   const row = of?.layout.row(block) ?? null;
   return of !== undefined && row !== null && (of.trace !== null || sourceOf(of, row) !== null);

@@ -1,4 +1,4 @@
-/** Settings of the colours and of the direction. */
+/** The colour panel: scale, palette, range, brightness and direction. */
 
 import { cellValue, t } from "../i18n/text";
 import { extentOf, rounded, type Extent } from "../reading/range";
@@ -19,14 +19,14 @@ export const colours: Panel = {
     const controls = el("div", { class: "stack" });
     const readout = el("div", { class: "stack" });
     root.append(controls, readout);
-    store.subscribe(({ view }) => kept(view.colour), () => controls.replaceChildren(...settings(app, change)));
+    store.subscribe(({ view }) => controlsKey(view.colour), () => controls.replaceChildren(...settings(app, change)));
     const update = (): void => readout.replaceChildren(facts(t("range.view"), inView(app)), selected(store.state) ?? "");
     for (const of of [({ view }: State) => view.camera, (state: State) => state.cellInfo?.at, ({ figures }: State) => figures]) store.subscribe<unknown>(of, update);
   },
 };
 
-/** A key for rebuilding the controls: not while a slider moves or a number is typed. */
-function kept({ scale, palette, range }: Colour): string {
+/** When this changes, the controls are rebuilt: not while a slider moves or a number is typed. */
+function controlsKey({ scale, palette, range }: Colour): string {
   return `${scale} ${palette} ${range === null}`;
 }
 
@@ -43,7 +43,7 @@ function settings(app: App, change: (part: Partial<Colour>) => void): HTMLElemen
   return [scale, palette, ...rangeControls(app, change), field(t("gain"), gain), field(t("flow"), flow)];
 }
 
-/** Full brightness: per block, or one value for all. */
+/** Controls of full brightness: per block, or one value for all blocks. */
 function rangeControls(app: App, change: (part: Partial<Colour>) => void): HTMLElement[] {
   const { range: most } = app.store.state.view.colour;
   const fit = (): number => rounded(inView(app)?.absmax ?? 1);
@@ -61,7 +61,7 @@ function ramps(colour: Colour): HTMLElement {
   return el("span", { class: "ramps" }, ramp("weight", colour), ramp("value", colour));
 }
 
-/** The range over the layers in view. */
+/** The range of the layers in view. */
 function inView({ stage, store }: App): Extent | null {
   const [main] = stage.models.shown;
   const tensors = store.state.figures[0]?.trace?.tensors;

@@ -1,11 +1,11 @@
-/** Functions that create elements. */
+/** Element factories. */
 
 import { present } from "../checked/item";
 
 type Attributes = Record<string, string | number | boolean | ((event: Event) => void) | null | undefined>;
 type Child = Node | string | null | undefined | false;
 
-/** `el("button", { class: "primary", onclick: run }, "Run")`; attributes that are null or false are left out. */
+/** Creates an element: `el("button", { class: "primary", onclick: run }, "Run")`. Null and false attributes are omitted. */
 export function el<T extends keyof HTMLElementTagNameMap>(tag: T, attributes: Attributes = {}, ...children: Child[]): HTMLElementTagNameMap[T] {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -24,7 +24,7 @@ export function byId(id: string): HTMLElement {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A picture of lines in a square of 24, beside a text that says the same. */
+/** A line icon on a 24 × 24 grid, hidden from screen readers. */
 export function icon(path: string): SVGElement {
   const made = document.createElementNS(SVG, "svg");
   for (const [name, value] of Object.entries({ viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" })) made.setAttribute(name, value);
@@ -34,7 +34,7 @@ export function icon(path: string): SVGElement {
   return made;
 }
 
-/** A modal dialog that Escape closes; its keys do not reach the page. */
+/** A modal dialog; key events inside it do not reach the page. */
 export function dialog(label: string, ...children: Child[]): HTMLDialogElement {
   const made = el("dialog", { "aria-label": label, class: "dialog" }, ...children);
   made.addEventListener("keydown", (event) => event.stopPropagation());
@@ -57,7 +57,7 @@ export function button(text: string, click: () => void, attributes: Attributes =
   return el("button", { type: "button", onclick: click, ...attributes }, text);
 }
 
-/** One of a few, side by side. */
+/** A row of radio buttons. */
 export function choice(legend: string, options: readonly (readonly [string, string])[], value: string, change: (value: string) => void): HTMLFieldSetElement {
   const name = `choice-${++choices}`;
   const radios = options.map(([id, text]) =>

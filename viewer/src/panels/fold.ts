@@ -1,4 +1,4 @@
-/** Shows and hides the side panel. */
+/** The button that shows and hides the side panel. */
 
 import { present } from "../checked/item";
 import { t } from "../i18n/text";

@@ -1,15 +1,15 @@
-/** A map of shares with tokens on its axes; the pointer, a finger or the arrow keys choose a cell of it. */
+/** An attention map with tokens on its axes, for pointer and keyboard. */
 
 import { item } from "../checked/item";
 import { t } from "../i18n/text";
-import { labelStep, shadesFor, type Map2D } from "../reading/attention";
+import { isMasked, labelStep, shadesFor, type Map2D } from "../reading/attention";
 import { channelsOf } from "../scene/palette";
 import { penOf } from "../scene/pen";
 import type { Colour } from "../state/view";
 import { el } from "./dom";
 
 const LETTER = 6.7; // pixels of a letter of a token
-const ROOM = 12; // pixels that a token's text needs across itself
+const ROOM = 12; // pixels: the line height of a token's text
 const FONT = "11px ui-monospace, Menlo, Consolas, monospace";
 
 const ARROWS: Record<string, readonly [number, number]> = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -115,7 +115,7 @@ export class Heatmap {
     pen.globalAlpha = 1;
   }
 
-  /** The tokens of columns are upright; that of the selected cell is always shown. */
+  /** Draws the tokens of an axis, those of columns upright; the selected cell's is always shown. */
   #axis(pen: CanvasRenderingContext2D, side: number, count: number, factor: number, at: number | null, [faint, strong]: readonly [string, string], across: boolean): void {
     const pixels = side / count;
     const step = labelStep(pixels, ROOM);
@@ -150,15 +150,16 @@ function outline(pen: CanvasRenderingContext2D, { query, key }: At, from: number
   pen.strokeRect(from + key * wide, from + query * high, wide, high);
 }
 
-/** A map in the colours of values, a pixel a cell; what a position cannot see is darker than nothing. */
-export function painted({ values, width, height, factors }: Map2D, colour: Colour): HTMLCanvasElement {
+/** A map in the colours of values, one pixel per cell; masked cells are darker than 0. */
+export function painted(map: Map2D, colour: Colour): HTMLCanvasElement {
+  const { values, width, height, factors } = map;
   const canvas = el("canvas", { width, height });
   const image = new ImageData(width, height);
   const shades = shadesFor(colour, width * factors[0]);
   for (let n = 0; n < width * height; n++) {
     const [row, column] = [Math.floor(n / width), n % width];
-    const later = column * factors[0] > (row + 1) * factors[1] - 1;
-    image.data.set(channelsOf(item(values, n), "value", shades).map((channel) => channel * (later ? 0.45 : 1)), 4 * n);
+    const shade = isMasked(map, row, column) ? 0.45 : 1;
+    image.data.set(channelsOf(item(values, n), "value", shades).map((channel) => channel * shade), 4 * n);
     image.data[4 * n + 3] = 255;
   }
   penOf(canvas).putImageData(image, 0, 0);

@@ -1,4 +1,4 @@
-/** The keys: what each does, in a window that `?` opens; and those that go from layer to layer. */
+/** The help dialog, opened by `?`; and the keys that fly from layer to layer. */
 
 import { item } from "../checked/item";
 import { t } from "../i18n/text";
@@ -47,12 +47,12 @@ interface LastStep {
   camera: Camera | null;
 }
 
-/** Flies to the layer after or before the one that the camera is at. */
+/** Flies to the next or previous layer. */
 function step(app: App, last: LastStep, by: number): void {
   const [main] = app.stage.models.shown;
   if (!main) return;
   const { layout } = main.figure;
-  const { camera } = app.store.state.view; // the target of a flight, if one is under way
+  const { camera } = app.store.state.view; // the target of the current flight, if any
   const outside = by > 0 ? -1 : layout.spans.length;
   const known = camera === last.camera ? last.to : null;
   const now = camera ? (known ?? nearestSpan(layout, main.pose, camera.target)) : outside;

@@ -1,4 +1,4 @@
-/** The input: letters, text or token ids, and the number of new tokens. */
+/** The form of the prompt: letters, text or token ids, and the number of new tokens. */
 
 import { progressText, t } from "../i18n/text";
 import type { Prompt } from "../state/view";
@@ -16,10 +16,10 @@ export const input: Panel = {
     const run = el("button", { type: "submit", class: "primary" });
     const stop = button(t("stop"), () => void cancel(), { hidden: true });
     const bar = el("progress", { max: 1, hidden: true, "aria-label": t("progress") });
-    const said = el("p", { class: "said", role: "status" });
+    const line = el("p", { class: "message", role: "status" });
     const note = el("small");
     const form = el("form", { onsubmit: (event) => submit(event) });
-    form.append(field(t("prompt"), text), note, el("div", { class: "row" }, field(t("ids"), ids), field(t("new"), count)), el("div", { class: "row" }, run, stop), bar, said);
+    form.append(field(t("prompt"), text), note, el("div", { class: "row" }, field(t("ids"), ids), field(t("new"), count)), el("div", { class: "row" }, run, stop), bar, line);
     root.append(form);
 
     const hint = (): void => {
@@ -42,14 +42,14 @@ export const input: Panel = {
     store.subscribe(({ view }) => view.generate.max_new_tokens, (n) => (count.value = String(n)));
     store.subscribe(({ figures }) => figures[0], hint);
     store.subscribe((state) => state.run, ({ status, progress, position, message }) => {
-      const busy = status === "asking" || status === "queued" || status === "running";
+      const busy = status === "submitting" || status === "queued" || status === "running";
       run.textContent = t(busy ? "running" : "run");
       stop.hidden = status !== "queued" && status !== "running";
       bar.hidden = stop.hidden;
       if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
       else bar.removeAttribute("value");
-      said.classList.toggle("wrong", status === "failed");
-      said.textContent = message ?? (status === "queued" && position ? t("queued", { n: position }) : progress ? progressText(progress) : "");
+      line.classList.toggle("error", status === "failed");
+      line.textContent = message ?? (status === "queued" && position ? t("queued", { n: position }) : progress ? progressText(progress) : "");
     });
   },
 };

@@ -1,4 +1,4 @@
-/** Page-wide keys, except while typing. */
+/** Page-wide keyboard shortcuts, inactive while typing. */
 
 import type { Scope } from "../state/store";
 

@@ -1,6 +1,6 @@
 /** The language switch. */
 
-import { LANGUAGES, t, used } from "../i18n/text";
+import { LANGUAGES, t, currentLanguage } from "../i18n/text";
 import { el, select } from "./dom";
 import type { Panel } from "./panel";
 
@@ -9,7 +9,7 @@ export const language: Panel = {
   place: "bar",
   title: "language",
   mount(root, { store }) {
-    const list = select(Object.entries(LANGUAGES), used(), (chosen) => store.dispatch({ type: "view", change: { language: chosen } }));
+    const list = select(Object.entries(LANGUAGES), currentLanguage(), (chosen) => store.dispatch({ type: "view", change: { language: chosen } }));
     list.setAttribute("aria-label", t("language"));
     root.append(el("a", { href: "/docs", class: "quiet" }, t("docs")), list);
   },

@@ -1,4 +1,4 @@
-/** What the colours mean: a scale of the weights and one of the values, with the range of the current cell's block. */
+/** The colour scales of weights and values, with the range of the current cell's block. */
 
 import { cellValue, t } from "../i18n/text";
 import { colourOf } from "../scene/palette";
@@ -45,7 +45,7 @@ function isOf(kind: "weight" | "value", { cellInfo, figures }: State): boolean {
   return layout !== undefined && row !== null && (layout.kindAt(row).role === "weight") === (kind === "weight");
 }
 
-/** From −1 to 1 of full brightness. */
+/** A colour ramp from −1 to 1 of full brightness. */
 export function ramp(kind: "weight" | "value", colour: Colour): HTMLCanvasElement {
   const canvas = el("canvas", { width: STEPS, height: 1, class: "ramp-colours", "aria-hidden": "true" });
   const pen = penOf(canvas);

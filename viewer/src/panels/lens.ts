@@ -1,18 +1,18 @@
-/** The logit lens as a table: layers down, positions across; in each cell what that layer would predict. */
+/** The logit lens as a table: a row per layer, a column per position. */
 
 import { isAbort } from "../api/client";
 import type { Lens } from "../api/service";
 import { reason } from "../i18n/reason";
 import { percent, t } from "../i18n/text";
-import { askLens, blockAfter, windowOf } from "../reading/lens";
-import { fedOf, lastPosition, visible } from "../reading/tokens";
+import { loadLens, blockAfter, windowOf } from "../reading/lens";
+import { inputTokens, lastPosition, visible } from "../reading/tokens";
 import { flyTo } from "../scene/fly";
 import { channelsOf, inkOn } from "../scene/palette";
 import type { Colour } from "../state/view";
 import { button, el } from "./dom";
 import type { App, Panel } from "./panel";
 
-const WIDE = 16; // positions at once
+const WIDTH = 16; // positions at once
 const TOP = 3;
 
 export const lens: Panel = {
@@ -25,7 +25,7 @@ export const lens: Panel = {
     let running = new AbortController();
     let start = 0;
     const bar = el("progress", { max: 1, hidden: true, "aria-label": t("progress") });
-    const note = el("p", { class: "said", "aria-live": "polite" });
+    const note = el("p", { class: "message", "aria-live": "polite" });
     const pager = el("div", { class: "row pager" });
     const table = el("table", { class: "lens-table" });
     const frame = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": t("lens") }, table);
@@ -42,8 +42,8 @@ export const lens: Panel = {
       frame.hidden = !trace || !table.rows.length;
       note.textContent = figure && !trace ? t("needs.trace") : "";
       if (!trace) return;
-      const tokens = fedOf(trace);
-      const part = windowOf(at, tokens.length, WIDE);
+      const tokens = inputTokens(trace);
+      const part = windowOf(at, tokens.length, WIDTH);
       start = part.start;
       const show = (progress: { done: number; total: number } | null): void => {
         bar.hidden = false;
@@ -51,20 +51,20 @@ export const lens: Panel = {
         if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
         else bar.removeAttribute("value");
       };
-      const soon = setTimeout(() => show(null), 400);
+      const waiting = setTimeout(() => show(null), 400);
       try {
-        const done = await askLens(service, trace, { top: String(TOP), positions: `${part.start}:${part.stop}` }, show, signal);
+        const done = await loadLens(service, trace, { top: String(TOP), positions: `${part.start}:${part.stop}` }, show, signal);
         note.textContent = "";
         frame.hidden = false;
         fill(table, done, tokens.map(({ text }) => visible(text)), app, (text) => (reading.textContent = text));
         pager.replaceChildren(...pages(part, tokens.length, (to) => void load(to)));
-        pager.hidden = tokens.length <= WIDE;
+        pager.hidden = tokens.length <= WIDTH;
         reading.textContent = t("lens.click");
       } catch (error) {
         if (isAbort(error) || signal.aborted) return;
         note.textContent = reason(error);
       } finally {
-        clearTimeout(soon);
+        clearTimeout(waiting);
         if (!signal.aborted) bar.hidden = true;
       }
     };
@@ -78,12 +78,12 @@ export const lens: Panel = {
 };
 
 function pages({ start, stop }: { start: number; stop: number }, count: number, go: (to: number) => void): HTMLElement[] {
-  const back = button("‹", () => go(Math.max(0, start - WIDE)), { "aria-label": t("lens.back"), disabled: start === 0 });
+  const back = button("‹", () => go(Math.max(0, start - WIDTH)), { "aria-label": t("lens.back"), disabled: start === 0 });
   const on = button("›", () => go(stop), { "aria-label": t("lens.on"), disabled: stop === count });
   return [back, el("span", {}, t("lens.part", { from: start, to: stop - 1, last: count - 1 })), on];
 }
 
-/** The first layer on top, as the computation goes; the heads of the columns are the tokens. */
+/** Fills the table: the first layer on top, tokens as column headers. */
 function fill(table: HTMLTableElement, { layers = [] }: Lens, tokens: string[], app: App, show: (text: string) => void): void {
   const [first] = layers;
   const head = el("tr", {}, el("td"), ...(first?.predictions ?? []).map(({ position }) => el("th", { scope: "col", title: String(position) }, tokens[position])));

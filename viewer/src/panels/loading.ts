@@ -1,4 +1,4 @@
-/** The progress of loading a model, until it is shown. */
+/** The progress of loading a model. */
 
 import { number, progressText, t } from "../i18n/text";
 import { refText } from "../state/address";
@@ -14,9 +14,9 @@ export const loading: Panel = {
   mount(root, { store }) {
     const what = el("strong");
     const bar = el("progress", { "aria-label": t("loading") });
-    const said = el("p", { role: "status" });
+    const line = el("p", { role: "status" });
     const other = button(t("loading.other"), () => store.dispatch({ type: "show", change: { ...NANO, beside: [] } }), { hidden: true });
-    const card = el("div", { class: "loading-card" }, what, bar, said, other);
+    const card = el("div", { class: "loading-card" }, what, bar, line, other);
     root.append(card);
     const show = (): void => {
       const { state } = store;
@@ -28,7 +28,7 @@ export const loading: Panel = {
       other.hidden = !bar.hidden;
       if (progress) Object.assign(bar, { value: progress.done, max: progress.total });
       else bar.removeAttribute("value");
-      said.textContent = statusText(state);
+      line.textContent = statusText(state);
     };
     store.subscribe(({ figures }) => figures, show);
     store.subscribe(({ run }) => run, show);

@@ -1,4 +1,4 @@
-/** The choice of the model. */
+/** The model picker. */
 
 import { t, number } from "../i18n/text";
 import { partsOf, totalOf } from "../reading/parameters";
@@ -8,7 +8,7 @@ import type { Model } from "../api/service";
 import { el, select } from "./dom";
 import type { Panel } from "./panel";
 
-const AT_ONCE = 2e9; // parameters of a model that is run at once
+const RUN_LIMIT = 2e9; // parameters: larger models are shown without running them
 
 export const models: Panel = {
   id: "models",
@@ -39,11 +39,11 @@ export const models: Panel = {
   },
 };
 
-/** The first view of a model: with values if they are computed quickly. */
+/** The initial view of a model: with values if they are computed quickly. */
 export function opening(model: Model): Partial<View> {
   if (model.id === NANO.model) return { ...NANO, tokens: null };
   const { kind } = model.vocabulary;
   const prompt: View["prompt"] = kind === "ids" ? { tokens: [0, 1, 2, 3] } : { text: kind === "letters" ? "A" : t("prompt.first") };
   const generate = { ...NANO.generate, max_new_tokens: 1 };
-  return { model: model.id, traced: model.parameters.total <= AT_ONCE, prompt, generate, tokens: null };
+  return { model: model.id, traced: model.parameters.total <= RUN_LIMIT, prompt, generate, tokens: null };
 }

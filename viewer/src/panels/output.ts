@@ -1,4 +1,4 @@
-/** The output: the tokens, given and generated, and steps through the generation. */
+/** The prompt and generated tokens, and steps through the generation. */
 
 import { t } from "../i18n/text";
 import type { Trace } from "../api/service";
@@ -12,11 +12,11 @@ export const output: Panel = {
   mount(root, { store }) {
     const line = el("p", { class: "tokens", "aria-live": "polite" });
     const slider = el("input", { type: "range", min: 0, "aria-label": t("step"), oninput: () => go(Number(slider.value)) });
-    const count = el("span", { class: "step-told" });
+    const count = el("span", { class: "step-count" });
     const back = button("‹", () => move(-1), { "aria-label": t("step.back") });
     const on = button("›", () => move(1), { "aria-label": t("step.on") });
     const steps = el("div", { class: "row steps" }, back, slider, on, count);
-    const hint = el("p", { class: "said" });
+    const hint = el("p", { class: "message" });
     root.append(line, steps, hint);
 
     const last = (): number => store.state.figures[0]?.trace?.generated?.length ?? 0;
@@ -44,7 +44,7 @@ function pieces(trace: Trace, step: number): HTMLElement[] {
   const given = trace.pieces.map(({ text }) => el("span", { class: "token" }, text));
   const made = (trace.generated ?? []).slice(0, step).map(({ text, probability }) => {
     const title = `${(100 * probability).toFixed(1)} %`;
-    return el("span", { class: "token made", title }, text);
+    return el("span", { class: "token generated", title }, text);
   });
   return [...given, ...made];
 }

@@ -1,4 +1,4 @@
-/** The page's title, its description and the labels of its parts, in the current language. */
+/** The page's translated title, description and labels. */
 
 import type { Figure } from "../state/state";
 import type { Readable } from "../state/store";

@@ -1,4 +1,4 @@
-/** A panel: a part of the page that shows some of the state and dispatches actions. */
+/** The interface of a panel. */
 
 import type { Service } from "../api/service";
 import type { Detail } from "../detail/detail";
@@ -6,7 +6,7 @@ import type { Stage } from "../scene/stage";
 import type { Scope } from "../state/store";
 import type { Key } from "../i18n/text";
 
-/** What a panel may use: the state, and the parts of the page that have more than that. */
+/** What a panel may use. */
 export interface App {
   store: Scope;
   service: Service;
@@ -14,13 +14,14 @@ export interface App {
   detail: Detail;
 }
 
+/** A part of the page that shows some of the state and dispatches actions. */
 export interface Panel {
   id: string;
-  /** bar: the line above; side: a section that folds, in order; over: on top of the picture; foot: below it; aid: one at a
-   * time, chosen in the rail. */
+  /** bar: the top bar; side: a folding section; over: on top of the picture; foot: below it; aid: one at a time, chosen in
+   * the rail. */
   place: "bar" | "side" | "over" | "foot" | "aid";
-  title: Key; // of the section, and its name for screen readers
-  icon?: string; // of an aid: what the pen draws, in a square of 24
-  open?: boolean; // whether a section of the side is unfolded at first
-  mount(root: HTMLElement, app: App): void; // called again, with an empty root, when the language changes; an aid: whenever it is opened
+  title: Key; // also its name for screen readers
+  icon?: string; // of an aid: an SVG path on a 24 × 24 grid
+  open?: boolean; // whether a section of the side is unfolded initially
+  mount(root: HTMLElement, app: App): void; // called with an empty root, again when the language changes; for an aid, on opening
 }

@@ -1,4 +1,4 @@
-/** Every panel, in the order in which they are on the page. A new one is a module here and a line in this list. */
+/** The list of panels, in page order. */
 
 import { attention } from "./attention";
 import { cell } from "./cell";
@@ -25,19 +25,19 @@ import { status } from "./status";
 import { byId, el } from "./dom";
 import { t } from "../i18n/text";
 import { tour } from "./tour";
-import { touring } from "./touring";
+import { tourButton } from "./tourButton";
 import { traffic } from "./traffic";
 import { welcome } from "./welcome";
 
 export const panels: Panel[] = [
-  skip, fold, models, search, touring, language, help, input, output, sizes, share, traffic,
+  skip, fold, models, search, tourButton, language, help, input, output, sizes, share, traffic,
   status, loading, cell, legend, welcome, tour, attention, lens, sampling, parameters, colours,
 ];
 
 const ROOTS = { bar: "bar", side: "side", over: "over", foot: "foot", aid: "aids" } as const;
 const mounted = new Map<Panel["place"], Scope>();
 
-/** Puts the panels of a place on the page, instead of those that are there. */
+/** Mounts the panels of a place, replacing those mounted before. */
 export function mountPanels(place: Panel["place"], app: Omit<App, "store"> & { store: Store }): void {
   mounted.get(place)?.end();
   const here = panels.filter((panel) => panel.place === place);
@@ -46,11 +46,11 @@ export function mountPanels(place: Panel["place"], app: Omit<App, "store"> & { s
   const root = byId(ROOTS[place]);
   root.replaceChildren();
   if (place === "aid") mountAids(here, { ...app, store });
-  else for (const panel of here) panel.mount(placeOf(panel, root), { ...app, store });
+  else for (const panel of here) panel.mount(appendRoot(panel, root), { ...app, store });
 }
 
-/** An element for it at the end of this one. */
-function placeOf(panel: Panel, root: HTMLElement): HTMLElement {
+/** Appends an element for a panel. */
+function appendRoot(panel: Panel, root: HTMLElement): HTMLElement {
   const inside = el("div", { class: `panel-body ${panel.id}` });
   if (panel.place === "side") {
     const section = el("details", { class: "panel", id: `panel-${panel.id}`, open: panel.open ?? true });

@@ -1,4 +1,4 @@
-/** The distribution of the next token, reshaped at once by the temperature: softmax(logits / T). */
+/** The sampling panel: softmax(logits / T), for any position and temperature. */
 
 import { isAbort } from "../api/client";
 import type { Trace } from "../api/service";
@@ -7,14 +7,14 @@ import { number, percent, t } from "../i18n/text";
 import type { Figure } from "../state/state";
 import { present } from "../checked/item";
 import { entropy, softmax, top, type Likely } from "../reading/distribution";
-import { askLens } from "../reading/lens";
-import { fedOf, lastPosition, visible } from "../reading/tokens";
+import { loadLens } from "../reading/lens";
+import { inputTokens, lastPosition, visible } from "../reading/tokens";
 import { channelsOf } from "../scene/palette";
 import { button, el, field } from "./dom";
 import type { App, Panel } from "./panel";
 
 const BARS = 12;
-const KNOWN = 20; // tokens whose texts are read from the lens
+const TOP = 20; // tokens whose texts are read from the lens
 
 export const sampling: Panel = {
   id: "sampling",
@@ -32,10 +32,10 @@ export const sampling: Panel = {
     const where = el("input", { type: "range", min: 0, value: 0, oninput: () => void load(Number(where.value)) });
     const at = el("p", { class: "context" });
     const bars = el("ul", { class: "bars" });
-    const facts = el("p", { class: "said", "aria-live": "polite" });
+    const facts = el("p", { class: "message", "aria-live": "polite" });
     const go = button(t("sampling.run"), () => sample(app, Number(temperature.value)), { class: "primary" });
     const content = el("div", { class: "stack" }, field(t("sampling.position"), where), at, field(t("temperature"), el("div", { class: "row slider" }, temperature, degreeText)), bars, facts, go);
-    const note = el("p", { class: "said", "aria-live": "polite" });
+    const note = el("p", { class: "message", "aria-live": "polite" });
     root.append(content, note);
 
     const draw = (): void => {
@@ -45,12 +45,12 @@ export const sampling: Panel = {
       const all = softmax(logits, degree);
       const best = top(all, BARS);
       const rest = 1 - best.reduce((sum, { probability }) => sum + probability, 0);
-      const unit = (best[0]?.probability ?? 1) ** -0.75; // keeps proportions, and bars visible where thousands of tokens share the probability
-      bars.replaceChildren(...best.map((one) => bar(app, one, unit, spelled(one.token))), ...(all.length > BARS ? [others(rest, unit, all.length - best.length)] : []));
+      const unit = (best[0]?.probability ?? 1) ** -0.75; // so that bars are visible even if no token is probable
+      bars.replaceChildren(...best.map((one) => bar(app, one, unit, textOf(one.token))), ...(all.length > BARS ? [others(rest, unit, all.length - best.length)] : []));
       const bits = entropy(all);
       facts.textContent = t("sampling.entropy", { bits: number(bits, 2), choices: number(2 ** bits, 1) });
     };
-    const spelled = (token: number): string => visible(texts.get(token) ?? `#${token}`);
+    const textOf = (token: number): string => visible(texts.get(token) ?? `#${token}`);
     const load = async (position: number): Promise<void> => {
       running.abort();
       running = new AbortController();
@@ -60,17 +60,17 @@ export const sampling: Panel = {
       content.hidden = !trace;
       note.textContent = figure && !trace ? t("needs.trace") : "";
       if (!figure || !trace) return;
-      const fed = fedOf(trace);
+      const fed = inputTokens(trace);
       Object.assign(where, { max: String(fed.length - 1), value: String(position) });
       at.replaceChildren(...context(fed.map(({ text }) => visible(text)), position));
       try {
         const tensor = present(figure.layout.description.part("logits")?.tensor, "the tensor of the logits");
-        const known = spellings(figure.model?.vocabulary.tokens, trace, position);
+        const known = knownTexts(figure.model?.vocabulary.tokens, trace, position);
         ({ values: logits } = await service.values(`/v1/traces/${trace.id}`, tensor, { slice: `0,${position}` }, signal));
         texts = known ?? new Map();
         draw();
         if (known) return;
-        texts = await spelledByLens(app, figure, trace, position, signal);
+        texts = await textsFromLens(app, figure, trace, position, signal);
         draw();
       } catch (error) {
         if (!isAbort(error)) note.textContent = reason(error);
@@ -87,7 +87,7 @@ export const sampling: Panel = {
   },
 };
 
-/** The last tokens up to a position, then a mark for the next one. */
+/** The last tokens up to a position, and a placeholder for the next one. */
 function context(texts: string[], position: number): HTMLElement[] {
   const from = Math.max(0, position - 11);
   const before = from > 0 ? [el("span", {}, "…")] : [];
@@ -95,18 +95,18 @@ function context(texts: string[], position: number): HTMLElement[] {
   return [...before, ...tokens, el("span", { class: "token next" }, "?")];
 }
 
-/** The texts of the tokens that can be likely here, where they are loaded already. */
-function spellings(letters: string[] | null | undefined, trace: Trace, position: number): Map<number, string> | null {
+/** The texts of the most probable tokens here, if they are loaded. */
+function knownTexts(letters: string[] | null | undefined, trace: Trace, position: number): Map<number, string> | null {
   if (letters) return new Map(letters.map((text, token) => [token, text]));
   const step = trace.generated?.find((one) => one.position === position);
   return step && step.top.length >= BARS ? new Map(step.top.map(({ token, text }) => [token, text])) : null;
 }
 
-/** The order of tokens is the same at every temperature: the likeliest at 1 are those that are shown at any. */
-async function spelledByLens({ service }: App, { layout }: Figure, trace: Trace, position: number, signal: AbortSignal): Promise<Map<number, string>> {
+/** The texts of the most probable tokens from the lens; their order is the same at every temperature. */
+async function textsFromLens({ service }: App, { layout }: Figure, trace: Trace, position: number, signal: AbortSignal): Promise<Map<number, string>> {
   const end = layout.description.layers(layout.description.part("resid")?.stack); // after all layers
-  const query = { top: String(KNOWN), layers: `${end}:${end + 1}`, positions: `${position}:${position + 1}` };
-  const lens = await askLens(service, trace, query, () => {}, signal);
+  const query = { top: String(TOP), layers: `${end}:${end + 1}`, positions: `${position}:${position + 1}` };
+  const lens = await loadLens(service, trace, query, () => {}, signal);
   return new Map(lens.layers?.[0]?.predictions[0]?.top.map(({ token, text }) => [token, text]));
 }
 
@@ -124,7 +124,7 @@ function others(probability: number, unit: number, count: number): HTMLElement {
   return el("li", { class: "rest" }, el("code", {}, t("sampling.others", { n: number(count) })), el("span", { class: "track" }, fill), el("b", {}, percent(Math.max(probability, 0), 2)));
 }
 
-/** Generates again, at this temperature. */
+/** Runs the model again at this temperature. */
 function sample({ store }: App, temperature: number): void {
   const { generate } = store.state.view;
   const seed = temperature > 0 && temperature === generate.temperature ? generate.seed + 1 : generate.seed; // other tokens each time

@@ -1,4 +1,4 @@
-/** Search by name, over the blocks of all models shown: typing narrows the list, Enter flies there. */
+/** The search dialog for blocks. */
 
 import { item } from "../checked/item";
 import { blockName } from "../i18n/names";
@@ -19,14 +19,14 @@ export const search: Panel = {
   title: "search",
   mount(root, app) {
     const { store } = app;
-    const said = el("p", { class: "said", "aria-live": "polite" });
+    const status = el("p", { class: "message", "aria-live": "polite" });
     const list = el("ul", { class: "results", role: "listbox", id: "found", "aria-label": t("search") });
     const box = el("input", {
       type: "text", role: "combobox", "aria-controls": "found", "aria-expanded": "true", "aria-autocomplete": "list",
       "aria-label": t("search"), placeholder: t("search.hint"), autocomplete: "off", spellcheck: "false",
       oninput: () => look(), onkeydown: (event) => press(event as KeyboardEvent),
     });
-    const pane = dialog(t("search"), box, list, said);
+    const pane = dialog(t("search"), box, list, status);
     pane.classList.add("search-pane");
     const open = button("", () => show(), { class: "search-open", "aria-label": t("search"), "aria-keyshortcuts": "/" });
     open.append(icon(LENS), el("span", {}, t("search")), el("kbd", { "aria-hidden": "true" }, "/"));
@@ -48,7 +48,7 @@ export const search: Panel = {
       list.replaceChildren(...found.hits.map((hit, n) => option(figures, hit, n, () => go(n))));
       mark();
       const [all, shown] = [figures.reduce((sum, { layout }) => sum + layout.count, 0), found.hits.length];
-      said.textContent = !box.value.trim()
+      status.textContent = !box.value.trim()
         ? t("search.all", { n: number(all) })
         : found.total > shown ? t("search.some", { n: number(found.total), shown }) : t("search.found", { n: number(found.total) });
     };

@@ -1,4 +1,4 @@
-/** Links to the view and downloads: its picture, its shape in 3D, its values. */
+/** The share panel: a link to the view, and downloads. */
 
 import { present } from "../checked/item";
 import { reason } from "../i18n/reason";
@@ -15,12 +15,12 @@ export const share: Panel = {
   open: false,
   mount(root, app) {
     const { store } = app;
-    const said = el("p", { class: "said", role: "status" });
+    const status = el("p", { class: "message", role: "status" });
     const link = el("input", { readonly: true, "aria-label": t("share.here"), hidden: true });
-    const png = button(t("share.png"), () => void attempt(picture(app), said), { disabled: true });
-    const glb = button(t("share.glb"), () => void attempt(shape(app), said), { disabled: true });
+    const png = button(t("share.png"), () => void attempt(picture(app), status), { disabled: true });
+    const glb = button(t("share.glb"), () => void attempt(shape(app), status), { disabled: true });
     const values = el("a", { class: "button", download: "", hidden: true }, t("share.trace"));
-    root.append(button(t("share.link"), () => void copy(app, said, link)), png, glb, values, said, link);
+    root.append(button(t("share.link"), () => void copy(app, status, link)), png, glb, values, status, link);
     store.subscribe(({ figures, graphics }) => !figures.length || graphics !== null, (none) => (png.disabled = none));
     store.subscribe(({ figures }) => figures[0], (figure) => {
       glb.disabled = !figure;
@@ -30,12 +30,12 @@ export const share: Panel = {
   },
 };
 
-async function copy({ store }: App, said: HTMLElement, link: HTMLInputElement): Promise<void> {
+async function copy({ store }: App, status: HTMLElement, link: HTMLInputElement): Promise<void> {
   const url = new URL(location.href);
   url.hash = toHash(store.state.view);
   link.value = url.href;
-  const copied = await navigator.clipboard?.writeText(url.href).then(() => true, () => false); // only where the page is secure
-  said.textContent = t(copied ? "share.copied" : "share.here");
+  const copied = await navigator.clipboard?.writeText(url.href).then(() => true, () => false); // secure contexts only
+  status.textContent = t(copied ? "share.copied" : "share.here");
   link.hidden = copied === true;
   if (!copied) link.select();
 }
@@ -50,10 +50,10 @@ async function shape(app: App): Promise<void> {
   save(new Blob([await app.service.layoutShape(`/v1/layouts/${id}`)], { type: "model/gltf-binary" }), `${fileName(app)}.glb`);
 }
 
-/** Shows that a file is being prepared, and any error. */
-async function attempt(work: Promise<void>, said: HTMLElement): Promise<void> {
-  said.textContent = t("share.making");
-  said.textContent = await work.then(() => "", reason);
+/** Shows the status of preparing a file, and any error. */
+async function attempt(work: Promise<void>, status: HTMLElement): Promise<void> {
+  status.textContent = t("share.making");
+  status.textContent = await work.then(() => "", reason);
 }
 
 function save(blob: Blob, name: string): void {
@@ -62,7 +62,7 @@ function save(blob: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** Of the model, in letters that every file system takes. */
+/** A file name from the model's id, in characters that every file system accepts. */
 function fileName({ store }: App): string {
   return `cutaway-${refText(store.state.view.model)}`.replace(/[^\w.-]+/g, "-");
 }

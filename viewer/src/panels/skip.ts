@@ -1,4 +1,4 @@
-/** The first stop of the Tab key: past everything, to the picture. */
+/** The skip link to the picture. */
 
 import { t } from "../i18n/text";
 import { button, byId } from "./dom";

@@ -1,4 +1,4 @@
-/** Problems: with the server, and the time until the next attempt; or why there is no picture. */
+/** Alerts about the server and the graphics. */
 
 import { t } from "../i18n/text";
 import type { Trouble } from "../api/client";

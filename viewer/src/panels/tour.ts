@@ -1,10 +1,10 @@
-/** The tour: what a step says, and the controls to play it. */
+/** The tour panel: the text of a step, and the player's controls. */
 
-import { cellValue, number, t, used } from "../i18n/text";
+import { cellValue, number, t, currentLanguage } from "../i18n/text";
 import type { Figure } from "../state/state";
 import type { Command } from "../state/player";
 import { stepOf, stepsOf, type TourStep } from "../state/steps";
-import { facts, fill, say, sizeNote } from "../tour/words";
+import { facts, fill, stepText, sizeNote } from "../tour/words";
 import { button, el, select } from "./dom";
 import type { App, Panel } from "./panel";
 
@@ -18,7 +18,7 @@ export const tour: Panel = {
     const { store } = app;
     const words = el("div", { class: "tour-words", "aria-live": "polite" });
     const now = el("output", { class: "tour-now", "aria-live": "off" });
-    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // before the controls take the focus
+    store.subscribe(({ view }) => view.tour === null, (none) => (root.hidden = none)); // first, so that the controls can be focused
     root.append(words, controls(app));
     const update = (): void => {
       const { view, figures } = store.state;
@@ -35,21 +35,21 @@ export const tour: Panel = {
 
 function textsOf(step: TourStep, figure: Figure): HTMLElement[] {
   const known = facts(figure);
-  const notes = [sizeNote(step, figure), say(step, figure.trace ? "values" : "empty", known), figure.model?.weights.source === "synthetic" ? say(step, "synthetic", known) : null];
+  const notes = [sizeNote(step, figure), stepText(step, figure.trace ? "values" : "empty", known), figure.model?.weights.source === "synthetic" ? stepText(step, "synthetic", known) : null];
   const formula = fill(step.formula, known);
   return [
-    el("div", {}, el("h2", {}, say(step, "title", known)), el("p", {}, say(step, "text", known))),
+    el("div", {}, el("h2", {}, stepText(step, "title", known)), el("p", {}, stepText(step, "text", known))),
     el(
       "div",
       { class: "tour-aside" },
-      formula ? el("p", { class: "tour-formula" }, ...lowered(formula)) : null,
+      formula ? el("p", { class: "tour-formula" }, ...withSubscripts(formula)) : null,
       ...notes.map((note) => note !== null && el("p", { class: "tour-values" }, note)),
     ),
   ];
 }
 
-/** Mathematics, with what comes after _ below the line. */
-function lowered(formula: string): (string | HTMLElement)[] {
+/** A formula with subscripts for words after _. */
+function withSubscripts(formula: string): (string | HTMLElement)[] {
   return formula.split(/_(\w+)/).map((part, n) => (n % 2 ? el("sub", {}, part) : part));
 }
 
@@ -66,9 +66,9 @@ function nowText({ store, stage, detail }: App): string {
 
 function controls({ store }: App): HTMLElement {
   const send = (command: Command) => (): void => store.dispatch({ type: "tour", command });
-  const back = button("‹", send({ do: "previous" }), { "aria-label": t("tour.previous"), "aria-keyshortcuts": "ArrowLeft" });
+  const previous = button("‹", send({ do: "previous" }), { "aria-label": t("tour.previous"), "aria-keyshortcuts": "ArrowLeft" });
   const play = button("", send({ do: "toggle" }), { class: "primary tour-play", "aria-keyshortcuts": "Space" });
-  const on = button("›", send({ do: "next" }), { "aria-label": t("tour.next"), "aria-keyshortcuts": "ArrowRight" });
+  const next = button("›", send({ do: "next" }), { "aria-label": t("tour.next"), "aria-keyshortcuts": "ArrowRight" });
   const count = el("span", { class: "tour-count" });
   const speeds = SPEEDS.map((speed) => [String(speed), `${number(speed, 1)}×`] as const);
   const speed = select(speeds, String(store.state.player.speed), (chosen) => send({ do: "speed", speed: Number(chosen) })());
@@ -87,13 +87,13 @@ function controls({ store }: App): HTMLElement {
   });
   let shown = store.state.view.tour;
   store.subscribe(({ view }) => view.tour, (id) => {
-    if (shown === null && id !== null) play.focus({ preventScroll: true }); // so that its keys work at once
+    if (shown === null && id !== null) play.focus({ preventScroll: true }); // for its keyboard shortcuts
     shown = id;
   });
-  return el("div", { class: "tour-controls" }, back, play, on, timeline(store), count, speed, close);
+  return el("div", { class: "tour-controls" }, previous, play, next, timeline(store), count, speed, close);
 }
 
-/** A part for each step, as wide as it takes; a click goes there. Keys go by the buttons beside it. */
+/** A timeline: a part for each step, in proportion to its duration; a click goes there. Keyboard users have the buttons. */
 function timeline(store: App["store"]): HTMLElement {
   const go = (id: string, part: HTMLElement, event: Event): void => {
     const { left, width } = part.getBoundingClientRect();
@@ -106,7 +106,7 @@ function timeline(store: App["store"]): HTMLElement {
     parts = steps.map((step) => {
       const { id, seconds } = step;
       const done = el("span");
-      const title = say(step, "title", { model: "GPT" }, used()) ?? id;
+      const title = stepText(step, "title", { model: t("model") }, currentLanguage()) ?? id;
       const part: HTMLButtonElement = el("button", { type: "button", class: "tour-part", tabindex: -1, title, "aria-label": title, onclick: (event) => go(id, part, event) }, done);
       part.style.flexGrow = String(seconds);
       return { id, part, done };

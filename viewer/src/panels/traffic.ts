@@ -1,4 +1,4 @@
-/** Network traffic: the reads in progress. */
+/** The network panel: bytes received and reads in progress. */
 
 import { number, t } from "../i18n/text";
 import { el } from "./dom";

@@ -1,10 +1,10 @@
-/** Pointer, touch and keys on the picture: hover a cell, pin it, clear. */
+/** Pointer events on the picture: hover, pin and clear. */
 
 import type { Stage } from "../scene/stage";
 import type { Store } from "../state/store";
 import { pick } from "../scene/pick";
 
-const CLICK = 5; // pixels that a click may move
+const CLICK = 5; // the maximum movement of a click, in pixels
 
 export function watchPointer(stage: Stage, store: Store): void {
   const { canvas } = stage;

@@ -1,4 +1,4 @@
-/** Reads attention patterns at the resolution that is shown. */
+/** Readers of attention patterns at display resolution. */
 
 import { item, present } from "../checked/item";
 import type { Service } from "../api/service";
@@ -11,12 +11,12 @@ import { cellOf } from "../layout/place";
 const THUMBNAIL = 40; // cells of a head's small map, across
 const MAP = 1 << 16; // cells of the large one
 
-/** Shares from 0 to 1, row by row: rows are positions that attend, columns those attended to. */
+/** Attention weights from 0 to 1: a row per query position, a column per key position. */
 export interface Map2D {
   values: Float32Array;
   width: number;
   height: number;
-  factors: [number, number]; // positions per cell, across and down; a cell has their largest share
+  factors: [number, number]; // positions per cell, across and down; a cell has their largest weight
 }
 
 /** The tensor with the attention of all heads of a layer. */
@@ -35,7 +35,7 @@ export async function readHeads(service: Service, { trace, layout }: Figure, lay
   return Array.from({ length: heads }, (_, head) => ({ values: of(head), width, height, factors: factorsOf(factors) }));
 }
 
-/** One head, position by position where there are few enough. */
+/** One head, at full resolution if there are few positions. */
 export async function readHead(service: Service, { trace, layout }: Figure, layer: number, head: number, signal: AbortSignal): Promise<Map2D> {
   const query = { slice: `0,${head}`, max_cells: String(MAP), reduce: "max" };
   const { values, shape, factors } = await service.values(`/v1/traces/${present(trace, "the trace").id}`, patternName(layout, layer), query, signal);
@@ -44,6 +44,11 @@ export async function readHead(service: Service, { trace, layout }: Figure, laye
 
 function factorsOf(factors: number[]): [number, number] {
   return [factors.at(-1) ?? 1, factors.at(-2) ?? 1];
+}
+
+/** Whether a cell of the map is masked: it comes later and has no attention, as in causal models. */
+export function isMasked({ values, width, factors }: Map2D, query: number, key: number): boolean {
+  return key * factors[0] > (query + 1) * factors[1] - 1 && values[query * width + key] === 0;
 }
 
 /** The cell with the attention of position `query` to position `key`. */
@@ -55,14 +60,14 @@ export function cellOfPattern({ layout }: Figure, layer: number, head: number, q
   return { figure: 0, block, cell: cellOf(place.index, [0, head, query, key]) };
 }
 
-const EVEN = 32; // positions among which a share is large enough to be seen
+const EVEN = 32; // positions up to which equal weights are visible on a linear scale
 
-/** The colour scale for shares of so many positions: with many, each is small. */
+/** The colour scale for attention over this many positions: the more positions, the smaller the weights. */
 export function shadesFor(colour: Colour, positions: number): Colour {
   return { ...colour, gain: 1, range: null, scale: positions > EVEN ? "log" : colour.scale };
 }
 
-/** The distance between labels, in cells of this size, so that each has `room` pixels. */
+/** The distance between labels, in cells, so that each has `room` pixels. */
 export function labelStep(pixelsPerCell: number, room: number): number {
   return Math.max(1, Math.ceil(room / pixelsPerCell));
 }

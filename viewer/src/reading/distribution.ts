@@ -1,4 +1,4 @@
-/** From logits to the probabilities of the next token, at any temperature. */
+/** Probabilities of the next token, from logits and a temperature. */
 
 import { item } from "../checked/item";
 
@@ -7,7 +7,7 @@ export interface Likely {
   probability: number;
 }
 
-/** softmax(logits / temperature), in float64; at 0 the largest has 1, the first of equal ones. */
+/** softmax(logits / temperature), in float64; at temperature 0 the first largest logit has probability 1. */
 export function softmax(logits: ArrayLike<number>, temperature: number): Float64Array {
   const largest = largestOf(logits);
   if (temperature <= 0) {
@@ -19,7 +19,7 @@ export function softmax(logits: ArrayLike<number>, temperature: number): Float64
   return all.map((weight) => weight / sum);
 }
 
-/** The `most` largest, the largest first; of equal ones the first. */
+/** The `most` most probable tokens, in descending order; of equal ones the first. */
 export function top(probabilities: ArrayLike<number>, most: number): Likely[] {
   const best: Likely[] = [];
   for (let token = 0; token < probabilities.length; token++) {
@@ -33,7 +33,7 @@ export function top(probabilities: ArrayLike<number>, most: number): Likely[] {
   return best;
 }
 
-/** The entropy in bits: 0 where one token is certain. */
+/** The entropy in bits. */
 export function entropy(probabilities: Float64Array): number {
   return probabilities.reduce((bits, share) => (share > 0 ? bits - share * Math.log2(share) : bits), 0);
 }

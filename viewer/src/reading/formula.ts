@@ -1,10 +1,10 @@
-/** How the cells of a block are computed, in words, without values. */
+/** Formulas as translated sentences. */
 
 import type { Formula } from "../api/service";
-import { number, t, type Key } from "../i18n/text";
+import { number, t, textOr } from "../i18n/text";
 
-/** One sentence; `nameOf` says what a block is called. */
-export function inWords({ op, over, inputs, scale, function: activation }: Formula, nameOf: (block: string) => string): string {
+/** How the cells of a block are computed, in one sentence; "" for an unknown operation. `nameOf`: names of blocks. */
+export function inWords({ op, over, inputs, scale, mask, function: activation }: Formula, nameOf: (block: string) => string): string {
   const [x = "", y = "", z = "", weight = "", bias = ""] = inputs.map(({ block }) => t("quoted", { text: nameOf(block) }));
   const each = number(over ?? 1);
   switch (op) {
@@ -12,7 +12,7 @@ export function inWords({ op, over, inputs, scale, function: activation }: Formu
       const terms = number((over ?? 1) * Math.floor(inputs.length / 2));
       const last = inputs.at(-1);
       const left = last && inputs.length % 2 ? t("quoted", { text: nameOf(last.block) }) : "";
-      if (scale !== undefined) return t("how.scores", { n: terms, x, y, root: number(scale ** -2) });
+      if (scale !== undefined) return t(mask === "causal" ? "how.scores.causal" : "how.scores", { n: terms, x, y, root: number(scale ** -2) });
       return t(left ? "how.dot.plus" : "how.dot", { n: terms, x, y, bias: left });
     }
     case "embed":
@@ -21,11 +21,11 @@ export function inWords({ op, over, inputs, scale, function: activation }: Formu
     case "gated":
       return t(`how.${op}`, { x, y, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
     default:
-      return KNOWN.has(op) ? t(`how.${op}` as Key, { n: each, x, y, z, weight, bias }) : "";
+      return textOr(`how.${op}`, "", { n: each, x, y, z, weight, bias });
   }
 }
 
-/** The server's explanation of a cell in parts: an English sentence, and the sides of an equation. */
+/** Splits the API's explanation of a cell into an English sentence and the sides of an equation. */
 export function partsOf(text: string): { sentence: string; sides: string[] } {
   const at = text.lastIndexOf(": ");
   return { sentence: text.slice(0, at + 1), sides: sidesOf(text.slice(at + 2)) };
@@ -43,4 +43,3 @@ function sidesOf(equation: string): string[] {
   return sides.map((side) => side.trim());
 }
 
-const KNOWN = new Set(["input", "mean", "norm_scale", "layer_norm", "rms_scale", "rms_norm", "rotary", "rotate", "max", "sum_exp", "softmax", "add"]);

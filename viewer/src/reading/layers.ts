@@ -1,10 +1,10 @@
-/** Finds the layer that the camera is at. */
+/** The layer nearest to the camera. */
 
 import type { Layout, Span } from "../layout/layout";
 import { AXES, type Point } from "../layout/box";
 import type { Pose } from "../layout/pose";
 
-/** The span whose corners are nearest to a point of the scene; of several that contain it, the one whose middle is nearest. */
+/** The span nearest to a point of the scene; of several that contain it, the one with the nearest centre. */
 export function nearestSpan(layout: Layout, pose: Pose, point: Point): number {
   const far = layout.spans.map((span, n) => {
     const { min, max } = pose.box(layout.spanBox(span));

@@ -1,17 +1,17 @@
-/** How many parameters each part of a model has, and how much memory they take. */
+/** The number of parameters of each part of a model, and memory sizes. */
 
 import type { Model } from "../api/service";
 import { isPosition } from "../layout/description";
 import type { Layout } from "../layout/layout";
 
 export interface Part {
-  name: string; // as the service calls it
+  name: string; // as in the API
   count: number;
-  share: number; // of all that are counted
-  tied: boolean; // the same numbers as another part's
+  share: number; // of the total
+  tied: boolean; // shared with another part
 }
 
-/** The parts, the largest first; of a model that the service does not list, counted from the layout. */
+/** The parts, in descending order; for a model that the API does not list, counted from the layout. */
 export function partsOf(layout: Layout, model: Model | null): Part[] {
   const { tied } = layout.description;
   const counts = Object.entries((model?.parameters.by_part as Record<string, number> | undefined) ?? counted(layout));
@@ -27,7 +27,7 @@ export function totalOf(parts: readonly Part[]): number {
 
 const totals = new WeakMap<Layout, number>(); // counted once: there may be many blocks
 
-/** How many parameters a model has. */
+/** The number of parameters of a model. */
 export function parametersOf(layout: Layout, model: Model | null): number {
   const known = model?.parameters.total ?? totals.get(layout);
   if (known !== undefined) return known;
@@ -36,7 +36,7 @@ export function parametersOf(layout: Layout, model: Model | null): number {
   return total;
 }
 
-/** Every weight has a block: their cells are the parameters. A table of positions is drawn as far as there are tokens. */
+/** Counts the cells of weights. A position table's block ends at the last token; its parameters are the whole context. */
 function counted(layout: Layout): Record<string, number> {
   const parts: Record<string, number> = {};
   for (let row = 0; row < layout.count; row++) {
@@ -48,7 +48,7 @@ function counted(layout: Layout): Record<string, number> {
   return parts;
 }
 
-/** Bytes of the keys and values that are stored for a position so that later ones can attend to it, in float16. */
+/** Bytes of the KV cache per token, in float16. */
 export function cachePerToken(layout: Layout): number {
   const { description } = layout;
   const numbers = (["key", "value"] as const).map((part) => {

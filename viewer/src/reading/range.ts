@@ -1,4 +1,4 @@
-/** The range of values: of a tensor, or of all layers in view. */
+/** The range of values of tensors. */
 
 import type { Trace } from "../api/service";
 import { numbersIn } from "../layout/description";
@@ -12,7 +12,7 @@ export interface Extent {
   absmax: number;
 }
 
-/** Over the tensors of these layers, and those of none where -1 is among them; null without any values. */
+/** The range over the tensors of these layers (-1: tensors outside layers); null if they have no values. */
 export function extentOf(tensors: Record<string, Facts>, layers: ReadonlySet<number>): Extent | null {
   let [least, most] = [Infinity, -Infinity];
   for (const [name, { min, max }] of Object.entries(tensors)) {

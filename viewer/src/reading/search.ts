@@ -1,4 +1,4 @@
-/** Finds blocks by typed text: words of ids and names, "layer 3", "h1", an id or a part of one. */
+/** Search for blocks by words of ids and names, layer and head. */
 
 import { shapeOf, type Kind } from "../layout/description";
 import type { Layout } from "../layout/layout";
@@ -20,7 +20,7 @@ export interface Hit {
   row: number;
 }
 
-/** Blocks, the best first, and how many there are of them. */
+/** The best matches, and the number of all matches. */
 export interface Found {
   hits: Hit[];
   total: number;
@@ -30,7 +30,7 @@ const NUMBER = /^(?:(?:layer|l|第)?(\d+)層?|(?:head|h|頭)(\d+))$/;
 const MEMBERS = /(?:heads|experts)$/; // the parts of an id before the number of a member of a group
 const LABEL = /^(?:(layer|l|層)|(head|h|頭))$/;
 
-/** The query in a text: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" mean the same. */
+/** Parses a query: "q layer 3 head 1", "3 1 q", "l3 h1 q" and "blocks.3.attn.heads.1.q" are equivalent. */
 export function parse(text: string): Query {
   const query: Query = { words: [], layer: null, head: null };
   let next: "layer" | "head" | null = null;
@@ -47,21 +47,21 @@ export function parse(text: string): Query {
   return query;
 }
 
-/** A part of an id without its numbers, which go to the query: those after heads or experts, and those of layers. */
+/** An id, or part of one, without its numbers, which become the query's layer and head. */
 function idWord(word: string, query: Query): string {
   for (const [, before = "", digits] of word.matchAll(/(?:(\w+)\.|^)(\d+)(?=\.|$)/g)) query[MEMBERS.test(before) ? "head" : "layer"] = Number(digits);
   return shapeOf(word);
 }
 
-/** Blocks that match every word and number, of all models shown; at most `most`, those of the kinds that fit
- * best first. With several models, words of a model's name select it. */
+/** At most `most` blocks of all models that match every word and number, the best-matching kinds first. With several
+ * models, words of a model's name select it. */
 export function find(models: readonly Searched[], text: string, nameOf: (kind: Kind) => string, most = 60): Found {
   if (!text.trim()) return { hits: [], total: 0 };
   const each = Math.ceil(most / Math.max(models.length, 1)); // no model takes all places
   const byRank = new Map<number, Hit[]>();
   let total = 0;
   models.forEach(({ layout, name }, figure) => {
-    const query = parse(models.length > 1 ? without(text, name) : text);
+    const query = parse(models.length > 1 ? withoutName(text, name) : text);
     for (const [fit, { rows, count }] of ranked(layout, query, nameOf, each)) {
       total += count;
       byRank.set(fit, [...(byRank.get(fit) ?? []), ...rows.map((row) => ({ figure, row }))]);
@@ -71,13 +71,13 @@ export function find(models: readonly Searched[], text: string, nameOf: (kind: K
   return { hits: best.slice(0, most), total };
 }
 
-/** A text without the words that only name the model. */
-function without(text: string, name: string): string {
+/** A text without the words of a model's name. */
+function withoutName(text: string, name: string): string {
   const own = name.toLowerCase().split(/\s+/);
   return text.split(/\s+/).filter((word) => !own.includes(word.toLowerCase())).join(" ");
 }
 
-/** Blocks of one model by how well their kind fits: the first `most` of each, and how many there are. */
+/** Blocks of one model by the rank of their kind: the first `most` of each rank, and the number of all. */
 function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, most: number): Map<number, { rows: number[]; count: number }> {
   const ranks = new Map(layout.description.kinds.map((kind) => [kind, rank(kind, nameOf(kind), query)]));
   const byRank = new Map<number, { rows: number[]; count: number }>();
@@ -92,7 +92,7 @@ function ranked(layout: Layout, query: Query, nameOf: (kind: Kind) => string, mo
   return byRank;
 }
 
-/** 0 for an exact match, more for partial ones; null where a word is missing. */
+/** 0 for an exact match, more for partial ones; null if a word does not match. */
 function rank(kind: Kind, name: string, { words, layer, head }: Query): number | null {
   if ((layer !== null && kind.stack === null) || (head !== null && kind.group === null)) return null;
   const id = shapeOf(kind.id.toLowerCase());

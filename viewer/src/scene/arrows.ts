@@ -1,4 +1,4 @@
-/** Outlines of cells, and arrows from its operands to the current cell. */
+/** Outlines of cells, and arrows from operands to the current cell. */
 
 import type { Bar } from "../state/state";
 import type { CellAt } from "../state/view";
@@ -8,7 +8,7 @@ import type { Sheet } from "./sheet";
 const INK = "#ffd166";
 const MOST = 48;
 
-/** The four corners of a cell, or of a line of cells, on the canvas; null where it is not visible. */
+/** The four corners of a bar on the canvas; null if it is not visible. */
 function corners({ stage }: Sheet, { figure, block, cell, to = cell }: Bar): [Spot, Spot, Spot, Spot] | null {
   const shown = stage.models.shown[figure];
   const row = shown?.figure.layout.row(block) ?? null;
@@ -33,7 +33,7 @@ export function outline(sheet: Sheet, at: Bar, ink: string, width: number): void
   pen.stroke();
 }
 
-/** An arrow from each operand to the cell that it is part of: the larger the operand, the more opaque. */
+/** Draws an arrow from each operand to the current cell: the larger the operand, the more opaque. */
 export function drawOperands(sheet: Sheet): void {
   const { cellInfo } = sheet.store.state;
   const to = cellInfo?.explanation && centre(sheet, cellInfo.at);

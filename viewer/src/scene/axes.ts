@@ -1,19 +1,19 @@
-/** Labels beside cells: the tokens of positions, and those of the vocabulary. */
+/** Token labels along the axes of blocks. */
 
 import { isPosition, isVocabulary, type Part } from "../layout/description";
-import { fedOf, visible } from "../reading/tokens";
+import { inputTokens, visible } from "../reading/tokens";
 import { lineSpot, overlap, type Area, type Spot } from "./labels";
 import type { Shown } from "./models";
 import { FONT, INK, aroundView, inLight } from "./names";
 import type { Sheet } from "./sheet";
 import type { Point } from "../layout/box";
 
-const SIZE = 10; // pixels of the letters
-const LEAST = 9; // pixels of a cell beside which there are letters
+const SIZE = 10; // font size in pixels
+const LEAST = 9; // the smallest cell with a label, in pixels
 const LONGEST = 10; // letters of a token
 const ALWAYS = new Set<Part | null>(["tokens", "scores", "pattern", "logits", "probs"]);
 
-/** For highlighted blocks; without a highlight, for the kinds that are read token by token. */
+/** Labels highlighted blocks; without a highlight, blocks of the kinds in ALWAYS. */
 export function drawAxes(sheet: Sheet): void {
   const { stage, store } = sheet;
   stage.models.shown.forEach((shown, figure) => {
@@ -39,10 +39,10 @@ function label(sheet: Sheet, shown: Shown, row: number | null): void {
   });
 }
 
-/** The text at each index of an axis; null for an axis without texts. */
+/** The label at each index of an axis; null for an axis without labels. */
 function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, numbered: boolean): ((n: number) => string) | null {
   if (isPosition(dim) && trace) {
-    const tokens = fedOf(trace);
+    const tokens = inputTokens(trace);
     return (n) => visible(tokens[n]?.text ?? "");
   }
   if (isPosition(dim)) return numbered ? String : null;
@@ -50,14 +50,14 @@ function textsOf({ figure: { trace, model } }: Shown, dim: string | undefined, n
   return letters ? (n) => visible(letters[n] ?? "") : null;
 }
 
-/** Left of the lines, or below the columns, leaving out as many as would overlap. */
+/** Draws labels left of the rows or below the columns, leaving out those that would overlap. */
 function along(sheet: Sheet, shown: Shown, row: number, axis: 0 | 1, count: number, texts: (n: number) => string): void {
   const { pen, stage, store } = sheet;
   const { pose, layoutCell } = shown;
   const box = shown.figure.layout.box(row);
   if (layoutCell * stage.pixelsAt(stage.projection.nearest(pose.box(box))) < LEAST) return;
   const { min, max } = aroundView(sheet, shown, box);
-  const lines = (pose.flow === "right") === (axis === 0); // as they are seen: lines, or columns
+  const lines = (pose.flow === "right") === (axis === 0); // whether this axis is vertical on the screen
   const [near, far] = lines ? [min, max] : [max, min];
   const other = axis === 0 ? 1 : 0;
   const end = (n: number, edge: Point, z: number): Spot & { depth: number } => {
@@ -73,7 +73,7 @@ function along(sheet: Sheet, shown: Shown, row: number, axis: 0 | 1, count: numb
     if (from.depth <= 0 || layoutCell * stage.pixelsAt(from.depth) < LEAST) continue;
     const text = cut(texts(n));
     const { width } = pen.measureText(text);
-    const side = Math.min(from.x, end(n, near, min[2]).x); // of a line, which may be seen, too
+    const side = Math.min(from.x, end(n, near, min[2]).x); // the block's side may be visible
     const spot = lines ? lineSpot({ ...from, x: side }, end(n, far, max[2]), width) : { x: from.x - width / 2, y: from.y + SIZE + 4 };
     const place = lines ? from.y : from.x;
     if (!spot || Math.abs(place - last) < (lines ? SIZE : width + 4)) continue;

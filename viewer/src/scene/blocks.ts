@@ -1,4 +1,4 @@
-/** A model's blocks: each layer is drawn at once, around an origin of its own, with the cells on its blocks. */
+/** The meshes of a model's blocks: one mesh per layer, with its own origin. */
 
 import { item } from "../checked/item";
 import { BufferGeometry, DoubleSide, Group, GLSL3, Matrix4, Mesh, RawShaderMaterial } from "three";
@@ -13,7 +13,7 @@ import { CELLS_FRAGMENT, CELLS_VERTEX, PLAIN_FRAGMENT, PLAIN_VERTEX } from "./sh
 
 export type Uniforms = Record<string, { value: unknown }>;
 
-/** Values of a part of a block in the heap; one per `factors` cells. */
+/** Values of a part of a block in the heap, one per `factors` cells. */
 export interface Patch {
   start: number;
   width: number;
@@ -22,21 +22,21 @@ export interface Patch {
   part: Rect;
 }
 
-/** How a layer is drawn: boxes with cells, boxes in one colour, or only the sides across z in one colour. */
+/** How a layer is drawn: boxes with cells, boxes in one colour, or only their fronts in one colour. */
 export type Style = "cells" | "plain" | "sheet";
 
 const NOWHERE = [-1, 1, 1, 1];
 const CORNERS: Record<Style, number> = { cells: 18, plain: 18, sheet: 6 }; // vertices of a block
 
-/** Areas of fronts, below which blocks are left out, and below which only a share of them is drawn. */
+/** Which blocks of a layer are drawn, by the area of their fronts. */
 export interface Fineness {
-  tiny: number;
-  small: number;
+  tiny: number; // smaller blocks are left out
+  small: number; // of smaller blocks, only a share is drawn
   share: number;
   sparing: boolean; // whether to draw depth first, to skip hidden cells: not in the first frame, which waits for each program
 }
 
-/** One layer. Its blocks come by size, so that those too small to be seen are the last. */
+/** One layer. Its blocks are sorted by size, so that the smallest can be left out. */
 export class Slab {
   readonly box: Box; // in the layout's coordinates
   readonly mesh: Mesh<BufferGeometry, RawShaderMaterial>;
@@ -48,7 +48,7 @@ export class Slab {
   constructor(
     readonly layout: Layout,
     readonly span: Span,
-    slots: Int32Array, // where the record of each row is: filled here
+    slots: Int32Array, // output: the record of each row
     records: Records,
     material: RawShaderMaterial,
     depth: RawShaderMaterial,
@@ -75,7 +75,7 @@ export class Slab {
     this.depth.renderOrder = -1;
     for (const mesh of [this.mesh, this.depth]) {
       mesh.position.fromArray(origin);
-      mesh.frustumCulled = false; // the stage has the exact boxes
+      mesh.frustumCulled = false; // the stage culls by exact boxes
     }
   }
 
@@ -83,7 +83,7 @@ export class Slab {
     this.mesh.visible = this.depth.visible = false;
   }
 
-  /** Draws the blocks whose fronts are large enough, and a share of the small ones. */
+  /** Shows the blocks whose fronts are large enough, and a share of the small ones. */
   dress(style: Style, material: RawShaderMaterial, { tiny, small, share, sparing }: Fineness): void {
     this.mesh.visible = true;
     this.mesh.material = material;
@@ -97,7 +97,7 @@ export class Slab {
   }
 }
 
-/** All of a model. */
+/** All blocks of a model. */
 export class Blocks {
   static #made = 0;
   readonly number = ++Blocks.#made; // unique
@@ -142,7 +142,7 @@ export class Blocks {
     slab.dress(style, this.#materials[style], fineness);
   }
 
-  /** Shows values on a block, on all of it or on a part; null: none. */
+  /** Sets the values shown on a block: coarse ones on all of it, or fine ones on a part; null: none. */
   show(row: number, patch: Patch | null, fine: boolean): void {
     const [slot, part] = [item(this.#slots, row), fine ? AT.fine : AT.base];
     this.slabOf(row).patches += (patch ? 1 : 0) - (this.#records.get(slot, part) >= 0 ? 1 : 0);
@@ -173,7 +173,7 @@ export class Blocks {
   }
 }
 
-/** Compiles the program that a small model needs, before it is loaded: three.js caches programs by their source. */
+/** Objects whose shaders can be compiled before a model is loaded: three.js caches programs by their source. */
 export function warmUp(uniforms: Uniforms): Group {
   const { cells } = materials({ ...uniforms, uBlocks: { value: null } });
   return new Group().add(new Mesh(new BufferGeometry(), cells));
@@ -190,20 +190,20 @@ function materials(uniforms: Uniforms): Record<Style | "depth", RawShaderMateria
   };
 }
 
-/** Which axes of a block's cells are positions: 1 for x, 2 for y. Weights have every position from the start. */
+/** Which axes of a block's cells are positions, as bits: 1 for x, 2 for y. 0 for weights, which are complete from the start. */
 function positionAxes(layout: Layout, row: number): number {
   const { role, dims } = layout.kindAt(row);
   return role === "weight" ? 0 : (isPosition(dims[0]) ? 1 : 0) + (isPosition(dims[1]) ? 2 : 0);
 }
 
-/** The bits of a head's number reversed: any prefix of the heads in this order is spread evenly. */
+/** A head's number with reversed bits: any prefix of heads in this order is spread evenly. */
 function reversed(head: number): number {
   let [bits, n] = [0, 0];
   for (let rest = Math.max(head, 0); n < 16; n++, rest >>= 1) bits = (bits << 1) | (rest & 1);
   return bits;
 }
 
-/** The number of values, sorted from the largest, that are at least `least`. */
+/** The number of values that are at least `least`, in an array sorted in descending order. */
 function firstBelow(sorted: Float64Array, least: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {

@@ -1,6 +1,6 @@
 /**
- * The frame budget, for slow graphics: a frame starts when the last one is on the screen, and draws fewer of the small
- * blocks if that took long. When the camera rests, a complete frame follows.
+ * The frame budget, for slow graphics: a frame starts once the last one is on the screen, and draws fewer small blocks if
+ * that took long. When the camera rests, a complete frame follows.
  */
 
 const AIM = 40; // milliseconds a frame
@@ -23,7 +23,7 @@ export class FrameBudget {
     private readonly first = (): void => {}, // called when the first frame is on the screen
   ) {}
 
-  /** Whether the graphics processor still draws the last frame. */
+  /** Whether the graphics processor is still drawing the last frame. */
   get busy(): boolean {
     if (!this.#fence) return false;
     const state = this.gl.clientWaitSync(this.#fence, 0, 0);
@@ -42,7 +42,7 @@ export class FrameBudget {
     return this.#drawn < 1;
   }
 
-  /** The share of small blocks to draw in a frame that begins now. */
+  /** Begins a frame; returns the share of small blocks to draw. */
   begin(): number {
     clearTimeout(this.#timer);
     this.#began = performance.now();

@@ -1,4 +1,4 @@
-/** The geometry of cameras: position, axes, and the camera that sees all of a box. */
+/** The geometry of cameras. */
 
 import { AXES, pointOf, sizeOf, type Box, type Point } from "../layout/box";
 import type { Camera } from "../state/view";
@@ -34,7 +34,7 @@ export interface Viewport {
   height: number;
 }
 
-/** The camera, from a side, that shows a box as large as possible above the legend. */
+/** The camera that shows a box from a side, as large as possible above the legend. */
 export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimuth" | "elevation"> = HOME): Camera {
   const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((n) => pointOf((axis) => (n & (1 << axis) ? box.max[axis] : box.min[axis])));
   const target = pointOf((axis) => (box.min[axis] + box.max[axis]) / 2);
@@ -44,10 +44,10 @@ export function framing(box: Box, viewport: Viewport, side: Pick<Camera, "azimut
   return camera;
 }
 
-/** One iteration toward the camera in whose window these points just fit. */
+/** One iteration toward the camera whose window just contains these points. */
 function fit(camera: Camera, points: Point[], { width, height }: Viewport): Camera {
   const aspect = width / height;
-  const below = Math.min(LEGEND / height, 0.25); // the share of the window that is left free
+  const below = Math.min(LEGEND / height, 0.25); // the share of the window reserved for the legend
   const { right, up, back } = basis(camera);
   const slope = Math.tan(FIELD_OF_VIEW / 2);
   const from = eye(camera);
@@ -64,7 +64,7 @@ function fit(camera: Camera, points: Point[], { width, height }: Viewport): Came
   return { ...camera, target, distance: camera.distance * Math.max(half(xs), half(ys) / (1 - below), 1e-6) * MARGIN };
 }
 
-/** Interpolates two cameras, t from 0 to 1: distances by logarithm, moving out on long ways. */
+/** Interpolates two cameras, t from 0 to 1: distances logarithmically, zooming out on long flights. */
 export function between(a: Camera, b: Camera, t: number): Camera {
   const ease = t < 0.5 ? 4 * t ** 3 : 1 - (2 - 2 * t) ** 3 / 2;
   const mix = (x: number, y: number): number => x + (y - x) * ease;

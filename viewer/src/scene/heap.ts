@@ -1,12 +1,12 @@
-/** One texture with the values of all loaded blocks: each patch has a run of texels in it. */
+/** A texture with the values of all loaded blocks. */
 
 import { item } from "../checked/item";
 import { Texels } from "./texels";
 
-/** Values in a row of the texture: four in each texel, as three.js wants it for updating parts. */
+/** Values per row of the texture; four per texel, as three.js requires for partial updates. */
 export const ROW = 4096;
 
-const ROWS = { first: 64, most: 1024 }; // as many as nano-gpt takes, and 16 MB
+const ROWS = { first: 64, most: 1024 }; // enough for nano-gpt, and 16 MB
 
 /** A first-fit allocator of runs of texels. */
 export class Runs {
@@ -16,7 +16,7 @@ export class Runs {
     this.#free = [{ start: 0, end: size }];
   }
 
-  /** The start of a run of this length; null where no free run is long enough. */
+  /** Allocates a run; null if no free run is long enough. */
   take(length: number): number | null {
     const run = this.#free.find(({ start, end }) => end - start >= length);
     if (!run) return null;
@@ -47,7 +47,7 @@ export class Heap {
     return this.#texels.texture;
   }
 
-  /** Stores values; returns where, or null if there is no room. */
+  /** Stores values; returns their start, or null if the heap is full. */
   put(values: Float32Array): number | null {
     let start = this.#runs.take(values.length);
     while (start === null && this.#grow()) start = this.#runs.take(values.length);

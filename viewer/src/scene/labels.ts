@@ -1,4 +1,4 @@
-/** The placement of texts over the picture: inside the window, without overlap. Pure, in CSS pixels. */
+/** Placement of texts over the picture: inside the window, without overlap. All lengths are CSS pixels. */
 
 export interface Rect {
   x: number;
@@ -17,9 +17,9 @@ export interface Area {
   height: number;
 }
 
-const EDGE = 10; // pixels from the window's edge, of a name whose own place is outside
+const EDGE = 10; // the distance from the window's edge of a name moved into the window
 
-/** The parts of the window that are taken by texts. */
+/** The parts of the window occupied by texts. */
 export class Room {
   #taken: Rect[] = [];
 
@@ -37,13 +37,13 @@ export class Room {
 }
 
 /** The rectangle of a text whose lower left corner is `foot`. */
-export function standing(foot: Spot, text: Area): Rect {
+export function textRect(foot: Spot, text: Area): Rect {
   return { x: foot.x - 2, y: foot.y - text.height - 6, w: text.width + 6, h: text.height + 5 };
 }
 
 /**
- * The place of a block's name: at its upper left corner or, if that is outside of the window, at the part of the block
- * inside. `block`: its rectangle. Null where too little of it is in the window.
+ * The place of a block's name: at its upper left corner or, if that is outside the window, in the visible part of the
+ * block. `block`: its rectangle. Null if too little of it is in the window.
  */
 export function nameSpot(corner: Spot, block: Rect, text: Area, { width, height }: Area): Spot | null {
   const [right, foot] = [block.x + block.w, block.y + block.h];
@@ -54,7 +54,7 @@ export function nameSpot(corner: Spot, block: Rect, text: Area, { width, height 
   return spot.y !== corner.y && spot.y + EDGE > foot ? null : spot;
 }
 
-/** The place of a line's label of this width: left of it, or where the line enters the window. Null: it does not. */
+/** The place of a label of this width: left of its row, or where the row enters the window; null if it does not. */
 export function lineSpot(from: Spot, to: Spot, width: number): Spot | null {
   const x = from.x - width - 5;
   if (x >= EDGE) return { x, y: from.y };
@@ -62,14 +62,14 @@ export function lineSpot(from: Spot, to: Spot, width: number): Spot | null {
   return { x: EDGE, y: from.y + ((EDGE - from.x) / (to.x - from.x)) * (to.y - from.y) };
 }
 
-/** The least rectangle with all of these points in it. */
+/** The smallest rectangle that contains these points. */
 export function boundsOf(points: readonly Spot[]): Rect {
   const [xs, ys] = [points.map(({ x }) => x), points.map(({ y }) => y)];
   const [x, y] = [Math.min(...xs), Math.min(...ys)];
   return { x, y, w: Math.max(...xs) - x, h: Math.max(...ys) - y };
 }
 
-/** Whether a rectangle has anything in common with another. */
+/** Whether two rectangles overlap. */
 export function overlap(a: Rect, b: Rect): boolean {
   return a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
 }

@@ -1,4 +1,4 @@
-/** The models of the scene: follows the figures of the state, and knows which layers are in view. */
+/** The models of the scene, updated with the state's figures. */
 
 import { item } from "../checked/item";
 import type { Scene } from "three";
@@ -14,7 +14,7 @@ import type { Projection } from "./projection";
 const SMALL_VOCABULARY = 1000; // tokens
 
 export interface Depth {
-  min: number; // in front of the camera
+  min: number; // distance in front of the camera
   max: number;
   inView: boolean;
 }
@@ -44,7 +44,7 @@ export class Models {
     return flowOf(this.store.state);
   }
 
-  /** The corners of all models' layers, in the scene: a vocabulary would make them look small. */
+  /** The box around all models' layers, input and output in the scene; without large vocabularies, which would dwarf them. */
   bounds(): Box | null {
     const boxes = this.shown.flatMap(({ blocks, pose }) => {
       const layers = blocks.slabs.filter(({ span }) => span.layer >= 0);
@@ -56,7 +56,7 @@ export class Models {
     return boxes.length ? unite(boxes) : null;
   }
 
-  /** Emphasises the highlighted blocks of one model, and leaves its lit ones undimmed. */
+  /** Emphasises the highlighted blocks of a model, and keeps its lit ones from being dimmed. */
   emphasise(highlight: Highlight | null): void {
     const { figure: chosen = 0, blocks: highlighted = [], lit = [] } = highlight ?? {};
     this.shown.forEach(({ figure: { layout }, blocks }, n) => {
@@ -118,7 +118,7 @@ function endsOf(layout: Layout): Box | null {
   return layout.around([layout.blockOf("tokens"), layout.blockOf("embedding"), ...logits].filter((id) => id !== null));
 }
 
-/** The direction of the computation: as chosen, or along the longer side of the window. */
+/** The direction of the computation: the chosen one, or along the longer side of the window. */
 export function flowOf({ view, viewport }: State): Flow {
   return view.flow ?? (viewport.width >= viewport.height ? "right" : "down");
 }

@@ -1,4 +1,4 @@
-/** The names of models, layers and blocks, on the picture. */
+/** Names of models, layers and blocks on the picture. */
 
 import { blockName } from "../i18n/names";
 import { number, t } from "../i18n/text";
@@ -6,21 +6,21 @@ import type { Box } from "../layout/box";
 import { pick } from "./pick";
 import { refText } from "../state/address";
 import type { Highlight } from "../state/state";
-import { boundsOf, nameSpot, standing, type Rect, type Spot } from "./labels";
+import { boundsOf, nameSpot, textRect, type Rect, type Spot } from "./labels";
 import type { Shown } from "./models";
 import type { Sheet } from "./sheet";
 import type { Point } from "../layout/box";
 
 export const FONT = "system-ui, sans-serif";
 export const INK = { name: "#c4cedd", layer: "#8b98ad", title: "#ffffff", outline: "#ffe9a8" };
-const NAMED = 34; // pixels of a block that has its name beside it; half as many in the other direction
-const HIGHLIGHTED = 8; // and of one that is highlighted
-const AROUND = 1.6; // times the camera's distance: everything visible at the target's depth is within
-const LARGE = 0.12; // of the window: a block that takes so much of it has its name in the window wherever its corner is
+const NAMED = 34; // the smallest named block, in pixels; half of that in the other direction
+const HIGHLIGHTED = 8; // the same for highlighted blocks
+const AROUND = 1.6; // camera distances: everything visible at the target's depth is within
+const LARGE = 0.12; // share of the window above which a block's name is moved into the window
 
 interface Name {
   text: string;
-  more?: string; // beside it, in a fainter ink
+  more?: string; // after it, in a fainter colour
   ink: string;
   size: number;
   weight: number;
@@ -63,19 +63,19 @@ function layerName(sheet: Sheet, { pose }: Shown, { span, box }: Shown["blocks"]
   if (at.depth > 0 && (box.max[1] - box.min[1]) * sheet.stage.pixelsAt(at.depth) >= 60) write(sheet, name, at);
 }
 
-/** Names of blocks that are large enough; highlighted ones (`light`) with their sizes. */
+/** Draws the names of blocks that are large enough; of highlighted ones (`light`) with their sizes. */
 function blockNames(sheet: Sheet, shown: Shown, rows: readonly number[], light: boolean): void {
   const { layout } = shown.figure;
   for (const row of rows) {
     const kind = layout.kindAt(row);
     if (kind.minor || !kind.name) continue;
     const [x, y] = layout.cellsOf(row).map((cells) => number(cells));
-    const more = !light ? "" : shown.pose.flow === "right" ? `${x} × ${y}` : `${y} × ${x}`; // lines by columns, as they are seen
+    const more = !light ? "" : shown.pose.flow === "right" ? `${x} × ${y}` : `${y} × ${x}`; // rows × columns on the screen
     blockLabel(sheet, shown, row, { text: blockName(kind), more, ink: INK.name, size: 11, weight: 500 }, light ? HIGHLIGHTED : NAMED);
   }
 }
 
-/** A name at its block's upper left corner; for a large block whose corner is outside, at its visible part. */
+/** Draws a name at its block's upper left corner; if that is outside the window, in the visible part of a large block. */
 function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: number): void {
   const { stage, store } = sheet;
   const { pose, layoutCell } = shown;
@@ -90,16 +90,16 @@ function blockLabel(sheet: Sheet, shown: Shown, row: number, name: Name, least: 
   const seen = nameSpot(corner, block, { width: measured(sheet, name), height: name.size }, store.state.viewport);
   if (!seen) return;
   const moved = seen.x > corner.x || seen.y > corner.y;
-  const isLarge = name.more ? Math.min(high, wide) >= least / 2 : high >= least && wide >= least / 2; // a highlighted line has its name, too
+  const isLarge = name.more ? Math.min(high, wide) >= least / 2 : high >= least && wide >= least / 2; // highlighted blocks may be thin
   if (moved ? !name.more && !large(block, sheet) : !isLarge) return;
   const inside: Point = [min[0] + layoutCell / 2, min[1] + layoutCell / 2, max[2]];
-  let known: boolean | null = null; // computed once, for all lines
-  const isOpen = (): boolean => (known ??= open(sheet, shown, row, moved ? seen : stage.project(pose.point(inside))));
+  let known: boolean | null = null; // computed once
+  const isUnobstructed = (): boolean => (known ??= unobstructed(sheet, shown, row, moved ? seen : stage.project(pose.point(inside))));
   const lifts = name.more && !moved ? [0, 1, 2] : [0]; // highlighted blocks may be close behind each other
-  lifts.some((lift) => write(sheet, name, { x: seen.x, y: seen.y - lift * (name.size + 5) }, isOpen));
+  lifts.some((lift) => write(sheet, name, { x: seen.x, y: seen.y - lift * (name.size + 5) }, isUnobstructed));
 }
 
-/** The part of a box around the camera's target: the rest is outside of the window, or behind the camera. */
+/** The part of a box around the camera's target: the rest is outside the window or behind the camera. */
 export function aroundView({ stage: { camera } }: Sheet, { pose }: Shown, { min, max }: Box): Box {
   const middle = pose.unpoint(camera.target);
   const clip = (x: number, axis: 0 | 1): number => Math.max(middle[axis] - AROUND * camera.distance, Math.min(x, middle[axis] + AROUND * camera.distance));
@@ -113,7 +113,7 @@ function large({ x, y, w, h }: Rect, { store }: Sheet): boolean {
 }
 
 /** Whether nothing is in front of a block at this place of the canvas. */
-function open({ stage }: Sheet, { figure: { layout } }: Shown, row: number, { x, y }: Spot): boolean {
+function unobstructed({ stage }: Sheet, { figure: { layout } }: Shown, row: number, { x, y }: Spot): boolean {
   const hit = pick(stage.models.shown, stage.ray(x, y));
   return !hit || hit.block === layout.id(row);
 }
@@ -123,20 +123,20 @@ function measured({ pen }: Sheet, { text, more, size, weight }: Name): number {
   return pen.measureText(more ? `${text}  ${more}` : text).width;
 }
 
-/** Returns whether there was room for it. */
-function write(sheet: Sheet, name: Name, foot: Spot, isOpen = () => true): boolean {
+/** Draws a name if there is room for it, and returns whether there was. */
+function write(sheet: Sheet, name: Name, foot: Spot, isUnobstructed = () => true): boolean {
   const { pen, room, store } = sheet;
   const { width, height } = store.state.viewport;
   if (foot.x < -80 || foot.y < 0 || foot.x > width || foot.y > height + 20) return false;
-  const rect = standing(foot, { width: measured(sheet, name), height: name.size });
-  if (!room.free(rect) || !isOpen()) return false;
+  const rect = textRect(foot, { width: measured(sheet, name), height: name.size });
+  if (!room.free(rect) || !isUnobstructed()) return false;
   room.take(rect);
   inked(pen, name.text, foot, name.ink);
   if (name.more) inked(pen, name.more, { x: foot.x + pen.measureText(`${name.text}  `).width, y: foot.y }, INK.layer);
   return true;
 }
 
-/** Text with a dark outline, readable on any background. */
+/** Draws text with a dark outline, legible on any background. */
 function inked(pen: CanvasRenderingContext2D, text: string, { x, y }: Spot, ink: string): void {
   pen.lineWidth = 3;
   pen.strokeStyle = "#0b0e14cc";

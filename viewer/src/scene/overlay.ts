@@ -1,4 +1,4 @@
-/** The 2D overlay of the picture: names, tokens beside their cells, arrows from operands, outlines. */
+/** The 2D overlay: names, tokens, arrows and outlines. */
 
 import type { Store } from "../state/store";
 import { current } from "../state/state";

@@ -1,4 +1,4 @@
-/** Colours of values: four hues, each from dark near 0 to bright; also for the legend. */
+/** Colours of values: four hues, each from dark near 0 to bright. */
 
 import { Color, LinearSRGBColorSpace } from "three";
 
@@ -14,23 +14,23 @@ export const PALETTES: Record<Colour["palette"], Palette> = {
   safe: { hues: ["#3d86ff", "#cf6a35", "#5cf2f2", "#ffc247"], ground: ["#0f1b33", "#0e2426"] }, // blue above 0, orange below
 };
 
-/** How bright a value is, 0…1, 1 being the block's largest: the same curve as in the shader. */
+/** The brightness of a value, 0…1, by the same curve as in the shader; `share`: of the value with full brightness. */
 export function brightness(share: number, { scale, gain }: Pick<Colour, "scale" | "gain">): number {
   const m = Math.min(Math.abs(share) * gain, 1);
   return scale === "log" ? Math.log2(1 + 1023 * m) / 10 : m;
 }
 
-/** A colour without conversion between colour spaces. */
+/** A three.js colour without conversion between colour spaces. */
 export function raw(hex: string): Color {
   return new Color().setStyle(hex, LinearSRGBColorSpace);
 }
 
-/** The colour of a value as "rgb(…)", where `share` of full brightness is from −1 to 1; the same as in the shader. */
+/** The colour of a value as "rgb(…)", as in the shader; `share` of full brightness is from −1 to 1. */
 export function colourOf(share: number, kind: "weight" | "value", colour: Colour): string {
   return `rgb(${channelsOf(share, kind, colour).join()})`;
 }
 
-/** Red, green and blue of it, 0…255. */
+/** The same as red, green and blue, 0…255. */
 export function channelsOf(share: number, kind: "weight" | "value", colour: Colour): [number, number, number] {
   const { hues, ground } = PALETTES[colour.palette];
   const m = brightness(share, colour);
@@ -47,7 +47,7 @@ function channels(hex: string): Channels {
   return [channel(1), channel(3), channel(5)];
 }
 
-/** Black or white, whichever stands out more from a colour (WCAG 2: at least 4.5 times the luminance). */
+/** The text colour with the higher contrast to a background (WCAG 2: at least 4.5 : 1). */
 export function inkOn([red, green, blue]: Readonly<Channels>): "dark" | "light" {
   const linear = (c: number): number => (c <= 10 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
   return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue) > 0.179 ? "dark" : "light";

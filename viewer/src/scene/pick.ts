@@ -1,4 +1,4 @@
-/** The block and the cell under the pointer: a ray against boxes, layer by layer. */
+/** Picking: the block and cell that a ray hits. */
 
 import { AXES, pointOf, type Box, type Point } from "../layout/box";
 import type { Cells, Layout, Span } from "../layout/layout";
@@ -6,7 +6,7 @@ import type { Shown } from "./models";
 import type { Ray } from "./projection";
 import type { CellAt } from "../state/view";
 
-/** The distance at which a ray enters a box; null if it misses, or the box is behind. */
+/** The distance at which a ray enters a box; null if it misses the box or the box is behind. */
 export function enter({ min, max }: Box, origin: Point, direction: Point): number | null {
   let [from, to] = [0, Infinity];
   for (const axis of AXES) {
@@ -44,7 +44,7 @@ export function pick(models: readonly Shown[], ray: Ray): CellAt | null {
   return at;
 }
 
-/** `enter` for each block of a layer, without making boxes: there may be thousands. */
+/** `enter` for each block of a layer, without allocating boxes: there may be thousands. */
 function nearest({ position, size }: Layout, { start, end }: Span, origin: Point, direction: Point): { row: number; t: number } {
   let [found, best] = [-1, Infinity];
   for (let row = start; row < end; row++) {

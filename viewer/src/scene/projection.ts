@@ -1,4 +1,4 @@
-/** Projects the scene onto the window, as one camera sees it, and back. */
+/** The projection of the scene onto the window, and its inverse. */
 
 import type { Box } from "../layout/box";
 import type { Point } from "../layout/box";
@@ -24,7 +24,7 @@ export class Projection {
     this.eye = eye(camera);
   }
 
-  /** Through a place of the canvas, in CSS pixels. */
+  /** The ray through a point of the canvas, in CSS pixels. */
   ray(x: number, y: number): Ray {
     const { width, height } = this.viewport;
     const { right, up, back } = this.basis;
@@ -34,7 +34,7 @@ export class Projection {
     return { origin: this.eye, direction: [to[0] / length, to[1] / length, to[2] / length] };
   }
 
-  /** Where a point of the scene is on the canvas, in CSS pixels, and how far in front of the camera. */
+  /** A point of the scene on the canvas, in CSS pixels, and its depth in front of the camera. */
   project(point: Point): { x: number; y: number; depth: number } {
     const { width, height } = this.viewport;
     const { right, up, back } = this.basis;
@@ -44,7 +44,7 @@ export class Projection {
     return { x: width / 2 + dot(at, right) * scale, y: height / 2 - dot(at, up) * scale, depth };
   }
 
-  /** The least depth of what can be seen of a box: its distance, foreshortened as in the window's corners. */
+  /** A lower bound of the depth of a box's visible part: its distance, foreshortened as in the window's corners. */
   nearest({ min, max }: Box): number {
     const { width, height } = this.viewport;
     const apart = ([0, 1, 2] as const).map((axis) => Math.max(min[axis] - this.eye[axis], 0, this.eye[axis] - max[axis]));

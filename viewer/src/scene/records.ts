@@ -1,4 +1,4 @@
-/** A texture with a record for each block of a model: place, size, cells, and where its values are. */
+/** A texture with a record for each block of a model, read by the shaders. */
 
 import { BLOCKS_A_ROW, RECORD } from "./shaders";
 import { Texels } from "./texels";
@@ -6,10 +6,10 @@ import { Texels } from "./texels";
 const FLOATS = 4 * RECORD;
 const ROW = FLOATS * BLOCKS_A_ROW;
 
-/** Offsets of the parts of a block's record, in floats; see the shaders for their meaning. */
+/** Offsets of the fields of a record, in floats; see the shaders for their meaning. */
 export const AT = { place: 0, role: 3, size: 4, emphasis: 7, cells: 8, axes: 10, scale: 11, base: 12, fine: 16, part: 20 };
 
-/** The emphasis of a block: none; not dimmed with the rest; framed, and filled as far as it is computed. */
+/** The emphasis of a block: none; not dimmed; or drawn with a frame and filled up to `reveal`. */
 export const EMPHASIS = { none: 0, lit: 1, highlighted: 2 };
 
 export class Records {
@@ -23,7 +23,7 @@ export class Records {
     return this.#texels.texture;
   }
 
-  /** Writes a part of a record before the first frame, when nothing is uploaded yet. */
+  /** Writes fields before the first frame, when nothing is uploaded yet. */
   fill(block: number, at: number, values: ArrayLike<number>): void {
     this.#texels.floats.set(values, block * FLOATS + at);
   }

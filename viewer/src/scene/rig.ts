@@ -1,4 +1,4 @@
-/** Moves the camera: by mouse, touch and keyboard, and in flight to where the state says. */
+/** Camera controls: mouse, touch, keyboard, and flights to the state's camera. */
 
 import type { Store } from "../state/store";
 import type { Camera } from "../state/view";
@@ -47,7 +47,7 @@ export class Rig {
   }
 
   #follow(camera: Camera | null): void {
-    if (camera === this.#goal && camera) return; // it was moved here, by hand
+    if (camera === this.#goal && camera) return; // it was set here, by hand
     this.#goal = camera;
     if (camera) this.#fly(camera);
     else this.#home(true);
@@ -82,7 +82,7 @@ export class Rig {
     this.stage.invalidate();
   }
 
-  /** Moves the camera by hand: at once, and in the state when it rests. */
+  /** Moves the camera by hand: immediately, and in the state when it rests. */
   #move(camera: Camera): void {
     cancelAnimationFrame(this.#flight);
     this.#flight = 0;
@@ -123,7 +123,7 @@ export class Rig {
     this.#down.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
   }
 
-  /** The left button pans; the right button, Shift or Ctrl turns, and so does one finger; two zoom, pan and twist. */
+  /** The left button pans; the right button, Shift, Ctrl or one finger rotates; two fingers zoom, pan and twist. */
   #drag(event: PointerEvent): void {
     const last = this.#down.get(event.pointerId);
     if (!last) return;

@@ -1,4 +1,4 @@
-/** The shaders: a box for each block, and on it the cells that are large enough to be visible. */
+/** The shaders of blocks and cells. */
 
 import { ROW } from "./heap";
 
@@ -11,8 +11,8 @@ precision highp int;
 `;
 
 /**
- * Corners are made from nothing but their number: software renderers take long for each instance, but little for each
- * corner. Of a box, the three sides that face the camera are drawn (FACES 3), or the one across z alone (FACES 1).
+ * Vertices are computed from their number alone: instances are slow in software renderers, vertices are not. Three sides
+ * of a box face the camera and are drawn (FACES 3), or only the front (FACES 1).
  */
 const CORNER = `
 invariant gl_Position; // the depth of a corner is the same whichever program draws it
@@ -25,7 +25,7 @@ vec4 record(int block, int n) {
   return texelFetch(uBlocks, ivec2(${RECORD} * (block % ${BLOCKS_A_ROW}) + n, block / ${BLOCKS_A_ROW}), 0);
 }
 
-// The corner of this vertex as shares of the block's size, and the axis across which its side is.
+// The corner of this vertex in shares of the block's size; axis: the normal of its side.
 vec3 corner(vec3 least, vec3 size, out int axis) {
   vec2 on = CORNERS[gl_VertexID % 6];
   vec3 camera = -transpose(mat3(modelViewMatrix)) * modelViewMatrix[3].xyz;
@@ -70,8 +70,8 @@ void main() {
   vec4 place = record(block, 0); // least corner, role
   vec4 extent = record(block, 1); // size, emphasis
   vec4 more = record(block, 2); // cells, which axes are positions (bits), 1 / scale of its values
-  vBase = record(block, 3); // all of it: where in the heap (-1: nowhere), values in a row, cells per value
-  vFine = record(block, 4); // a part of it, more finely
+  vBase = record(block, 3); // coarse values: start in the heap (-1: none), values per row, cells per value
+  vFine = record(block, 4); // fine values of a part, the same
   vPart = record(block, 5); // that part: i0, j0, i1, j1
   int axis;
   vec3 at = corner(place.xyz, extent.xyz, axis);
@@ -95,8 +95,8 @@ uniform bool uDim;
 uniform float uLog; // 0: linear, 1: logarithmic
 uniform float uGain;
 uniform float uRange; // the value for full brightness in all blocks; 0: each block's own
-uniform float uShown; // positions that there are at this step
-uniform float uReveal; // how much of what is emphasised is computed
+uniform float uShown; // the number of positions at the view's step
+uniform float uReveal; // the filled share of highlighted blocks
 out vec4 colour;
 
 float heap(int n) {
@@ -127,7 +127,7 @@ void main() {
   vec3 seen;
   if (vBase.x < 0.0 && vFine.x < 0.0) {
     seen = mix(uGround[kind], uHues[2 * kind], vTone.x > 1.5 ? 0.45 : 0.3);
-  } else { // where several cells are in a pixel, as many of them as is worth the time
+  } else { // a pixel that covers several cells averages four samples
     int looks = max(wide.x, wide.y) < 0.75 ? 1 : 4;
     seen = vec3(0.0);
     for (int n = 0; n < looks; n++) {

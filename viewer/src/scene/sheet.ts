@@ -1,4 +1,4 @@
-/** The context of functions that draw on the overlay. */
+/** The drawing context of the overlay. */
 
 import type { Store } from "../state/store";
 import type { Room } from "./labels";
@@ -6,7 +6,7 @@ import type { Stage } from "./stage";
 
 export interface Sheet {
   pen: CanvasRenderingContext2D;
-  room: Room; // for texts, in this frame
+  room: Room; // for the texts of this frame
   stage: Stage;
   store: Store;
 }

@@ -1,11 +1,11 @@
-/** The current picture as a PNG, with names and arrows, at twice the resolution. */
+/** Screenshots of the picture. */
 
 import { penOf } from "./pen";
 import type { Stage } from "./stage";
 
 const RATIO = 2; // pixels of the file for each CSS pixel
 
-/** A PNG. `overlay` is what is drawn over the picture. */
+/** The picture with its overlay as a PNG, at twice the resolution. */
 export async function snapshot(stage: Stage, overlay: HTMLCanvasElement): Promise<Blob> {
   const file = document.createElement("canvas");
   stage.drawnAt(RATIO, () => {

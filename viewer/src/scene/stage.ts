@@ -1,4 +1,4 @@
-/** The picture: draws a frame when something has changed, and none while nothing has. */
+/** The picture: draws a frame only when something has changed. */
 
 import { present } from "../checked/item";
 import { LinearSRGBColorSpace, PerspectiveCamera, Scene, Vector3, WebGLRenderer } from "three";
@@ -18,14 +18,14 @@ import { FrameBudget } from "./budget";
 type StageUniforms = Record<"uHeap" | "uHues" | "uGround" | "uLine" | "uDim" | "uLog" | "uGain" | "uRange" | "uShown" | "uReveal", { value: unknown }>;
 
 const BACKGROUND = "#0b0e14";
-const SHEET_BELOW = 0.75; // pixels that a cell covers, under which a block is a sheet
-const CELLS_ABOVE = 4; // pixels that a cell covers, above which cells have borders even before their values are there
+const SHEET_BELOW = 0.75; // pixels per cell, below which a block is drawn as a sheet
+const CELLS_ABOVE = 4; // pixels per cell, above which cells are drawn even without values
 const TINY = 0.02; // square pixels of a front, below which a distant block is not drawn
-const SMALL = 25; // and under which it may be, where drawing is slow
+const SMALL = 25; // the same where drawing is slow
 
 /**
- * WebGL 2 without extensions: querying one waits for the graphics process. Only the one for rendering to float textures is
- * reported: three.js requires it for any such texture, although here they are only read.
+ * A WebGL 2 context without extensions, as querying one waits for the graphics process. Only the one for rendering to
+ * float textures is reported: three.js requires it for float textures, although here they are only read.
  */
 function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext | null {
   const context = canvas.getContext("webgl2", { alpha: false, antialias: true, powerPreference: "high-performance" });
@@ -35,12 +35,12 @@ function contextOf(canvas: HTMLCanvasElement): WebGL2RenderingContext | null {
 export class Stage {
   readonly heap = new Heap();
   readonly models: Models;
-  readonly first: Promise<void>; // is fulfilled when the first frame is on the screen
+  readonly first: Promise<void>; // resolves when the first frame is on the screen
   camera: Camera = { target: [0, 0, 0], distance: 1, azimuth: 0, elevation: 0 };
   frames = 0; // drawn so far
   ratio = Math.min(devicePixelRatio, 2); // pixels for each CSS pixel
-  #renderer!: WebGLRenderer; // from the start
-  #budget: FrameBudget | null = null; // from the start
+  #renderer!: WebGLRenderer; // set by `start`
+  #budget: FrameBudget | null = null; // set by `start`
   #seen!: () => void;
   #scene = new Scene();
   #lens = new PerspectiveCamera();
@@ -100,7 +100,7 @@ export class Stage {
     if (!this.#waits) this.#frame();
   }
 
-  /** The system may take the graphics context from a page, most of all a hidden one, and restore it later. */
+  /** Handles the loss of the graphics context, which the system may take from a page and restore later. */
   #watchLoss(): void {
     const report = (graphics: "lost" | null): void => this.store.dispatch({ type: "graphics", graphics });
     this.canvas.addEventListener("webglcontextlost", () => report("lost"));
@@ -139,12 +139,12 @@ export class Stage {
     return !this.#waits && !this.#requested && !!this.#budget && !this.#budget.busy && !this.#budget.incomplete;
   }
 
-  /** Calls a listener after each frame; the first time, once that frame is on the screen, so as not to delay it. */
+  /** Calls a listener after each frame; after the first, once it is on the screen, so as not to delay it. */
   onFrame(listener: () => void): void {
     this.#after.add(listener);
   }
 
-  /** `share`: of the small blocks. */
+  /** Draws a frame with a share of the small blocks. */
   draw(share = 1): void {
     this.#aim();
     for (const shown of this.models.shown) for (const slab of shown.blocks.slabs) this.#dress(shown, slab, share);
@@ -170,14 +170,14 @@ export class Stage {
     return this.projection.pixelsAt(depth);
   }
 
-  /** The current projection: made once for each camera and window size. */
+  /** The current projection, cached for the camera and window size. */
   get projection(): Projection {
     const { viewport } = this.store.state;
     if (this.#projection?.camera !== this.camera || this.#projection.viewport !== viewport) this.#projection = new Projection(this.camera, viewport);
     return this.#projection;
   }
 
-  /** Draws at another pixel ratio while `use` reads the canvases, then at the usual one. */
+  /** Draws at another pixel ratio while `use` reads the canvases. */
   drawnAt(ratio: number, use: () => void): void {
     const { width, height } = this.store.state.viewport;
     const size = (to: number): void => {

@@ -1,4 +1,4 @@
-/** A texture of floats with partial updates, four in each texel. */
+/** A float texture with partial updates, four floats per texel. */
 
 import { DataTexture, FloatType, RGBAFormat } from "three";
 
@@ -7,7 +7,7 @@ export class Texels {
   floats: Float32Array<ArrayBuffer>;
   #sent = false; // three.js uploads only the given ranges, even for the first upload
 
-  /** `row`: floats in a row of the texture. */
+  /** `row`: floats per row of the texture. */
   constructor(
     private readonly row: number,
     rows: number,
@@ -18,7 +18,7 @@ export class Texels {
     this.texture.needsUpdate = true;
   }
 
-  /** These floats, all in one row, were changed. */
+  /** Marks floats, all in one row, as changed. */
   changed(start: number, length: number): void {
     if (this.#sent) this.texture.addUpdateRange(start, length);
     this.texture.needsUpdate = true;
@@ -29,7 +29,7 @@ export class Texels {
     const before = this.floats;
     this.floats = new Float32Array(this.row * rows);
     this.floats.set(before);
-    this.texture.dispose(); // its size is fixed once it was used
+    this.texture.dispose(); // the size of an uploaded texture is fixed
     this.texture.image = { data: this.floats, width: this.row / 4, height: rows };
     this.texture.clearUpdateRanges();
     this.texture.needsUpdate = true;

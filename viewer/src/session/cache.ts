@@ -1,7 +1,7 @@
-/** A cache of requests: each is sent once for all callers, and aborted when the last caller has left. */
+/** A cache of requests that shares each one between its waiters. */
 
 interface Entry<T> {
-  answer: Promise<T>;
+  response: Promise<T>;
   done: boolean;
   waiting: number;
   controller: AbortController;
@@ -10,22 +10,25 @@ interface Entry<T> {
 export class RequestCache<T> {
   #entries = new Map<string, Entry<T>>(); // the least recently used first
 
-  /** `most`: the number of answers in the cache. */
+  /** `most`: the number of cached responses. */
   constructor(private readonly most: number) {}
 
-  /** The answer for `key`, from the cache or by `load`. Rejects as `load` does, or with the signal's reason. */
+  /**
+   * The response for `key`, cached or from `load`. A request is aborted when all its waiters have aborted. Rejects as
+   * `load` does, or with the signal's reason.
+   */
   get(key: string, load: (signal: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {
     const entry = this.#entries.get(key) ?? this.#start(key, load);
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     this.#trim();
-    return entry.done ? entry.answer : this.#wait(key, entry, signal);
+    return entry.done ? entry.response : this.#wait(key, entry, signal);
   }
 
   #start(key: string, load: (signal: AbortSignal) => Promise<T>): Entry<T> {
     const controller = new AbortController();
-    const entry: Entry<T> = { answer: load(controller.signal), done: false, waiting: 0, controller };
-    entry.answer.then(
+    const entry: Entry<T> = { response: load(controller.signal), done: false, waiting: 0, controller };
+    entry.response.then(
       () => (entry.done = true),
       () => this.#forget(key, entry),
     );
@@ -43,7 +46,7 @@ export class RequestCache<T> {
       };
       if (signal.aborted) return leave();
       signal.addEventListener("abort", leave, { once: true });
-      entry.answer.then(resolve, reject).finally(() => signal.removeEventListener("abort", leave));
+      entry.response.then(resolve, reject).finally(() => signal.removeEventListener("abort", leave));
     });
   }
 

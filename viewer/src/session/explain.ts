@@ -1,4 +1,4 @@
-/** Loads what is known of the current cell: its value, and how it was or would be computed. */
+/** Loads the value and the explanation of the current cell. */
 
 import { isAbort } from "../api/client";
 import type { Explanation, Service } from "../api/service";
@@ -17,11 +17,11 @@ const PAUSE = 60; // milliseconds that the pointer rests before a request
 const CACHED = 500; // cells
 
 export function explainCells(store: Store, service: Service, stage: Stage, detail: Detail): void {
-  const answers = new Answers(service);
+  const loader = new CellLoader(service);
   let running = new AbortController();
   let timer = 0;
 
-  const look = (): void => {
+  const update = (): void => {
     running.abort();
     clearTimeout(timer);
     const { state } = store;
@@ -39,7 +39,7 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
 
   const load = async (cellInfo: CellInfo, figure: Figure | undefined, signal: AbortSignal): Promise<void> => {
     try {
-      const answer = figure ? await answers.of(figure, cellInfo.at, signal) : {};
+      const answer = figure ? await loader.of(figure, cellInfo.at, signal) : {};
       if (!signal.aborted) store.dispatch({ type: "cellInfo", cellInfo: { ...cellInfo, ...answer } });
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
@@ -47,12 +47,12 @@ export function explainCells(store: Store, service: Service, stage: Stage, detai
     }
   };
 
-  store.subscribe(current, look);
-  store.subscribe(({ figures }) => figures, look);
+  store.subscribe(current, update);
+  store.subscribe(({ figures }) => figures, update);
 }
 
-/** Cached answers of the service about cells. */
-class Answers {
+/** A cache of values, explanations and formulas of cells. */
+class CellLoader {
   #formulas: Formulas;
   #explanations = new RequestCache<Explanation>(CACHED);
   #values = new RequestCache<number | null>(CACHED);

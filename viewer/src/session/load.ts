@@ -1,11 +1,11 @@
-/** Loads layouts, and makes the figures of models from them. */
+/** Loads layouts and creates figures from them. */
 
 import { present } from "../checked/item";
 import type { Service, Model, ModelRef, Trace } from "../api/service";
 import { Layout, describedIn } from "../layout/layout";
 import type { Figure } from "../state/state";
 
-/** The layout behind a link, as soon as it is done. Its file says how many layers and heads there are to sample. */
+/** Loads the layout of a link once it is done. Its file determines the layers and heads to sample. */
 async function loadLayout(service: Service, link: string, signal?: AbortSignal): Promise<Layout> {
   const file = await service.layoutColumns(link, signal);
   const description = describedIn(file);
@@ -19,14 +19,14 @@ async function loadLayout(service: Service, link: string, signal?: AbortSignal):
 
 const MOST = 8; // layouts in the cache
 
-/** A cache of layouts: traces of the same size share one. */
+/** A cache of layouts: traces of the same model and size share one. */
 export class Layouts {
   #layouts = new Map<string, Promise<Layout>>();
 
   constructor(private readonly service: Service) {}
 
   async of(ref: ModelRef, tokens: number | null, signal?: AbortSignal): Promise<Layout> {
-    const { id } = await this.service.askLayout(ref, tokens, signal);
+    const { id } = await this.service.createLayout(ref, tokens, signal);
     return this.at(`/v1/layouts/${id}`, signal);
   }
 

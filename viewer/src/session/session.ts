@@ -1,4 +1,4 @@
-/** Loads the models, traces and layouts of the view, whenever it changes. */
+/** Loads the models, traces and layouts of the view. */
 
 import { isAbort } from "../api/client";
 import type { Service, Trace, TraceRequest } from "../api/service";
@@ -8,7 +8,7 @@ import type { Store } from "../state/store";
 import type { View } from "../state/view";
 import { Layouts, figure } from "./load";
 
-const WAIT = 2; // seconds in which most traces are done
+const WAIT = 2; // seconds: most traces are done by then
 
 interface Shown {
   main: Figure | null;
@@ -30,16 +30,16 @@ export class Session {
 
   start(): void {
     void this.#models();
-    this.store.subscribe(({ view }) => mainText(view), () => void this.#loadMain());
+    this.store.subscribe(({ view }) => mainKey(view), () => void this.#loadMain());
     this.store.subscribe(({ view }) => JSON.stringify(view.beside), () => void this.#loadOthers());
   }
 
   async #models(): Promise<void> {
     const { models } = await this.service.models();
     this.store.dispatch({ type: "models", models });
-    const anew = (f: Figure): Figure => figure(f.ref, f.layout, f.trace, models);
+    const refreshed = (f: Figure): Figure => figure(f.ref, f.layout, f.trace, models);
     const { main, others } = this.#figures;
-    this.#show({ main: main && anew(main), others: others.map(anew) });
+    this.#show({ main: main && refreshed(main), others: others.map(refreshed) });
   }
 
   #show(change: Partial<Shown>): void {
@@ -51,7 +51,7 @@ export class Session {
     this.#main.abort();
     this.#main = new AbortController();
     const { signal } = this.#main;
-    this.store.dispatch({ type: "run", run: { ...IDLE, status: "asking" } });
+    this.store.dispatch({ type: "run", run: { ...IDLE, status: "submitting" } });
     try {
       if (this.store.state.view.traced) await this.#loadTraced(signal);
       else await this.#showMain(null, this.store.state.view.tokens, signal);
@@ -65,17 +65,17 @@ export class Session {
     const { model, prompt, generate } = this.store.state.view;
     const request: TraceRequest = { model, ...prompt };
     if (generate.max_new_tokens > 0) request.generate = generate;
-    const requested = await this.service.askTrace(request, WAIT, signal);
+    const requested = await this.service.createTrace(request, WAIT, signal);
     this.store.dispatch({ type: "run", run: { trace: requested } });
-    const fed = requested.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
-    const empty = requested.status === "done" ? null : this.#showMain(null, fed, signal); // its blocks, before its values
-    empty?.catch(() => {}); // it may wait for the same worker; its errors show below
-    const trace = await this.#finished(requested, signal);
+    const positions = requested.tokens.length + Math.max(generate.max_new_tokens - 1, 0);
+    const empty = requested.status === "done" ? null : this.#showMain(null, positions, signal); // blocks without values, until then
+    empty?.catch(() => {}); // errors are thrown by `await` below
+    const trace = await this.#waitFor(requested, signal);
     await empty;
-    await this.#showMain(trace, fed, signal);
+    await this.#showMain(trace, positions, signal);
   }
 
-  async #finished(requested: Trace, signal: AbortSignal): Promise<Trace> {
+  async #waitFor(requested: Trace, signal: AbortSignal): Promise<Trace> {
     let trace = requested;
     const report = (run: object): void => this.store.dispatch({ type: "run", run });
     while (trace.status === "queued" || trace.status === "running") {
@@ -113,6 +113,6 @@ export class Session {
   }
 }
 
-function mainText({ model, traced, prompt, generate, tokens }: View): string {
+function mainKey({ model, traced, prompt, generate, tokens }: View): string {
   return JSON.stringify(traced ? [model, prompt, generate] : [model, tokens]);
 }

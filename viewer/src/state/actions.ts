@@ -1,4 +1,4 @@
-/** The actions, and the reducer that applies them. */
+/** Actions and their reducer. */
 
 import type { Trouble } from "../api/client";
 import type { Model } from "../api/service";
@@ -8,13 +8,13 @@ import type { Figure, Highlight, Run, State, CellInfo, Traffic } from "./state";
 import type { Camera, CellAt, View } from "./view";
 
 export type Action =
-  | { type: "view"; change: Partial<View> } // a setting; the session loads what it needs
-  | { type: "show"; change: Partial<View> } // another model or prompt: resets camera, step and cells
-  | { type: "camera"; to: Camera | null } // fly there; null: show everything
+  | { type: "view"; change: Partial<View> } // change a setting
+  | { type: "show"; change: Partial<View> } // show another model or prompt: resets camera, step and cells
+  | { type: "camera"; to: Camera | null } // fly; null: show everything
   | { type: "hover"; at: CellAt | null }
-  | { type: "pin"; at: CellAt } // make this the only pinned cell
+  | { type: "pin"; at: CellAt } // pin this cell alone
   | { type: "follow"; at: CellAt } // pin an operand; `back` returns
-  | { type: "move"; at: CellAt } // to a neighbour of the pinned cell
+  | { type: "move"; at: CellAt } // pin a neighbour instead of the last pinned cell
   | { type: "back" }
   | { type: "clear" }
   | { type: "cellInfo"; cellInfo: CellInfo | null }
@@ -32,7 +32,7 @@ export function reduce(state: State, action: Action): State {
   const next = changed(state, action);
   const { view, figures } = next;
   const unknown = view.tour !== null && figures.length > 0 && (view.tour !== state.view.tour || figures !== state.figures) && !stepsOf(figures).some(({ id }) => id === view.tour);
-  return unknown ? { ...next, view: { ...view, tour: null } } : next; // a link may name a step of another model
+  return unknown ? { ...next, view: { ...view, tour: null } } : next; // a link may contain a step of another model
 }
 
 function changed(state: State, action: Action): State {

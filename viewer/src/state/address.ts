@@ -1,4 +1,4 @@
-/** The view as the fragment of an address, and back. Defaults are left out; invalid values become defaults. */
+/** Conversion of the view to and from an address fragment; invalid values become defaults. */
 
 import type { ModelRef } from "../api/service";
 import type { Flow } from "../layout/pose";
@@ -7,7 +7,7 @@ import { INITIAL, type Camera, type CellAt, type View } from "./view";
 const FLOWS: readonly Flow[] = ["right", "down"];
 const DIGITS = 5; // of a camera's numbers
 
-/** "" for the initial view. */
+/** The view as a fragment without its defaults: "" for the initial view. */
 export function toHash(view: View): string {
   const params = new URLSearchParams();
   const put = (key: string, value: unknown, usual: unknown, text: string): void => {
@@ -93,7 +93,7 @@ function wholes(text: string): number[] {
   return text.split(",").map(Number).filter((id) => Number.isInteger(id) && id >= 0);
 }
 
-/** An id as it is; sizes as n_layer:12,n_embd:768. */
+/** A model's id, or its configuration as n_layer:12,n_embd:768. */
 export function refText(ref: ModelRef): string {
   if (typeof ref === "string") return ref;
   return Object.entries(ref).map(([name, value]) => `${name}:${String(value)}`).join();

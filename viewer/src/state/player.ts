@@ -1,16 +1,16 @@
-/** The tour's player as a pure state machine: the current step, its progress, and whether it plays. */
+/** The tour's player as a pure state machine. */
 
 import { item } from "../checked/item";
 
 export interface Player {
-  share: number; // 0…1: the share of the step's time that is over; 1 while paused on a step
+  share: number; // 0…1: the elapsed share of the step's time; 1 while paused on a step
   playing: boolean;
   speed: number;
 }
 
 export type Command =
   | { do: "start" } // from the first step, playing
-  | { do: "toggle" } // play or pause; at the very end: once more from the beginning
+  | { do: "toggle" } // play or pause; at the end: play from the first step
   | { do: "next" }
   | { do: "previous" }
   | { do: "go"; step: string; share?: number }
@@ -27,7 +27,7 @@ export interface Place {
 }
 
 export const STOPPED: Player = { share: 1, playing: false, speed: 1 };
-const REWIND = 2; // seconds into a step that plays, after which "previous" means its beginning
+const REWIND = 2; // seconds into a playing step after which "previous" restarts it
 
 export function play(place: Place, command: Command, steps: Timed): Place {
   const { step, player } = place;
@@ -62,7 +62,7 @@ export function play(place: Place, command: Command, steps: Timed): Place {
   }
 }
 
-/** The step and its progress after some seconds; at most the end of the last. */
+/** The step and its progress after some seconds; the end of the last step at most. */
 function later(from: number, share: number, seconds: number, steps: Timed): [number, number] {
   const lasts = (n: number): number => item(steps, n).seconds;
   let [now, rest] = [from, share * lasts(from) + seconds];
@@ -70,7 +70,7 @@ function later(from: number, share: number, seconds: number, steps: Timed): [num
   return [now, Math.min(rest / lasts(now), 1)];
 }
 
-/** How much of a step's computation is done: a pause at the start for the text, and one at the end for the result. */
+/** The computed share of a step, with pauses at its start and end to read the text and see the result. */
 export function computed(share: number): number {
   const [from, until] = [0.12, 0.88];
   return Math.max(0, Math.min((share - from) / (until - from), 1));

@@ -1,4 +1,4 @@
-/** The state of the page: the view, what was loaded for it, and what the pointer is at. */
+/** The state of the page. */
 
 import type { Trouble } from "../api/client";
 import type { Progress } from "../api/events";
@@ -7,50 +7,50 @@ import type { Layout } from "../layout/layout";
 import { STOPPED, type Player } from "./player";
 import type { CellAt, View } from "./view";
 
-/** A model that is shown. */
+/** A displayed model. */
 export interface Figure {
   ref: ModelRef;
   model: Model | null; // null for custom sizes
   layout: Layout;
-  trace: Trace | null; // finished; null where there are no values
+  trace: Trace | null; // finished; null if the model was not run
   source: string; // the path under which its weights can be read
 }
 
 export interface Run {
-  status: "idle" | "asking" | "queued" | "running" | "done" | "failed";
+  status: "idle" | "submitting" | "queued" | "running" | "done" | "failed";
   progress: Progress | null;
   position: number | null; // in the queue; 0 is next
   trace: Trace | null; // as first returned
-  message: string | null; // the error, as the server worded it
+  message: string | null; // the error
 }
 
-/** Cells of a block in a line, or one alone. */
+/** A cell of a block, or a line of cells. */
 export interface Bar extends CellAt {
   to?: CellAt["cell"]; // the last of them
 }
 
-/** Blocks and cells that a panel or the tour points at. */
+/** Blocks and cells emphasised by a panel or the tour. */
 export interface Highlight {
-  figure?: number; // the model of the blocks; the main one by default
-  blocks: readonly string[]; // framed, and filled as far as they are computed
-  lit?: readonly string[]; // further ones that are not dimmed
+  figure?: number; // the index of the blocks' model; 0 by default
+  blocks: readonly string[]; // drawn with a frame, and filled up to `reveal`
+  lit?: readonly string[]; // further blocks that are not dimmed
   cells: Bar[];
   dim: boolean; // whether all other blocks are dimmed
-  reveal: number; // 0…1: how much of the blocks' cells is computed already
+  reveal: number; // 0…1: the filled share of the blocks' cells
 }
 
-/** What is known of the current cell. */
+/** The data of the current cell. */
 export interface CellInfo {
   at: CellAt;
-  value: number | null | undefined; // null: −∞; undefined: not known yet
+  value: number | null | undefined; // null: −∞; undefined: not loaded
   explanation: Explanation | null;
-  formula: Formula | null; // how cells of its block are computed, where there is no trace
+  formula: Formula | null; // of its block
   message: string | null; // why there is no explanation
 }
 
 /** Network traffic. */
 export interface Traffic {
-  running: string[];
+  running: string[]; // blocks whose values are being read
   waiting: number;
   bytes: number; // since the page was opened
 }
@@ -58,7 +58,7 @@ export interface Traffic {
 export interface State {
   view: View;
   models: Model[];
-  figures: Figure[]; // the main one first; [] until it is loaded
+  figures: Figure[]; // the main model first; [] until it is loaded
   run: Run;
   hovered: CellAt | null;
   cellInfo: CellInfo | null; // of the current cell
@@ -89,12 +89,12 @@ export function initial(view: View): State {
   };
 }
 
-/** The current cell: the last one pinned, or else the one under the pointer. */
+/** The current cell: the last pinned one, or else the one under the pointer. */
 export function current(state: State): CellAt | null {
   return state.view.pinned.at(-1) ?? state.hovered;
 }
 
-/** The path of a block's values; null where there are none. */
+/** The path of a block's values; null if it has none. */
 export function sourceOf({ layout, trace, source }: Figure, row: number): string | null {
   const place = layout.place(row);
   if (!place) return null;
@@ -102,7 +102,7 @@ export function sourceOf({ layout, trace, source }: Figure, row: number): string
   return trace?.tensors && place.name in trace.tensors ? `/v1/traces/${trace.id}` : null;
 }
 
-/** The positions whose values there are at the step of the view; null: all. */
+/** The number of positions computed by the view's step; null: all. */
 export function positionsShown({ view, figures }: State): number | null {
   const trace = figures[0]?.trace;
   return view.step === null || !trace ? null : trace.tokens.length + Math.max(view.step - 1, 0);

@@ -1,31 +1,31 @@
-/** The steps of the tour: those of the model's computation, and how each is shown. The words are in locales/tour.*.json. */
+/** The steps of the tour. Their texts are in locales/tour.*.json or come from the API. */
 
 import type { Description, Part } from "../layout/description";
 import type { Figure } from "./state";
 
-/** Angles of the camera, in radians, where the computation flows to the right. */
+/** Angles of the camera, in radians, for flow to the right. */
 export interface Side {
   azimuth: number;
   elevation: number;
 }
 
-/** A step, with patterns of the kinds that are shown as in a description. */
+/** A step; kinds are id patterns, as in a description. */
 export interface TourStep {
-  id: string; // of its words, and in a link
-  name: string; // in the service's words, where locales have none
-  text: string;
+  id: string; // the key of its texts, and its name in links
+  name: string; // the API's English title, if locales have none
+  text: string; // the API's English text
   seconds: number; // at normal speed
-  formula: string; // mathematics is the same in every language; _ puts the next word below the line
-  kinds: readonly string[]; // computed now, cell by cell; the cells of the first one are shown in the text
+  formula: string; // the same in every language; _ makes the next word a subscript
+  kinds: readonly string[]; // computed in this step; the cells of the first one are animated
   from: readonly string[]; // that these are computed from
-  side?: Side; // of the blocks, where the camera is
-  at?: "chosen"; // look at the cell of the token that was chosen
-  moves?: "layers" | "tokens"; // what changes meanwhile: light from layer to layer, token after token
+  side?: Side; // where the camera looks from
+  at?: "chosen"; // the camera aims at the chosen token
+  moves?: "layers" | "tokens"; // the animation: layer by layer, or token by token
 }
 
 const FRONT = { azimuth: -0.1, elevation: 0.08 };
-const BEFORE = { azimuth: -0.8, elevation: 0.25 }; // so that what is behind is seen, too
-const AFTER = { azimuth: 0.45, elevation: 0.25 }; // so that what is read does not hide what comes of it
+const BEFORE = { azimuth: -0.8, elevation: 0.25 }; // shows the blocks behind as well
+const AFTER = { azimuth: 0.45, elevation: 0.25 }; // keeps the inputs from hiding the result
 const SIDES: Partial<Record<Part, Side>> = { query: BEFORE, scores: AFTER, mixed: AFTER, attention_out: AFTER };
 
 const USUAL = 12; // seconds of a step
@@ -39,7 +39,7 @@ const AGAIN: TourStep = { ...plain, id: "again", seconds: 14, formula: "tokens â
 const BEFORE_A_MODEL = [START];
 const made = new WeakMap<Description, readonly TourStep[]>();
 
-/** The steps of the tour through a model; before one is loaded, the first alone. */
+/** The steps of the tour through the main model; only the first step before it is loaded. */
 export function stepsOf(figures: readonly Pick<Figure, "layout">[]): readonly TourStep[] {
   const description = figures[0]?.layout.description;
   if (!description) return BEFORE_A_MODEL;
@@ -48,7 +48,7 @@ export function stepsOf(figures: readonly Pick<Figure, "layout">[]): readonly To
   return known;
 }
 
-/** The steps of the computation, and those that are about all of it: its layers, and what becomes of its output. */
+/** The steps of the computation, and general ones about the layers and the output. */
 export function tourOf(description: Description): readonly TourStep[] {
   const { kinds, steps } = description;
   const probs = description.part("probs");

@@ -1,4 +1,4 @@
-/** The store: `dispatch` applies actions, `subscribe` calls listeners when a selected part of the state has changed. */
+/** The store: applies actions and notifies subscribers. */
 
 import { reduce, type Action } from "./actions";
 import type { State } from "./state";
@@ -6,7 +6,7 @@ import type { State } from "./state";
 /** The public part of the store. */
 export type Readable = Pick<Store, "state" | "dispatch" | "subscribe">;
 
-/** The store for a part of the page that will be removed. */
+/** The store for a part of the page, with subscriptions that end with it. */
 export interface Scope extends Readable {
   onEnd(end: () => void): void; // run when it ends
   end(): void;
@@ -29,7 +29,7 @@ export class Store {
     for (const listener of Array.from(this.#listeners)) listener(); // of a copy: a listener may subscribe
   }
 
-  /** Calls `listener` now and whenever what `select` picks is another value (===). Returns what ends that. */
+  /** Calls `listener` now and whenever the selected value changes (Object.is). Returns the function to unsubscribe. */
   subscribe<T>(select: (state: State) => T, listener: (picked: T, state: State) => void): () => void {
     let last = select(this.value);
     const check = (): void => {
@@ -43,7 +43,7 @@ export class Store {
     return () => this.#listeners.delete(check);
   }
 
-  /** This store for a part of the page that will be removed: `end` ends its subscriptions. */
+  /** A scope of this store: `end` unsubscribes its listeners. */
   scope(): Scope {
     const ends: (() => void)[] = [];
     const read = (): State => this.state;

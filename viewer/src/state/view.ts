@@ -1,9 +1,9 @@
-/** The view: the state that a link restores. Plain JSON. */
+/** The view: the part of the state that links contain, as plain JSON. */
 
 import type { ModelRef } from "../api/service";
 import type { Flow } from "../layout/pose";
 
-/** An orbit around `target`, in the scene's coordinates; angles in radians, from the front and from level. */
+/** A camera in orbit around `target`, in scene coordinates; angles in radians, 0 from the front and level. */
 export interface Camera {
   target: [number, number, number];
   distance: number;
@@ -11,7 +11,7 @@ export interface Camera {
   elevation: number;
 }
 
-/** A cell of a block of one of the models that are shown: 0 is the main one. */
+/** A cell of a block; `figure` is the index of the model, 0 the main one. */
 export interface CellAt {
   figure: number;
   block: string;
@@ -30,26 +30,26 @@ export type Prompt = { text: string } | { tokens: number[] };
 
 export interface Colour {
   scale: "linear" | "log";
-  palette: "classic" | "safe"; // safe: for every kind of colour vision
-  gain: number; // above 1, smaller values become bright
+  palette: "classic" | "safe"; // safe: colour-blind safe
+  gain: number; // multiplies the brightness
   range: number | null; // the value for full brightness; null: each block's largest value
 }
 
 export interface View {
   model: ModelRef;
-  traced: boolean; // whether the model is run; otherwise only its shape and weights are shown
+  traced: boolean; // whether to run the model; if not, only its shape and weights are shown
   prompt: Prompt;
   generate: Generate;
-  tokens: number | null; // of a layout without a trace; null: as many as the model has positions
-  beside: ModelRef[]; // further models, to scale
-  flow: Flow | null; // where the computation goes; null: as the window is wide or high
+  tokens: number | null; // the length of a layout without a trace; null: the model's maximum
+  beside: ModelRef[]; // further models, drawn to scale
+  flow: Flow | null; // the direction of the computation; null: along the longer side of the window
   camera: Camera | null; // null: the whole model
-  pinned: CellAt[]; // the current cell is the last; it was reached from those before
-  step: number | null; // tokens that were generated so far; null: all
+  pinned: CellAt[]; // the current cell is the last; `back` returns to those before
+  step: number | null; // the number of tokens generated so far; null: all
   tour: string | null; // the step of the tour; null: not started
   colour: Colour;
-  aid: string | null; // the reading aid that is open, "": none; null: one where there is room
-  head: [number, number] | null; // the layer (-1: all of them together) and the head whose attention is read
+  aid: string | null; // the open reading aid; "": none; null: the first one if there is room
+  head: [number, number] | null; // the layer (-1: all, as rollout) and the head shown by the attention panel
   language: string | null; // null: the browser's
 }
 

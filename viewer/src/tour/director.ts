@@ -1,4 +1,4 @@
-/** Drives the picture during the tour: the camera, the highlighted blocks, the cells being computed. */
+/** Drives the picture during the tour: camera, highlighted blocks, animated cells. */
 
 import { item } from "../checked/item";
 import type { Service } from "../api/service";
@@ -17,20 +17,20 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const NONE: never[] = []; // always the same array, so that subscribers see no change
 const TICK = 250; // milliseconds between ticks where nothing moves
 
-/** A step, for the model that is shown. */
+/** A step, with blocks of the main model. */
 interface Scene {
   step: TourStep;
-  fills: string[];
-  lit: string[];
-  formula: Formula | null; // of the first block that it fills, once it is known
+  fills: string[]; // blocks computed in this step
+  lit: string[]; // blocks they are computed from
+  formula: Formula | null; // of the first of `fills`, once it is loaded
 }
 
 export class Director {
   #scene: Scene | null = null;
   #loading = new AbortController();
   #clock = 0; // when the last tick was
-  #linked: boolean; // whether a link gave the camera
-  #aimed: Camera | null = null; // where the camera was sent; the user may have moved it since
+  #linked: boolean; // whether the camera comes from a link
+  #cameraSet: Camera | null = null; // the camera of this step; the user may have moved it since
 
   constructor(
     private readonly store: Store,
@@ -38,14 +38,14 @@ export class Director {
     private readonly stage: Stage,
   ) {
     this.#linked = store.state.view.camera !== null;
-    // One subscription for both: a listener is called immediately, and a link's camera counts for the first call only.
-    store.subscribe(({ view, figures }) => `${view.tour} in ${figures[0]?.layout.facts.id}`, () => this.#enter());
-    store.subscribe(({ figures }) => figures[0]?.trace, () => this.#show());
-    store.subscribe(({ player }) => player.share, () => this.#show());
+    // One subscription for both: a link's camera applies to the first call only.
+    store.subscribe(({ view, figures }) => `${view.tour} in ${figures[0]?.layout.facts.id}`, () => this.#startStep());
+    store.subscribe(({ figures }) => figures[0]?.trace, () => this.#update());
+    store.subscribe(({ player }) => player.share, () => this.#update());
     store.subscribe(({ viewport }) => viewport, () => {
-      if (this.#scene && store.state.view.camera === this.#aimed) this.#look(this.#scene); // the window has another shape
+      if (this.#scene && store.state.view.camera === this.#cameraSet) this.#aimCamera(this.#scene); // the window was resized
     });
-    store.subscribe(({ highlight }) => highlight === null, (gone) => gone && this.#show());
+    store.subscribe(({ highlight }) => highlight === null, (gone) => gone && this.#update());
     store.subscribe(({ player }) => player.playing, (playing) => playing && this.#run());
   }
 
@@ -54,7 +54,7 @@ export class Director {
     const tick = (): void => {
       if (!this.store.state.player.playing) return;
       const now = performance.now();
-      const seconds = Math.min((now - this.#clock) / 1000, 1); // a hidden page resumes where it was
+      const seconds = Math.min((now - this.#clock) / 1000, 1); // a hidden page resumes at the same time of the step
       this.#clock = now;
       if (this.#scene) this.store.dispatch({ type: "tour", command: { do: "tick", seconds } });
       next();
@@ -63,7 +63,7 @@ export class Director {
     next();
   }
 
-  #enter(): void {
+  #startStep(): void {
     this.#loading.abort();
     const { view, figures } = this.store.state;
     const [step, before] = [stepOf(view.tour, figures), this.#scene];
@@ -71,24 +71,24 @@ export class Director {
     this.#scene = null;
     if (before?.step.moves === "tokens") this.store.dispatch({ type: "view", change: { step: null } });
     if (!step || !layout) {
-      if (before && !step) this.#leave();
+      if (before && !step) this.#endTour();
       return;
     }
-    const there = (ids: string[]): string[] => ids.filter((id) => layout.row(id) !== null);
+    const existing = (ids: string[]): string[] => ids.filter((id) => layout.row(id) !== null);
     const { computed: fills, read } = layout.description.blocksOf(step);
-    this.#scene = { step, fills: there(fills), lit: there(read), formula: null };
-    if (!this.#linked) this.#look(this.#scene);
+    this.#scene = { step, fills: existing(fills), lit: existing(read), formula: null };
+    if (!this.#linked) this.#aimCamera(this.#scene);
     this.#linked = false;
-    this.#show();
-    void this.#learn(this.#scene);
+    this.#update();
+    void this.#loadFormula(this.#scene);
   }
 
-  #leave(): void {
+  #endTour(): void {
     this.store.dispatch({ type: "highlight", highlight: null });
     this.store.dispatch({ type: "camera", to: null });
   }
 
-  #look({ step, fills, lit }: Scene): void {
+  #aimCamera({ step, fills, lit }: Scene): void {
     const [figure] = this.store.state.figures;
     if (!figure) return;
     const { layout, trace } = figure;
@@ -96,11 +96,11 @@ export class Director {
     const box = sight(layout, [...fills, ...lit], cell, trace !== null);
     if (box) flyToBox({ store: this.store, stage: this.stage }, box, step.side && turned(step.side, this.stage.models.flow));
     else this.store.dispatch({ type: "camera", to: null });
-    this.#aimed = this.store.state.view.camera;
+    this.#cameraSet = this.store.state.view.camera;
   }
 
-  /** How the cells that are filled are computed. */
-  async #learn(scene: Scene): Promise<void> {
+  /** Loads the formula of the computed blocks. */
+  async #loadFormula(scene: Scene): Promise<void> {
     const [target] = scene.fills;
     const layout = this.store.state.figures[0]?.layout;
     if (!layout) return;
@@ -114,13 +114,13 @@ export class Director {
     try {
       const { blocks } = await this.service.layoutFormulas(`/v1/layouts/${layout.facts.id}`, layer, head, signal);
       scene.formula = blocks?.find(({ id }) => id === target)?.formula ?? null;
-      if (scene === this.#scene) this.#show();
+      if (scene === this.#scene) this.#update();
     } catch (error) {
-      if (!signal.aborted) console.warn(error); // the cells are filled without their operands
+      if (!signal.aborted) console.warn(error); // the animation then has no operands
     }
   }
 
-  #show(): void {
+  #update(): void {
     const [figure] = this.store.state.figures;
     if (!this.#scene || !figure) return;
     const share = still.matches ? 1 : computed(this.store.state.player.share);
@@ -131,7 +131,7 @@ export class Director {
     this.store.dispatch({ type: "highlight", highlight });
   }
 
-  /** The cell that is computed now, and what from; the chosen one, where one is chosen. */
+  /** The cell being computed and its operands; in the step "choose", the chosen token. */
   #cells({ step, fills, formula }: Scene, { layout, trace }: Figure, share: number): Bar[] {
     const chosen = step.id === "choose" && this.#chosen();
     if (chosen) return [chosen];
@@ -146,25 +146,25 @@ export class Director {
     return [{ figure: 0, block, cell }, ...from];
   }
 
-  /** The probability of the token that was chosen first. */
+  /** The probability of the first generated token. */
   #chosen(): CellAt | null {
     const [figure] = this.store.state.figures;
     const [[chosen], block] = [figure?.trace?.generated ?? [], figure?.layout.blockOf("probs")];
     return chosen && block ? { figure: 0, block, cell: [chosen.position, chosen.token, 0] } : null;
   }
 
-  #lightAt = { layer: -1, ids: [] as string[] };
+  #litLayer = { layer: -1, ids: [] as string[] };
 
-  /** The blocks of the layer that it is at; the same list as long as that is the same. */
+  /** The blocks of the current layer; the same array while the layer is the same. */
   #layer({ layout }: Figure, share: number): string[] {
     const spans = layout.spans.filter(({ layer }) => layer >= 0);
     const { layer, start, end } = item(spans, Math.min(Math.floor(share * spans.length), spans.length - 1));
     if (share >= 1) return NONE;
-    if (this.#lightAt.layer !== layer) this.#lightAt = { layer, ids: Array.from({ length: end - start }, (_, n) => layout.id(start + n)) };
-    return this.#lightAt.ids;
+    if (this.#litLayer.layer !== layer) this.#litLayer = { layer, ids: Array.from({ length: end - start }, (_, n) => layout.id(start + n)) };
+    return this.#litLayer.ids;
   }
 
-  /** Token after token, as they were generated. */
+  /** Shows the generation token by token. */
   #generate(share: number): void {
     const last = this.store.state.figures[0]?.trace?.generated?.length ?? 0;
     const step = Math.floor(share * (last + 1));
@@ -173,7 +173,7 @@ export class Director {
   }
 }
 
-/** A side for the current flow, given the one for flow to the right. */
+/** Converts a side for flow to the right to the current flow. */
 function turned(side: Side, flow: Flow): Side {
   return flow === "right" ? side : { azimuth: side.elevation, elevation: -side.azimuth };
 }

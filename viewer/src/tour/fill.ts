@@ -1,4 +1,4 @@
-/** The order in which a block's cells are computed, and the cells that they are computed from. */
+/** The order in which a block's cells are computed, and their operands. */
 
 import { item } from "../checked/item";
 import type { Schemas } from "../api/client";
@@ -8,12 +8,12 @@ import type { Bar } from "../state/state";
 export type Formula = Schemas["Formula"];
 export type Cell = [number, number, number];
 
-/** The n-th cell in order of computation, as in the shader: position by position where x is that alone, else line by line. */
+/** The n-th cell in order of computation, as in the shader: column by column if only x is a position, else row by row. */
 export function nth(n: number, [width, height]: readonly [number, number, ...number[]], dims: readonly string[]): Cell {
   return isPosition(dims[0]) && !isPosition(dims[1]) ? [Math.floor(n / height), n % height, 0] : [n % width, Math.floor(n / width), 0];
 }
 
-/** The cells that a cell is computed from, sums as bars from first to last; `token`: that of its position, if known. */
+/** The operands of a cell; those of a sum as one bar. `token`: the token at its position, if known. */
 export function operands({ op, over, inputs }: Formula, cell: Cell, token: number | null): Bar[] {
   const known = inputs.filter(({ index }) => op !== "embed" || token !== null || index.every(([, , , e]) => e === 0));
   const [first, last] = op === "embed" ? [token ?? 0, token ?? 0] : [0, Math.max((over ?? 1) - 1, 0)];

@@ -1,28 +1,25 @@
-/**
- * The box that the camera shows in a step: all blocks where they are small, otherwise a readable part of the computed
- * block and what is near it.
- */
+/** The box that the camera shows in a step: all blocks if they are small, else a readable part of the computed block. */
 
 import { AXES, pointOf, sizeOf, unite, type Box } from "../layout/box";
 import type { Cells, Layout } from "../layout/layout";
 
-const CELLS = 200; // a side, up to which all of a block is shown
-const SPREAD = 450; // cells from end to end, up to which all of these blocks are shown
-const STRAY = 10; // times as far apart as the first one is large, at most
-const SLIM = { values: 6, none: 16 }; // the most that is shown of a block's length, in widths, so that it fills the window
-const LEAST = { values: 48, none: 24 }; // cells of a block's length that are always shown
-const NEAR = 3.5; // times the shown length: blocks entirely within this are shown, too
-const BESIDE = 1; // times the shown length: of other blocks, the part within this
-const AROUND = 25; // cells on each side of a chosen one
+const CELLS = 200; // the longest side of a block that is shown whole, in cells
+const SPREAD = 450; // the largest extent of several blocks that are shown whole, in cells
+const STRAY = 10; // the same, in sizes of the first block
+const SLIM = { values: 6, none: 16 }; // the maximum length shown of a block, in widths, so that it fills the window
+const LEAST = { values: 48, none: 24 }; // the minimum length shown, in cells
+const NEAR = 3.5; // shown lengths within which other blocks are shown whole
+const BESIDE = 1; // shown lengths within which parts of other blocks are shown
+const AROUND = 25; // cells shown on each side of a chosen one
 
 /**
- * In the layout's coordinates; null where there is none of these blocks. The first block counts most: its beginning, or
- * what is around its `cell`. `values`: whether there are values, which are read one by one.
+ * The box in the layout's coordinates; null if no block exists. It contains the beginning of the first block, or the
+ * surroundings of its `cell`. `values`: whether there are values, which need a closer view.
  */
 export function sight(layout: Layout, blocks: readonly string[], cell: Cells | null = null, values = true): Box | null {
   const [first, ...others] = blocks.map((id) => layout.row(id)).filter((row) => row !== null);
   if (first === undefined) return null;
-    const side = layout.cell;
+  const side = layout.cell;
   const all = unite([first, ...others].map((row) => layout.box(row)));
   const small = [first, ...others].every((row) => longest(layout.cellsOf(row)) <= CELLS);
   const spread = longest(sizeOf(all));
@@ -63,7 +60,7 @@ function within(inner: Box, outer: Box): boolean {
 
 const longest = (of: readonly number[]): number => Math.max(...of);
 
-/** What two boxes have in common. */
+/** The intersection of two boxes; null if it is empty. */
 export function common(a: Box, b: Box): Box | null {
   const min = pointOf((axis) => Math.max(a.min[axis], b.min[axis]));
   const max = pointOf((axis) => Math.min(a.max[axis], b.max[axis]));

@@ -1,9 +1,9 @@
-/** The texts of the tour, with the model's own numbers. */
+/** The texts of the tour, filled in with the model's numbers. */
 
 import en from "../../locales/tour.en.json";
 import zhHant from "../../locales/tour.zh-Hant.json";
 import { blockName } from "../i18n/names";
-import { compact, number, t, used, type Language } from "../i18n/text";
+import { compact, number, t, currentLanguage, type Language } from "../i18n/text";
 import type { Figure } from "../state/state";
 import type { TourStep } from "../state/steps";
 import { parametersOf } from "../reading/parameters";
@@ -12,11 +12,11 @@ export const WORDS: Record<Language, Record<string, string>> = { en, "zh-Hant": 
 
 export type Facts = Record<string, string>;
 
-/** The values for the places in the texts; unknown ones are left out. */
+/** The values of the placeholders in texts; unknown ones are omitted. */
 export function facts({ ref, model, layout, trace }: Figure): Facts {
   const { description } = layout;
   const values: Facts = {
-    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[used()]["start.own"] ?? t("own")),
+    model: model?.name ?? (typeof ref === "string" ? ref : WORDS[currentLanguage()]["start.own"] ?? t("own")),
     parameters: number(parametersOf(layout, model)),
     layers: number(description.layers()),
     heads: number(description.heads),
@@ -39,14 +39,18 @@ export function facts({ ref, model, layout, trace }: Figure): Facts {
   return values;
 }
 
-/** A text of a step; null where there is none, or where it mentions what is not known. */
-export function say(step: Pick<TourStep, "id" | "name" | "text">, part: "title" | "text" | "values" | "empty" | "synthetic", values: Facts, language = used()): string | null {
-  const own = { title: step.name, text: step.text }[part as string] || undefined;
-  const text = WORDS[language][`${step.id}.${part}`] ?? en[`${step.id}.${part}` as keyof typeof en] ?? own;
+/**
+ * A text of a step by its key in the locales: in the given language, else in English, else the API's. Null if there is
+ * no text or a placeholder's value is unknown.
+ */
+export function stepText(step: Pick<TourStep, "id" | "name" | "text">, part: "title" | "text" | "values" | "empty" | "synthetic", values: Facts, language = currentLanguage()): string | null {
+  const key = `${step.id}.${part}`;
+  const fromApi = { title: step.name, text: step.text }[part as string] || undefined;
+  const text = WORDS[language][key] ?? WORDS.en[key] ?? fromApi;
   return text === undefined ? null : fill(text, values);
 }
 
-/** How many numbers a step computes: in the first of its blocks, and in all that are like it. */
+/** The number of values a step computes: in its main block, and in all blocks of that kind. */
 export function sizeNote(step: TourStep, { layout }: Figure): string | null {
   const { description } = layout;
   const [id] = description.blocksOf(step).computed;
@@ -59,13 +63,13 @@ export function sizeNote(step: TourStep, { layout }: Figure): string | null {
   return t(`tour.size.${kind.scope}`, { block: blockName(kind), n: number(cells), layers: number(layers), heads: number(heads), total: compact(cells * blocks) });
 }
 
-const PLACE = /\{(\w+)\}/g;
+const PLACEHOLDER = /\{(\w+)\}/g;
 
-/** Puts facts into {places}; null where one is missing. */
+/** Replaces {placeholders} by values; null if one is missing. */
 export function fill(text: string, values: Facts): string | null {
-  const missing = [...text.matchAll(PLACE)].some(([, name = ""]) => !(name in values));
-  return missing ? null : text.replace(PLACE, (_, name: string) => values[name] ?? "");
+  const missing = [...text.matchAll(PLACEHOLDER)].some(([, name = ""]) => !(name in values));
+  return missing ? null : text.replace(PLACEHOLDER, (_, name: string) => values[name] ?? "");
 }
 
-const quoted = (text: string): string => (used() === "zh-Hant" ? `「${text}」` : `“${text}”`);
+const quoted = (text: string): string => (currentLanguage() === "zh-Hant" ? `「${text}」` : `“${text}”`);
 const percent = (share: number): string => (share < 0.0005 ? "<\u00a00.1\u00a0%" : share > 0.9995 && share < 1 ? ">\u00a099.9\u00a0%" : `${number(100 * share, 1)}\u00a0%`);

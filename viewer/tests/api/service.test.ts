@@ -24,13 +24,13 @@ function serviceOf(answers: Record<string, ArrayBuffer>): { service: Service; as
   return { service: new Service(client), asked };
 }
 
-test("a layout that the browser kept from before is asked for anew", async () => {
+test("an outdated layout in the browser's cache is reloaded", async () => {
   const { service, asked } = serviceOf({ default: file({ kinds: "[]" }), reload: file({ architecture: "{}" }) });
   expect((await service.layoutColumns("/v1/layouts/1")).metadata["architecture"]).toBe("{}");
   expect(asked).toEqual(["default", "reload"]);
 });
 
-test("one that tells its architecture is asked for once", async () => {
+test("a layout with its architecture is requested once", async () => {
   const { service, asked } = serviceOf({ default: file({ architecture: "{}" }) });
   await service.layoutColumns("/v1/layouts/1");
   expect(asked).toEqual(["default"]);

@@ -1,4 +1,4 @@
-/** Architectures that are not GPT-2's, as the service describes them. */
+/** Architectures other than GPT-2's. */
 
 import { readFileSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -20,7 +20,7 @@ function kind(id: string, part: Kind["part"], more: Partial<Kind> = {}): Kind {
   return { id, name: id, role: "activation", scope, dims: ["T", "C", "B"], minor: false, tensor: null, stack, group, step: null, part, parameters: null, ...more };
 }
 
-/** Six heads of queries, of which three each share a head of keys and values. */
+/** Grouped-query attention: six query heads and two key/value heads. */
 const GROUPED: Architecture = {
   kinds: [
     kind("tokens", "tokens"),
@@ -53,7 +53,7 @@ describe("an id", () => {
     expect(numbers.reduce((shape, n) => shape.replace("*", String(n)), shapeOf(id))).toBe(id);
   });
 
-  it("has the shape of its pattern", () => {
+  it("without its numbers equals its pattern", () => {
     const pattern = "layers.{layer}.self_attn.kv_heads.{kv_head}.k";
     expect(shapeOf(filled(pattern, 4, 1))).toBe(shapeOf(pattern));
     expect(numbersIn(filled(pattern, 4, 1))).toEqual([4, 1]);
@@ -62,7 +62,7 @@ describe("an id", () => {
 });
 
 describe("a layout with heads that share their keys", () => {
-  it("finds every block by its id, and none beyond a group's last member", () => {
+  it("returns every block by its id, and null beyond a group's last member", () => {
     for (let row = 0; row < layout.count; row++) expect(layout.row(layout.id(row))).toBe(row);
     expect(layout.row("layers.0.self_attn.kv_heads.1.k")).not.toBeNull();
     expect(layout.row("layers.0.self_attn.kv_heads.2.k")).toBeNull();
@@ -70,17 +70,17 @@ describe("a layout with heads that share their keys", () => {
     expect(layout.row("blocks.0.out")).toBeNull();
   });
 
-  it("finds them by what people type", () => {
+  it("is searchable", () => {
     const ids = (text: string): string[] => find([{ layout, name: "m" }], text, blockName).hits.map(({ row }) => layout.id(row));
     expect(ids("k layer 2 head 1")[0]).toBe("layers.2.self_attn.kv_heads.1.k");
     for (let row = 0; row < layout.count; row++) expect(ids(layout.id(row))[0]).toBe(layout.id(row));
   });
 
-  it("stores keys and values of their own heads alone", () => {
+  it("counts the KV cache by key/value heads", () => {
     expect(cachePerToken(layout)).toBe(2 * (3 * 2 * layout.widthOf("key") + 3 * 2 * layout.widthOf("value")));
   });
 
-  it("reads the keys of the head that a head of queries shares", async () => {
+  it("has formulas that read the shared key head", async () => {
     const [q, k] = ["layers.1.self_attn.heads.0.q", "layers.1.self_attn.kv_heads.0.k"];
     const formula = { op: "dot", inputs: [{ block: q, index: [] }, { block: k, index: [] }] } as unknown as Formula;
     const facts = { blocks: [{ id: "layers.1.self_attn.heads.0.scores", formula }] } as unknown as LayoutFacts;
@@ -98,18 +98,18 @@ describe("a layout with heads that share their keys", () => {
 describe("the tour of an architecture", () => {
   const steps = tourOf(description);
 
-  it("walks through its steps in their order", () => {
+  it("has the description's steps in their order", () => {
     expect(steps.map(({ id }) => id)).toEqual(["start", "rotary", "scores", "layers", "probs", "choose", "again"]);
     expect(steps.at(-2)?.from).toEqual(["next"]);
   });
 
-  it("shows for each step the blocks in front, and those that they read", () => {
+  it("shows each step's blocks in front, and those that they read", () => {
     const shown = steps.map((step) => description.blocksOf(step));
     expect(shown[2]).toEqual({ computed: ["layers.0.self_attn.heads.5.scores"], read: ["layers.0.self_attn.heads.5.q", "layers.0.self_attn.kv_heads.1.k"] });
     expect(shown[4]).toEqual({ computed: ["next"], read: ["layers.2.out"] });
   });
 
-  it("takes nothing from GPT-2 where a part is missing", () => {
+  it("assumes nothing about missing parts", () => {
     const none = new Description({ ...GROUPED, kinds: [], steps: [] });
     expect(tourOf(none).map(({ id }) => id)).toEqual(["start"]);
     expect([none.heads, none.part("logits"), layout.blockOf("embedding"), layout.widthOf("logits")]).toEqual([1, null, null, 0]);
@@ -121,13 +121,13 @@ test("a layout's file describes its architecture", () => {
   expect(() => describedIn({ metadata: {} })).toThrow("architecture");
 });
 
-test("enough heads are read to have two members of each group", () => {
+test("enough heads are sampled for two members of each group", () => {
   const heads = (...counts: number[]): number => new Description({ ...GROUPED, groups: GROUPED.groups.map((group, n) => ({ ...group, count: counts[n] ?? 1 })) }).sampledHeads;
   expect([heads(6, 2), heads(9, 3), heads(6, 6), heads(6, 1), heads(1, 1)]).toEqual([4, 4, 2, 2, 1]);
   expect([0, 1].map((member) => description.headOf("kv_head", member))).toEqual([0, 3]);
 });
 
-test("no module knows the names of GPT-2's blocks, tensors and sizes", () => {
+test("no module contains names of GPT-2's blocks, tensors or sizes", () => {
   const names = /n_(?:layer|head|embd|inner|positions)|d_head|vocab_size|\bblocks\.[{\d$\\]|attn\.|\bmlp\.|resid_|\bln_|\blm_head|\bw[tp]e\b|"gpt2"/;
   const root = resolve(import.meta.dirname, "../../src");
   const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts") && !file.endsWith(".d.ts"));

@@ -11,17 +11,17 @@ test.each([0, 0.05, 0.7, 1, 5])("probabilities at temperature %s are of one whol
   expect(Math.min(...all)).toBeGreaterThanOrEqual(0);
 });
 
-test("at 1 it is the softmax of the logits", () => {
+test("temperature 1 is the softmax of the logits", () => {
   const sum = logits.reduce((total, logit) => total + Math.exp(logit), 0);
   softmax(logits, 1).forEach((p, n) => expect(p).toBeCloseTo(Math.exp(item(logits, n)) / sum, 12));
 });
 
-test("at 0 it is greedy: all of it is the largest one's", () => {
+test("temperature 0 is greedy", () => {
   expect([...softmax(logits, 0)]).toEqual([0, 0, 0, 1, 0, 0]);
   expect([...softmax([3, 3], 0)]).toEqual([1, 0]);
 });
 
-test("the temperature changes no order, and evens out", () => {
+test("a higher temperature keeps the order and raises the entropy", () => {
   const order = (temperature: number): number[] => top(softmax(logits, temperature), 3).map(({ token }) => token);
   expect(order(0.5)).toEqual(order(4));
   const bits = [0, 0.2, 1, 3, 1000].map((temperature) => entropy(softmax(logits, temperature)));
@@ -34,7 +34,7 @@ test("logits of any size do not overflow", () => {
   expect([...softmax([1e4, -1e4], 0.01)]).toEqual([1, 0]);
 });
 
-test("the top is what sorting gives, and no longer than what there is", () => {
+test("the top tokens equal the sorted ones, up to their number", () => {
   const values = Array.from({ length: 200 }, (_, n) => ((n * 7919) % 101) / 101);
   const sorted = values.map((probability, token) => ({ token, probability })).sort((a, b) => b.probability - a.probability || a.token - b.token);
   expect(top(values, 12)).toEqual(sorted.slice(0, 12));

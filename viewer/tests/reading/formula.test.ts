@@ -2,31 +2,32 @@ import { beforeEach, describe, expect, it, test } from "vitest";
 
 import type { Formula } from "../../src/api/service";
 import { inWords, partsOf } from "../../src/reading/formula";
-import { use, type Language } from "../../src/i18n/text";
+import { setLanguage, type Language } from "../../src/i18n/text";
 
 const formula = (op: string, inputs: string[], more: Partial<Formula> = {}): Formula =>
   ({ op, over: null, ...more, inputs: inputs.map((block) => ({ block, index: [] })) }) as Formula;
 
 const CASES: [string, Formula][] = [
-  ["The token at this position, as it was given.", formula("input", [])],
+  ["The token at this position, given in the request.", formula("input", [])],
   ["The row of “b” for the token at this position, plus the row of “c” for the position.", formula("embed", ["a", "b", "c"])],
   ["The mean of 48 values of “a”.", formula("mean", ["a"], { over: 48 })],
-  ["The standard deviation of 48 values of “a”, kept from zero by a small ε.", formula("norm_scale", ["a", "b"], { over: 48, epsilon: 1e-5 })],
-  ["“a” less its mean, divided by its deviation, times “d”, plus “e”.", formula("layer_norm", ["a", "b", "c", "d", "e"])],
+  ["The standard deviation of 48 values of “a”, with a small ε that keeps it above zero.", formula("norm_scale", ["a", "b"], { over: 48, epsilon: 1e-5 })],
+  ["“a” minus its mean, divided by its standard deviation, times “d”, plus “e”.", formula("layer_norm", ["a", "b", "c", "d", "e"])],
   ["The sum of 48 products of “a” and “b”.", formula("dot", ["a", "b"], { over: 48 })],
   ["The sum of 48 products of “a” and “b”, plus “c”.", formula("dot", ["a", "b", "c"], { over: 48 })],
   ["The sum of 32 products of “a” and “b”, plus “e”.", formula("dot", ["a", "b", "c", "d", "e"], { over: 16 })],
-  ["The sum of 16 products of “a” and “b”, divided by √16; what comes later is masked (−∞).", formula("dot", ["a", "b"], { over: 16, scale: 0.25, mask: "causal" })],
+  ["The sum of 16 products of “a” and “b”, divided by √16.", formula("dot", ["a", "b"], { over: 16, scale: 0.25 })],
+  ["The sum of 16 products of “a” and “b”, divided by √16; later positions are masked (−∞).", formula("dot", ["a", "b"], { over: 16, scale: 0.25, mask: "causal" })],
   ["The largest of 11 values of “a”.", formula("max", ["a"], { over: 11 })],
-  ["The sum of the exponentials of 11 values of “a”, each less “b”.", formula("sum_exp", ["a", "b"], { over: 11 })],
-  ["Softmax: the exponential of “a” less “b”, divided by “c”.", formula("softmax", ["a", "b", "c"])],
+  ["The sum of the exponentials of 11 values of “a”, each minus “b”.", formula("sum_exp", ["a", "b"], { over: 11 })],
+  ["Softmax: the exponential of “a” minus “b”, divided by “c”.", formula("softmax", ["a", "b", "c"])],
   ["The sum of “a” and “b”.", formula("add", ["a", "b"])],
   ["The function GELU of “a”.", formula("activation", ["a"], { function: "gelu_new" })],
 ];
 
 const inLanguage = (language: Language): void => {
   Object.assign(globalThis, { document: { documentElement: {} } });
-  use(language);
+  setLanguage(language);
 };
 beforeEach(() => inLanguage("en"));
 
@@ -35,7 +36,7 @@ test.each(CASES)("%s", (sentence, one) => {
 });
 
 describe.each(["en", "zh-Hant"] as const)("in %s", (language) => {
-  test.each(CASES.map(([, one]) => one))("$op leaves nothing out and no gap unfilled", (one) => {
+  test.each(CASES.map(([, one]) => one))("$op has a sentence without empty placeholders", (one) => {
     inLanguage(language);
     const sentence = inWords(one, (block) => `<${block}>`);
     expect(sentence).not.toMatch(/[{}]|undefined|NaN|“”|「」/);
@@ -43,19 +44,19 @@ describe.each(["en", "zh-Hant"] as const)("in %s", (language) => {
   });
 });
 
-test("what it does not know it does not tell", () => {
+test("an unknown operation has no sentence", () => {
   expect(inWords(formula("convolve", ["a"]), (block) => block)).toBe("");
 });
 
-describe("what the server says of a cell", () => {
-  it("is a sentence, and the sides of an equation", () => {
+describe("an explanation from the API", () => {
+  it("is split into a sentence and the sides of an equation", () => {
     expect(partsOf("The mean of the 48 channels of x: mean[1] = (Σ(s = 0…47) x[1, s]) / 48 = 0.5")).toEqual({
       sentence: "The mean of the 48 channels of x:",
       sides: ["mean[1]", "= (Σ(s = 0…47) x[1, s]) / 48", "= 0.5"],
     });
   });
 
-  it("may have a colon in its words", () => {
+  it("may have a colon in its sentence", () => {
     const { sentence, sides } = partsOf("Softmax: the exponential of scores, as a share of all: p[2] = exp(s[2]) / t = 0.5");
     expect(sentence).toBe("Softmax: the exponential of scores, as a share of all:");
     expect(sides).toEqual(["p[2]", "= exp(s[2]) / t", "= 0.5"]);

@@ -17,6 +17,6 @@ test.each<[string, Point, number]>([
   expect(nearestSpan(layout, new Pose("down"), point)).toBe(span);
 });
 
-test("and so it is whichever way the computation flows", () => {
+test("for either flow", () => {
   expect(nearestSpan(layout, new Pose("right"), [60, 1, 0])).toBe(1);
 });

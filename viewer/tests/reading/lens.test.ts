@@ -18,12 +18,12 @@ test.each([1, 11, 361, 362, 1024, 2048])("the rollout of %i positions is never m
   if (positions <= 361) expect(start).toBe(0);
 });
 
-test("shares of a rollout become rows of a square; what nobody told is 0", () => {
+test("a rollout's shares become rows of a square, 0 where missing", () => {
   const told = { rollout: [{ position: 1, shares: [0.25, 0.75] }, { position: 2, shares: [0.5, 0.25, 0.25] }] };
   expect([...rolloutOf(told as never, 3)]).toEqual([0, 0, 0, 0.25, 0.75, 0, 0.5, 0.25, 0.25]);
 });
 
-test("windows hold the position that was asked for and as many as there is room for", () => {
+test("windows contain the position and are full if possible", () => {
   for (const positions of [1, 5, 16, 17, 40])
     for (let at = 0; at < positions; at++) {
       const { start, stop } = windowOf(at, positions, 16);

@@ -22,7 +22,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-/** Draws a frame that takes so many milliseconds; the share of it that is drawn. */
+/** Draws a frame that takes this many milliseconds; returns the share of blocks drawn. */
 function frame(budget: FrameBudget, milliseconds: number): number {
   expect(budget.busy).toBe(false);
   const share = budget.begin();
@@ -33,14 +33,14 @@ function frame(budget: FrameBudget, milliseconds: number): number {
   return share;
 }
 
-it("leaves out nothing because the picture has rested", () => {
+it("draws everything after a rest", () => {
   const budget = new FrameBudget(gl, () => {});
   frame(budget, 10);
   vi.advanceTimersByTime(60_000);
   expect(frame(budget, 10)).toBe(1);
 });
 
-it("leaves out some of what is slow to draw, and draws it when the picture rests", () => {
+it("draws fewer blocks when frames are slow, and all of them when the camera rests", () => {
   const budget = new FrameBudget(gl, () => shares.push(frame(budget, 300)));
   const shares = [frame(budget, 300), frame(budget, 300)];
   vi.advanceTimersByTime(5_000);

@@ -6,7 +6,7 @@ import { Records } from "../../src/scene/records";
 
 const counted = (length: number, first: number): Float32Array => Float32Array.from({ length }, (_, n) => first + n);
 
-it("keeps what it holds while it grows, and tells where there is no more room", () => {
+it("keeps its values while it grows, and returns null when full", () => {
   const heap = new Heap();
   const starts: number[] = [];
   for (let n = 0; n < 1024; n++) starts.push(heap.put(counted(ROW, n))!);
@@ -25,7 +25,7 @@ it.each([
   const texels = make();
   change(texels as never);
   expect(texels.texture.updateRanges).toEqual([]);
-  texels.texture.onUpdate!(texels.texture); // as three.js says that it was sent
+  texels.texture.onUpdate!(texels.texture); // as three.js does after uploading
   change(texels as never);
   expect(texels.texture.updateRanges).not.toEqual([]);
 });

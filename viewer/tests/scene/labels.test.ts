@@ -1,18 +1,18 @@
 import { item } from "../../src/checked/item";
 import { describe, expect, it } from "vitest";
 
-import { Room, boundsOf, lineSpot, nameSpot, overlap, standing, type Spot } from "../../src/scene/labels";
+import { Room, boundsOf, lineSpot, nameSpot, overlap, textRect, type Spot } from "../../src/scene/labels";
 
 const WINDOW = { width: 800, height: 500 };
 const TEXT = { width: 90, height: 11 };
 const block = (x: number, y: number, w: number, h: number) => ({ x, y, w, h });
 
 describe("the name of a block", () => {
-  it("stands on its corner where that is in the window", () => {
+  it("is at the block's corner if that is in the window", () => {
     expect(nameSpot({ x: 300, y: 200 }, block(300, 200, 50, 50), TEXT, WINDOW)).toEqual({ x: 300, y: 200 });
   });
 
-  it("is all in the window where its corner is, if need be left of it", () => {
+  it("is moved left to fit into the window", () => {
     expect(nameSpot({ x: 790, y: 200 }, block(790, 200, 50, 50), TEXT, WINDOW)!.x + TEXT.width).toBeLessThanOrEqual(WINDOW.width);
   });
 
@@ -22,7 +22,7 @@ describe("the name of a block", () => {
     ["both", block(-4000, -4000, 9000, 9000)],
   ])("stands in the window and on the block where its corner is %s", (_, seen) => {
     const spot = nameSpot({ x: seen.x, y: seen.y }, seen, TEXT, WINDOW)!;
-    const rect = standing(spot, TEXT);
+    const rect = textRect(spot, TEXT);
     expect([rect.x >= 0, rect.y >= 0]).toEqual([true, true]);
     expect(overlap(rect, { ...seen, y: seen.y - 20, h: seen.h + 20 })).toBe(true);
   });
@@ -37,35 +37,35 @@ describe("the name of a block", () => {
   });
 });
 
-describe("the token of a line", () => {
-  it("stands left of it", () => expect(lineSpot({ x: 200, y: 90 }, { x: 700, y: 80 }, 40)).toEqual({ x: 155, y: 90 }));
+describe("the label of a row", () => {
+  it("is left of it", () => expect(lineSpot({ x: 200, y: 90 }, { x: 700, y: 80 }, 40)).toEqual({ x: 155, y: 90 }));
 
-  it("stands on it, where it comes into the window", () => {
+  it("is where the row enters the window", () => {
     const spot = lineSpot({ x: -990, y: 0 }, { x: 1010, y: 200 }, 40)!;
     expect(spot.x).toBeGreaterThanOrEqual(0);
     expect(spot.y).toBeCloseTo((spot.x + 990) / 10);
   });
 
-  it("is left out where the line does not come into the window", () => expect(lineSpot({ x: -900, y: 0 }, { x: 20, y: 0 }, 40)).toBeNull());
+  it("is omitted if the row does not enter the window", () => expect(lineSpot({ x: -900, y: 0 }, { x: 20, y: 0 }, 40)).toBeNull());
 });
 
 describe("room for names", () => {
-  it("is never taken twice: names of blocks one behind the other stand one above the other", () => {
+  it("is given out once: names of blocks behind each other are stacked", () => {
     const room = new Room();
     const places: Spot[] = [0, 1, 2].map((n) => ({ x: 300 + 6 * n, y: 200 }));
     const rects = places.map((place) => {
-      const lift = [0, 1, 2].find((lines) => room.free(standing({ ...place, y: place.y - 16 * lines }, TEXT)))!;
-      const rect = standing({ ...place, y: place.y - 16 * lift }, TEXT);
+      const lift = [0, 1, 2].find((lines) => room.free(textRect({ ...place, y: place.y - 16 * lines }, TEXT)))!;
+      const rect = textRect({ ...place, y: place.y - 16 * lift }, TEXT);
       room.take(rect);
       return rect;
     });
     expect(rects.some((rect, n) => rects.slice(0, n).some((other) => overlap(rect, other)))).toBe(false);
-    expect(room.free(standing(item(places, 0), TEXT))).toBe(false);
+    expect(room.free(textRect(item(places, 0), TEXT))).toBe(false);
     room.clear();
-    expect(room.free(standing(item(places, 0), TEXT))).toBe(true);
+    expect(room.free(textRect(item(places, 0), TEXT))).toBe(true);
   });
 
-  it("is as large as all points need", () => {
+  it("has bounds that contain all points", () => {
     expect(boundsOf([{ x: 3, y: 9 }, { x: -1, y: 4 }, { x: 2, y: 12 }])).toEqual({ x: -1, y: 4, w: 4, h: 8 });
   });
 });

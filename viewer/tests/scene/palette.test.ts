@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { PALETTES, brightness, channelsOf, inkOn } from "../../src/scene/palette";
 import { INITIAL, type Colour } from "../../src/state/view";
 
-// Machado, Oliveira and Fernandes 2009: how colours are seen without one kind of cone, in linear RGB.
+// Simulation of dichromacy in linear RGB: Machado, Oliveira and Fernandes 2009.
 const SIGHT = {
   all: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
   "no long cones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -42,7 +42,7 @@ test("small values are brighter on the logarithmic scale", () => {
   for (const share of [0.001, 0.01, 0.1]) expect(brightness(share, { scale: "log", gain: 1 })).toBeGreaterThan(brightness(share, { scale: "linear", gain: 1 }));
 });
 
-test("text on any shade can be read", () => {
+test("text is legible on any shade", () => {
   for (const palette of ["classic", "safe"] as const)
     for (let share = 0; share <= 1; share += 0.05) {
       const ground = channelsOf(share, "value", { ...INITIAL.colour, palette });

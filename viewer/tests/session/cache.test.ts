@@ -5,7 +5,7 @@ import { RequestCache } from "../../src/session/cache";
 
 const patient = new AbortController().signal;
 
-/** Answers that come when they are told to, and how often they were asked for. */
+/** Responses that the test resolves, and a count of requests. */
 function service() {
   const asked: { key: string; signal: AbortSignal; answer: (text: string) => void; fail: (error: Error) => void }[] = [];
   const load = (key: string) => (signal: AbortSignal): Promise<string> =>
@@ -13,8 +13,8 @@ function service() {
   return { asked, load };
 }
 
-describe("answers that are kept", () => {
-  it("are asked for once, however many want them, before and after they came", async () => {
+describe("cached requests", () => {
+  it("are sent once for all waiters, before and after the response", async () => {
     const { asked, load } = service();
     const cache = new RequestCache<string>(4);
     const both = [cache.get("a", load("a"), patient), cache.get("a", load("a"), patient)];
@@ -24,7 +24,7 @@ describe("answers that are kept", () => {
     expect(asked).toHaveLength(1);
   });
 
-  it("are given up when the last who waits goes away, and asked for anew", async () => {
+  it("are aborted when the last waiter aborts, and sent again afterwards", async () => {
     const { asked, load } = service();
     const cache = new RequestCache<string>(4);
     const [first, second] = [new AbortController(), new AbortController()];
@@ -39,13 +39,13 @@ describe("answers that are kept", () => {
     expect(asked).toHaveLength(2);
   });
 
-  it("are not waited for by those who are gone already", async () => {
+  it("reject for signals that are already aborted", async () => {
     const { asked, load } = service();
     await expect(new RequestCache<string>(4).get("a", load("a"), AbortSignal.abort())).rejects.toThrow();
     expect(item(asked, 0).signal.aborted).toBe(true);
   });
 
-  it("are asked for again after they failed", async () => {
+  it("are sent again after a failure", async () => {
     const { asked, load } = service();
     const cache = new RequestCache<string>(4);
     const refused = cache.get("a", load("a"), patient);
@@ -56,7 +56,7 @@ describe("answers that are kept", () => {
     expect(await again).toBe("yes");
   });
 
-  it("make room for others: what was not wanted for longest goes first", async () => {
+  it("are evicted in the order of last use", async () => {
     const { asked, load } = service();
     const cache = new RequestCache<string>(2);
     const get = async (key: string): Promise<string> => {

@@ -8,7 +8,7 @@ const LAYERS = 6;
 const signal = new AbortController().signal;
 const made = (...blocks: string[]): Formula => ({ op: "add", over: null, inputs: blocks.map((block) => ({ block, index: [] })) }) as unknown as Formula;
 
-/** As the service tells it: the blocks of a layer, with those before the first and after the last. */
+/** An API response: the blocks of a layer, and those before the first and after the last layer. */
 function told(layer: number): LayoutFacts {
   const from = layer === 0 ? "embedding" : `blocks.${layer - 1}.resid_post`;
   const blocks = [
@@ -21,7 +21,7 @@ function told(layer: number): LayoutFacts {
   return { blocks } as unknown as LayoutFacts;
 }
 
-describe("how cells are computed", () => {
+describe("formulas", () => {
   const layout = layoutOf(LAYERS, 2);
   let asked: number[];
   let formulas: Formulas;
@@ -32,7 +32,7 @@ describe("how cells are computed", () => {
     formulas = new Formulas({ layoutFormulas: (_, layer) => (asked.push(layer), Promise.resolve(told(layer))) });
   });
 
-  it("is asked for once of all later layers and heads, and told in each one's own blocks", async () => {
+  it("are requested once for all later layers and heads, and have each one's own inputs", async () => {
     for (let layer = 1; layer < LAYERS; layer++) {
       expect(await of(`blocks.${layer}.resid_post`)).toBe(`blocks.${layer - 1}.resid_post`);
       expect(await of(`blocks.${layer}.attn.heads.1.q`)).toBe(`blocks.${layer}.attn.heads.1.q_weight`);
@@ -40,19 +40,19 @@ describe("how cells are computed", () => {
     expect(asked).toEqual([1]);
   });
 
-  it("is told of the first layer and of what is before and after all of them, as they are", async () => {
+  it("of the first layer and of blocks outside layers are unchanged", async () => {
     expect(await of("blocks.0.resid_post")).toBe("embedding");
     expect(await of("embedding")).toBe("wte");
     expect(await of("logits")).toBe(`blocks.${LAYERS - 1}.resid_post`);
     expect(asked).toEqual([0, LAYERS - 1]);
   });
 
-  it("reads the first head where the block is of none itself", async () => {
+  it("of blocks outside heads read head 0", async () => {
     const formula = await formulas.of(layout, layout.row("blocks.4.resid_post")!, signal);
     expect(formula?.inputs[1]?.block).toBe("blocks.4.attn.heads.0.z");
   });
 
-  it("is not told of weights, which nobody computes", async () => {
+  it("do not exist for weights", async () => {
     expect(await of("blocks.3.mlp.in_weight")).toBeUndefined();
   });
 });

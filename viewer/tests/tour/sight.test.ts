@@ -7,7 +7,7 @@ import { sight } from "../../src/tour/sight";
 
 const CELL = 1.5;
 
-/** Blocks that stand there, so many cells wide and high. */
+/** A layout of blocks with these positions and sizes in cells. */
 function layoutOf(blocks: Record<string, { at: [number, number, number]; cells: [number, number] }>): Layout {
   const ids = Object.keys(blocks);
   const block = (row: number): { at: Point; cells: [number, number] } => present(blocks[item(ids, row)], "the block");
@@ -23,13 +23,13 @@ function layoutOf(blocks: Record<string, { at: [number, number, number]; cells: 
 const size = sizeOf;
 const holds = (outer: Box, inner: Box): boolean => AXES.every((axis) => outer.min[axis] <= inner.min[axis] && inner.max[axis] <= outer.max[axis]);
 
-describe("what is looked at", () => {
-  it("is all of small blocks that stand together", () => {
+describe("the box in view", () => {
+  it("contains all small blocks that are close together", () => {
     const layout = layoutOf({ a: { at: [0, 0, 0], cells: [11, 48] }, b: { at: [0, 90, 0], cells: [11, 48] } });
     expect(sight(layout, ["a", "b"])).toEqual(layout.around(["a", "b"]));
   });
 
-  it("is a small block alone where what it is made of is so far away that it could not be told what is in it", () => {
+  it("is a small block alone if its inputs are too far away", () => {
     const layout = layoutOf({ scores: { at: [0, 0, 0], cells: [10, 10] }, q: { at: [0, -170, 150], cells: [10, 64] } });
     expect(sight(layout, ["scores", "q"])).toEqual(layout.around(["scores"]));
   });
@@ -41,29 +41,29 @@ describe("what is looked at", () => {
     expect(size(seen)[0]).toBeGreaterThan(10 * CELL);
   });
 
-  it("of a long strip of values fills the window better than all of it", () => {
+  it("shows a part of a long strip of values", () => {
     const [high, wide] = size(sight(layoutOf({ strip: { at: [0, 0, 0], cells: [10, 768] } }), ["strip"])!);
     expect(wide / high).toBeLessThanOrEqual(10);
   });
 
-  it("is all of a large block without values, with what it is made of where that is near", () => {
+  it("is a whole large block without values, with inputs nearby", () => {
     const layout = layoutOf({ y: { at: [0, 27e3, 0], cells: [2048, 12288] }, x: { at: [4e3, 1e3, 0], cells: [2048, 12288] }, far: { at: [0, 9e5, 0], cells: [2048, 12288] } });
     const seen = sight(layout, ["y", "x", "far"], null, false)!;
     expect(holds(seen, layout.around(["x", "y"])!)).toBe(true);
     expect(seen.max[1]).toBeLessThan(9e5);
   });
 
-  it("does not step back for the heads that stand one behind the other", () => {
+  it("ignores heads far behind", () => {
     const heads = Object.fromEntries(Array.from({ length: 96 }, (_, n) => [`z${n}`, { at: [0, -3e3, 4700 * (n - 48)] as [number, number, number], cells: [2048, 128] as [number, number] }]));
     const layout = layoutOf({ out: { at: [0, 0, 0], cells: [2048, 12288] }, ...heads });
     expect(size(sight(layout, ["out", ...Object.keys(heads)], null, false)!)[2]).toBeLessThan(2.5 * 12288 * CELL);
   });
 
-  it("is around a cell that is spoken of", () => {
+  it("surrounds a given cell", () => {
     const seen = sight(layoutOf({ probs: { at: [0, 0, 0], cells: [10, 50257] } }), ["probs"], [6, 31000, 0])!;
     expect((seen.min[1] + seen.max[1]) / 2).toBeCloseTo(31000.5 * CELL);
     expect(size(seen)[1]).toBeLessThan(100 * CELL);
   });
 
-  it("is nothing where there are none of these blocks", () => expect(sight(layoutOf({}), ["a"])).toBeNull());
+  it("is null for unknown blocks", () => expect(sight(layoutOf({}), ["a"])).toBeNull());
 });

@@ -1,11 +1,11 @@
-/** The button that begins the tour, always at hand. */
+/** The button in the top bar that starts and ends the tour. */
 
 import { t } from "../i18n/text";
 import { button } from "./dom";
 import type { Panel } from "./panel";
 
-export const touring: Panel = {
-  id: "touring",
+export const tourButton: Panel = {
+  id: "tourButton",
   place: "bar",
   title: "tour",
   mount(root, { store }) {

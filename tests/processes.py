@@ -1,4 +1,4 @@
-"""Real processes that a test may kill, stop and start again: both Redis, workers, the API under its server."""
+"""Real processes for tests to kill and restart: Redis servers, workers, the API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from service.up.redis_server import Role, RunningRedis
 from tests.conftest import Servers, running_worker
 from worker.store.connection import connect
 
-SECONDS = 60  # for whatever a busy machine does; nothing here waits that long on a good day
+SECONDS = 60  # a timeout for everything, far longer than it takes unless the machine is busy
 UNFINISHED = ("queued", "running")
 
 Body = dict[str, Any]
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def eventually(find: Callable[[], T], seconds: float = SECONDS) -> T:
-    """What is found, once anything is."""
+    """Call `find` until its result is true; return that."""
     deadline = time.monotonic() + seconds
     while not (found := find()):
         assert time.monotonic() < deadline
@@ -40,65 +40,65 @@ def eventually(find: Callable[[], T], seconds: float = SECONDS) -> T:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the API answered, and after how many seconds. Status 0 stands for an API that is not there."""
+class Response:
+    """A response of the API, and how long it took. Status 0 means that the connection failed."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes = b""
-    took: float = 0.0
+    seconds: float = 0.0
 
     @property
     def body(self) -> Body:
-        found: Body = json.loads(self.content)
-        return found
+        body: Body = json.loads(self.content)
+        return body
 
 
 @dataclass(frozen=True)
 class Api:
-    """The API as its clients see it."""
+    """A client of a running API."""
 
     process: psutil.Process
     port: int
 
-    def ask(self, method: str, path: str, body: Body | None = None, **headers: str) -> Answer:
-        """One request on a connection of its own."""
-        connection, began = HTTPConnection("127.0.0.1", self.port, timeout=SECONDS), time.monotonic()
+    def request(self, method: str, path: str, body: Body | None = None, **headers: str) -> Response:
+        """Send a request on a connection of its own."""
+        connection, started = HTTPConnection("127.0.0.1", self.port, timeout=SECONDS), time.monotonic()
         sent = None if body is None else json.dumps(body)
         try:
             connection.request(method, path, sent, {"Content-Type": "application/json"} | headers)
-            answer = connection.getresponse()
-            content = answer.read()
+            response = connection.getresponse()
+            content = response.read()
         except (OSError, HTTPException):
-            return Answer(0)
+            return Response(0)
         finally:
             connection.close()
-        return Answer(answer.status, dict(answer.headers), content, time.monotonic() - began)
+        return Response(response.status, dict(response.headers), content, time.monotonic() - started)
 
-    def trace(self, body: Body) -> str:
-        """The id of a trace that is accepted."""
-        answer = self.ask("POST", "/v1/traces", body)
-        assert answer.status in (200, 202), answer
-        return str(answer.body["id"])
+    def submit(self, body: Body) -> str:
+        """Submit a trace, which must be accepted; return its id."""
+        response = self.request("POST", "/v1/traces", body)
+        assert response.status in (200, 202), response
+        return str(response.body["id"])
 
-    def ended(self, id: str) -> Body:
-        """A trace once it has ended."""
+    def wait(self, id: str) -> Body:
+        """Return a trace once it has ended."""
 
-        def look() -> Body | None:
-            answer = self.ask("GET", f"/v1/traces/{id}", Prefer="wait=5")
-            return answer.body if answer.status == 200 and answer.body["status"] not in UNFINISHED else None
+        def ended() -> Body | None:
+            response = self.request("GET", f"/v1/traces/{id}", Prefer="wait=5")
+            return response.body if response.status == 200 and response.body["status"] not in UNFINISHED else None
 
-        found = eventually(look)
-        assert found is not None
-        return found
+        trace = eventually(ended)
+        assert trace is not None
+        return trace
 
-    def progressed(self, id: str) -> None:
+    def wait_for_progress(self, id: str) -> None:
         """Wait until a trace is being computed."""
-        eventually(lambda: self.ask("GET", f"/v1/traces/{id}").body["progress"])
+        eventually(lambda: self.request("GET", f"/v1/traces/{id}").body["progress"])
 
 
 class Stack:
-    """Both Redis, and what a test starts beside them."""
+    """Two Redis servers, and the workers and APIs that a test starts."""
 
     def __init__(self, folder: Path, cache_memory: str = "256mb") -> None:
         self.folder, self.cache_memory, self.running = folder, cache_memory, dict[Role, RunningRedis]()
@@ -106,46 +106,45 @@ class Stack:
         self.servers = Servers(self.running["queue"].url, self.running["cache"].url)
 
     def start(self, *roles: Role) -> None:
-        """Start a Redis with what its disk holds."""
+        """Start Redis servers with the data on their disk."""
         for role in roles:
             self.running[role] = redis_server.start(role, self.folder, self.cache_memory)
 
     def kill(self, role: Role, number: signal.Signals = signal.SIGKILL) -> None:
-        """End a Redis."""
+        """Send a signal to a Redis server, and wait until it has ended."""
         self.running[role].process.send_signal(number)
         self.running[role].process.wait(SECONDS)
 
     @contextmanager
-    def away(self, *roles: Role) -> Iterator[None]:
-        """For a time, these Redis take connections and never answer."""
+    def unresponsive(self, *roles: Role) -> Iterator[None]:
+        """Have Redis servers accept connections without answering for the duration of the block."""
         with suspended(*(psutil.Process(self.running[role].process.pid) for role in roles)):
             yield
 
     @contextmanager
     def workers(self, count: int) -> Iterator[list[psutil.Process]]:
-        """So many workers."""
+        """Run `count` workers."""
         with ExitStack() as stack:
             yield [stack.enter_context(running_worker(self.servers)) for _ in range(count)]
 
     @contextmanager
     def api(self, **variables: str) -> Iterator[Api]:
-        """The API under its server."""
+        """Run the API; `variables` are added to its environment."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         environment = self.servers.environment | {"PORT": str(port), **variables}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service", "api"], env=environment
-        )  # its log: if a test fails
-        found = Api(psutil.Process(process.pid), port)
+        # Its log is not captured, so that it is shown if a test fails.
+        process = subprocess.Popen([sys.executable, "-m", "service", "api"], env=environment)
+        running = Api(psutil.Process(process.pid), port)
         try:
-            eventually(lambda: found.ask("GET", "/healthz").status == 200)
-            yield found
+            eventually(lambda: running.request("GET", "/healthz").status == 200)
+            yield running
         finally:
             process.kill()
             process.wait()
 
     def stop(self) -> None:
-        """End what runs."""
+        """Kill the Redis servers."""
         for server in self.running.values():
             server.process.kill()
             server.process.wait()
@@ -153,17 +152,17 @@ class Stack:
 
 @contextmanager
 def stack(cache_memory: str = "256mb") -> Iterator[Stack]:
-    """Both Redis with nothing in them."""
+    """Run two empty Redis servers."""
     with tempfile.TemporaryDirectory(prefix="cutaway-test-") as folder:
-        found = Stack(Path(folder), cache_memory)
+        running = Stack(Path(folder), cache_memory)
         try:
-            yield found
+            yield running
         finally:
-            found.stop()
+            running.stop()
 
 
 def kill_all(process: psutil.Process) -> None:
-    """Kill a process with all that it started, at once."""
+    """Kill a process and all its descendants."""
     for one in [*process.children(recursive=True), process]:
         with suppress(psutil.NoSuchProcess):
             one.kill()
@@ -171,7 +170,7 @@ def kill_all(process: psutil.Process) -> None:
 
 @contextmanager
 def suspended(*processes: psutil.Process) -> Iterator[None]:
-    """For a time, processes do nothing."""
+    """Suspend processes for the duration of the block."""
     for process in processes:
         process.suspend()
     try:
@@ -182,7 +181,7 @@ def suspended(*processes: psutil.Process) -> Iterator[None]:
 
 
 def busy(stack: Stack) -> list[psutil.Process]:
-    """The processes of workers, one of each job size, that have a job."""
+    """Return the worker processes that are running a job."""
     queue: Any = connect(stack.servers.queue_url)
     found = [queue.hmget(key, "state", "pid") for key in queue.scan_iter("rq:worker:*", _type="hash")]
     return [psutil.Process(int(pid)) for state, pid in found if state == b"busy"]

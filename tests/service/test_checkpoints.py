@@ -1,4 +1,4 @@
-"""Checkpoints over HTTP: models among the others, and problems of their own where they are broken."""
+"""Checkpoints over HTTP: listed and traced like other models; broken ones are reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MICRO = CONFIGS["gpt-micro"]
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:
-    """A model, one that is broken, and nothing else."""
+    """A models folder with a model and a broken one."""
     write(tmp_path / "models" / "mine", prefixed(values(SMALL)))
     write(tmp_path / "models" / "broken")
     (tmp_path / "models" / "broken" / "model.safetensors").write_bytes(b"\x08")
@@ -46,29 +46,29 @@ def models_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(models_dir: Path) -> FlaskClient:
-    """Of a service with those models and nothing that computes."""
+    """A client of a service with those models, without Redis and workers."""
     nowhere = "unix:///nowhere/redis.sock"
     return create_app(Settings(queue_url=nowhere, cache_url=nowhere, models_dir=str(models_dir))).test_client()
 
 
 @pytest.fixture
-def computing(idle_servers: Servers, models_dir: Path) -> Iterator[FlaskClient]:
-    """Of a service with those models and a worker."""
+def computing_client(idle_servers: Servers, models_dir: Path) -> Iterator[FlaskClient]:
+    """A client of a service with those models and a worker."""
     servers = replace(idle_servers, models_dir=str(models_dir))
     with ExitStack() as stack:
         stack.enter_context(running_worker(servers))
         yield create_app(servers.settings).test_client()
 
 
-def ask(client: FlaskClient, **body: Any) -> TestResponse:
+def submit(client: FlaskClient, **body: Any) -> TestResponse:
     return client.post("/v1/traces", json={"tokens": TOKENS} | body, headers=WAIT)
 
 
-def done(answer: TestResponse) -> Body:
-    assert answer.status_code == HTTPStatus.OK, answer.text
-    told: Body = answer.get_json()
-    assert told["status"] == "done", told
-    return told
+def done(response: TestResponse) -> Body:
+    assert response.status_code == HTTPStatus.OK, response.text
+    result: Body = response.get_json()
+    assert result["status"] == "done", result
+    return result
 
 
 def source(client: FlaskClient, id: str) -> str:
@@ -78,7 +78,7 @@ def source(client: FlaskClient, id: str) -> str:
 # ----------------------------------------------------------------------------------------------------- the models
 
 
-def test_checkpoints_are_listed_after_the_presets_and_the_broken_with_their_problems(client: FlaskClient) -> None:
+def test_checkpoints_are_listed_after_the_presets_and_broken_ones_as_problems(client: FlaskClient) -> None:
     listed = client.get("/v1/models").get_json()
     assert [model["id"] for model in listed["models"]] == [*PRESETS, "mine"]
     mine = listed["models"][-1]
@@ -92,47 +92,50 @@ def test_checkpoints_are_listed_after_the_presets_and_the_broken_with_their_prob
 
 
 @pytest.mark.parametrize("path", ["", "/tensors", "/tensors/wte.weight"])
-def test_a_broken_checkpoint_is_a_problem_that_says_what_is_wrong(client: FlaskClient, path: str) -> None:
-    answer = client.get(f"/v1/models/broken{path}")
-    assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
-    said = "The checkpoint in the folder 'broken' cannot be used: model.safetensors is cut short"
-    assert answer.get_json()["errors"]["model"][0].startswith(said)
+def test_reading_a_broken_checkpoint_reports_what_is_wrong(client: FlaskClient, path: str) -> None:
+    response = client.get(f"/v1/models/broken{path}")
+    assert (response.status_code, response.content_type) == (
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "application/problem+json",
+    )
+    message = "The checkpoint in the folder 'broken' cannot be used: model.safetensors is cut short"
+    assert response.get_json()["errors"]["model"][0].startswith(message)
 
 
-def test_a_trace_of_a_broken_checkpoint_is_refused_with_the_reason(client: FlaskClient) -> None:
-    answer = ask(client, model="broken")
-    assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert "model.safetensors is cut short" in answer.get_json()["errors"]["model"][0]
+def test_a_trace_of_a_broken_checkpoint_is_rejected_with_the_reason(client: FlaskClient) -> None:
+    response = submit(client, model="broken")
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "model.safetensors is cut short" in response.get_json()["errors"]["model"][0]
 
 
 @pytest.mark.parametrize("id", ["../mine", "mine/", ".", "..", "", "/etc", "mine\0", "a" * 5000, "openai/gpt2"])
-def test_what_is_no_folders_name_is_no_model(client: FlaskClient, id: str) -> None:
-    answer = ask(client, model=id)
-    assert answer.status_code == HTTPStatus.NOT_FOUND
-    assert answer.get_json()["detail"].split(", and any")[0].endswith(f"{[*PRESETS][-1]}, broken, mine")
+def test_a_model_id_that_is_no_folder_name_is_unknown(client: FlaskClient, id: str) -> None:
+    response = submit(client, model=id)
+    assert response.status_code == HTTPStatus.NOT_FOUND
+    assert response.get_json()["detail"].split(", and any")[0].endswith(f"{[*PRESETS][-1]}, broken, mine")
 
 
 @pytest.mark.parametrize("id", ["..", "%2e%2e", "..%2fmine", "mine%00", "%ff", "a" * 5000])
-def test_what_is_no_folders_name_is_found_nowhere(client: FlaskClient, id: str) -> None:
+def test_a_path_that_is_no_folder_name_is_not_found(client: FlaskClient, id: str) -> None:
     assert client.get(f"/v1/models/{id}").status_code == HTTPStatus.NOT_FOUND
 
 
-def test_a_slice_of_a_weight_is_read_from_the_file(client: FlaskClient, models_dir: Path) -> None:
+def test_slices_of_weights_are_read_from_the_checkpoint(client: FlaskClient, models_dir: Path) -> None:
     stored = values(SMALL)
-    for id, wanted in {"mine": stored, "narrow": {n: of_bfloat16(bfloat16(a)) for n, a in stored.items()}}.items():
+    for id, expected in {"mine": stored, "narrow": {n: of_bfloat16(bfloat16(a)) for n, a in stored.items()}}.items():
         if id == "narrow":
             write(models_dir / id, {name: bfloat16(array) for name, array in stored.items()})
         url = f"/v1/models/{id}/tensors/h.1.mlp.c_fc.weight"
         octets = client.get(f"{url}?slice=5:1:-2,::7", headers=OCTETS)
-        assert octets.data == wanted["h.1.mlp.c_fc.weight"][5:1:-2, ::7].tobytes()
+        assert octets.data == expected["h.1.mlp.c_fc.weight"][5:1:-2, ::7].tobytes()
         assert octets.headers["Tensor-Dtype"] == "float32"
-        told = client.get(f"{url}?slice=23,3:").get_json()
-        assert np.float32(told["data"]).tolist() == wanted["h.1.mlp.c_fc.weight"][23, 3:].tolist()
+        body = client.get(f"{url}?slice=23,3:").get_json()
+        assert np.float32(body["data"]).tolist() == expected["h.1.mlp.c_fc.weight"][23, 3:].tolist()
     head = client.get("/v1/models/mine/tensors/lm_head.weight", headers=OCTETS)
     assert head.data == stored["wte.weight"].tobytes()
 
 
-def test_a_weight_that_changed_is_not_taken_for_the_old_one(client: FlaskClient, models_dir: Path) -> None:
+def test_the_etag_of_a_weight_changes_with_the_checkpoint(client: FlaskClient, models_dir: Path) -> None:
     url = "/v1/models/mine/tensors/ln_f.bias"
     before = client.get(url)
     assert client.get(url, headers={"If-None-Match": before.headers["ETag"]}).status_code == HTTPStatus.NOT_MODIFIED
@@ -146,42 +149,46 @@ def test_a_weight_that_changed_is_not_taken_for_the_old_one(client: FlaskClient,
 # ---------------------------------------------------------------------------------------------------- the presets
 
 
-def test_a_presets_weights_come_from_a_checkpoint_of_its_id_and_sizes(client: FlaskClient, models_dir: Path) -> None:
+def test_a_preset_takes_its_weights_from_a_checkpoint_with_its_id_and_sizes(
+    client: FlaskClient, models_dir: Path
+) -> None:
     assert source(client, "gpt-micro") == "synthetic"
     zeros = {name: np.zeros_like(array) for name, array in values(MICRO).items()}
     write(models_dir / "gpt-micro", zeros, MICRO)
-    told = client.get("/v1/models/gpt-micro").get_json()
-    assert (told["weights"]["source"], told["name"], told["family"]) == ("checkpoint", "GPT micro", "minigpt")
-    assert told["vocabulary"] == {"kind": "gpt2", "size": 50257}
+    model = client.get("/v1/models/gpt-micro").get_json()
+    assert (model["weights"]["source"], model["name"], model["family"]) == ("checkpoint", "GPT micro", "minigpt")
+    assert model["vocabulary"] == {"kind": "gpt2", "size": 50257}
     assert client.get("/v1/models/gpt-micro/tensors/wpe.weight?slice=5,5").get_json()["data"] == 0
     assert [model["id"] for model in client.get("/v1/models").get_json()["models"]] == [*PRESETS, "mine"]
 
 
-def test_other_sizes_are_not_the_presets_and_it_says_so(client: FlaskClient, models_dir: Path) -> None:
-    write(models_dir / "gpt2")
-    told = client.get("/v1/models/gpt2").get_json()
-    assert (told["weights"]["source"], told["config"]) == ("synthetic", CONFIGS["gpt2"].to_mapping())
-    assert "The folder 'gpt2' is not read: its model has n_layer 2, not 12, n_head 3, not 12" in told["weights"]["note"]
-
-
-def test_nano_gpt_stays_the_trained_one_and_it_says_so(client: FlaskClient, models_dir: Path) -> None:
-    config = CONFIGS["nano-gpt"]
-    write(models_dir / "nano-gpt", values(config), config)
-    told = client.get("/v1/models/nano-gpt").get_json()["weights"]
-    assert told["source"] == "trained"
-    assert "The folder 'nano-gpt' is not read" in told["note"]
-
-
-def test_a_broken_checkpoint_of_a_preset_is_a_problem_and_not_passed_over(
+def test_a_checkpoint_with_other_sizes_is_not_used_for_a_preset_and_a_note_says_so(
     client: FlaskClient, models_dir: Path
 ) -> None:
+    write(models_dir / "gpt2")
+    model = client.get("/v1/models/gpt2").get_json()
+    assert (model["weights"]["source"], model["config"]) == ("synthetic", CONFIGS["gpt2"].to_mapping())
+    assert (
+        "The folder 'gpt2' is not read: its model has n_layer 2, not 12, n_head 3, not 12" in model["weights"]["note"]
+    )
+
+
+def test_no_checkpoint_replaces_the_trained_nano_gpt_and_a_note_says_so(client: FlaskClient, models_dir: Path) -> None:
+    config = CONFIGS["nano-gpt"]
+    write(models_dir / "nano-gpt", values(config), config)
+    weights = client.get("/v1/models/nano-gpt").get_json()["weights"]
+    assert weights["source"] == "trained"
+    assert "The folder 'nano-gpt' is not read" in weights["note"]
+
+
+def test_a_broken_checkpoint_of_a_preset_is_reported_and_not_ignored(client: FlaskClient, models_dir: Path) -> None:
     write_config(models_dir / "gpt2", CONFIGS["gpt2"])
     assert client.get("/v1/models/gpt2").status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     specs: list[Any] = ["gpt2", {}]
     for spec in specs:
-        answer = ask(client, model=spec)
-        assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-        assert "it has neither model.safetensors nor" in answer.get_json()["detail"]
+        response = submit(client, model=spec)
+        assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+        assert "it has neither model.safetensors nor" in response.get_json()["detail"]
     listed = client.get("/v1/models").get_json()
     assert "gpt2" not in [model["id"] for model in listed["models"]]
     assert sorted(problem["id"] for problem in listed["problems"]) == ["broken", "gpt2"]
@@ -190,65 +197,65 @@ def test_a_broken_checkpoint_of_a_preset_is_a_problem_and_not_passed_over(
 # ----------------------------------------------------------------------------------------------------- the traces
 
 
-def test_a_trace_of_a_checkpoint_is_computed_with_its_weights(computing: FlaskClient) -> None:
-    trace = done(ask(computing, model="mine", generate={"max_new_tokens": 2}))
+def test_a_trace_of_a_checkpoint_is_computed_with_its_weights(computing_client: FlaskClient) -> None:
+    trace = done(submit(computing_client, model="mine", generate={"max_new_tokens": 2}))
     assert (trace["model"], trace["weights"]["source"]) == ("mine", "checkpoint")
-    assert trace["weights"] == computing.get("/v1/models/mine").get_json()["weights"]
-    octets = computing.get(f"/v1/traces/{trace['id']}/tensors/logits?slice=0,:5", headers=OCTETS)
+    assert trace["weights"] == computing_client.get("/v1/models/mine").get_json()["weights"]
+    octets = computing_client.get(f"/v1/traces/{trace['id']}/tensors/logits?slice=0,:5", headers=OCTETS)
     stored = values(SMALL)
     arena = Arena(plan(SMALL, 5))
     arena["tokens"][...] = TOKENS
     forward(SMALL, Engine(CachedWeights(stored | {"lm_head.weight": stored["wte.weight"]})), arena, slice(0, 5))
     np.testing.assert_allclose(np.frombuffer(octets.data, np.float32).reshape(5, 17), arena["logits"][0], atol=1e-5)
-    listed = computing.get("/v1/traces?model=mine").get_json()["traces"]
-    assert [one["id"] for one in listed] == [trace["id"]]
+    listed = computing_client.get("/v1/traces?model=mine").get_json()["traces"]
+    assert [entry["id"] for entry in listed] == [trace["id"]]
 
 
-def test_a_checkpoint_that_changes_is_another_trace_and_the_old_one_stays(
-    computing: FlaskClient, models_dir: Path
+def test_a_changed_checkpoint_gives_another_trace_and_the_old_one_stays_readable(
+    computing_client: FlaskClient, models_dir: Path
 ) -> None:
-    old = done(ask(computing, model="mine"))
+    old = done(submit(computing_client, model="mine"))
     write(models_dir / "mine", values(SMALL, 1))
-    new = done(ask(computing, model="mine"))
+    new = done(submit(computing_client, model="mine"))
     assert new["id"] != old["id"]
     assert new["weights"]["digest"] != old["weights"]["digest"]
-    read = done(computing.get(f"/v1/traces/{old['id']}"))
+    read = done(computing_client.get(f"/v1/traces/{old['id']}"))
     assert read["weights"] == old["weights"] | {"note": "These weights are not here any more.", "tensors": None}
     assert read["tensors"] == old["tensors"]
-    listed = [one["model"] for one in computing.get("/v1/traces").get_json()["traces"]]
-    assert listed == ["mine", SMALL.to_text()]  # of what is lost, only the sizes are known
+    listed = [entry["model"] for entry in computing_client.get("/v1/traces").get_json()["traces"]]
+    assert listed == ["mine", SMALL.to_text()]  # only the sizes of lost weights are known
 
 
-def test_a_checkpoint_that_changed_before_its_turn_fails_the_trace_with_the_reason(
-    idle_servers: Servers, models_dir: Path
-) -> None:
+def test_a_trace_fails_if_its_checkpoint_changed_while_it_was_queued(idle_servers: Servers, models_dir: Path) -> None:
     servers = replace(idle_servers, models_dir=str(models_dir))
     client = create_app(servers.settings).test_client()
     id = client.post("/v1/traces", json={"model": "mine", "tokens": TOKENS}).get_json()["id"]
     save_file(values(SMALL, 1), models_dir / "mine" / "model.safetensors")
     with running_worker(servers):
-        told = client.get(f"/v1/traces/{id}", headers=WAIT).get_json()
-    assert told["status"] == "failed"
-    assert "are not here any more: their checkpoint was changed or removed" in told["error"]["detail"]
+        trace = client.get(f"/v1/traces/{id}", headers=WAIT).get_json()
+    assert trace["status"] == "failed"
+    assert "are not here any more: their checkpoint was changed or removed" in trace["error"]["detail"]
 
 
-def test_a_seed_asks_for_synthetic_weights_of_a_checkpoints_sizes(computing: FlaskClient) -> None:
-    for id in ("mine", "broken"):  # neither's weights are looked at
-        trace = done(ask(computing, model=id, weights={"synthetic": 3}))
+def test_a_seed_gives_synthetic_weights_with_a_checkpoints_sizes(computing_client: FlaskClient) -> None:
+    for id in ("mine", "broken"):  # the weights of neither are read
+        trace = done(submit(computing_client, model=id, weights={"synthetic": 3}))
         assert (trace["weights"]["source"], trace["config"]) == ("synthetic", SMALL.to_mapping())
-    octets = computing.get(f"/v1/traces/{trace['id']}/tensors/embed?slice=0,0", headers=OCTETS)
+    octets = computing_client.get(f"/v1/traces/{trace['id']}/tensors/embed?slice=0,0", headers=OCTETS)
     assert octets.data == synthetic(SMALL, 3).read("wte.weight", (3,)).tobytes()
 
 
-def test_a_layout_takes_a_checkpoints_sizes(computing: FlaskClient) -> None:
-    answer = computing.post("/v1/layouts", json={"model": "mine"}, headers=WAIT)
-    same = computing.post("/v1/layouts", json={"model": SMALL.to_mapping()}, headers=WAIT)
-    assert done(answer)["config"] == SMALL.to_mapping()
-    assert answer.get_json()["id"] == same.get_json()["id"]
+def test_a_layout_uses_a_checkpoints_sizes(computing_client: FlaskClient) -> None:
+    response = computing_client.post("/v1/layouts", json={"model": "mine"}, headers=WAIT)
+    same = computing_client.post("/v1/layouts", json={"model": SMALL.to_mapping()}, headers=WAIT)
+    assert done(response)["config"] == SMALL.to_mapping()
+    assert response.get_json()["id"] == same.get_json()["id"]
 
 
-def test_text_is_read_where_the_vocabulary_has_gpt2s_size(computing: FlaskClient, models_dir: Path) -> None:
+def test_text_is_tokenized_if_the_vocabulary_has_the_size_of_gpt2s(
+    computing_client: FlaskClient, models_dir: Path
+) -> None:
     config = Config(n_layer=1, n_head=2, n_embd=8, n_positions=9)
     write(models_dir / "texts", values(config), config)
-    answer = computing.post("/v1/traces", json={"model": "texts", "text": "Hello world"}, headers=WAIT)
-    assert [piece["text"] for piece in done(answer)["pieces"]] == ["Hello", " world"]
+    response = computing_client.post("/v1/traces", json={"model": "texts", "text": "Hello world"}, headers=WAIT)
+    assert [piece["text"] for piece in done(response)["pieces"]] == ["Hello", " world"]

@@ -1,4 +1,4 @@
-"""Real processes for tests that kill them."""
+"""Fixtures for tests that kill processes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.processes import Body, Stack
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    """Both Redis, for one test."""
-    with tests.processes.stack() as found:
-        yield found
+    """Two empty Redis servers."""
+    with tests.processes.stack() as running:
+        yield running
 
 
 @pytest.fixture
-def seconds(request_body: Body) -> Body:
-    """A trace that takes a few seconds, and that nobody has asked for before."""
+def slow_body(request_body: Body) -> Body:
+    """A new request for a trace that takes a few seconds."""
     config = {"n_layer": 24, "n_head": 2, "n_embd": 128, "n_positions": 512, "vocab_size": 500}
     return request_body | {"model": config, "generate": {"max_new_tokens": 80}, "capture": ["probs"]}

@@ -1,4 +1,4 @@
-"""Redis killed, stopped or away: what was accepted is kept, everybody else hears 503, and all goes on by itself."""
+"""Redis killed or unresponsive: accepted requests survive, others get 503, and the service recovers by itself."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ import pytest
 
 import worker.store.pieces as pieces
 from service.up.redis_server import Role
-from tests.processes import Answer, Api, Body, Stack, eventually
+from tests.processes import Api, Body, Response, Stack, eventually
 from worker.store.connection import connect
 
-SOON = 2.0  # seconds in which a health check answers
-CLIENTS = 60  # who go on asking: more than the server has threads
+HEALTH_SECONDS = 2.0  # within which a health check answers
+CLIENTS = 60  # that poll: more than the server has threads
 
 
-def new(body: Body, n: int) -> Body:
-    """The same trace of other weights."""
+def variant(body: Body, n: int) -> Body:
+    """The same trace with other weights."""
     return body | {"weights": {"synthetic": body["weights"]["synthetic"] * 1000 + n}}
 
 
 @contextmanager
-def asking(api: Api, *paths: str) -> Iterator[list[Answer]]:
-    """What clients hear who read something again and again, all at once."""
-    heard: list[Answer] = []
-    going_on = threading.Event()
+def polling(api: Api, *paths: str) -> Iterator[list[Response]]:
+    """Collect the responses to clients that poll, one for each path."""
+    responses: list[Response] = []
+    stop = threading.Event()
 
-    def go_on(path: str) -> None:
-        while not going_on.is_set():
-            heard.append(api.ask("GET", path))
+    def poll(path: str) -> None:
+        while not stop.is_set():
+            responses.append(api.request("GET", path))
             time.sleep(0.05)
 
-    threads = [threading.Thread(target=go_on, args=(path,)) for path in paths]
+    threads = [threading.Thread(target=poll, args=(path,)) for path in paths]
     for thread in threads:
         thread.start()
     try:
-        yield heard
+        yield responses
     finally:
-        going_on.set()
+        stop.set()
         for thread in threads:
             thread.join()
 
 
 @contextmanager
 def watching(api: Api, id: str) -> Iterator[list[bytes]]:
-    """The events of a trace, as they come on one connection."""
-    told: list[bytes] = []
+    """Collect the event lines of a trace, received on one connection."""
+    lines: list[bytes] = []
     connection = HTTPConnection("127.0.0.1", api.port, timeout=60)
     connection.request("GET", f"/v1/traces/{id}/events")
-    answer = connection.getresponse()
+    response = connection.getresponse()
 
     def read() -> None:
-        told.extend(line.strip() for line in answer if line.startswith(b"event:"))
+        lines.extend(line.strip() for line in response if line.startswith(b"event:"))
 
     thread = threading.Thread(target=read)
     thread.start()
     try:
-        yield told
+        yield lines
         thread.join()
     finally:
         connection.close()
 
 
 @contextmanager
-def gone(stack: Stack, *roles: Role) -> Iterator[None]:
-    """Killed, and later started with what is on the disk."""
+def killed(stack: Stack, *roles: Role) -> Iterator[None]:
+    """Kill Redis servers, and restart them at the end of the block with the data on their disk."""
     for role in roles:
         stack.kill(role)
     yield
@@ -77,77 +77,76 @@ def gone(stack: Stack, *roles: Role) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("how", "roles", "away"),
+    ("fault", "roles", "duration"),
     [
-        pytest.param("gone", ("queue", "cache"), 10.0, id="both are gone"),
-        pytest.param("silent", ("queue",), 10.0, id="the queue is silent"),
-        pytest.param("silent", ("cache",), 3.0, id="the cache is silent"),
+        pytest.param("killed", ("queue", "cache"), 10.0, id="both are killed"),
+        pytest.param("unresponsive", ("queue",), 10.0, id="the queue is unresponsive"),
+        pytest.param("unresponsive", ("cache",), 3.0, id="the cache is unresponsive"),
     ],
 )
-def test_while_redis_is_away_health_is_told_and_the_rest_is_503_and_then_all_goes_on(
-    stack: Stack, how: str, roles: tuple[Role, ...], away: float, seconds: Body, request_body: Body
+def test_an_unavailable_redis_is_503_and_everything_continues_afterwards(
+    stack: Stack, fault: str, roles: tuple[Role, ...], duration: float, slow_body: Body, request_body: Body
 ) -> None:
     with stack.api() as api, stack.workers(1):
-        running = api.trace(seconds)
-        waiting = [api.trace(new(request_body, n)) for n in range(3)]
-        with watching(api, running) as told:
-            api.progressed(running)
+        running = api.submit(slow_body)
+        queued = [api.submit(variant(request_body, n)) for n in range(3)]
+        with watching(api, running) as events:
+            api.wait_for_progress(running)
             paths = [f"/v1/traces/{running}"] * CLIENTS
-            with gone(stack, *roles) if how == "gone" else stack.away(*roles), asking(api, *paths) as heard:
-                until = time.monotonic() + away
+            outage = killed(stack, *roles) if fault == "killed" else stack.unresponsive(*roles)
+            with outage, polling(api, *paths) as responses:
+                until = time.monotonic() + duration
                 while time.monotonic() < until:
-                    assert_told(api, request_body)
-            states = [api.ended(id) for id in (running, *waiting)]
-        assert {answer.status for answer in heard} == {503}
-        assert [trace["status"] for trace in states] == ["done"] * 4
-        assert (told[-1], told.count(b"event: done")) == (b"event: done", 1)
-        eventually(lambda: api.ask("GET", "/readyz").status == 200)
-        assert api.ended(api.trace(new(request_body, 4)))["status"] == "done"
+                    assert_unavailable(api, request_body)
+            ended = [api.wait(id) for id in (running, *queued)]
+        assert {response.status for response in responses} == {503}
+        assert [trace["status"] for trace in ended] == ["done"] * 4
+        assert (events[-1], events.count(b"event: done")) == (b"event: done", 1)
+        eventually(lambda: api.request("GET", "/readyz").status == 200)
+        assert api.wait(api.submit(variant(request_body, 4)))["status"] == "done"
 
 
-def assert_told(api: Api, request_body: Body) -> None:
-    alive, ready = api.ask("GET", "/healthz"), api.ask("GET", "/readyz")
+def assert_unavailable(api: Api, request_body: Body) -> None:
+    alive, ready = api.request("GET", "/healthz"), api.request("GET", "/readyz")
     assert (alive.status, ready.status) == (200, 503)
-    assert max(alive.took, ready.took) < SOON
-    refused = api.ask("POST", "/v1/traces", new(request_body, 5))
-    assert (refused.status, refused.headers["Content-Type"]) == (503, "application/problem+json")
-    assert int(refused.headers["Retry-After"]) > 0
+    assert max(alive.seconds, ready.seconds) < HEALTH_SECONDS
+    rejected = api.request("POST", "/v1/traces", variant(request_body, 5))
+    assert (rejected.status, rejected.headers["Content-Type"]) == (503, "application/problem+json")
+    assert int(rejected.headers["Retry-After"]) > 0
 
 
-def test_what_was_accepted_is_done_although_the_queue_and_the_api_are_killed_meanwhile(
-    stack: Stack, request_body: Body
-) -> None:
+def test_accepted_requests_survive_when_the_queue_and_the_api_are_killed(stack: Stack, request_body: Body) -> None:
     accepted: list[str] = []
     stop = threading.Event()
 
-    def go_on(api: Api, first: int) -> None:
+    def submit_many(api: Api, first: int) -> None:
         for n in range(first, first + 10_000, 4):
-            answer = api.ask("POST", "/v1/traces", new(request_body, n))
-            assert answer.status in (0, 202, 503), answer
-            if answer.status == 202:
-                accepted.append(answer.body["id"])
+            response = api.request("POST", "/v1/traces", variant(request_body, n))
+            assert response.status in (0, 202, 503), response
+            if response.status == 202:
+                accepted.append(response.body["id"])
             if stop.is_set():
                 return
 
     with stack.workers(1):
         with stack.api() as api:
-            threads = [threading.Thread(target=go_on, args=(api, n)) for n in range(4)]
+            threads = [threading.Thread(target=submit_many, args=(api, n)) for n in range(4)]
             for thread in threads:
                 thread.start()
             for number in (signal.SIGTERM, signal.SIGKILL):
-                many = len(accepted) + 15
-                eventually(lambda many=many: len(accepted) > many)  # type: ignore[misc]
+                target = len(accepted) + 15
+                eventually(lambda target=target: len(accepted) > target)  # type: ignore[misc]
                 stack.kill("queue", number)
                 stack.start("queue")
-            many = len(accepted) + 15
-            eventually(lambda: len(accepted) > many)
+            target = len(accepted) + 15
+            eventually(lambda: len(accepted) > target)
             for process in api.process.children(recursive=True):
-                process.kill()  # the one that answers; its parent starts another
+                process.kill()  # the server process, which its parent replaces
             stop.set()
             for thread in threads:
                 thread.join()
         with stack.api() as api:
-            states = {id: api.ended(id)["status"] for id in accepted}
-    assert {*states.values()} == {"done"}
+            statuses = {api.wait(id)["status"] for id in accepted}
+    assert statuses == {"done"}
     cache = connect(stack.servers.cache_url)
     assert pieces.which_done(cache, accepted) == {*accepted}

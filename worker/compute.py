@@ -63,7 +63,7 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
     shared = cached and not model.checkpoint
     runner = _shared_engine(model) if shared else engine(model.weights(), cache_weights=cached)
     new = generate(config, runner, arena, prompt, sampling, after_layer)
-    model.confirm()
+    model.check_unchanged()
     writer.write_rest()
     return {"tensors": writer.described, "generated": _generated(arena, len(prompt), new)}
 
@@ -93,7 +93,7 @@ def lens(request: LensRequest, settings: Settings, open: Open, progress: Progres
         progress(done, architecture.n_layer, done / (architecture.n_layer + 1))
 
     predictions = run_lens(config, engine(weights), engine(weights, cache_weights=cached), arena, after_layer)
-    model.confirm()
+    model.check_unchanged()
     return {"arrays": _write(predictions._asdict(), open)}
 
 

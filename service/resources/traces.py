@@ -195,7 +195,7 @@ def _not_done(why: str) -> Conflict:
 
 
 def recalled(state: State[TraceRequest]) -> Model:
-    """The model of a trace, even if its weights are not here any more."""
+    """The model of a trace, even if its weights no longer exist."""
     return models.from_old_reference(state.request.model, broker().settings.models_dir)
 
 

@@ -88,7 +88,7 @@ def test_checkpoints_are_listed_after_the_presets_and_broken_ones_as_problems(cl
     assert mine["vocabulary"] == {"kind": "ids", "size": 17}
     [problem] = listed["problems"]
     assert problem["id"] == "broken"
-    assert "model.safetensors is cut short" in problem["detail"]
+    assert "model.safetensors is truncated" in problem["detail"]
 
 
 @pytest.mark.parametrize("path", ["", "/tensors", "/tensors/wte.weight"])
@@ -98,14 +98,14 @@ def test_reading_a_broken_checkpoint_reports_what_is_wrong(client: FlaskClient, 
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "application/problem+json",
     )
-    message = "The checkpoint in the folder 'broken' cannot be used: model.safetensors is cut short"
+    message = "The checkpoint in the folder 'broken' cannot be used: model.safetensors is truncated"
     assert response.get_json()["errors"]["model"][0].startswith(message)
 
 
 def test_a_trace_of_a_broken_checkpoint_is_rejected_with_the_reason(client: FlaskClient) -> None:
     response = submit(client, model="broken")
     assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert "model.safetensors is cut short" in response.get_json()["errors"]["model"][0]
+    assert "model.safetensors is truncated" in response.get_json()["errors"]["model"][0]
 
 
 @pytest.mark.parametrize("id", ["../mine", "mine/", ".", "..", "", "/etc", "mine\0", "a" * 5000, "openai/gpt2"])
@@ -220,7 +220,7 @@ def test_a_changed_checkpoint_gives_another_trace_and_the_old_one_stays_readable
     assert new["id"] != old["id"]
     assert new["weights"]["digest"] != old["weights"]["digest"]
     read = done(computing_client.get(f"/v1/traces/{old['id']}"))
-    assert read["weights"] == old["weights"] | {"note": "These weights are not here any more.", "tensors": None}
+    assert read["weights"] == old["weights"] | {"note": "These weights no longer exist.", "tensors": None}
     assert read["tensors"] == old["tensors"]
     listed = [entry["model"] for entry in computing_client.get("/v1/traces").get_json()["traces"]]
     assert listed == ["mine", SMALL.to_text()]  # only the sizes of lost weights are known
@@ -234,7 +234,7 @@ def test_a_trace_fails_if_its_checkpoint_changed_while_it_was_queued(idle_server
     with running_worker(servers):
         trace = client.get(f"/v1/traces/{id}", headers=WAIT).get_json()
     assert trace["status"] == "failed"
-    assert "are not here any more: their checkpoint was changed or removed" in trace["error"]["detail"]
+    assert "no longer exist: their checkpoint was changed or removed" in trace["error"]["detail"]
 
 
 def test_a_seed_gives_synthetic_weights_with_a_checkpoints_sizes(computing_client: FlaskClient) -> None:

@@ -222,7 +222,7 @@ def test_result_that_lost_a_piece_is_computed_again(store: Store) -> None:
 
 def test_lost_weights_fail_the_job_and_leave_nothing(store: Store) -> None:
     id = store.submit(replace(trace_request(), model=replace(trace_request().model, weights="0" * 64)))
-    with pytest.raises(ValueError, match="are not here any more"):
+    with pytest.raises(ValueError, match="no longer exist"):
         jobs.run(id)
     assert store.cache.dbsize() == 0
 

@@ -73,7 +73,7 @@ def test_request_that_raises_fails_alone_and_is_not_retried(store: Store) -> Non
     for _ in range(2):  # a retry, as if the process was killed later
         assert job.run() == [True, False, True]
     assert list(job.failures) == [1]
-    assert "are not here any more" in job.failures[1]
+    assert "no longer exist" in job.failures[1]
     assert store.events(job.ids[1]) == ["started", "failed"]
     assert store.event_data(job.ids[1], b"failed") == [json.dumps({"reason": job.failures[1]}).encode()]
 

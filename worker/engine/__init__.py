@@ -1,1 +1,1 @@
-"""The operations of a forward pass: NumPy, the reference, and compiled kernels."""
+"""Engines: the operations of a forward pass, in NumPy and compiled."""

@@ -1,4 +1,7 @@
-"""What kernels/python.h offers, for float32 arrays whose last axis has no gaps; TypeError and ValueError for others."""
+"""The functions of kernels/python.h.
+
+Arrays are float32 with a contiguous last axis; others raise TypeError or ValueError.
+"""
 
 from typing import Any
 
@@ -6,10 +9,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-PANEL: int  # columns of a panel of packed weights
+PANEL: int  # columns per panel of packed weights
 
 def linear(x: Array, add: bool, *products: tuple[Array | None, Array, int, Array | None, int, int, int, float]) -> None:
-    """Products of one x with up to three matrices, each (bias, out, kind, weights, pitch, base, first, scale):
+    """Multiply x by up to three matrices, each (bias, out, kind, weights, pitch, base, first, scale):
     out (+)= x · weights + bias, [B, n, K], [K, N], [N] -> [B, n, N]."""
 
 def pack(
@@ -23,10 +26,10 @@ def pack(
     rows: int,
     out: Array,
 ) -> None:
-    """[rows, columns] -> panels of PANEL columns, one after the other, the last one padded with zeros."""
+    """Pack [rows, columns] into panels of PANEL columns, the last one padded with zeros."""
 
 def draw(base: int, first: int, scale: float, out: Array) -> None:
-    """Values `first` and on of a stream of synthetic weights -> [N]."""
+    """Generate the synthetic weights of a stream from `first` on -> [N]."""
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float, mean: Array, scale: Array, out: Array) -> None: ...
 def softmax(x: Array, largest: Array, total: Array, out: Array) -> None: ...

@@ -1,7 +1,7 @@
-"""The engine over compiled kernels (kernels/), and which engine a process has: this one where they could be built.
+"""The compiled engine (kernels/), and the choice of engine.
 
-Products of few rows with large matrices, which is what a short trace consists of, run at the speed of memory
-instead of a quarter of it; synthetic weights are drawn inside the product and never stored.
+A short trace consists of products of few rows with large matrices: here they run at memory bandwidth, in NumPy at a
+quarter of it. Synthetic weights are generated inside the product and never stored.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from worker.weights.synthetic import SyntheticWeights
 
 try:
     import worker.engine._kernels as kernels
-except ImportError:  # no compiler when it was installed, or an old processor
+except ImportError:  # installed without a compiler, or an old processor
     COMPILED = False
 else:
     COMPILED = True
 
-# What the kernels need to know of a matrix: kind, array, pitch, the stream's base, the first of its values, scale.
+# A matrix, for the kernels: kind, array, pitch, base of the stream, index of its first value, scale.
 _Source = tuple[int, Array | None, int, int, int, float]
 
-_ROWS, _TABLE, _PACKED, _DRAWN, _DRAWN_TABLE = range(5)  # kinds of weights, as kernels.c counts them
+_ROWS, _TABLE, _PACKED, _DRAWN, _DRAWN_TABLE = range(5)  # kinds of weights, as in kernels.c
 _FUNCTIONS = {"gelu_new": 0, "gelu": 1, "relu": 2, "silu": 3}
 
 
 def engine(weights: Weights, *, cache_weights: bool = False) -> Engine:
-    """The fastest engine that there is for float32 arrays.
+    """Return the fastest available engine for float32 arrays.
 
-    `cache_weights`: the weights fit into memory and will be used again, so it pays to arrange them for speed.
+    `cache_weights`: keep the weights in memory, packed for speed. For weights that fit and are used more than once.
     """
     if COMPILED:
         return CompiledEngine(weights, cache_weights=cache_weights)
@@ -41,7 +41,7 @@ def engine(weights: Weights, *, cache_weights: bool = False) -> Engine:
 
 
 class CompiledEngine(Engine):
-    """As Engine, for float32 alone, on all cores (OPENBLAS_NUM_THREADS limits them)."""
+    """Engine for float32 only, on all cores (OPENBLAS_NUM_THREADS limits them)."""
 
     def __init__(self, weights: Weights, *, cache_weights: bool = False) -> None:
         super().__init__(weights)
@@ -104,7 +104,7 @@ class CompiledEngine(Engine):
         return found
 
     def _prepare(self, name: str, depth: int, widths: list[int]) -> list[tuple[Array, _Source]]:
-        """The biases and matrices of a linear layer's products."""
+        """Return the biases and matrices of a linear layer's products."""
         bias, weight = self._vector(f"{name}.bias"), f"{name}.weight"
         products = [(bias[part], self._whole(weight, part, depth, table=False)) for part in _parts(widths)]
         if self._caches:
@@ -112,12 +112,12 @@ class CompiledEngine(Engine):
         return products
 
     def _whole(self, name: str, part: slice, depth: int, *, table: bool) -> _Source:
-        """A matrix [depth, part] (of a table, its transpose) that can be had at once: packed or drawn."""
+        """Return a whole matrix [depth, part] (of a table, its transpose), packed or generated."""
         if self._caches:
             return _PACKED, self._pack(name, part, depth, table), 0, 0, 0, 0.0
-        return self._drawn(name, part, depth, table)
+        return self._generated(name, part, depth, table)
 
-    def _drawn(self, name: str, part: slice, depth: int, table: bool) -> _Source:
+    def _generated(self, name: str, part: slice, depth: int, table: bool) -> _Source:
         weights = cast(SyntheticWeights, self.weights)
         base, scale = weights.stream(name)
         if table:
@@ -125,13 +125,13 @@ class CompiledEngine(Engine):
         return _DRAWN, None, weights.shape(name)[1], base, part.start, scale
 
     def _pack(self, name: str, part: slice, depth: int, table: bool) -> Array:
-        """The matrix in the order in which products read it, made once."""
+        """Return the packed matrix, from the cache if possible."""
         packed = self._packed.get((name, part.start))
         if packed is None:
             count = part.stop - part.start
             packed = aligned(4 * -(-count // kernels.PANEL) * kernels.PANEL * depth).view(np.float32)
             if isinstance(self.weights, SyntheticWeights):
-                source = self._drawn(name, part, depth, table)
+                source = self._generated(name, part, depth, table)
             else:
                 whole = np.ascontiguousarray(self.weights[name])
                 source = (_TABLE if table else _ROWS, whole if table else whole[:, part], 0, 0, 0, 0.0)
@@ -141,6 +141,6 @@ class CompiledEngine(Engine):
 
 
 def _parts(widths: list[int]) -> list[slice]:
-    """Where each of several outputs lies among a matrix's columns."""
+    """Return the columns of a matrix that belong to each output."""
     ends = list(accumulate(widths))
     return [slice(end - width, end) for width, end in zip(widths, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""Memory for arrays that are used again and again."""
+"""Aligned memory for arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LINE = 64  # bytes of a cache line
 
 
 def aligned(nbytes: int) -> NDArray[np.uint8]:
-    """Uninitialised bytes that begin with a cache line: a vector that lies across two takes twice as long to read."""
+    """Return uninitialised bytes aligned to a cache line; vectors across two lines take twice as long to load."""
     memory = np.empty(nbytes + _LINE, np.uint8)
     start = -memory.ctypes.data % _LINE
     return memory[start : start + nbytes]

@@ -1,7 +1,7 @@
-"""The operations of a forward pass in plain NumPy: the reference for any faster engine, and what runs everywhere.
+"""The operations of a forward pass in NumPy: the reference engine.
 
-An engine holds a model's weights and writes its results into the arrays that it is given, all of them [B, n, …]
-views of n positions. It reads weights tile by tile where they come that way, so they need not fit into memory.
+An engine has a model's weights, and writes its results into given arrays, all of them [B, n, …] views of n positions.
+It reads large weights tile by tile, so they need not fit into memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class Engine:
-    """NumPy over a model's weights, in whatever precision the arrays have."""
+    """Engine in NumPy, in the precision of the arrays."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -28,7 +28,7 @@ class Engine:
         out[...] = self.weights.rows(name, rows)
 
     def linear(self, x: Array, name: str, *outs: Array) -> None:
-        """x · weight + bias, its columns shared out among `outs` in their order: [B, n, K], [K, N] -> [B, n, N]."""
+        """x · weight + bias, its columns split among `outs` in order: [B, n, K], [K, N] -> [B, n, N]."""
         bias = self.weights[f"{name}.bias"]
         for rows, tile in self.weights.tiles(f"{name}.weight"):
             start = 0
@@ -52,7 +52,7 @@ class Engine:
             out += self.weights[f"{name}.bias"]
 
     def rms_norm(self, x: Array, name: str, epsilon: float, scale: Array, out: Array) -> None:
-        """x / √(mean of squares + ε) · weight over the last axis, Zhang and Sennrich 2019 (arXiv:1910.07467)."""
+        """x / √(mean of squares + ε) · weight over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
         np.vecdot(x, x, out=scale[..., 0])  # [B, n, 1]
         scale /= x.shape[-1]
         scale += epsilon
@@ -61,7 +61,7 @@ class Engine:
         out *= self.weights[f"{name}.weight"]
 
     def rotate(self, x: Array, cos: Array, sin: Array, out: Array) -> None:
-        """Turn the pairs of channels i and i + A/2 of x [B, n, H, A] by the angles whose cos and sin are [1, n, A]
+        """Rotate the channel pairs (i, i + A/2) of x [B, n, H, A] by the angles whose cos and sin are [1, n, A]
         (Su et al. 2021, arXiv:2104.09864).
         """
         half = x.shape[-1] // 2
@@ -71,12 +71,12 @@ class Engine:
         out[..., half:] += x[..., :half] * sin[..., half:]
 
     def gate(self, function: str, x: Array, y: Array, out: Array) -> None:
-        """The function of x, times y (Shazeer 2020, arXiv:2002.05202)."""
+        """function(x) · y (Shazeer 2020, arXiv:2002.05202)."""
         self.activate(function, x, out)
         out *= y
 
     def layer_norm(self, x: Array, name: str, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
-        """(x − mean) / √(variance + ε) · weight + bias over the last axis, Ba et al. 2016 (arXiv:1607.06450)."""
+        """(x − mean) / √(variance + ε) · weight + bias over the last axis (Ba et al. 2016, arXiv:1607.06450)."""
         part = 1 / x.shape[-1]
         np.add.reduce(x, axis=-1, keepdims=True, out=mean)  # [B, n, 1]
         mean *= part
@@ -93,10 +93,10 @@ class Engine:
         self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
         z: Array,
     ) -> None:  # fmt: skip
-        """Causal attention of the positions `rows` to all up to each (Vaswani et al. 2017, arXiv:1706.03762).
+        """Causal attention of the positions `rows` (Vaswani et al. 2017, arXiv:1706.03762).
 
-        q, z [B, T, H, A]; k, v [B, T, G, A], of which each is read by H/G heads (Ainslie et al. 2023,
-        arXiv:2305.13245); scores, pattern [B, H, T, T]; largest, total [B, H, T]: all positions of each.
+        q, z [B, T, H, A]; k, v [B, T, G, A], each read by H/G heads (Ainslie et al. 2023, arXiv:2305.13245);
+        scores, pattern [B, H, T, T]; largest, total [B, H, T]. The arrays have all positions, not only `rows`.
         """
         T, A = q.shape[1], q.shape[-1]
         stop = rows.stop
@@ -114,11 +114,11 @@ class Engine:
         _matmul(pattern[..., :stop], v[:, :, :stop], z[:, :, rows], shared)
 
     def softmax(self, x: Array, largest: Array, total: Array, out: Array) -> None:
-        """exp(x − max) / Σ exp(x − max) over the last axis, its two statistics kept."""
+        """exp(x − max) / Σ exp(x − max) over the last axis, with max in `largest` and the sum in `total`."""
         _softmax(x, largest, total, out)
 
     def activate(self, function: str, x: Array, out: Array) -> None:
-        """One of FUNCTIONS, element by element."""
+        """One of FUNCTIONS, elementwise."""
         FUNCTIONS[function].apply(x, out)
 
     def add(self, x: Array, y: Array, out: Array) -> None:
@@ -127,7 +127,7 @@ class Engine:
 
 
 def _matmul(x: Array, y: Array, out: Array, shared: int) -> None:
-    """[B, H, n, K], [B, G, K, N] -> [B, H, n, N], where `shared` = H/G heads of x have the same of y."""
+    """[B, H, n, K], [B, G, K, N] -> [B, H, n, N], where `shared` = H/G heads of x share one of y."""
     if shared == 1:
         np.matmul(x, y, out=out)
         return

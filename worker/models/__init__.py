@@ -1,1 +1,1 @@
-"""What a "model" in a request means: presets, checkpoints, vocabularies."""
+"""Models in requests: presets, checkpoints and vocabularies."""

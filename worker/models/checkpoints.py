@@ -1,7 +1,7 @@
-"""Checkpoints: folders as Hugging Face's transformers saves them, each a model under its folder's name.
+"""Checkpoints: model folders as saved by Hugging Face's transformers.
 
-A folder holds `config.json` and `model.safetensors`, or `model.safetensors.index.json` and the files it names. Its
-tensors are mapped, under the names with or without the prefix of the family; what else there is, is left alone.
+A folder has `config.json` and `model.safetensors`, or `model.safetensors.index.json` and the files it lists. Tensors
+are memory-mapped; their names may have the family's prefix. Other tensors and files are ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAMES = {STORED["F32"]: "float32", STORED["F16"]: "float16", STORED["BF16"]: "b
 
 
 class CheckpointError(ValueError):
-    """A folder whose model cannot be used: says what is wrong and what is expected."""
+    """A checkpoint that cannot be used."""
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(f"The checkpoint in the folder {id!r} cannot be used: {reason}.")
@@ -44,43 +44,43 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model's folder as it was when it was opened: its tensors are mapped, and each is there in its shape."""
+    """An opened checkpoint: every tensor is mapped and has the expected shape."""
 
     id: str
     config: Config
     tensors: Mapping[str, NDArray[Any]]
-    stamps: Mapping[Path, Stamp | None]  # of each file that decides the model; of some it decides that they are missing
+    stamps: Mapping[Path, Stamp | None]  # of the files that determine the model; None: the file must be absent
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, of the sizes and of the files with weights. Raises CheckpointError where one changed."""
-        with _problems_of(self.id):
+        """SHA-256, in hex, of the configuration and the weight files. Raises CheckpointError if a file changed."""
+        with _as_checkpoint_error(self.id):
             parts = [orjson.dumps(self.config.to_mapping()).decode()]
             for path, stamp in self.stamps.items():
                 if stamp is not None and path.name != CONFIG:
-                    parts.append(f"{path.name} {digests.of(path, stamp)}")
+                    parts.append(f"{path.name} {digests.sha256(path, stamp)}")
             return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def note(self) -> str:
-        """What these weights are, for people."""
+        """A description of the weights for people."""
         found = {_NAMES[tensor.dtype] for tensor in self.tensors.values()}
         widened = "" if found == {"float32"} else ", widened to float32 as they are read"
         return f"From the checkpoint in the folder {self.id!r}: {' and '.join(sorted(found))}{widened}."
 
     def is_unchanged(self) -> bool:
-        """Whether the folder's files are still those that were opened."""
+        """Return whether the folder's files have not changed since they were opened."""
         with suppress(OSError):
             return all(digests.stamp(path) == stamp for path, stamp in self.stamps.items())
         return False
 
     def weights(self) -> MappedWeights:
-        """The weights under the catalogue's names."""
+        """Return the weights, under the catalogue's names."""
         return MappedWeights(self.tensors)
 
 
 def names(models_dir: str) -> list[str]:
-    """The folders directly under `models_dir`, sound or not; none where it is not there, or the empty name."""
+    """Return the names of the folders in `models_dir`, valid or not; none if it does not exist or is empty."""
     if not models_dir:
         return []
     try:
@@ -89,14 +89,14 @@ def names(models_dir: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        log.warning("no checkpoint can be read: %s", error)
+        log.warning("cannot list the checkpoints: %s", error)
         return []
     return sorted(name for name in found if not name.startswith(".") and name.isprintable())
 
 
 def read_config(id: str, models_dir: str) -> Config:
-    """The configuration of a folder's model; its weights are not looked at. Raises CheckpointError."""
-    with _problems_of(id):
+    """Return the configuration of a checkpoint without reading its weights. Raises CheckpointError."""
+    with _as_checkpoint_error(id):
         return _config(Folder(id, models_dir))
 
 
@@ -104,23 +104,23 @@ _opened: dict[tuple[str, str], Checkpoint] = {}
 
 
 def load(id: str, models_dir: str) -> Checkpoint:
-    """The model in the folder `id`, which is one of `names`; opened again only when it changed on disk.
+    """Return the checkpoint in the folder `id`, one of `names`; it is cached until it changes on disk.
 
     Raises CheckpointError.
     """
-    held = _opened.get((models_dir, id))
-    if held is None or not held.is_unchanged():
+    checkpoint = _opened.get((models_dir, id))
+    if checkpoint is None or not checkpoint.is_unchanged():
         for key, other in [*_opened.items()]:
-            if not other.is_unchanged():  # what is mapped takes room on the disk even when it was deleted
+            if not other.is_unchanged():  # a deleted file takes disk space as long as it is mapped
                 _opened.pop(key, None)
-        with _problems_of(id):
-            held = _opened[models_dir, id] = _open(id, Folder(id, models_dir))
-    return held
+        with _as_checkpoint_error(id):
+            checkpoint = _opened[models_dir, id] = _open(id, Folder(id, models_dir))
+    return checkpoint
 
 
 @contextmanager
-def _problems_of(id: str) -> Iterator[None]:
-    """Whatever is wrong with a folder as that model's one problem."""
+def _as_checkpoint_error(id: str) -> Iterator[None]:
+    """Convert errors of files to CheckpointError."""
     try:
         yield
     except (FileError, ChangedError) as error:
@@ -130,14 +130,14 @@ def _problems_of(id: str) -> Iterator[None]:
 
 
 def _config(folder: Folder) -> Config:
-    given = folder.json(CONFIG)
-    name = given.get("model_type", DEFAULT_MODEL_TYPE)
+    hub_config = folder.json(CONFIG)
+    name = hub_config.get("model_type", DEFAULT_MODEL_TYPE)
     if not isinstance(name, str) or name not in FAMILIES:
-        found, known = orjson.dumps(name).decode(), ", ".join(FAMILIES)
-        raise FileError(f"{CONFIG} says model_type: {found}, and what is computed here is {known}")
+        found, supported = orjson.dumps(name).decode(), ", ".join(FAMILIES)
+        raise FileError(f"{CONFIG} has model_type: {found}, and only {supported} are supported")
     family = FAMILIES[name]
     try:
-        return family.Config.from_mapping(family.from_hub(given))
+        return family.Config.from_mapping(family.from_hub(hub_config))
     except UnsupportedConfigError as error:
         raise FileError(f"{CONFIG} {error}") from None
     except ConfigError as error:
@@ -148,26 +148,26 @@ def _open(id: str, folder: Folder) -> Checkpoint:
     stamps = {folder.path / name: digests.stamp(folder.path / name) for name in (CONFIG, WEIGHTS, INDEX)}
     config = _config(folder)
     if stamps[folder.path / WEIGHTS] is not None:
-        stamps.pop(folder.path / INDEX)  # as Hugging Face does it: the one file goes before the index of many
+        stamps.pop(folder.path / INDEX)  # a single file takes precedence over an index, as in transformers
         shards, where = [WEIGHTS], None
     elif stamps[folder.path / INDEX] is not None:
         where = _weight_map(folder)
         shards = sorted(set(where.values()))
-        stamps |= {folder.path / name: digests.stamp(folder.need(name)) for name in shards}
+        stamps |= {folder.path / name: digests.stamp(folder.require(name)) for name in shards}
     else:
         raise FileError(_no_weights(folder))
     files = {name: _mapped(folder, name) for name in shards}
     tensors = _tensors(config, files, where or dict.fromkeys(files[WEIGHTS].entries, WEIGHTS))
     checkpoint = Checkpoint(id, config, tensors, stamps)
     if not checkpoint.is_unchanged():
-        raise FileError("it changed while it was read: ask again")
+        raise FileError("it changed while it was read: try again")
     return checkpoint
 
 
 def _weight_map(folder: Folder) -> dict[str, str]:
     found = folder.json(INDEX).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
-        raise FileError(f"{INDEX} has no weight_map from the names of tensors to those of files")
+        raise FileError(f"{INDEX} has no weight_map from tensor names to file names")
     return found
 
 
@@ -182,7 +182,7 @@ def _no_weights(folder: Folder) -> str:
 
 
 def _mapped(folder: Folder, name: str) -> MappedFile:
-    path = folder.need(name)
+    path = folder.require(name)
     try:
         return MappedFile(path)
     except FileError as error:
@@ -190,20 +190,21 @@ def _mapped(folder: Folder, name: str) -> MappedFile:
 
 
 def _tensors(config: Config, files: Mapping[str, MappedFile], where: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Every tensor of the catalogue, as it is stored."""
+    """Return every tensor of the catalogue, as stored."""
     shapes, tensors, missing = catalogue(config), {}, []
     copies = {shapes.source(tensor.name): tensor.name for tensor in describe(config).weights if tensor.alias_of}
     for name, shape in shapes.items():
         source = shapes.source(name)
         own = [*_stored_as(config, source), *(_stored_as(config, copies[source]) if source in copies else ())]
-        stored = next((other for other in own if other in where), None)  # whichever of two tied ones was kept is both
+        stored = next((other for other in own if other in where), None)  # tied weights may be stored under either name
         if stored is None:
             missing.append(name)
         else:
             tensors[name] = _tensor(files, where[stored], stored, shape)
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise FileError(f"the tensor {missing[0]}{more} is missing from {_listed(files)}")
+        several = len(missing) > 1
+        listed = f"tensors {missing[0]} and {len(missing) - 1} more are" if several else f"tensor {missing[0]} is"
+        raise FileError(f"the {listed} missing from {_listed(files)}")
     for source, copy in copies.items():
         stored = next((other for other in _stored_as(config, copy) if other in where), None)
         if stored is not None:
@@ -213,34 +214,34 @@ def _tensors(config: Config, files: Mapping[str, MappedFile], where: Mapping[str
 
 
 def _stored_as(config: Config, name: str) -> list[str]:
-    """The names that a weight may have in a file: with the family's prefix and without."""
+    """Return the names that a weight may have in a file: with and without the family's prefix."""
     prefix = family_of(config).prefix
     return list(dict.fromkeys((name, f"{prefix}{name.removeprefix(prefix)}", name.removeprefix(prefix))))
 
 
 def _tensor(files: Mapping[str, MappedFile], file: str, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     if name not in files[file].entries:
-        raise FileError(f"{file} has no tensor {name}, although {INDEX} says so")
+        raise FileError(f"{file} has no tensor {name}, although {INDEX} lists it")
     try:
         found = files[file].array(name)
     except FileError as error:
         raise FileError(f"{file}: {error}") from None
     if found.shape != shape:
         raise FileError(
-            f"{file}: the tensor {name} has the shape {list(found.shape)}, and {CONFIG} makes it {list(shape)}"
+            f"{file}: the tensor {name} has the shape {list(found.shape)}, but {CONFIG} requires {list(shape)}"
         )
     return found
 
 
 def _check_tied(source: str, table: NDArray[Any], copy: str, head: NDArray[Any]) -> None:
-    """A head that is said to be the embedding and is not: either way, half of its readers would be wrong."""
+    """Raise FileError if a tied head differs from the embedding: which of the two applies is ambiguous."""
     pair, step = MappedWeights({"table": table, "head": head}), max(1, (1 << 20) // table.shape[1])
     for start in range(0, len(table), step):
         part = (slice(start, start + step),)
         if not np.array_equal(pair.read("table", part), pair.read("head", part), equal_nan=True):
             raise FileError(
-                f"{CONFIG} ties the head to {source}, and {copy} is another matrix: "
-                f"set tie_word_embeddings to false, or leave {copy} out"
+                f"{CONFIG} ties the head to {source}, but {copy} differs from it: "
+                f"set tie_word_embeddings to false, or remove {copy}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which model a request is about: its configuration, and its weights by their digest."""
+"""References to models: configuration and digest of weights."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from worker.families.registry import config_from_mapping
 
 @dataclass(frozen=True)
 class ModelRef:
-    """What of a model decides a result. Equal references mean equal weights."""
+    """A configuration and a digest: equal references have equal weights, so equal results."""
 
     config: Config
     weights: str  # the digest
 
     def to_json(self) -> dict[str, Any]:
-        """The part of a request's canonical form that names the model."""
+        """Return the JSON form, for a canonical request."""
         return {"config": self.config.to_mapping(), "weights": self.weights}
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> ModelRef:
-        """The reference in the canonical form of a request."""
+        """Return the reference from its JSON form."""
         return cls(config_from_mapping(form["config"]), form["weights"])

@@ -1,4 +1,4 @@
-"""The weights of a configuration: their names and shapes, synthetic ones, and those that come with this package."""
+"""The weights of a configuration: catalogue, synthetic, trained."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from worker.weights.synthetic import SyntheticWeights
 
 
 def catalogue(config: Config) -> Catalogue:
-    """The shape of every weight of a model of these sizes, by name."""
+    """Return the shape of every weight by name."""
     return Catalogue(describe(config))
 
 
 def synthetic(config: Config, seed: int) -> SyntheticWeights:
-    """Weights of any configuration, drawn as its family's are initialised."""
+    """Return synthetic weights, distributed as the family's initialisation."""
     return SyntheticWeights(catalogue(config), partial(family_of(config).initial, config), seed)
 
 
 @cache
 def trained(file: Path) -> FileWeights:
-    """The weights of a preset that is trained already, read once a process."""
+    """Return the weights of a trained preset, read once per process."""
     return FileWeights(file)
 
 
 @cache
 def trained_digest(file: Path) -> str:
-    """SHA-256 of their file, in hex."""
+    """Return the SHA-256 of a trained preset's file, in hex."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

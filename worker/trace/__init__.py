@@ -1,1 +1,1 @@
-"""One inference: its memory, generation, sampling, the logit lens."""
+"""Traces: memory, generation, capture, and the logit lens."""

@@ -1,9 +1,9 @@
-"""The memory of a trace: one planned block that every tensor is a view of, filled in place.
+"""The memory of a trace: one block, of which every tensor is a view.
 
-A tensor has a place of its own in it, or shares one with those of its name in the other layers: in a window of one
-layer's size. Where a trace takes one pass (`streamed`), all of a layer's tensors lie in the window, and the captured
-ones have to leave before the next layer ends. Where it takes several, what is captured or read by later passes lies
-alone.
+A tensor has its own memory, or shares it with the tensors of the same name in other layers: a window the size of one
+layer. If a trace takes one pass (`streamed`), all layer tensors are in the window, and captured ones must be written
+before the next layer ends. If it takes several, tensors that are captured or read by later passes have their own
+memory.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from worker.families.registry import describe
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a tensor lies: `nbytes` from `offset`, little-endian, C order."""
+    """The location of a tensor: `nbytes` from `offset`, little-endian, in C order."""
 
     shape: tuple[int, ...]
     dtype: str
     offset: int
-    is_masked: bool = False  # −∞ stands in it for what is not there
+    is_masked: bool = False  # contains −∞ where attention is masked
 
     @cached_property
     def nbytes(self) -> int:
@@ -42,7 +42,7 @@ class Slot:
 
 
 class Size(NamedTuple):
-    """What a trace takes, in bytes: the result, and the memory in which it is computed."""
+    """The bytes that a trace takes: in its result, and in memory."""
 
     result: int
     memory: int
@@ -50,8 +50,10 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Where each tensor lies: in memory (`slots`), and in the result if it is captured (`kept`), packed in order of
-    computation. `sections` are the captured names by when they are complete: as each layer ends, and at the end.
+    """The location of each tensor in memory (`slots`), and of the captured ones in the result (`stored`).
+
+    The result is packed in order of computation. `sections` are the captured names that are complete after each
+    layer, and at the end.
     """
 
     slots: Mapping[str, Slot]
@@ -62,12 +64,12 @@ class Plan:
 
 
 def captured(names: Iterable[str], patterns: Iterable[str]) -> Iterator[str]:
-    """The names that one of the shell-style patterns matches, in their order."""
+    """Yield the names that match a shell-style pattern, in order."""
     matches = re.compile("|".join(map(translate, patterns)) or "(?!)").match
     return (name for name in names if matches(name))
 
 
-@lru_cache(maxsize=4)  # the same few plans are made again and again, and a deep model's is large
+@lru_cache(maxsize=4)  # few plans are in use, and a deep model's is large
 def plan(
     config: Config,
     tokens: int,
@@ -78,17 +80,17 @@ def plan(
     *,
     streamed: bool = False,
 ) -> Plan:
-    """Lay out a trace over `tokens` positions before anything runs; allocates nothing.
+    """Plan the memory and result of a trace over `tokens` positions; allocates nothing.
 
-    Values are computed in `precision`, and the captured ones stored in `dtype` (the same where it is None).
+    Values are computed in `precision`; captured ones are stored in `dtype` (default: the same).
     """
     architecture = describe(config)
     sizes, tensors = architecture.sizes(tokens, batch), dict(architecture.all_values())
     chosen = dict.fromkeys(captured(tensors, capture))
-    alone = [name for name, tensor in tensors.items() if _lies_alone(tensor, name in chosen, streamed)]
+    own = [name for name, tensor in tensors.items() if _has_own_memory(tensor, name in chosen, streamed)]
     slots: dict[str, Slot] = {}
     end = 0
-    for name in sorted(alone, key=lambda name: name not in chosen):  # those captured lie together: they leave together
+    for name in sorted(own, key=lambda name: name not in chosen):  # captured ones are adjacent, to be written together
         slots[name] = _slot(tensors[name], sizes, _computed(tensors[name], precision), end)
         end += slots[name].nbytes
     window: dict[str, Slot] = {}
@@ -98,15 +100,15 @@ def plan(
                 window[tensor.name] = _slot(tensor, sizes, _computed(tensor, precision), end)
                 end += window[tensor.name].nbytes
             slots[name] = window[tensor.name]
-    kept: dict[str, Slot] = {}
+    stored: dict[str, Slot] = {}
     sections: list[list[str]] = [[] for _ in range(architecture.n_layer + 1)]
-    kept_bytes = 0
+    stored_bytes = 0
     for section, name in _completed(architecture):
         if name in chosen:
-            kept[name] = _slot(tensors[name], sizes, _stored(tensors[name], precision, dtype), kept_bytes)
-            kept_bytes += kept[name].nbytes
+            stored[name] = _slot(tensors[name], sizes, _stored(tensors[name], precision, dtype), stored_bytes)
+            stored_bytes += stored[name].nbytes
             sections[section].append(name)
-    return Plan(slots, kept, tuple(map(tuple, sections)), Size(kept_bytes, end), streamed)
+    return Plan(slots, stored, tuple(map(tuple, sections)), Size(stored_bytes, end), streamed)
 
 
 def measure(
@@ -119,26 +121,27 @@ def measure(
     *,
     streamed: bool = False,
 ) -> Size:
-    """The size of the plan with these arguments, found without making it."""
+    """Return the size of `plan` with these arguments, without making the plan."""
     architecture = describe(config)
     sizes, times = architecture.sizes(tokens, batch), _times_captured(config, capture)
-    kept = memory = 0
+    result = memory = 0
     for tensor in architecture.values:
         shape, count = tensor.shape(sizes), times[tensor.name]
         copies = architecture.n_layer if tensor.is_layered else 1
-        alone = count * _lies_alone(tensor, True, streamed) + (copies - count) * _lies_alone(tensor, False, streamed)
-        kept += count * _nbytes(shape, _stored(tensor, precision, dtype))
-        memory += (alone + (alone < copies)) * _nbytes(shape, _computed(tensor, precision))
-    return Size(kept, memory)
+        own = count * _has_own_memory(tensor, True, streamed)
+        own += (copies - count) * _has_own_memory(tensor, False, streamed)
+        result += count * _nbytes(shape, _stored(tensor, precision, dtype))
+        memory += (own + (own < copies)) * _nbytes(shape, _computed(tensor, precision))
+    return Size(result, memory)
 
 
 class Arena(dict[str, NDArray[Any]]):
-    """A plan's memory: a mapping of tensor names to arrays, all views of `memory` (uint8 [plan.size.memory])."""
+    """A plan's memory: arrays by tensor name, all views of `memory` (uint8 [plan.size.memory])."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.memory = aligned(plan.size.memory)
-        views: dict[int, NDArray[Any]] = {}  # by offset: the layers of a window share theirs
+        views: dict[int, NDArray[Any]] = {}  # by offset: layers share the views of the window
         for name, slot in plan.slots.items():
             view = views.get(slot.offset)
             if view is None:
@@ -149,7 +152,7 @@ class Arena(dict[str, NDArray[Any]]):
 
 @lru_cache(maxsize=16)
 def _times_captured(config: Config, capture: tuple[str, ...]) -> Counter[str]:
-    """How many times a tensor of the description is captured, by its name there."""
+    """Count the captured layers of each tensor of the architecture."""
     tensors = dict(describe(config).all_values())
     return Counter(tensors[name].name for name in captured(tensors, capture))
 
@@ -158,7 +161,7 @@ def _slot(tensor: Tensor, sizes: Mapping[str, int], dtype: str, offset: int) -> 
     return Slot(tensor.shape(sizes), dtype, offset, tensor.is_masked)
 
 
-def _lies_alone(tensor: Tensor, is_captured: bool, streamed: bool) -> bool:
+def _has_own_memory(tensor: Tensor, is_captured: bool, streamed: bool) -> bool:
     return not tensor.is_layered or (not streamed and (is_captured or tensor.read_later))
 
 
@@ -172,7 +175,7 @@ def _stored(tensor: Tensor, precision: str, dtype: str | None) -> str:
 
 
 def _completed(architecture: Architecture) -> Iterator[tuple[int, str]]:
-    """The values by name, each with the number of layers that are done before it is complete."""
+    """Yield each value with the number of layers that are complete before it is."""
     done = 0
     for section in architecture.sections:
         for layer in range(section.layers or 1):

@@ -1,4 +1,4 @@
-"""What leaves the arena: captured tensors, cast, described and handed on in order of computation, a bit at a time."""
+"""Cast captured tensors, describe them, and write them to a sink."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from numpy.typing import NDArray
 from worker.trace.arena import Arena, Plan, Slot
 from worker.trace.detail import Level, Statistics, has_level
 
-#: Takes the next bytes of a result, uint8 [n]; their memory is used again when it returns.
+#: Takes the next bytes of a result, uint8 [n]; their memory is reused after it returns.
 Sink = Callable[[memoryview], None]
 Values = NDArray[Any]
 
-_AT_ONCE = 1 << 20  # values that are cast and described together: what bounds the memory for it
+_AT_ONCE = 1 << 20  # maximum number of values that are cast and described at a time, to bound memory
 
 
 class CaptureWriter:
-    """Hands an arena's captured tensors to a sink; `described` says of each where it is and what values it has."""
+    """Writes an arena's captured tensors to a sink, in order of computation; `described` has an entry for each."""
 
     def __init__(self, arena: Arena, sink: Sink) -> None:
         self.arena, self.sink = arena, sink
         self.described: dict[str, dict[str, Any]] = {}
         self._sections = iter(arena.plan.sections)
-        self._levels: dict[str, Level] = {}  # of large tensors, to be handed on when all tensors are
+        self._levels: dict[str, Level] = {}  # of large tensors, written after all tensors
 
     def write_section(self) -> None:
-        """Hand on what a layer that has ended leaves; what came before the first goes with it."""
-        self._keep(next(self._sections))
+        """Write the tensors that are complete after the next layer; the first layer's include those before it."""
+        self._write(next(self._sections))
 
     def write_rest(self) -> None:
-        """Hand on all that is left, and the smaller versions of large tensors."""
-        self._keep(chain.from_iterable(self._sections))
+        """Write the remaining tensors, and the smaller versions of large ones."""
+        self._write(chain.from_iterable(self._sections))
         end = self.arena.plan.size.result
         for name, level in self._levels.items():
             content, gap = level.content(), -end % 4
@@ -44,23 +44,23 @@ class CaptureWriter:
                 self.described[name]["smaller"] = {"by": level.by, "offset": end + gap}
             end += gap + len(content)
 
-    def _keep(self, names: Iterable[str]) -> None:
+    def _write(self, names: Iterable[str]) -> None:
         for run in _runs(self.arena.plan, names):
-            slots, kept = ([table[name] for name in run] for table in (self.arena.plan.slots, self.arena.plan.stored))
+            slots, stored = ([table[name] for name in run] for table in (self.arena.plan.slots, self.arena.plan.stored))
             stop = slots[-1].offset + slots[-1].nbytes
             flat = self.arena.memory[slots[0].offset : stop].view(slots[0].dtype)
             starts = [(slot.offset - slots[0].offset) // flat.itemsize for slot in slots]
-            for n, found in enumerate(self._hand_on(flat, kept[0].dtype, starts, run)):
-                self.described[run[n]] = _description(kept[n], *found)
+            for n, found in enumerate(self._write_flat(flat, stored[0].dtype, starts, run)):
+                self.described[run[n]] = _description(stored[n], *found)
 
-    def _hand_on(self, flat: Values, dtype: str, starts: list[int], names: list[str]) -> list[Statistics]:
-        """Cast and hand on `flat` [n], in which the tensors `names` begin at `starts`; the statistics of each."""
+    def _write_flat(self, flat: Values, dtype: str, starts: list[int], names: list[str]) -> list[Statistics]:
+        """Cast and write `flat` [n], in which the tensors `names` begin at `starts`; return the statistics of each."""
         level = self._level(names[0])
         masked = [self.arena.plan.slots[name].is_masked for name in names]
         strips = level.strips(_AT_ONCE) if level else ((n, n + _AT_ONCE) for n in range(0, len(flat), _AT_ONCE))
         parts = []
-        for start, stop in strips:  # more than one only where there is one tensor
-            with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
+        for start, stop in strips:  # there are several only for a single tensor
+            with np.errstate(over="ignore"):  # values out of the range of float16 become infinite
                 part = flat[start:stop].astype(dtype, copy=False)
             self.sink(part.view(np.uint8).data)
             parts.append([level.add(part)] if level else _statistics(part, starts, masked))
@@ -70,7 +70,7 @@ class CaptureWriter:
         return [(min(lows), max(highs), sum(sums), sum(counts))]
 
     def _level(self, name: str) -> Level | None:
-        """The level of detail to be kept of a tensor, if it is large. What is masked has no sums: scores have none."""
+        """Return the level of detail for a tensor; None if it is small, or masked, as sums would be infinite."""
         slot = self.arena.plan.slots[name]
         if _has_level(slot):
             self._levels[name] = Level(slot.shape)
@@ -78,7 +78,7 @@ class CaptureWriter:
 
 
 def arrays(plan: Plan) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of all that a keeper hands on, in its order: tensors, and levels of those that have one."""
+    """Return the dtype and shape of everything a CaptureWriter writes, in order: tensors, then levels of detail."""
     tensors = {name: (slot.dtype, slot.shape) for name, slot in plan.stored.items()}
     levels = {f"{name} smaller": Level(slot.shape).shape for name, slot in plan.stored.items() if _has_level(slot)}
     gap = {"gap": ("uint8", (-plan.size.result % 4,))} if levels and plan.size.result % 4 else {}
@@ -90,7 +90,7 @@ def _has_level(slot: Slot) -> bool:
 
 
 def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:
-    """The names in groups that are neighbours in memory, of one type, and few enough values to go together."""
+    """Group the names whose tensors are adjacent in memory, of one dtype, and small enough to be written together."""
     run: list[str] = []
     for name in names:
         if run:
@@ -106,7 +106,7 @@ def _runs(plan: Plan, names: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _statistics(flat: Values, starts: list[int], masked: list[bool]) -> list[Statistics]:
-    """Of each tensor in `flat` [n]; masked cells (−inf) are left out where there are any."""
+    """Return the statistics of each tensor in `flat` [n], without masked cells (−inf)."""
     lows, highs = np.minimum.reduceat(flat, starts).tolist(), np.maximum.reduceat(flat, starts).tolist()
     sums, stops = np.add.reduceat(flat, starts, dtype=np.float64).tolist(), [*starts[1:], len(flat)]
     found: list[Statistics] = []

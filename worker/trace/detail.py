@@ -1,6 +1,7 @@
-"""Levels of detail: a tensor shrunk along its last two axes by powers of two, so that a level lies in every finer one.
+"""Levels of detail: tensors reduced along their last two axes.
 
-Of a large tensor one such level is kept beside it, and coarser ones are made of that instead of hundreds of megabytes.
+Factors are powers of two, so a level can be computed from any finer one. One level is stored with each large tensor;
+coarser ones are computed from it, instead of from hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Starts = NDArray[np.intp]
-Statistics = tuple[float, float, float, int]  # the least, the largest, the sum, how many
+Statistics = tuple[float, float, float, int]  # minimum, maximum, sum, count
 
-LARGE = 1 << 24  # cells of which a tensor beside which a level is kept has more
-_TILE = 64  # cells of it, at the least, that are one of the level: three numbers for 64 are 5 % more to keep
+LARGE = 1 << 24  # a level is stored with tensors of more cells
+_TILE = 64  # minimum number of cells per tile: three numbers for 64 cells are 5 % more to store
 
-#: What a level has of each tile, and how it comes from the cells.
+#: The values that a level stores for each tile.
 REDUCTIONS = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
 
 def factors(shape: tuple[int, ...], max_cells: int) -> tuple[int, ...]:
-    """By how much to shrink the last two axes (or the last) so that at most `max_cells` are left of `shape`.
+    """Return the factors of the last two axes (or one) that reduce `shape` to at most `max_cells` cells.
 
-    The axis with more cells is halved until it fits. Raises ValueError where the axes before them have too many.
+    The longer axis is halved until it fits. Raises ValueError if the other axes have more than `max_cells` cells.
     """
     outer, last = prod(shape[:-2]), shape[-2:]
     if outer > max_cells:
-        raise ValueError(f"{outer:,} cells are left of {list(shape)} when its two last axes are shrunk to one")
+        raise ValueError(f"{list(shape)} has {outer:,} cells even when its last two axes are reduced to one cell")
     by = [1] * len(last)
     while outer * prod(left := shrunk(last, tuple(by))) > max_cells:
         by[left.index(max(left))] *= 2
@@ -38,35 +39,35 @@ def factors(shape: tuple[int, ...], max_cells: int) -> tuple[int, ...]:
 
 
 def shrunk(shape: tuple[int, ...], by: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an array of `shape` whose last axes are shrunk `by` these factors."""
+    """Return `shape` with its last axes reduced by these factors."""
     before = len(shape) - len(by)
     return (*shape[:before], *(-(-size // factor) for size, factor in zip(shape[before:], by, strict=True)))
 
 
 def has_level(shape: tuple[int, ...]) -> bool:
-    """Whether a level is kept of a tensor."""
+    """Return whether a level is stored with a tensor of this shape."""
     return prod(shape) > LARGE and prod(shape[-2:]) >= _TILE
 
 
 class Level:
-    """The level that is kept of a large tensor, made of its values as they come, strip by strip."""
+    """Computes the level of a large tensor, strip by strip."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.by = factors(shape, prod(shape) // _TILE)
-        self.shape = (len(REDUCTIONS), *shrunk(shape, self.by))  # of its content
+        self.shape = (len(REDUCTIONS), *shrunk(shape, self.by))  # of the content
         self._rows, self._columns = shape[-2:]
         self._matrices = prod(shape[:-2])
         self._tiles: list[list[NDArray[np.float32]]] = []
 
     def strips(self, most: int) -> Iterator[tuple[int, int]]:
-        """From which cell to before which the strips lie in the tensor: of `most` cells or a row of tiles each."""
+        """Yield the (start, stop) cells of strips of at most `most` cells, but at least one row of tiles."""
         tall = max(1, most // (self.by[0] * self._columns)) * self.by[0]
         for first in range(0, self._matrices * self._rows, self._rows):
             for row in range(first, first + self._rows, tall):
                 yield row * self._columns, min(row + tall, first + self._rows) * self._columns
 
     def add(self, strip: NDArray[Any]) -> Statistics:
-        """Take the next strip's values, [n], and describe them."""
+        """Add the next strip's values [n]; return their statistics."""
         values = strip.reshape(-1, self._columns).astype(np.float32, copy=False)
         starts = [np.arange(0, size, factor) for size, factor in zip(values.shape, self.by, strict=True)]
         sums, largest, least = found = [tiled(combine, values, starts).ravel() for combine in REDUCTIONS.values()]
@@ -74,16 +75,16 @@ class Level:
         return least.min().item(), largest.max().item(), sums.sum(dtype=np.float64).item(), len(strip)
 
     def is_finite(self) -> bool:
-        """Whether all values are numbers: it is of use only then, as what is infinite is no part of a mean."""
+        """Return whether all values are finite; if not, means cannot be computed from the level."""
         return all(np.isfinite(sums).all() for sums, _, _ in self._tiles)
 
     def content(self) -> bytes:
-        """The tiles' sums, largest and least values, as float32: three arrays, one after another."""
+        """Return the sums, maxima and minima of the tiles: three float32 arrays, concatenated."""
         return b"".join(np.concatenate(kind).tobytes() for kind in zip(*self._tiles, strict=True))
 
 
 def tiled(combine: np.ufunc, values: NDArray[Any], starts: list[Starts]) -> NDArray[Any]:
-    """`values` with each axis reduced between its `starts`, from the first axis to the last."""
+    """Return `values` with every axis reduced between its `starts`, from first to last."""
     with np.errstate(invalid="ignore"):
         for axis, own in enumerate(starts):
             if len(own) < values.shape[axis]:
@@ -93,7 +94,7 @@ def tiled(combine: np.ufunc, values: NDArray[Any], starts: list[Starts]) -> NDAr
 
 
 def _rows_tiled(combine: np.ufunc, values: NDArray[Any], starts: Starts, axis: int) -> NDArray[Any]:
-    """The same along an axis that is not the last: many tiles at once, as all but the first and last are of a size."""
+    """Reduce an axis other than the last; all tiles but the first and last have equal size, so are reduced at once."""
     stops = [*starts[1:].tolist(), values.shape[axis]]
     sizes = np.diff(starts, append=stops[-1])
     cuts = [0, len(starts)] if (sizes == sizes[0]).all() else sorted({0, 1, len(starts) - 1, len(starts)})

@@ -1,4 +1,4 @@
-"""Generation: the prompt in one pass, then one new position a step, each token drawn from the last logits."""
+"""Generate tokens: the prompt in one pass, then one position per pass."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def generate(
     sampling: Sampling,
     after_layer: Callable[[], None] = lambda: None,
 ) -> list[int]:
-    """Fill the arena (batch 1) for `prompt` and what it generates; returns the new tokens.
+    """Fill the arena (batch 1) for `prompt` and the generated tokens; return the new tokens.
 
-    The arena is planned for `positions(len(prompt), sampling)`; each pass fills only rows not filled before.
+    The arena must be planned for `positions(len(prompt), sampling)`. Each pass fills only new rows.
     """
     tokens, family = arena["tokens"], family_of(config)
     tokens[0, : len(prompt)] = prompt

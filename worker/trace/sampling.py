@@ -1,4 +1,4 @@
-"""Drawing tokens from logits: what a request may say of it, and the draw itself."""
+"""Sample tokens from logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 takes the most probable; `top_k` and `top_p` narrow the choice."""
+    """Sampling parameters. Temperature 0 is greedy; `top_k` and `top_p` limit the candidates."""
 
     max_new_tokens: int = 0
     temperature: float = 0.0
@@ -21,20 +21,20 @@ class Sampling:
 
 
 def positions(prompt: int, sampling: Sampling) -> int:
-    """How many positions are fed: the prompt and all new tokens but the last."""
+    """Return the number of positions that are computed: the prompt and all new tokens but the last."""
     return prompt + max(sampling.max_new_tokens - 1, 0)
 
 
 def passes(sampling: Sampling) -> int:
-    """How many times the model is passed through: one for each new token, and one where there is none."""
+    """Return the number of forward passes: one per new token, but at least one."""
     return max(sampling.max_new_tokens, 1)
 
 
 def choose(logits: NDArray[Any], sampling: Sampling, random: np.random.Generator) -> int:
-    """Draw a token from logits [V]: temperature, then top-k, then the nucleus (arXiv:1904.09751) of top-p."""
+    """Sample a token from logits [V]: temperature, then top-k, then top-p (nucleus sampling, arXiv:1904.09751)."""
     if sampling.temperature == 0:
         return int(np.argmax(logits))
-    scaled = (logits - logits.max()).astype(np.float64) / sampling.temperature  # 0 at most: nothing overflows to +∞
+    scaled = (logits - logits.max()).astype(np.float64) / sampling.temperature  # at most 0, so exp cannot overflow
     order = np.argsort(-scaled, kind="stable")[: sampling.top_k]
     p = np.exp(scaled[order] - scaled[order[0]])
     p /= p.sum()
@@ -42,4 +42,4 @@ def choose(logits: NDArray[Any], sampling: Sampling, random: np.random.Generator
         p = p[: int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1]
     cumulative = np.cumsum(p)
     drawn = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")  # nosec B311
-    return int(order[min(int(drawn), len(p) - 1)])  # the product may round up to the whole sum
+    return int(order[min(int(drawn), len(p) - 1)])  # random() * total may round up to the total

@@ -1,1 +1,1 @@
-"""Where numbers come from: synthetic weights, files and their digests."""
+"""Weights: synthetic, or from files, with digests."""

@@ -1,4 +1,4 @@
-"""Weights by name: what every source of them can do, and those of a file that is read whole."""
+"""The interface of weights, and weights in memory."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ Key = tuple[slice | int, ...]
 
 
 class Weights(ABC):
-    """Weights by Hugging Face name. Where they are made or converted as they are read, a whole one may be large:
-    `read`, `rows` and `tiles` take little memory."""
+    """Weights by Hugging Face name.
+
+    A whole weight may be large, if it is generated or converted when read. `read`, `rows` and `tiles` take little.
+    """
 
     @abstractmethod
     def __getitem__(self, name: str, /) -> NDArray[Any]:
-        """A weight, whole."""
+        """Return a whole weight."""
 
     def read(self, name: str, key: Key) -> NDArray[Any]:
-        """`weights[name][key]`, without making the rest of the tensor."""
+        """Return `weights[name][key]` without the rest of the tensor."""
         return np.asarray(self[name][key])
 
     def rows(self, name: str, index: NDArray[Any] | slice) -> NDArray[Any]:
-        """`weights[name][index]`, without making the rest of the table."""
+        """Return `weights[name][index]` without the rest of the table."""
         return self[name][index]
 
     def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """A matrix from its first row to its last, as many at a time as are cheap to have at once."""
+        """Yield a matrix as (rows, tile), from the first row to the last, in tiles that take little memory."""
         whole = self[name]
         yield slice(0, len(whole)), whole
 
 
 class FileWeights(Weights, Mapping[str, NDArray[Any]]):
-    """A safetensors file of one model: float32, every tensor of the catalogue."""
+    """A safetensors file with every tensor of a model in float32, read into memory."""
 
     def __init__(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as file:
-            self._tensors: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            self._tensors: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             self.metadata: dict[str, str] = file.metadata() or {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -55,14 +57,14 @@ class FileWeights(Weights, Mapping[str, NDArray[Any]]):
 
 
 class CachedWeights(Weights):
-    """Weights made or read once and kept, for a model that is passed through many times."""
+    """Caches the weights of a source, for several forward passes."""
 
     def __init__(self, source: Weights | Mapping[str, NDArray[Any]]) -> None:
         self.source = source
-        self._held: dict[str, NDArray[Any]] = {}
+        self._cached: dict[str, NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self._held.get(name)
+        found = self._cached.get(name)
         if found is None:
-            found = self._held[name] = self.source[name]
+            found = self._cached[name] = self.source[name]
         return found

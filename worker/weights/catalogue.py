@@ -12,9 +12,9 @@ _NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d{0,8})(?=\.)", re.ASCII)
 
 
 class Catalogue(Mapping[str, tuple[int, ...]]):
-    """The shape of every weight by name, the (perhaps tied) head included.
+    """The shape of every weight by name, including a tied head.
 
-    Shapes are worked out as they are asked for: one of ten thousand layers costs no more than one of two.
+    Shapes are computed on access: a catalogue of ten thousand layers costs no more than one of two.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -23,14 +23,14 @@ class Catalogue(Mapping[str, tuple[int, ...]]):
         self._kinds = {tensor.name: tensor for tensor in architecture.weights}
 
     def tensor(self, name: str) -> Tensor:
-        """What the description says of a weight. Raises KeyError."""
+        """Return the tensor of a weight in the architecture. Raises KeyError."""
         layer = _NUMBER.search(name)
         if LAYER in name or (layer and int(layer[0]) >= self.architecture.n_layer):
             raise KeyError(name)
         return self._kinds[_NUMBER.sub(LAYER, name, count=1)]
 
     def source(self, name: str) -> str:
-        """The name of the weight whose values this one has: another's where it is tied. Raises KeyError."""
+        """Return the name of the weight that this one is tied to, or its own. Raises KeyError."""
         return self.tensor(name).alias_of or name
 
     def __getitem__(self, name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""SHA-256 of large files, computed once: remembered in this process and, where a file can be written, in one."""
+"""SHA-256 of large files, cached in memory and on disk."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import orjson
 
-_TICK = 0.02  # seconds: the clock of files may be as coarse
+_TICK = 0.02  # seconds: possible resolution of file timestamps
 
 
 class Stamp(NamedTuple):
-    """What tells that a file is the one it was: size and inode, and when (in ns) its content and itself changed."""
+    """Identifies a version of a file: size, inode, and the times (in ns) its content and inode changed."""
 
     size: int
     inode: int
@@ -29,7 +29,7 @@ class Stamp(NamedTuple):
 
 
 class ChangedError(ValueError):
-    """A file that is another one now, or is being written."""
+    """A file that changed, or is being written."""
 
 
 _known: dict[Path, tuple[Stamp, str]] = {}
@@ -37,7 +37,7 @@ _locks: defaultdict[Path, Lock] = defaultdict(Lock)
 
 
 def stamp(path: Path) -> Stamp | None:
-    """The stamp of a file, links followed; None where there is none. Raises OSError."""
+    """Return the stamp of a file, following links; None if it does not exist. Raises OSError."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -45,18 +45,18 @@ def stamp(path: Path) -> Stamp | None:
     return Stamp(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def of(path: Path, as_of: Stamp) -> str:
-    """The SHA-256, in hex, of the file at `path` whose stamp was `as_of`. Raises ChangedError and OSError.
+def sha256(path: Path, as_of: Stamp) -> str:
+    """Return the SHA-256, in hex, of the file whose stamp was `as_of`. Raises ChangedError and OSError.
 
-    A file that has the stamp of one seen before is not read again, neither by this process nor by the next.
+    A file with a known stamp is not read again, neither by this process nor by later ones.
     """
-    with _locks[path]:  # whoever asks for the same at the same time waits for the one that reads
+    with _locks[path]:  # one thread reads the file, others wait
         known = _known.get(path)
         if known is None or known[0] != as_of:
-            digest = _recorded(path, as_of)
+            digest = _load(path, as_of)
             if digest is None:
                 digest = _computed(path, as_of)
-                _record(path, as_of, digest)
+                _save(path, as_of, digest)
             known = _known[path] = as_of, digest
         return known[1]
 
@@ -68,36 +68,36 @@ def _computed(path: Path, as_of: Stamp) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if stamp(path) != as_of:
-        raise ChangedError(f"{path.name} changed while it was read: ask again")
+        raise ChangedError(f"{path.name} changed while it was read: try again")
     return digest
 
 
-def _recorded(path: Path, as_of: Stamp) -> str | None:
-    for place in _places(path):
+def _load(path: Path, as_of: Stamp) -> str | None:
+    for file in _record_files(path):
         with suppress(OSError, orjson.JSONDecodeError):
-            told = orjson.loads(place.read_bytes())
-            if isinstance(told, dict) and told.get("stamp") == [*as_of] and isinstance(told.get("sha256"), str):
-                return str(told["sha256"])
+            record = orjson.loads(file.read_bytes())
+            if isinstance(record, dict) and record.get("stamp") == [*as_of] and isinstance(record.get("sha256"), str):
+                return str(record["sha256"])
     return None
 
 
-def _record(path: Path, as_of: Stamp, digest: str) -> None:
-    """Write it down in the first place that takes it; where none does, only this process knows it."""
+def _save(path: Path, as_of: Stamp, digest: str) -> None:
+    """Write the digest to the first record file that is writable; if none is, it is only cached in memory."""
     content = orjson.dumps({"stamp": [*as_of], "sha256": digest})
-    for place in _places(path):
-        with suppress(OSError), tempfile.NamedTemporaryFile(dir=place.parent, prefix=".", delete=False) as written:
+    for file in _record_files(path):
+        with suppress(OSError), tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as written:
             try:
                 written.write(content)
                 written.flush()
-                os.replace(written.name, place)
+                os.replace(written.name, file)
             except OSError:
                 os.unlink(written.name)
                 raise
             return
 
 
-def _places(path: Path) -> Iterator[Path]:
-    """Beside the file; else in a folder for temporary files that is this user's own."""
+def _record_files(path: Path) -> Iterator[Path]:
+    """Yield the files that may hold a digest: next to the file, or in a private temporary folder of this user."""
     yield path.with_name(f".{path.name}.sha256.json")
     folder = Path(tempfile.gettempdir()) / f"cutaway-{os.getuid()}"
     with suppress(OSError):

@@ -1,6 +1,7 @@
-"""Safetensors files, mapped: what is read of a tensor is what comes into memory, as float32 whatever is stored.
+"""Memory-mapped safetensors files, read as float32.
 
-The header is read here and not by the library, whose arrays are copies, and which gives NumPy no bfloat16.
+Only the parts that are read take memory. The safetensors package is not used: its arrays are copies, and it has no
+bfloat16 for NumPy.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from numpy.typing import NDArray
 from worker.weights.base import Key, Weights
 from worker.weights.folder import FileError
 
-#: How each number is stored. NumPy has no bfloat16: it is the upper half of a float32, here as what it weighs in bits.
+#: The stored types. NumPy has no bfloat16: it is the upper half of a float32, here as uint16.
 STORED: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _BFLOAT16 = STORED["BF16"]
-_MAX_HEADER = 100_000_000  # bytes, as the format has it
-_TILE = 1 << 20  # values that are widened at a time
+_MAX_HEADER = 100_000_000  # bytes, the limit of the format
+_TILE = 1 << 20  # values that are converted at a time
 
 
 class Entry(NamedTuple):
-    """A tensor in a file: the name of its type, its shape, and its bytes, counted from the header's end."""
+    """A tensor in a file: dtype, shape, and byte range after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,55 +36,55 @@ class Entry(NamedTuple):
 
 
 class MappedFile:
-    """One safetensors file, its header read and checked. Raises FileError and OSError."""
+    """A mapped safetensors file with a valid header. Raises FileError and OSError."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _MAX_HEADER):
-                raise FileError(f"is cut short, or no safetensors file: it has {size:,} bytes, less than its header")
+                raise FileError(f"is truncated or not a safetensors file: it has {size:,} bytes, less than its header")
             self.entries = _entries(file.read(length), size - 8 - length)
             self._data: NDArray[np.uint8] = np.asarray(np.memmap(file, np.uint8, "r"))[8 + length :]
 
     def array(self, name: str) -> NDArray[Any]:
-        """A tensor as it is stored, bfloat16 as uint16; nothing of it is read yet. Raises FileError."""
+        """Return a tensor as stored, bfloat16 as uint16, without reading it. Raises FileError."""
         entry = self.entries[name]
         dtype = STORED.get(entry.dtype)
         if dtype is None:
-            raise FileError(f"the tensor {name} is {entry.dtype}: {', '.join(STORED)} are read")
+            raise FileError(f"the tensor {name} is {entry.dtype}: must be one of {', '.join(STORED)}")
         if entry.stop - entry.start != prod(entry.shape) * dtype.itemsize:
-            raise FileError(f"the tensor {name} has {entry.stop - entry.start:,} bytes, and not those of its shape")
+            raise FileError(f"the tensor {name} has {entry.stop - entry.start:,} bytes, which does not match its shape")
         return self._data[entry.start : entry.stop].view(dtype).reshape(entry.shape)
 
 
-def _entries(header: bytes, room: int) -> dict[str, Entry]:
+def _entries(header: bytes, available: int) -> dict[str, Entry]:
     try:
-        told = orjson.loads(header)
+        content = orjson.loads(header)
     except orjson.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict):
-        raise FileError("is no safetensors file: its header is no JSON object")
-    entries = {name: _entry(name, inner) for name, inner in told.items() if name != "__metadata__"}
+        content = None
+    if not isinstance(content, dict):
+        raise FileError("is not a safetensors file: its header is not a JSON object")
+    entries = {name: _entry(name, inner) for name, inner in content.items() if name != "__metadata__"}
     last = max(entries, key=lambda name: entries[name].stop, default=None)
-    if last is not None and entries[last].stop > room:
+    if last is not None and entries[last].stop > available:
         raise FileError(
-            f"is cut short: the tensor {last} ends {entries[last].stop:,} bytes after the header, "
-            f"and only {room:,} are there"
+            f"is truncated: the tensor {last} ends {entries[last].stop:,} bytes after the header, "
+            f"and the file has only {available:,}"
         )
     return entries
 
 
-def _entry(name: str, told: Any) -> Entry:
-    match told:
+def _entry(name: str, content: Any) -> Entry:
+    match content:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, stop]}:
             if all(type(number) is int and number >= 0 for number in (*shape, start, stop)) and start <= stop:
                 return Entry(dtype, tuple(shape), start, stop)
-    raise FileError(f"is no safetensors file: its header says nothing sound of the tensor {name}")
+    raise FileError(f"is not a safetensors file: the header's entry of the tensor {name} is invalid")
 
 
-def widened(values: Any) -> NDArray[np.float32]:
-    """Stored values as float32: themselves where they are that, and lie where arithmetic takes them."""
+def to_float32(values: Any) -> NDArray[np.float32]:
+    """Return stored values as float32, without a copy if they are aligned float32."""
     stored = np.asarray(values)
     if stored.dtype == _BFLOAT16:
         bits = stored.astype("<u4")
@@ -95,25 +96,25 @@ def widened(values: Any) -> NDArray[np.float32]:
 
 
 class MappedWeights(Weights):
-    """Weights as files store them, mapped. Only float32 comes as it is; all else is widened when it is read."""
+    """Mapped weights; other types than float32 are converted when read."""
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         self._tensors = tensors
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        return widened(self._tensors[name])
+        return to_float32(self._tensors[name])
 
     def read(self, name: str, key: Key) -> NDArray[Any]:
-        return widened(self._tensors[name][key])
+        return to_float32(self._tensors[name][key])
 
     def rows(self, name: str, index: NDArray[Any] | slice) -> NDArray[Any]:
-        return widened(self._tensors[name][index])
+        return to_float32(self._tensors[name][index])
 
     def tiles(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
         stored = self._tensors[name]
         count, width = stored.shape
-        as_it_is = stored.dtype == np.float32 and stored.flags.aligned
-        step = count if as_it_is else max(1, _TILE // width)
+        is_float32 = stored.dtype == np.float32 and stored.flags.aligned
+        step = count if is_float32 else max(1, _TILE // width)
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
-            yield rows, widened(stored[rows])
+            yield rows, to_float32(stored[rows])

@@ -1,4 +1,4 @@
-"""Synthetic weights: a pure function of the seed, the tensor's name and the index."""
+"""Synthetic weights: a pure function of seed, name and index."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ except ImportError:  # see engine/compiled.py
 
 SYNTHETIC_VERSION = 1
 _GAMMA = 0x9E3779B97F4A7C15  # the odd increment of SplitMix64, 2⁶⁴ divided by the golden ratio
-_RUN = 1 << 14  # words made at a time
-_TILE = 1 << 20  # values of a tile
-_FEW = 64  # values in a row that are made one by one as fast as together
+_RUN = 1 << 14  # words generated at a time
+_TILE = 1 << 20  # values per tile
+_FEW = 64  # from this many columns on, a contiguous run is faster than single values
 
 
 class Initial(NamedTuple):
-    """The distribution that a weight is drawn from; without a deviation all its values are the mean."""
+    """The distribution that a weight is initialised from; with deviation 0, all values are the mean."""
 
     mean: float
     deviation: float
 
 
 class SyntheticWeights(Weights):
-    """Weights of any model from a seed, each value by itself and the same on every machine.
+    """Weights of any model from a seed; each value is independent of the others, and equal on every machine.
 
-    A value is a uniform one with the mean and deviation of the family's initialisation: lane `i mod 4` (int16) of
-    the SplitMix64 output (Steele et al. 2014, doi:10.1145/2714064.2660195) at position `i div 4` of the stream
-    that the seed and the tensor's name choose, i being the index in C order.
+    The value at index i (in C order) is uniform with the mean and deviation of the family's initialisation. It is lane
+    `i mod 4` (int16) of the SplitMix64 output (Steele et al. 2014, doi:10.1145/2714064.2660195) at position `i div 4`
+    of the stream that the seed and the tensor's name select.
     """
 
     def __init__(self, shapes: Catalogue, initial: Callable[[str], Initial], seed: int) -> None:
@@ -82,17 +82,17 @@ class SyntheticWeights(Weights):
             yield rows, self.read(name, (rows,))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a weight."""
+        """Return the shape of a weight."""
         return self._shapes[name]
 
     def stream(self, name: str) -> tuple[int, float]:
-        """Where the stream of a matrix's words begins, and what makes deviates of its lanes, which come ± 0.5."""
+        """Return the base of a matrix's stream, and the scale from a lane plus 0.5 to a value."""
         name = self._shapes.source(name)
         digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
         return int.from_bytes(digest[:8], "little"), self._initial(name).deviation * sqrt(12) / 2**16
 
     def _rows(self, name: str, rows: Sequence[int], columns: range) -> NDArray[np.float32]:
-        """Of some rows of a matrix, columns that follow each other."""
+        """Return contiguous columns of some rows of a matrix."""
         table = np.empty((len(rows), len(columns)), dtype=np.float32)
         base, scale = self.stream(name)
         width = self._shapes[self._shapes.source(name)][1]
@@ -101,13 +101,13 @@ class SyntheticWeights(Weights):
         return table
 
     def _run(self, name: str, first: int, count: int) -> NDArray[np.float32]:
-        """Values that follow each other: `count` of them from `first` on."""
+        """Return `count` contiguous values from `first` on."""
         values = np.empty(count, dtype=np.float32)
         self._fill(values, *self.stream(name), first)
         return values
 
     def _fill(self, out: NDArray[np.float32], base: int, scale: float, first: int) -> None:
-        """The same into an array [N]; without the kernels in runs that stay in the processor's cache."""
+        """Fill `out` [N] with the values from `first` on; in NumPy, in runs that fit into the processor's cache."""
         if draw is not None:
             draw(base, first, scale, out)
             return
@@ -124,7 +124,7 @@ class SyntheticWeights(Weights):
 
     @staticmethod
     def _values(words: NDArray[np.uint64], base: int, scale: float) -> NDArray[np.float32]:
-        """The four values of each word: float32 [4 · len(words)]."""
+        """Return the four values of each word: float32 [4 · len(words)]."""
         z = words * np.uint64(_GAMMA)
         z += np.uint64(base)
         z ^= z >> np.uint64(30)
@@ -133,11 +133,11 @@ class SyntheticWeights(Weights):
         z *= np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
         values = z.astype("<u8", copy=False).view("<i2").astype(np.float32)
-        values += 0.5  # int16 has one negative value more: its mean is −1/2
+        values += 0.5  # the mean of int16 is −1/2
         values *= scale
         return values
 
 
 def synthetic_digest(seed: int) -> str:
-    """What stands for the digest of synthetic weights: they follow from it and the configuration."""
+    """Return the identifier used as the digest of synthetic weights; with the configuration, it determines them."""
     return f"synthetic-{SYNTHETIC_VERSION}-{seed}"

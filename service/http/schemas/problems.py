@@ -11,9 +11,7 @@ class ProblemSchema(Schema):
     type = fields.String(required=True, metadata={"example": "about:blank"})
     title = fields.String(required=True, metadata={"example": "Unprocessable Entity"})
     status = fields.Integer(required=True, metadata={"example": 422})
-    detail = fields.String(
-        required=True, metadata={"example": "text: 'D' is no letter of this model: only A, B, C are."}
-    )
+    detail = fields.String(required=True, metadata={"example": "text: 'D' is not allowed: must be one of A, B, C."})
     request_id = fields.String(
         metadata={
             "description": "the response's `X-Request-ID`: the request's own or a new one; logs contain it",
@@ -25,6 +23,6 @@ class ProblemSchema(Schema):
         values=fields.List(fields.String()),
         metadata={
             "description": "by field: what is wrong and what is allowed",
-            "example": {"text": ["'D' is no letter of this model: only A, B, C are."]},
+            "example": {"text": ["'D' is not allowed: must be one of A, B, C."]},
         },
     )

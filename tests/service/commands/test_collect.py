@@ -198,7 +198,7 @@ def test_failures_are_listed_and_retried_by_the_next_run(service: Service, file:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"model": "nano-gpt", "text": "D"}', "line 22, text: 'D' is no letter of this model: only A, B, C are."),
+        ('{"model": "nano-gpt", "text": "D"}', "line 22, text: 'D' is not allowed: must be one of A, B, C."),
         ("{", "requests.jsonl, line 22: invalid JSON: "),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_batch_reads_the_key_from_an_option_or_the_environment(
     file.write_text('{"model": "nano-gpt", "text": "D"}\n')  # an invalid request, so that nothing is computed
     command = ["batch", str(file), "--out", str(tmp_path / "out"), "--url", url(api_keys=KEY)]
     authorized = CliRunner().invoke(main, [*command, *words], env=variables)
-    assert "'D' is no letter of this model" in authorized.stderr
+    assert "'D' is not allowed" in authorized.stderr
     assert "An API key is required" in CliRunner().invoke(main, command).stderr
 
 

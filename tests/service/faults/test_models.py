@@ -35,7 +35,7 @@ def test_removing_the_folder_fails_only_requests_that_need_it(stack: Stack, mode
         for id in (running, queued):
             failed = api.wait(id)
             assert failed["status"] == "failed"
-            assert "are not here any more" in failed["error"]["detail"]
+            assert "no longer exist" in failed["error"]["detail"]
         unknown = api.request("POST", "/v1/traces", BODY)
         assert (unknown.status, unknown.headers["Content-Type"]) == (404, "application/problem+json")
         assert "There is no model 'mine'" in unknown.body["detail"]

@@ -51,8 +51,8 @@ def without(key: str) -> dict[str, Any]:
     ("body", "field", "message"),
     [
         # the prompt
-        (NANO | {"text": "CBADBC"}, "text", "'D' is no letter of this model: only A, B, C are."),
-        (NANO | {"text": "cba"}, "text", "'c' is no letter of this model"),
+        (NANO | {"text": "CBADBC"}, "text", "'D' is not allowed: must be one of A, B, C."),
+        (NANO | {"text": "cba"}, "text", "'c' is not allowed"),
         (NANO | {"text": ""}, "text", "Must have at least 1 token."),
         (without("text") | {"tokens": []}, "tokens", "Must have at least 1 token."),
         (without("text") | {"tokens": [0, 3]}, "tokens", "Token 3 is out of range: this model's tokens are 0 to 2."),
@@ -69,7 +69,7 @@ def without(key: str) -> dict[str, Any]:
         (NANO | {"text": None}, "text", "may not be null"),
         (NANO | {"tokens": [0]}, "text", 'Exactly one of "text" and "tokens" is required.'),
         (without("text"), "text", 'Exactly one of "text" and "tokens" is required.'),
-        ({"model": {"vocab_size": 100}, "text": "A"}, "text", 'this model has no text: send "tokens"'),
+        ({"model": {"vocab_size": 100}, "text": "A"}, "text", 'This model has no text vocabulary: send "tokens"'),
         # the model
         (without("model"), "model", "Missing data"),
         (NANO | {"model": 7}, "model", "Must be the id of a model"),

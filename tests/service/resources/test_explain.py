@@ -156,7 +156,7 @@ def test_a_checkpoint_is_read_for_the_operands_as_long_as_it_is_there(idle_serve
 
     rmtree(tmp_path / "mine")
     gone = explain(client, trace, "blocks.1.attn.heads.2.v", "2,6,0")
-    assert (gone.status_code, "are not here any more" in gone.get_json()["detail"]) == (HTTPStatus.CONFLICT, True)
+    assert (gone.status_code, "no longer exist" in gone.get_json()["detail"]) == (HTTPStatus.CONFLICT, True)
     assert explain(client, trace, "blocks.1.resid_mid", "2,6,0").status_code == HTTPStatus.OK
 
 

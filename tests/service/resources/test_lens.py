@@ -118,7 +118,7 @@ def test_one_that_failed_stays_failed_and_says_why(idle_servers: Servers, tmp_pa
         rmtree(tmp_path / "mine")
         failed = look(client, trace).get_json()
     assert failed["status"] == look(client, trace).get_json()["status"] == "failed"
-    assert "are not here any more" in failed["error"]["detail"]
+    assert "no longer exist" in failed["error"]["detail"]
 
 
 @pytest.mark.parametrize(

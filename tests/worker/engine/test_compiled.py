@@ -1,4 +1,4 @@
-"""The compiled engine against the NumPy one: the same values from the same weights, however they are held."""
+"""The compiled engine against the NumPy engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 
 def odd(**sizes: Any) -> Config:
-    """Sizes that are no multiples of what registers and tiles hold."""
+    """Sizes that are not multiples of register and tile sizes."""
     usual = {
         "n_layer": 2,
         "n_head": 3,
@@ -74,29 +74,29 @@ def tokens_of(config: Config, length: int, batch: int) -> Array:
     return np.random.default_rng(3).integers(0, config.vocab_size, (batch, length))
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["read", "kept"])
+@pytest.mark.parametrize("cached", [False, True], ids=["read", "cached"])
 @pytest.mark.parametrize("held", [False, True], ids=["drawn", "arrays"])
 @pytest.mark.parametrize("case", MODELS.values(), ids=MODELS)
-def test_it_computes_what_numpy_computes(case: tuple[Config, int, int], held: bool, keep: bool) -> None:
+def test_values_match_numpy(case: tuple[Config, int, int], held: bool, cached: bool) -> None:
     config, length, batch = case
     weights: Weights = synthetic(config, 1)
     arrays = CachedWeights(weights)
     tokens, rows = tokens_of(config, length, batch), [slice(0, length)]
-    found = filled(config, compiled.CompiledEngine(arrays if held else weights, cache_weights=keep), tokens, rows)
+    found = filled(config, compiled.CompiledEngine(arrays if held else weights, cache_weights=cached), tokens, rows)
     assert_same(found, filled(config, Engine(arrays), tokens, rows))
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["read", "kept"])
+@pytest.mark.parametrize("cached", [False, True], ids=["read", "cached"])
 @pytest.mark.parametrize("cuts", [[6, 7, 8, 9, 10, 11], [1, 5, 11], [3, 11]])
-def test_it_goes_on_where_it_stopped(cuts: list[int], keep: bool) -> None:
+def test_several_passes_match_one(cuts: list[int], cached: bool) -> None:
     config = CONFIGS["nano-gpt"]
     rows = [slice(start, stop) for start, stop in zip([0, *cuts], cuts, strict=False)]
     tokens = tokens_of(config, 11, 1)
-    found = filled(config, compiled.CompiledEngine(nano(), cache_weights=keep), tokens, rows)
+    found = filled(config, compiled.CompiledEngine(nano(), cache_weights=cached), tokens, rows)
     assert_same(found, filled(config, Engine(nano()), tokens, [slice(0, 11)]))
 
 
-def test_matrices_may_come_in_tiles() -> None:
+def test_matrices_may_be_read_in_tiles() -> None:
     class Tiled(CachedWeights):
         def tiles(self, name: str) -> Any:
             whole = self[name]
@@ -109,7 +109,7 @@ def test_matrices_may_come_in_tiles() -> None:
     assert_same(found, filled(config, Engine(CachedWeights(weights)), tokens, [slice(0, 20)]))
 
 
-def test_values_too_small_for_float32_are_0_and_large_ones_do_not_overflow() -> None:
+def test_small_values_underflow_to_0_and_large_ones_do_not_overflow() -> None:
     x = np.array([[[0.0, -80.0, -200.0, -1e4, -np.inf]]], np.float32)
     largest, total, out = np.empty((1, 1), np.float32), np.empty((1, 1), np.float32), np.empty_like(x)
     engine = compiled.CompiledEngine(nano())
@@ -124,7 +124,7 @@ def test_values_too_small_for_float32_are_0_and_large_ones_do_not_overflow() -> 
 
 @settings(max_examples=60)
 @given(first=st.integers(0, 40), count=st.integers(0, 300), seed=st.integers(0, 3))
-def test_it_draws_the_values_that_numpy_makes(first: int, count: int, seed: int) -> None:
+def test_synthetic_weights_match_numpy(first: int, count: int, seed: int) -> None:
     weights = synthetic(odd(), seed)
     compared = weights._run("wte.weight", first, count)
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +132,7 @@ def test_it_draws_the_values_that_numpy_makes(first: int, count: int, seed: int)
         np.testing.assert_array_equal(weights._run("wte.weight", first, count), compared)
 
 
-def test_a_forked_process_has_threads_of_its_own() -> None:
+def test_a_forked_process_has_its_own_threads() -> None:
     source = """if 1:
         import os, sys
         import numpy as np
@@ -152,7 +152,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
-def test_the_number_of_threads_changes_no_value(threads: str) -> None:
+def test_values_do_not_depend_on_the_number_of_threads(threads: str) -> None:
     source = """if 1:
         import hashlib
         from worker.trace.arena import Arena, plan
@@ -183,7 +183,7 @@ def test_the_number_of_threads_changes_no_value(threads: str) -> None:
         (np.zeros((1, 2, 5), np.float32), ValueError),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(x: Array, error: type[Exception]) -> None:
+def test_invalid_arrays_are_rejected(x: Array, error: type[Exception]) -> None:
     out = np.zeros((1, 2, 4), np.float32)
     with pytest.raises(error):
         kernels.activate(0, x, out)
@@ -191,6 +191,6 @@ def test_arrays_that_do_not_fit_are_refused(x: Array, error: type[Exception]) ->
         kernels.linear(x, False, (None, out, 0, np.zeros((4, 4), np.float32), 0, 0, 0, 0.0))
 
 
-def test_numpy_takes_over_where_nothing_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_numpy_engine_is_used_without_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "COMPILED", False)
     assert type(compiled.engine(nano())) is type(compiled.engine(nano(), cache_weights=True)) is Engine

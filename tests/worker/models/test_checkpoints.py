@@ -1,4 +1,4 @@
-"""Checkpoints: every folder of the format is read as it means, and known by what is in it."""
+"""Checkpoints: reading, configuration, digests and changes."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_shards_are_one_model(folder: Path) -> None:
     assert_holds(loaded(folder), stored)
 
 
-def test_the_one_file_goes_before_an_index(folder: Path) -> None:
+def test_a_single_file_takes_precedence_over_an_index(folder: Path) -> None:
     write_shards(folder, values(SMALL, 1))
     stored = write(folder)
     assert_holds(loaded(folder), stored)
 
 
 @pytest.mark.parametrize("prefix", [False, True], ids=["bare names", "transformer."])
-def test_what_a_model_does_not_compute_with_is_ignored(folder: Path, prefix: bool) -> None:
+def test_other_tensors_and_files_are_ignored(folder: Path, prefix: bool) -> None:
     stored = values(SMALL)
     masks: Tensors = {f"h.{n}.attn.bias": np.tri(9, dtype=np.float32).reshape(1, 1, 9, 9) for n in range(2)}
     masks |= {f"h.{n}.attn.masked_bias": np.array(-1e4, np.float64) for n in range(2)} | {"score": np.ones((2, 2))}
@@ -112,7 +112,7 @@ def test_a_tied_head_may_be_stored_in_either_place(folder: Path, kept: str) -> N
     ],
     ids=str,
 )
-def test_the_configuration_means_what_it_means_to_hugging_face(
+def test_the_configuration_is_read_as_by_hugging_face(
     folder: Path, said: dict[str, Any], meant: dict[str, Any]
 ) -> None:
     config = Config(**(SMALL.to_mapping() | meant))
@@ -121,7 +121,7 @@ def test_the_configuration_means_what_it_means_to_hugging_face(
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["as it is read", "held"])
-def test_a_narrow_checkpoint_computes_what_its_values_as_float32_do(folder: Path, held: bool) -> None:
+def test_a_16_bit_checkpoint_computes_as_its_values_in_float32(folder: Path, held: bool) -> None:
     stored = {name: bfloat16(array) for name, array in values(UNTIED).items()}
     write(folder, stored, UNTIED)
 
@@ -141,7 +141,7 @@ def test_a_narrow_checkpoint_computes_what_its_values_as_float32_do(folder: Path
 # ----------------------------------------------------------------------------------------------------- the digest
 
 
-def test_a_checkpoint_that_did_not_change_is_opened_and_read_once(folder: Path, reads: list[Path]) -> None:
+def test_an_unchanged_checkpoint_is_opened_and_read_once(folder: Path, reads: list[Path]) -> None:
     write(folder)
     first = loaded(folder)
     assert [loaded(folder).digest for _ in range(3)] == [first.digest] * 3
@@ -170,7 +170,7 @@ def other_arithmetic(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [other_values, replaced, other_arithmetic])
-def test_a_checkpoint_that_changes_has_another_digest(folder: Path, change: Callable[[Path], object]) -> None:
+def test_a_changed_checkpoint_has_another_digest(folder: Path, change: Callable[[Path], object]) -> None:
     write(folder)
     before = loaded(folder)
     first = before.digest
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_changes_has_another_digest(folder: Path, change: Call
 
 
 @pytest.mark.parametrize("name", ["model-00002-of-00003.safetensors", INDEX])
-def test_every_file_of_a_sharded_one_counts(folder: Path, name: str) -> None:
+def test_every_shard_affects_the_digest(folder: Path, name: str) -> None:
     write_shards(folder, values(SMALL))
     first = loaded(folder).digest
     content = (folder / name).read_bytes()
@@ -191,7 +191,7 @@ def test_every_file_of_a_sharded_one_counts(folder: Path, name: str) -> None:
     assert loaded(folder).digest == first
 
 
-def test_what_decides_nothing_changes_nothing(folder: Path, reads: list[Path]) -> None:
+def test_other_files_do_not_affect_the_digest(folder: Path, reads: list[Path]) -> None:
     write(folder)
     first = loaded(folder).digest
     write_config(folder, resid_pdrop=0.3, transformers_version="5.0")
@@ -200,25 +200,25 @@ def test_what_decides_nothing_changes_nothing(folder: Path, reads: list[Path]) -
     assert reads == [folder / WEIGHTS]
 
 
-def test_a_checkpoint_that_is_replaced_keeps_its_values_for_who_has_it(folder: Path) -> None:
+def test_an_open_checkpoint_keeps_its_values_when_it_is_replaced(folder: Path) -> None:
     stored = write(folder)
     before = loaded(folder)
     replaced(folder)
     assert_holds(before, stored)
-    with pytest.raises(CheckpointError, match="changed while it was read: ask again"):
+    with pytest.raises(CheckpointError, match="changed while it was read: try again"):
         _ = before.digest
 
 
-def test_a_checkpoint_that_is_mended_is_good_again(folder: Path) -> None:
+def test_a_repaired_checkpoint_can_be_used(folder: Path) -> None:
     write(folder)
     os.truncate(folder / WEIGHTS, 999)
-    with pytest.raises(CheckpointError, match="is cut short"):
+    with pytest.raises(CheckpointError, match="is truncated"):
         loaded(folder)
     stored = write(folder)
     assert_holds(loaded(folder), stored)
 
 
-def test_a_checkpoint_is_let_go_of_when_it_is_gone(folder: Path) -> None:
+def test_a_deleted_checkpoint_is_released(folder: Path) -> None:
     write(folder)
     write(folder.parent / "yours")
     loaded(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be used: each is refused with what is wrong, and nothing outside its folder is read."""
+"""Checkpoints that cannot be used: error messages, and no access outside the models folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refused(folder: Path) -> str:
 # ---------------------------------------------------------------------------------------------------- the folders
 
 
-def test_models_are_the_folders(models_dir: Path) -> None:
+def test_names_are_the_folders(models_dir: Path) -> None:
     for name in ("b", "a", "with space", ".hidden", "not\nprintable"):
         (models_dir / name).mkdir()
     (models_dir / "a file").touch()
@@ -39,13 +39,13 @@ def test_models_are_the_folders(models_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("there", ["", "nowhere", "file"])
-def test_no_folder_of_models_is_no_models(tmp_path: Path, there: str) -> None:
+def test_a_missing_models_folder_has_no_models(tmp_path: Path, there: str) -> None:
     (tmp_path / "file").touch()
     assert names(there and str(tmp_path / there)) == []
 
 
-def test_links_within_the_folder_of_models_are_followed(folder: Path) -> None:
-    """As in the hub's cache, where a folder has links to files named by their digests."""
+def test_links_within_the_models_folder_are_followed(folder: Path) -> None:
+    """As in the Hub's cache, whose folders have links to files named by digest."""
     stored = write(folder.parent / "blobs")
     folder.mkdir()
     for name in ("config.json", WEIGHTS):
@@ -55,14 +55,14 @@ def test_links_within_the_folder_of_models_are_followed(folder: Path) -> None:
     assert_holds(load("alias", str(folder.parent)), stored)
 
 
-def test_the_folder_of_models_may_be_a_link(folder: Path, tmp_path: Path) -> None:
+def test_the_models_folder_may_be_a_link(folder: Path, tmp_path: Path) -> None:
     stored = write(folder)
     (tmp_path / "link").symlink_to(folder.parent)
     assert_holds(load("mine", str(tmp_path / "link")), stored)
 
 
 @pytest.mark.parametrize("what", ["the folder", "config.json", WEIGHTS])
-def test_a_link_that_leads_out_is_refused(folder: Path, what: str) -> None:
+def test_a_link_out_of_the_models_folder_is_rejected(folder: Path, what: str) -> None:
     secret = folder.parent.parent / "secret"
     if what == "the folder":
         folder.symlink_to(secret)
@@ -70,21 +70,21 @@ def test_a_link_that_leads_out_is_refused(folder: Path, what: str) -> None:
         write(folder)
         (folder / what).unlink()
         (folder / what).symlink_to(secret / what)
-    assert "is a link that leads out of the folder of models" in refused(folder)
+    assert "is a link out of the models folder" in refused(folder)
     assert "mine" in names(str(folder.parent))
 
 
 @pytest.mark.parametrize(
     "path", ["../../secret/model.safetensors", "/etc/hostname", "../mine/../../secret/config.json"]
 )
-def test_an_index_that_leads_out_is_refused(folder: Path, path: str) -> None:
+def test_an_index_out_of_the_models_folder_is_rejected(folder: Path, path: str) -> None:
     write_config(folder)
     (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(values(SMALL), path)}))
-    assert "leads out of the folder of models" in refused(folder)
+    assert "is a link out of the models folder" in refused(folder)
 
 
 @pytest.mark.parametrize("id", ["../secret", "..", "mine/..", "/etc", ""])
-def test_only_names_of_folders_are_names(folder: Path, id: str) -> None:
+def test_only_folder_names_are_ids(folder: Path, id: str) -> None:
     write(folder)
     assert id not in names(str(folder.parent))
 
@@ -138,10 +138,10 @@ def moved_shard(folder: Path) -> None:
 BROKEN: dict[str, tuple[Break, str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
     "config no JSON": (text("config.json", "{"), "config.json is not JSON: "),
-    "config no object": (text("config.json", "[1]"), "config.json is no JSON object"),
+    "config no object": (text("config.json", "[1]"), "config.json is not a JSON object"),
     "another architecture": (
         config(model_type="bert"),
-        'says model_type: "bert", and what is computed here is gpt2, llama',
+        'has model_type: "bert", and only gpt2, llama are supported',
     ),
     "scaled by layer": (
         config(scale_attn_by_inverse_layer_idx=True),
@@ -159,26 +159,26 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "a size as text": (config(n_layer="2"), "config.json: n_layer: '2' is not allowed: must be a whole number from 1"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"it has neither {WEIGHTS} nor {INDEX}"),
     "a pickle": (pickled, "it has pytorch_model.bin and no model.safetensors: a pickle can run code"),
-    "cut short": (cut, "model.safetensors is cut short: the tensor"),
-    "empty": (text(WEIGHTS, ""), "model.safetensors is cut short, or no safetensors file: it has 0 bytes"),
-    "a web page": (text(WEIGHTS, "<!DOCTYPE html>" * 9), "model.safetensors is cut short, or no safetensors file"),
+    "cut short": (cut, "model.safetensors is truncated: the tensor"),
+    "empty": (text(WEIGHTS, ""), "model.safetensors is truncated or not a safetensors file: it has 0 bytes"),
+    "a web page": (text(WEIGHTS, "<!DOCTYPE html>" * 9), "model.safetensors is truncated or not a safetensors file"),
     "a tensor missing": (
         tensors(lambda t: t.pop("h.1.ln_2.bias")),
         "the tensor h.1.ln_2.bias is missing from model.safetensors",
     ),
-    "tensors missing": (config(n_layer=3), "the tensor h.2.ln_1.weight and 11 more is missing from"),
+    "tensors missing": (config(n_layer=3), "the tensors h.2.ln_1.weight and 11 more are missing from"),
     "no head": (config(tie_word_embeddings=False), "the tensor lm_head.weight is missing from model.safetensors"),
     "another shape": (
         tensors(lambda t: t.update({"wpe.weight": np.ones((24, 9), np.float32)})),
-        "the tensor wpe.weight has the shape [24, 9], and config.json makes it [9, 24]",
+        "the tensor wpe.weight has the shape [24, 9], but config.json requires [9, 24]",
     ),
     "another type": (
         tensors(lambda t: t.update({"ln_f.bias": np.ones(24)})),
-        "model.safetensors: the tensor ln_f.bias is F64: F32, F16, BF16 are read",
+        "model.safetensors: the tensor ln_f.bias is F64: must be one of F32, F16, BF16",
     ),
     "tied, and not": (
         tensors(lambda t: t.update({"lm_head.weight": t["wte.weight"] + 1})),
-        "config.json ties the head to wte.weight, and lm_head.weight is another matrix",
+        "config.json ties the head to wte.weight, but lm_head.weight differs from it",
     ),
     "a shard missing": (
         shards(lambda folder: (folder / "model-00002-of-00003.safetensors").unlink()),
@@ -186,42 +186,42 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "a shard cut short": (
         shards(lambda folder: os.truncate(folder / "model-00001-of-00003.safetensors", 99)),
-        "model-00001-of-00003.safetensors is cut short",
+        "model-00001-of-00003.safetensors is truncated",
     ),
-    "a shard without its tensors": (shards(moved_shard), f"has no tensor wpe.weight, although {INDEX} says so"),
+    "a shard without its tensors": (shards(moved_shard), f"has no tensor wpe.weight, although {INDEX} lists it"),
     "an index no JSON": (shards(text(INDEX, "nonsense")), f"{INDEX} is not JSON"),
     "an index of nothing": (shards(lambda folder: None, weight_map={}), f"{INDEX} has no weight_map"),
     "an index of numbers": (shards(lambda folder: None, weight_map={"wte.weight": 1}), f"{INDEX} has no weight_map"),
     "an index to no name": (shards(lambda folder: None, weight_map={"wte.weight": "a\0b"}), "cannot be found"),
     "an index to a long name": (shards(lambda folder: None, weight_map={"wte.weight": "a" * 5000}), "cannot be found"),
-    "an index to the folder": (shards(lambda folder: None, weight_map={"wte.weight": "."}), ". is no plain file"),
+    "an index to the folder": (shards(lambda folder: None, weight_map={"wte.weight": "."}), ". is not a regular file"),
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_is_wrong_is_said(folder: Path, broken: str) -> None:
+def test_the_error_names_the_problem(folder: Path, broken: str) -> None:
     write(folder)
     apply, said = BROKEN[broken]
     apply(folder)
     assert said in refused(folder)
 
 
-def test_a_file_that_is_none_is_not_waited_for(folder: Path) -> None:
+def test_a_fifo_is_rejected_without_waiting(folder: Path) -> None:
     write(folder)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
-    assert "config.json is no plain file" in refused(folder)
+    assert "config.json is not a regular file" in refused(folder)
 
 
 @pytest.mark.parametrize("target", ["nowhere", "mine", "../models/a file"])
-def test_a_link_to_no_folder_is_refused(folder: Path, target: str) -> None:
+def test_a_link_that_is_not_to_a_folder_is_rejected(folder: Path, target: str) -> None:
     (folder.parent / "a file").touch()
     folder.symlink_to(target)
     assert refused(folder)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser may read everything")
-def test_a_file_that_may_not_be_read_is_refused(folder: Path) -> None:
+def test_an_unreadable_file_is_rejected(folder: Path) -> None:
     write(folder)
     (folder / WEIGHTS).chmod(0)
     assert "it cannot be read (Permission denied)" in refused(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints against Hugging Face's own GPT-2: what it saves is read here, and computes what it computes there.
+"""Checkpoints saved by Hugging Face's GPT-2, compared with its own values.
 
 It takes `make peer`, which is too large for a lock: without it these tests are skipped.
 """
@@ -31,7 +31,7 @@ SIZES = {"n_layer": 3, "n_head": 4, "n_embd": 48, "n_positions": 20, "vocab_size
 UNTIED = {"tie_word_embeddings": False}
 SHARDS = {"max_shard_size": "20KB"}
 
-#: What the configuration says besides the sizes; the type of the file's numbers; how it is saved.
+#: Configuration besides sizes, dtype of the file, and how it is saved.
 CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "tied": ({}, "float32", {}),
     "untied": (UNTIED, "float32", {}),
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
 
 
 def made(folder: Path, said: dict[str, Any], dtype: str, how: dict[str, Any]) -> Any:
-    """A random GPT-2 of no trivial values, saved; it goes on with the values that the file has, as float32."""
+    """Save a GPT-2 with random values; return it with the saved values in float32."""
     torch.manual_seed(1)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**(SIZES | said))).eval()
     model.set_attn_implementation("eager")
@@ -65,7 +65,7 @@ def made(folder: Path, said: dict[str, Any], dtype: str, how: dict[str, Any]) ->
 
 
 def theirs(model: Any) -> Arrays:
-    """What Hugging Face computes, by our names."""
+    """The values that Hugging Face computes, by our names."""
     found: Arrays = {}
     heads, width = model.config.n_head, model.config.n_embd // model.config.n_head
 
@@ -86,7 +86,7 @@ def theirs(model: Any) -> Arrays:
     return found | {"ln_final.out": last.numpy(), "logits": output.logits.numpy()}
 
 
-#: Everything that computes here.
+#: Every engine.
 ENGINES: dict[str, Callable[[Weights], Engine]] = {
     "NumPy": Engine,
     "NumPy, held": lambda weights: Engine(CachedWeights(weights)),
@@ -96,7 +96,7 @@ ENGINES: dict[str, Callable[[Weights], Engine]] = {
 
 
 def ours(folder: Path, made_of: Callable[[Weights], Engine] = engine) -> Arena:
-    """What is computed here from the same folder."""
+    """The values that we compute from the same folder."""
     model = models.find(folder.name, str(folder.parent))
     assert model.source == "checkpoint"
     arena = Arena(plan(model.config, len(TOKENS)))
@@ -107,7 +107,7 @@ def ours(folder: Path, made_of: Callable[[Weights], Engine] = engine) -> Arena:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Arrays]]:
-    """The folder of a case and what is computed there: once for all engines."""
+    """A case's folder and Hugging Face's values, computed once for all engines."""
 
     @cache
     def save(case: str) -> tuple[Path, Arrays]:
@@ -119,7 +119,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Pat
 
 @pytest.mark.parametrize("made_of", ENGINES.values(), ids=ENGINES)
 @pytest.mark.parametrize("case", CASES)
-def test_every_value_is_hugging_faces(
+def test_every_value_matches_hugging_face(
     saved: Callable[[str], tuple[Path, Arrays]], case: str, made_of: Callable[[Weights], Engine]
 ) -> None:
     folder, wanted = saved(case)
@@ -131,7 +131,7 @@ def test_every_value_is_hugging_faces(
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-4, err_msg=name)
 
 
-def test_a_model_saved_without_its_head_is_the_same_model(tmp_path: Path) -> None:
+def test_a_model_saved_without_its_head_has_the_same_values(tmp_path: Path) -> None:
     """GPT2Model's names have no prefix."""
     model = made(tmp_path / "tiny", {}, "float32", {})
     wanted = theirs(model)
@@ -146,7 +146,7 @@ def test_a_model_saved_without_its_head_is_the_same_model(tmp_path: Path) -> Non
     [{"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}, {"reorder_and_upcast_attn": True}],
     ids=str,
 )
-def test_what_would_be_computed_otherwise_is_refused(tmp_path: Path, said: dict[str, Any]) -> None:
+def test_unsupported_settings_are_rejected(tmp_path: Path, said: dict[str, Any]) -> None:
     made(tmp_path / "tiny", said, "float32", {})
     with pytest.raises(ValueError, match=f"{next(iter(said))}: .*, and only .* is supported"):
         models.find("tiny", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Models: what a request may name, and that a canonical request names the same model again."""
+"""Finding models by id, configuration and reference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_preset_is_found_by_its_id(id: str) -> None:
 
 
 @pytest.mark.parametrize("id", PRESETS)
-def test_a_presets_own_sizes_mean_the_preset(id: str) -> None:
+def test_a_presets_configuration_is_the_preset(id: str) -> None:
     assert resolve(PRESETS[id].config.to_mapping()) == find(id)
 
 
@@ -35,11 +35,11 @@ def test_a_presets_own_sizes_mean_the_preset(id: str) -> None:
     [({}, "gpt2"), ({"n_layer": 48, "n_embd": 1600, "n_head": 25}, "gpt2-xl"), ({"n_positions": 2048}, "gpt3-small")],
     ids=str,
 )
-def test_what_a_partial_configuration_leaves_out_is_gpt2s(sizes: dict[str, Any], id: str) -> None:
+def test_omitted_fields_have_gpt2s_values(sizes: dict[str, Any], id: str) -> None:
     assert resolve(sizes) == find(id)
 
 
-def test_sizes_of_ones_own_are_their_id_and_have_synthetic_weights() -> None:
+def test_another_configuration_is_its_own_id_with_synthetic_weights() -> None:
     model = resolve(OWN)
     assert model.id == "n_layer=2,n_head=3,n_embd=24,d_head=5,vocab_size=17"
     assert (model.preset, model.source, model.seed) == (None, "synthetic", 0)
@@ -48,25 +48,25 @@ def test_sizes_of_ones_own_are_their_id_and_have_synthetic_weights() -> None:
 
 @pytest.mark.parametrize("seed", [None, 7])
 @pytest.mark.parametrize("spec", [*PRESETS, OWN], ids=[*PRESETS, "own"])
-def test_a_models_id_and_its_sizes_in_a_line_mean_the_same_model(spec: Any, seed: int | None) -> None:
+def test_a_models_id_and_its_configuration_as_text_are_the_same_model(spec: Any, seed: int | None) -> None:
     model = resolve(spec, synthetic_seed=seed)
     assert resolve(model.id, synthetic_seed=seed) == resolve(model.config.to_text(), synthetic_seed=seed) == model
 
 
-def test_a_bad_configuration_is_refused() -> None:
+def test_an_invalid_configuration_is_rejected() -> None:
     with pytest.raises(ConfigError, match="n_layer"):
         resolve({"n_layer": 0})
 
 
 @pytest.mark.parametrize("id", ["gpt5", "", "GPT2"])
-def test_an_unknown_id_is_told_which_there_are(id: str) -> None:
+def test_the_error_for_an_unknown_id_lists_the_models(id: str) -> None:
     with pytest.raises(UnknownModelError) as refused:
         resolve(id)
     assert repr(id) in str(refused.value)
     assert all(known in str(refused.value) for known in PRESETS)
 
 
-def test_nano_gpt_alone_is_trained() -> None:
+def test_only_nano_gpt_is_trained() -> None:
     assert [id for id in PRESETS if find(id).source == "trained"] == ["nano-gpt"]
     assert find("nano-gpt").digest == nano_digest()
 
@@ -77,7 +77,7 @@ def test_without_checkpoints_the_ids_are_the_presets() -> None:
 
 @pytest.mark.parametrize("seed", [0, 7])
 @pytest.mark.parametrize("spec", ["nano-gpt", "gpt2", OWN], ids=["nano-gpt", "gpt2", "own"])
-def test_a_seed_asks_for_synthetic_weights(spec: Any, seed: int) -> None:
+def test_a_seed_selects_synthetic_weights(spec: Any, seed: int) -> None:
     model = resolve(spec, synthetic_seed=seed)
     assert (model.id, model.config) == (resolve(spec).id, resolve(spec).config)
     assert (model.source, model.seed) == ("synthetic", seed)
@@ -98,12 +98,12 @@ def test_weights_are_those_of_the_seed() -> None:
 
 @pytest.mark.parametrize("seed", [None, 0, 7, 2**63 - 1])
 @pytest.mark.parametrize("spec", [*PRESETS, OWN], ids=[*PRESETS, "own"])
-def test_a_model_survives_its_canonical_form(spec: Any, seed: int | None) -> None:
+def test_a_model_round_trips_through_its_reference(spec: Any, seed: int | None) -> None:
     model = resolve(spec, synthetic_seed=seed)
     assert from_reference(ModelRef.from_json(json.loads(json.dumps(model.reference.to_json())))) == model
 
 
-def test_canonical_forms_differ_where_weights_or_sizes_do() -> None:
+def test_references_differ_if_weights_or_sizes_differ() -> None:
     models = [resolve("nano-gpt"), resolve("gpt2"), resolve(OWN)]
     models += [resolve(spec, synthetic_seed=7) for spec in ("nano-gpt", "gpt2", OWN)]
     assert len({json.dumps(model.reference.to_json()) for model in models}) == 6
@@ -112,15 +112,15 @@ def test_canonical_forms_differ_where_weights_or_sizes_do() -> None:
 @pytest.mark.parametrize(
     "weights", ["0" * 64, "synthetic-0-7", "synthetic-2-7"], ids=["another file", "an older way", "a newer way"]
 )
-def test_weights_that_are_not_here_any_more_are_refused(weights: str) -> None:
-    with pytest.raises(ValueError, match="are not here any more"):
+def test_missing_weights_are_an_error(weights: str) -> None:
+    with pytest.raises(ValueError, match="no longer exist"):
         from_reference(replace(resolve("nano-gpt").reference, weights=weights))
 
 
-def test_nano_gpts_sizes_with_synthetic_weights_read_letters_too() -> None:
+def test_nano_gpt_with_synthetic_weights_has_the_letters_too() -> None:
     assert resolve("nano-gpt", synthetic_seed=1).vocabulary.kind == "letters"
 
 
-def test_a_note_tells_synthetic_weights_from_trained_ones() -> None:
+def test_notes_distinguish_synthetic_from_trained_weights() -> None:
     assert "seed 7" in resolve("nano-gpt", synthetic_seed=7).note
     assert "Trained" in resolve("nano-gpt").note

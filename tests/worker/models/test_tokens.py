@@ -1,4 +1,4 @@
-"""Vocabularies: GPT-2's byte pairs to the last id, nano-gpt's letters, and models of which only ids are known."""
+"""Vocabularies: GPT-2's byte pairs, nano-gpt's letters, and ids without text."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_the_last_id_is_the_end_of_text() -> None:
 
 @settings(max_examples=150)
 @given(st.text())
-def test_the_pieces_of_a_text_are_the_text(text: str) -> None:
+def test_the_pieces_of_a_text_concatenate_to_it(text: str) -> None:
     assert b"".join(map(GPT2.piece, GPT2.encode(text))).decode() == text
 
 
-def test_every_id_has_bytes_of_its_own() -> None:
+def test_every_id_has_different_bytes() -> None:
     pieces = {GPT2.piece(id) for id in range(50257)}
     assert len(pieces) == 50257
     assert b"" not in pieces
@@ -70,12 +70,12 @@ def test_344_ids_are_not_valid_utf8_alone() -> None:
     assert sum(not is_utf8(GPT2.piece(id)) for id in range(50257)) == 344
 
 
-def test_an_id_outside_of_the_vocabulary_is_a_key_error() -> None:
+def test_an_id_outside_the_vocabulary_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         GPT2.piece(50257)
 
 
-def test_a_vocabulary_that_is_not_gpt2s_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_modified_vocabulary_file_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "_ENCODER_SHA256", "0" * 64)
     with pytest.raises(RuntimeError, match="not GPT-2's vocabulary"):
         tokens._gpt2.__wrapped__()
@@ -84,23 +84,23 @@ def test_a_vocabulary_that_is_not_gpt2s_is_refused(monkeypatch: pytest.MonkeyPat
 # ----------------------------------------------------------------------------------------- letters and mere ids
 
 
-def test_letters_are_counted_from_0() -> None:
+def test_letters_are_numbered_from_0() -> None:
     assert NANO_LETTERS.encode("CBABBC") == [2, 1, 0, 1, 1, 2]
 
 
 @given(st.text("ABC"))
-def test_letters_come_back(text: str) -> None:
+def test_letters_round_trip(text: str) -> None:
     assert b"".join(map(NANO_LETTERS.piece, NANO_LETTERS.encode(text))).decode() == text
 
 
 @pytest.mark.parametrize("text", ["D", "AbC", "A B", "ABCÄ"])
-def test_another_letter_is_refused_and_the_letters_are_told(text: str) -> None:
+def test_the_error_for_another_letter_lists_the_letters(text: str) -> None:
     wrong = next(letter for letter in text if letter not in "ABC")
-    with pytest.raises(TextError, match=f"^{wrong!r} is no letter of this model: only A, B, C are"):
+    with pytest.raises(TextError, match=f"^{wrong!r} is not allowed: must be one of A, B, C"):
         NANO_LETTERS.encode(text)
 
 
-def test_ids_alone_have_no_text() -> None:
+def test_an_ids_vocabulary_has_no_text() -> None:
     assert Ids(100).piece(7) == b""
     with pytest.raises(TextError, match='send "tokens"'):
         Ids(100).encode("text")
@@ -117,7 +117,7 @@ def test_ids_alone_have_no_text() -> None:
     ],
     ids=["nano-gpt", "gpt3-175b", "GPT-2's size", "one more", "three"],
 )
-def test_a_vocabulary_follows_from_its_size(config: Config, sorts: bool, kind: type, size: int) -> None:
+def test_the_vocabulary_depends_on_the_configuration(config: Config, sorts: bool, kind: type, size: int) -> None:
     found = tokens.of(config, "ABC" if sorts else "")
     assert type(found) is kind
     assert found.size == size

@@ -1,4 +1,4 @@
-"""The memory of a trace: planned without gaps, shared where nothing can be lost, every tensor a view of it."""
+"""Plans and arenas: no gaps, no overlaps, and shared memory only where nothing is lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATTERNS = [
 
 
 def lie(plan: Plan, names: Iterable[str]) -> list[tuple[int, int]]:
-    """From where to where these tensors lie, in order."""
+    """The (start, stop) offsets of these tensors, in order."""
     return sorted({(plan.slots[name].offset, plan.slots[name].offset + plan.slots[name].nbytes) for name in names})
 
 
@@ -44,7 +44,7 @@ PLANS = [*product(PATTERNS, ["float32", "float64"], [False, True])]
 
 
 @pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
-def test_places_lie_one_after_the_other_without_gaps(capture: tuple[str, ...], precision: str, streamed: bool) -> None:
+def test_slots_are_contiguous(capture: tuple[str, ...], precision: str, streamed: bool) -> None:
     made = plan(SMALL, 7, 3, capture, precision, streamed=streamed)
     starts, stops = zip(*lie(made, NAMES), strict=True)
     assert [0, *stops] == [*starts, made.size.memory]
@@ -52,7 +52,7 @@ def test_places_lie_one_after_the_other_without_gaps(capture: tuple[str, ...], p
 
 @pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
 @pytest.mark.parametrize("dtype", [None, "float16"])
-def test_a_result_is_its_captured_tensors_packed_in_order_of_computation(
+def test_a_result_has_its_captured_tensors_in_order_of_computation(
     capture: tuple[str, ...], precision: str, streamed: bool, dtype: str | None
 ) -> None:
     made = plan(SMALL, 7, 3, capture, precision, dtype, streamed=streamed)
@@ -67,7 +67,7 @@ def test_a_result_is_its_captured_tensors_packed_in_order_of_computation(
 @pytest.mark.parametrize(("capture", "precision", "streamed"), PLANS, ids=str)
 @pytest.mark.parametrize("dtype", [None, "float16"])
 @pytest.mark.parametrize("layers", [1, 2, 11])
-def test_the_size_of_a_plan_is_known_without_making_it(
+def test_measure_matches_the_plan(
     capture: tuple[str, ...], precision: str, streamed: bool, dtype: str | None, layers: int
 ) -> None:
     config = Config.from_mapping(SMALL.to_mapping() | {"n_layer": layers})
@@ -78,7 +78,7 @@ def test_the_size_of_a_plan_is_known_without_making_it(
 
 
 @pytest.mark.parametrize("capture", PATTERNS, ids=str)
-def test_what_several_passes_need_lies_alone(capture: tuple[str, ...]) -> None:
+def test_tensors_needed_by_later_passes_have_their_own_memory(capture: tuple[str, ...]) -> None:
     made = plan(SMALL, 7, 3, capture)
     needed = {*made.stored, *(name for name in NAMES if name.endswith(("attn.k", "attn.v")) or "blocks" not in name)}
     assert len(lie(made, needed)) == len(needed)
@@ -106,7 +106,7 @@ def test_the_memory_of_one_pass_does_not_grow_with_depth_or_capture(capture: tup
     assert plan(deep, 7, 3, capture, streamed=True).size.memory == plan(SMALL, 7, 3, streamed=True).size.memory
 
 
-def test_a_section_is_what_is_complete_as_a_layer_ends() -> None:
+def test_a_section_has_the_tensors_complete_after_a_layer() -> None:
     first, second, last = plan(SMALL, 7).sections
     assert first[:4] == ("tokens", "embed", "pos_embed", "blocks.0.resid_pre")
     assert (first[-1], second[0], second[-1]) == ("blocks.0.resid_post", "blocks.1.resid_pre", "blocks.1.resid_post")
@@ -116,7 +116,7 @@ def test_a_section_is_what_is_complete_as_a_layer_ends() -> None:
 
 @settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 4))
-def test_slots_have_the_shapes_of_the_description(tokens: int, batch: int) -> None:
+def test_slots_have_the_shapes_of_the_architecture(tokens: int, batch: int) -> None:
     made = plan(SMALL, tokens, batch)
     for name, tensor in describe(SMALL).all_values():
         slot = made.slots[name]
@@ -138,13 +138,13 @@ def test_slots_have_the_shapes_of_the_description(tokens: int, batch: int) -> No
         (["*"], NAMES),
     ],
 )
-def test_patterns_capture_the_whole_names_they_match(patterns: list[str], names: list[str]) -> None:
+def test_patterns_match_whole_names(patterns: list[str], names: list[str]) -> None:
     assert [*captured(NAMES, patterns)] == names
 
 
 @pytest.mark.parametrize("id", ["nano-gpt", "gpt2", "gpt2-xl", "gpt3-175b"])
 @pytest.mark.parametrize("T", [1, 11, 1024])
-def test_a_full_trace_of_any_model_is_sized_without_being_made(id: str, T: int) -> None:
+def test_a_full_trace_of_any_preset_can_be_measured(id: str, T: int) -> None:
     n = describe(CONFIGS[id]).sizes()
     C, H, HA, F, V = (n[letter] for letter in ("C", "H", "HA", "F", "V"))
     residuals_and_norms, statistics, attention = 7 * C, 4 + 2 * H, 4 * HA + 2 * H * T
@@ -171,7 +171,7 @@ def test_no_two_tensors_overlap() -> None:
     assert all(start + size <= after for (start, size), (after, _) in pairwise(places))
 
 
-def test_layers_that_share_a_place_share_their_values() -> None:
+def test_layers_in_the_window_share_their_values() -> None:
     arena = Arena(plan(SMALL, 7, streamed=True))
     assert arena["blocks.0.attn.q"] is arena["blocks.1.attn.q"]
 

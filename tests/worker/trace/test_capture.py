@@ -1,4 +1,4 @@
-"""What leaves an arena: the captured tensors' bytes in order, and what is told of each, however they are cut."""
+"""Captured tensors: bytes in order, and descriptions, however they are split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAPTURES = [("*",), ("probs",), ("logits", "blocks.1.*"), ("blocks.*.attn.patter
 
 
 def filled(*how: Any, **more: Any) -> Arena:
-    """An arena whose values are small and all different."""
+    """An arena whose values are small and distinct."""
     arena, n = Arena(plan(SMALL, *how, **more)), 0
     for values in arena.values():
         values[...] = np.arange(n, n + values.size).reshape(values.shape) / (1 if values.dtype == np.int32 else 512)
@@ -32,8 +32,8 @@ def filled(*how: Any, **more: Any) -> Arena:
     return arena
 
 
-def kept(arena: Arena) -> tuple[bytes, dict[str, dict[str, Any]]]:
-    """All that an arena hands on at its end."""
+def written(arena: Arena) -> tuple[bytes, dict[str, dict[str, Any]]]:
+    """Everything written at the end of a trace: bytes and descriptions."""
     content = bytearray()
     writer = CaptureWriter(arena, content.extend)
     writer.write_rest()
@@ -45,9 +45,9 @@ def stored(content: bytes, told: dict[str, Any]) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=str)
-def test_the_captured_tensors_leave_in_order_and_nothing_else(capture: tuple[str, ...]) -> None:
+def test_only_the_captured_tensors_are_written_in_order(capture: tuple[str, ...]) -> None:
     arena = filled(7, 3, capture)
-    content, told = kept(arena)
+    content, told = written(arena)
     names = [*captured(NAMES, capture)]
     assert content == b"".join(arena[name].tobytes() for name in names)
     assert [*told] == names
@@ -57,12 +57,12 @@ def test_the_captured_tensors_leave_in_order_and_nothing_else(capture: tuple[str
 def test_bytes_are_little_endian() -> None:
     arena = Arena(plan(SMALL, 1, 1, ("tokens", "logits_max")))
     arena["tokens"][...], arena["logits_max"][...] = 258, 1.0
-    assert kept(arena)[0] == bytes.fromhex("02010000 0000803f")
+    assert written(arena)[0] == bytes.fromhex("02010000 0000803f")
 
 
 def test_float16_rounds_all_but_tokens_and_probabilities() -> None:
     arena = filled(7, 3, dtype="float16")
-    content, told = kept(arena)
+    content, told = written(arena)
     whole = {"tokens": "int32", "probs": "float32"}
     assert {name: slot["dtype"] for name, slot in told.items()} == dict.fromkeys(NAMES, "float16") | whole
     for name in NAMES:
@@ -70,29 +70,29 @@ def test_float16_rounds_all_but_tokens_and_probabilities() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_masked_scores_stay_masked_and_count_for_nothing(dtype: str) -> None:
+def test_masked_scores_are_written_but_not_in_the_statistics(dtype: str) -> None:
     arena = Arena(plan(SMALL, 7, 1, ("blocks.0.attn.scores",), dtype=dtype))
     arena["blocks.0.attn.scores"][...] = np.where(np.tri(7, dtype=bool), 2.0, -np.inf)
-    content, told = kept(arena)
+    content, told = written(arena)
     one = told["blocks.0.attn.scores"]
     assert np.isneginf(stored(content, one)).sum() == 3 * 21
     assert [one[key] for key in ("min", "max", "mean", "absmax")] == [2, 2, 2, 2]
 
 
-def test_zeros_are_no_negative_zeros() -> None:
+def test_zeros_are_not_negative() -> None:
     arena = Arena(plan(SMALL, 2, 1, ("logits_max",)))
     arena["logits_max"][...] = 0
-    assert str(kept(arena)[1]["logits_max"]["absmax"]) == "0.0"
+    assert str(written(arena)[1]["logits_max"]["absmax"]) == "0.0"
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("at_once", [7, 100, 1000])
-def test_however_values_go_together_they_are_the_same(
+def test_the_result_does_not_depend_on_how_values_are_grouped(
     capture: tuple[str, ...], dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arena = filled(7, 3, capture, dtype=dtype)
-    whole, told = kept(arena)
+    whole, told = written(arena)
     monkeypatch.setattr(capture_module, "_AT_ONCE", at_once)
     parts: list[bytes] = []
     writer = CaptureWriter(arena, lambda content: parts.append(bytes(content)))
@@ -114,7 +114,7 @@ CONFIGS = {
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize(("capture", "dtype"), [*product(CAPTURES, ["float32", "float16"])], ids=str)
 @pytest.mark.parametrize(("batch", "length"), [(1, 7), (1, 1), (3, 9)])
-def test_what_leaves_layer_by_layer_is_what_leaves_at_the_end(
+def test_writing_layer_by_layer_matches_writing_at_the_end(
     config: str, capture: tuple[str, ...], dtype: str, batch: int, length: int, make_weights: Any
 ) -> None:
     model = CONFIGS[config]

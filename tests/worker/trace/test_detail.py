@@ -1,4 +1,4 @@
-"""Levels of detail: which there are, and the one that is kept of a large tensor."""
+"""Levels of detail: factors, and the level stored with a large tensor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES = array_shapes(max_dims=4, max_side=40)
 
 
 @given(SHAPES, st.integers(1, 5000))
-def test_what_is_left_fits_and_is_more_than_a_quarter_of_what_may_be(shape: tuple[int, ...], max_cells: int) -> None:
+def test_the_reduced_shape_has_over_a_quarter_of_the_cells_allowed(shape: tuple[int, ...], max_cells: int) -> None:
     assume(np.prod(shape[:-2]) <= max_cells)
     by, left = factors(shape, max_cells), shrunk(shape, factors(shape, max_cells))
     assert prod(left) <= max_cells
@@ -31,7 +31,7 @@ def test_what_is_left_fits_and_is_more_than_a_quarter_of_what_may_be(shape: tupl
 
 
 @given(SHAPES, st.integers(1, 5000), st.integers(1, 5000))
-def test_a_level_lies_in_every_finer_one(shape: tuple[int, ...], one: int, other: int) -> None:
+def test_a_level_can_be_computed_from_any_finer_one(shape: tuple[int, ...], one: int, other: int) -> None:
     assume(np.prod(shape[:-2]) <= min(one, other))
     coarse, fine = factors(shape, min(one, other)), factors(shape, max(one, other))
     assert all(wide % narrow == 0 for wide, narrow in zip(coarse, fine, strict=True))
@@ -53,7 +53,7 @@ def test_the_longer_axis_is_halved_until_it_fits(shape: tuple[int, ...], max_cel
 
 
 @given(array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=24), st.integers(1, 300))
-def test_the_strips_of_a_level_are_all_of_a_tensor_in_its_order(shape: tuple[int, ...], most: int) -> None:
+def test_the_strips_of_a_level_cover_the_tensor_in_order(shape: tuple[int, ...], most: int) -> None:
     assume(np.prod(shape) >= 64 * np.prod(shape[:-2]))
     strips = [*Level(shape).strips(most)]
     assert strips[0][0] == 0
@@ -65,7 +65,7 @@ TRACE = Config(n_layer=1, n_head=3, n_embd=24, n_positions=21, vocab_size=170)
 
 
 def kept(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any]], Arena]:
-    """A trace whose values are random, as it leaves the arena."""
+    """The result of a trace with random values."""
     arena, content = Arena(plan(TRACE, 21, 2, dtype=dtype)), bytearray()
     for name, array in arena.items():
         array[...] = 0
@@ -80,7 +80,7 @@ def kept(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("at_once", [7, 500, 3000])
-def test_of_large_tensors_alone_a_level_is_kept(dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_large_tensors_have_a_level(dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, plain, _ = kept(dtype)
     monkeypatch.setattr("worker.trace.detail.LARGE", 3000)
     monkeypatch.setattr(capture_module, "_AT_ONCE", at_once)
@@ -111,7 +111,7 @@ def test_of_large_tensors_alone_a_level_is_kept(dtype: str, at_once: int, monkey
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_of_what_is_no_number_none_is_kept(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensor_that_is_not_finite_has_no_level(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.trace.detail.LARGE", 3000)
     monkeypatch.setattr(capture_module, "_AT_ONCE", 3000)
     told = kept("float32", value)[1]

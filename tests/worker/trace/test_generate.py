@@ -1,4 +1,4 @@
-"""Generation: nano-gpt sorts whatever it is given, and tokens are drawn from the distribution that was asked for."""
+"""Generation: nano-gpt sorts its input, and sampling follows the requested distribution."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def test_nano_gpt_sorts_all_of_its_729_inputs() -> None:
     ("letters", "sorted_letters"),
     [("CBABBC", "ABBBCC"), ("AAAAAA", "AAAAAA"), ("CCCCCC", "CCCCCC"), ("CCBBAA", "AABBCC"), ("BCABCA", "AABBCC")],
 )
-def test_generate_appends_the_letters_sorted(letters: str, sorted_letters: str) -> None:
+def test_nano_gpt_generates_the_letters_in_order(letters: str, sorted_letters: str) -> None:
     new, _ = run(["ABC".index(letter) for letter in letters], max_new_tokens=6)
     assert "".join("ABC"[token] for token in new) == sorted_letters
 
 
-def test_what_is_generated_is_fed_all_but_the_last() -> None:
+def test_all_generated_tokens_but_the_last_are_fed_back() -> None:
     new, arena = run([2, 1, 0, 1, 1, 2], max_new_tokens=6)
     assert arena["tokens"].tolist() == [[2, 1, 0, 1, 1, 2, *new[:-1]]]
 
 
-def test_generation_fills_the_arena_as_one_pass_over_the_same_tokens_does() -> None:
+def test_generation_matches_one_pass_over_the_same_tokens() -> None:
     _, arena = run([2, 1, 0, 1, 1, 2], max_new_tokens=6)
     once = Arena(plan(NANO, 11))
     once["tokens"][...] = arena["tokens"]
@@ -74,7 +74,7 @@ def test_generation_fills_the_arena_as_one_pass_over_the_same_tokens_does() -> N
         np.testing.assert_allclose(arena[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_without_new_tokens_the_prompt_is_passed_once() -> None:
+def test_without_new_tokens_there_is_one_pass_over_the_prompt() -> None:
     passed: list[None] = []
     arena = Arena(plan(NANO, 3))
     arena.memory[:] = 0xFF
@@ -83,14 +83,14 @@ def test_without_new_tokens_the_prompt_is_passed_once() -> None:
     assert not np.isnan(arena["probs"]).any()
 
 
-def test_every_pass_tells_of_its_layers() -> None:
+def test_after_layer_is_called_for_every_layer_of_every_pass() -> None:
     passed: list[None] = []
     sampling = Sampling(max_new_tokens=4)
     generate(NANO, Engine(nano()), Arena(plan(NANO, 6)), [0, 1, 2], sampling, lambda: passed.append(None))
     assert len(passed) == 4 * NANO.n_layer
 
 
-def test_a_pass_does_not_fill_rows_that_are_filled() -> None:
+def test_a_pass_does_not_recompute_earlier_rows() -> None:
     arena = Arena(plan(NANO, 6))
     passed: list[None] = []
 
@@ -104,7 +104,7 @@ def test_a_pass_does_not_fill_rows_that_are_filled() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "new", "fed"), [(6, 6, 11), (6, 1, 6), (6, 0, 6), (1, 2, 2), (1, 11, 11)])
-def test_positions_are_the_prompt_and_all_new_tokens_but_the_last(prompt: int, new: int, fed: int) -> None:
+def test_positions_count_the_prompt_and_all_new_tokens_but_the_last(prompt: int, new: int, fed: int) -> None:
     assert positions(prompt, Sampling(max_new_tokens=new)) == fed
 
 
@@ -126,7 +126,7 @@ def test_seeds_give_different_tokens() -> None:
     [{"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-3}, {"temperature": 1e-300}, {"temperature": 5e-324}],
     ids=str,
 )
-def test_the_narrowest_choice_is_the_greedy_one(narrow: dict[str, Any]) -> None:
+def test_a_single_candidate_is_the_greedy_choice(narrow: dict[str, Any]) -> None:
     random = np.random.default_rng(0)
     with np.errstate(over="ignore"):  # the least temperatures take all but the largest logit to −∞
         for _ in range(50):
@@ -134,7 +134,7 @@ def test_the_narrowest_choice_is_the_greedy_one(narrow: dict[str, Any]) -> None:
             assert draws(3, logits, **({"temperature": 1.0} | narrow)) == [int(logits.argmax())] * 3
 
 
-def test_temperature_0_takes_the_first_of_the_most_probable() -> None:
+def test_temperature_0_takes_the_first_most_probable_token() -> None:
     assert draws(3, np.array([1, 2, 2, 0], np.float32)) == [1, 1, 1]
 
 
@@ -156,7 +156,7 @@ def test_temperature_0_takes_the_first_of_the_most_probable() -> None:
         ({"top_k": 2, "top_p": 0.6}, {1}),  # of the two, 1 alone has 0.5 / 0.8 = 0.63
     ],
 )
-def test_top_k_and_top_p_leave_the_most_probable(how: dict[str, Any], possible: set[int]) -> None:
+def test_top_k_and_top_p_keep_the_most_probable_tokens(how: dict[str, Any], possible: set[int]) -> None:
     assert set(draws(600, temperature=1.0, **how)) == possible  # the rarest is missed with 0.95⁶⁰⁰ = 4e-14
 
 
@@ -170,7 +170,7 @@ def test_top_k_and_top_p_leave_the_most_probable(how: dict[str, Any], possible: 
         ({"temperature": 1.0, "top_p": 0.9}, [0, 0.5, 0.15, 0.3]),
     ],
 )
-def test_tokens_are_drawn_as_often_as_they_are_probable(how: dict[str, Any], p: list[float]) -> None:
+def test_sampling_frequencies_match_the_probabilities(how: dict[str, Any], p: list[float]) -> None:
     n, wanted = 10_000, np.array(p) / sum(p)
     found = np.bincount(draws(n, **how), minlength=4) / n
     deviation = np.sqrt(wanted * (1 - wanted) / n)  # of a binomial frequency; five of them are missed once in 10⁶

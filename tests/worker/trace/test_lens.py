@@ -1,4 +1,4 @@
-"""The logit lens: what each residual stream would predict, against the same in float64."""
+"""The logit lens and rollout, against float64."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model(request: pytest.FixtureRequest, make_weights: Callable[..., Any]) -> t
 
 
 def reference(config: Config, weights: dict[str, Any], arena: Arena) -> Any:
-    """[L + 1, T, V]: probabilities by each residual stream of a float64 arena."""
+    """[L + 1, T, V]: the predictions from each residual stream of a float64 arena."""
     streams = [arena[f"blocks.{layer}.resid_pre"][0] for layer in range(config.n_layer)]
     x = np.stack([*streams, arena[f"blocks.{config.n_layer - 1}.resid_post"][0]])
     variance = x.var(-1, keepdims=True)
@@ -54,7 +54,7 @@ def reference(config: Config, weights: dict[str, Any], arena: Arena) -> Any:
 
 
 @pytest.mark.parametrize("make", [engine, lambda weights: Engine(CachedWeights(weights))], ids=["fastest", "plain"])
-def test_each_layer_predicts_what_its_residual_stream_does_in_float64(
+def test_predictions_of_each_layer_match_float64(
     model: tuple[Config, dict[str, Any]], run_model: Callable[..., Arena], make: Callable[..., Engine]
 ) -> None:
     config, weights = model
@@ -71,7 +71,7 @@ def test_each_layer_predicts_what_its_residual_stream_does_in_float64(
         assert len(set(seen.tokens[place].tolist())) == kept
 
 
-def test_the_rollout_is_the_product_of_what_every_layer_mixes(
+def test_the_rollout_is_the_product_of_all_layers_attention(
     model: tuple[Config, dict[str, Any]], run_model: Callable[..., Arena]
 ) -> None:
     config, weights = model
@@ -99,6 +99,6 @@ some_logits = st.integers(1, 100).flatmap(
 
 
 @given(some_logits, st.data())
-def test_the_largest_come_in_order_and_the_first_of_equals_first(logits: Any, data: st.DataObject) -> None:
+def test_top_tokens_are_sorted_and_stable(logits: Any, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, min(len(logits), 25)))
     assert top_tokens(logits, count).tolist() == np.argsort(-logits, kind="stable")[:count].tolist()

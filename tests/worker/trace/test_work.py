@@ -1,4 +1,4 @@
-"""How long a trace is expected to take: the sum of its parts, and about what it took when it was measured."""
+"""Time estimates: sums of parts, monotonic, and of the right magnitude."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def work(config: Config = SMALL, prompt: int = 7, new: int = 0, held: int = 0) -
 
 @pytest.mark.parametrize("new", [0, 1, 2, 3, 50])
 @pytest.mark.parametrize("held", [0, 1 << 30])
-def test_all_of_it_is_the_sum_of_its_parts(new: int, held: int) -> None:
+def test_the_total_is_the_sum_of_the_parts(new: int, held: int) -> None:
     found = work(new=new, held=held)
     parts = [3 * found.layer(n) + found.ends(n) for n in range(max(new, 1))]
     assert found.seconds == pytest.approx(sum(parts), rel=1e-12)
@@ -41,11 +41,11 @@ def test_all_of_it_is_the_sum_of_its_parts(new: int, held: int) -> None:
     ],
     ids=str,
 )
-def test_more_takes_longer(more: dict[str, Any]) -> None:
+def test_larger_requests_take_longer(more: dict[str, Any]) -> None:
     assert work(**more).seconds > work().seconds
 
 
-def test_weights_are_held_where_they_fit_and_are_needed_again() -> None:
+def test_weights_are_cached_if_they_fit_and_there_are_several_passes() -> None:
     whole = 4 * counts.total(describe(SMALL))
     assert [work(new=new, held=whole).caches_weights for new in (0, 1, 2)] == [False, False, True]
     assert not work(new=2, held=whole - 1).caches_weights

@@ -1,4 +1,4 @@
-"""Digests: SHA-256, computed once for a file as it is, and anew when it is another."""
+"""Digests: SHA-256, computed once for each version of a file."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("temporary")
 def digest(path: Path) -> str:
     as_of = digests.stamp(path)
     assert as_of is not None
-    return digests.of(path, as_of)
+    return digests.sha256(path, as_of)
 
 
 def forget() -> None:
-    """As another process would begin."""
+    """Clear the cache in memory, as in a new process."""
     digests._known.clear()
 
 
@@ -46,7 +46,7 @@ def test_a_file_is_read_once_by_any_number_of_processes(file: Path, reads: list[
     assert reads == [file]
 
 
-def test_those_who_ask_together_wait_for_the_one_that_reads(file: Path, reads: list[Path]) -> None:
+def test_concurrent_threads_read_a_file_once(file: Path, reads: list[Path]) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(digest, [file] * 40))) == 1
     assert reads == [file]
@@ -54,7 +54,7 @@ def test_those_who_ask_together_wait_for_the_one_that_reads(file: Path, reads: l
 
 @pytest.mark.parametrize("kept_time", [False, True], ids=["", "its time set back"])
 @pytest.mark.parametrize("replaced", [False, True], ids=["written over", "replaced"])
-def test_a_file_of_the_same_size_that_changed_is_read_again(file: Path, replaced: bool, kept_time: bool) -> None:
+def test_a_changed_file_of_the_same_size_is_read_again(file: Path, replaced: bool, kept_time: bool) -> None:
     first, times = digest(file), file.stat()
     if replaced:
         file.with_name("new").write_bytes(b"WEIGHTS")
@@ -67,15 +67,15 @@ def test_a_file_of_the_same_size_that_changed_is_read_again(file: Path, replaced
     assert digest(file) == hashlib.sha256(b"WEIGHTS").hexdigest()
 
 
-def test_a_file_that_is_another_by_now_is_refused(file: Path) -> None:
+def test_a_file_changed_since_its_stamp_is_rejected(file: Path) -> None:
     as_of = digests.stamp(file)
     assert as_of is not None
     file.write_bytes(b"other weights")
     with pytest.raises(ChangedError, match=r"model\.safetensors changed while it was read"):
-        digests.of(file, as_of)
+        digests.sha256(file, as_of)
 
 
-def test_what_is_copied_beside_another_file_is_not_believed(file: Path, reads: list[Path]) -> None:
+def test_a_record_copied_from_another_file_is_ignored(file: Path, reads: list[Path]) -> None:
     first = digest(file)
     other = file.parent.parent / "other"
     other.mkdir()
@@ -87,7 +87,7 @@ def test_what_is_copied_beside_another_file_is_not_believed(file: Path, reads: l
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"stamp": 1, "sha256": "0"}'])
-def test_a_broken_record_is_written_anew(file: Path, reads: list[Path], content: bytes) -> None:
+def test_an_invalid_record_is_replaced(file: Path, reads: list[Path], content: bytes) -> None:
     record = file.with_name(f".{file.name}.sha256.json")
     record.write_bytes(content)
     first = digest(file)
@@ -97,13 +97,13 @@ def test_a_broken_record_is_written_anew(file: Path, reads: list[Path], content:
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    """A folder that takes no files, as the superuser finds none closed."""
-    places = digests._places
-    monkeypatch.setattr(digests, "_places", lambda path: (p for p in places(path) if p.parent != file.parent))
+    """Simulate a folder that is not writable, as every folder is to root."""
+    places = digests._record_files
+    monkeypatch.setattr(digests, "_record_files", lambda path: (p for p in places(path) if p.parent != file.parent))
 
 
 @pytest.mark.usefixtures("closed")
-def test_where_the_folder_takes_no_files_a_folder_of_ones_own_does(
+def test_without_write_access_the_record_goes_to_a_private_folder(
     file: Path, reads: list[Path], temporary: Path
 ) -> None:
     digest(file)
@@ -117,7 +117,7 @@ def test_where_the_folder_takes_no_files_a_folder_of_ones_own_does(
 
 @pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("planted", ["open to all", "a link", "a file"])
-def test_a_folder_that_others_could_write_to_is_left_alone(
+def test_a_temporary_folder_writable_by_others_is_not_used(
     file: Path, reads: list[Path], temporary: Path, planted: str
 ) -> None:
     own = temporary / f"cutaway-{os.getuid()}"

@@ -1,4 +1,4 @@
-"""Mapped files: the values are those that were written, and only what is read comes into memory."""
+"""Mapped files: values as written, little memory, and validation of headers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from safetensors.numpy import save_file
 
 from tests.checkpoints import bfloat16, of_bfloat16, raw
 from worker.weights.folder import FileError
-from worker.weights.mapped import MappedFile, MappedWeights, widened
+from worker.weights.mapped import MappedFile, MappedWeights, to_float32
 
 WIDE = np.random.default_rng(0).normal(size=(31, 7)).astype(np.float32)
 STORED: dict[str, NDArray[Any]] = {"F32": WIDE, "F16": WIDE.astype(np.float16), "BF16": bfloat16(WIDE)}
-#: What the stored values are as float32.
+#: The stored values as float32.
 MEANT = {"F32": WIDE, "F16": STORED["F16"].astype(np.float32), "BF16": of_bfloat16(STORED["BF16"])}
 
 dtypes = pytest.mark.parametrize("dtype", STORED)
@@ -47,7 +47,7 @@ def test_values_are_those_of_the_file_as_float32(tmp_path: Path, dtype: str, pad
 
 @dtypes
 @pytest.mark.parametrize("values_a_tile", [1, 7, 20, 10_000])
-def test_tiles_are_the_whole_in_its_order(
+def test_tiles_cover_the_matrix_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, values_a_tile: int
 ) -> None:
     monkeypatch.setattr("worker.weights.mapped._TILE", values_a_tile)
@@ -64,10 +64,10 @@ def test_tiles_are_the_whole_in_its_order(
 @given(st.lists(st.floats(width=32), min_size=1, max_size=20))
 def test_bfloat16_is_the_upper_half_of_a_float32(numbers: list[float]) -> None:
     halves = bfloat16(np.array(numbers, np.float32))
-    np.testing.assert_array_equal(widened(halves).view(np.uint32), halves.astype(np.uint32) << 16)
+    np.testing.assert_array_equal(to_float32(halves).view(np.uint32), halves.astype(np.uint32) << 16)
 
 
-def test_what_the_safetensors_package_writes_is_read(tmp_path: Path) -> None:
+def test_files_of_the_safetensors_package_can_be_read(tmp_path: Path) -> None:
     save_file({"b": WIDE, "a": STORED["F16"]}, tmp_path / "file", {"format": "pt"})
     file = MappedFile(tmp_path / "file")
     np.testing.assert_array_equal(file.array("b"), WIDE)
@@ -75,7 +75,7 @@ def test_what_the_safetensors_package_writes_is_read(tmp_path: Path) -> None:
 
 
 @dtypes
-def test_a_row_of_a_large_file_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> None:
+def test_reading_a_row_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> None:
     rows, width, itemsize = 200_000, 1024, STORED[dtype].itemsize
     told = {"dtype": dtype, "shape": [rows, width], "data_offsets": [0, rows * width * itemsize]}
     raw(tmp_path / "file", {}, table=told)
@@ -105,39 +105,48 @@ def refused(path: Path, name: str = "table") -> str:
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 40, -1])
-def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, size: int) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path, size: int) -> None:
     raw(tmp_path / "file", {"table": WIDE})
     whole = (tmp_path / "file").read_bytes()
     (tmp_path / "file").write_bytes(whole[:size])
-    assert "is cut short" in refused(tmp_path / "file")
+    assert "is truncated" in refused(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
     ("header", "said"),
     [
-        (b"no JSON", "its header is no JSON object"),
-        (b"[]", "its header is no JSON object"),
-        (b"[" * 5000, "its header is no JSON object"),
-        (b"\xff\xfe", "its header is no JSON object"),
-        (b'{"table": 1}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": [1]}}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": "11", "data_offsets": [0, 4]}}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [0, true]}}', "nothing sound of the tensor table"),
-        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [0, 9]}}', "is cut short: the tensor table ends"),
-        (b'{"table": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "not those of its shape"),
-        (b'{"table": {"dtype": "F32", "shape": [4611686018427387905], "data_offsets": [0, 4]}}', "those of its shape"),
-        (b'{"table": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}', "is F64: F32, F16, BF16 are read"),
-        (b'{"table": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}}', "is I8: F32, F16, BF16 are read"),
+        (b"no JSON", "its header is not a JSON object"),
+        (b"[]", "its header is not a JSON object"),
+        (b"[" * 5000, "its header is not a JSON object"),
+        (b"\xff\xfe", "its header is not a JSON object"),
+        (b'{"table": 1}', "tensor table is invalid"),
+        (b'{"table": {"dtype": "F32", "shape": [1]}}', "tensor table is invalid"),
+        (b'{"table": {"dtype": "F32", "shape": "11", "data_offsets": [0, 4]}}', "tensor table is invalid"),
+        (b'{"table": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "tensor table is invalid"),
+        (
+            b'{"table": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}',
+            "tensor table is invalid",
+        ),
+        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}', "tensor table is invalid"),
+        (
+            b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [0, true]}}',
+            "tensor table is invalid",
+        ),
+        (b'{"table": {"dtype": "F32", "shape": [1], "data_offsets": [0, 9]}}', "is truncated: the tensor table ends"),
+        (b'{"table": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "does not match its shape"),
+        (
+            b'{"table": {"dtype": "F32", "shape": [4611686018427387905], "data_offsets": [0, 4]}}',
+            "does not match its shape",
+        ),
+        (b'{"table": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}', "is F64: must be one of F32, F16, BF16"),
+        (b'{"table": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}}', "is I8: must be one of F32, F16, BF16"),
     ],
 )
-def test_a_header_that_cannot_be_is_refused(tmp_path: Path, header: bytes, said: str) -> None:
+def test_an_invalid_header_is_rejected(tmp_path: Path, header: bytes, said: str) -> None:
     (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     assert said in refused(tmp_path / "file")
 
 
-def test_a_header_of_any_length_is_not_believed(tmp_path: Path) -> None:
+def test_a_header_longer_than_the_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"\xff" * 8 + json.dumps({}).encode())
-    assert "is cut short" in refused(tmp_path / "file")
+    assert "is truncated" in refused(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Weights: the trained file is what it says, and synthetic values are a function of seed, name and index alone."""
+"""Weights: the trained file, and synthetic values as a function of seed, name and index."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worker.weights.base import CachedWeights, Key
 from worker.weights.synthetic import SyntheticWeights
 
 NANO = CONFIGS["nano-gpt"]
-#: Its word embedding and its projections have element counts that four does not divide.
+#: The element counts of its embedding and projections are not multiples of four.
 SMALL = Config(n_layer=2, n_head=3, n_embd=15, d_head=7, n_inner=37, n_positions=11, vocab_size=13)
 UNTIED = Config(**(SMALL.to_mapping() | {"tie_word_embeddings": False}))
 GPT2 = CONFIGS["gpt2"]
@@ -32,7 +32,7 @@ DEVIATION = 0.02
 
 
 def splitmix(seed: int, name: str, index: int, deviation: float) -> float:
-    """The value that SyntheticWeights' docstring defines, in whole numbers of Python."""
+    """The value defined by the docstring of SyntheticWeights, in Python integers."""
     wrap = 2**64 - 1
     state = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little")
     z = (state + index // 4 * 0x9E3779B97F4A7C15) & wrap
@@ -60,23 +60,23 @@ def keys(draw: st.DrawFn) -> tuple[str, Key]:
 
 
 def correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Pearson's, in standard deviations of its sampling for independent values."""
+    """Pearson's correlation, in standard deviations expected for independent values."""
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1] * np.sqrt(a.size))
 
 
 # ----------------------------------------------------------------------------------------------------- trained
 
 
-def test_nano_gpts_file_holds_every_tensor_of_the_catalogue() -> None:
+def test_nano_gpts_file_has_every_tensor_of_the_catalogue() -> None:
     assert {name: values.shape for name, values in nano().items()} == catalogue(NANO)
 
 
-def test_nano_gpts_file_holds_85728_float32() -> None:
+def test_nano_gpts_file_has_85728_float32_values() -> None:
     assert sum(values.size for values in nano().values()) == 85_728
     assert {values.dtype for values in nano().values()} == {np.dtype("<f4")}
 
 
-def test_nano_gpts_file_tells_of_its_training() -> None:
+def test_nano_gpts_file_describes_its_training() -> None:
     facts = json.loads(nano().metadata["training"])
     assert (facts["sorted"], facts["parameters"]) == ("729/729", 85_728)
     assert {"seed", "steps", "torch", "optimizer", "final_loss", "min_margin", "task"} <= facts.keys()
@@ -87,7 +87,7 @@ def test_nano_gpts_digest_is_that_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("key", [(), (0,), (slice(None, None, -2),), (slice(1, 3), slice(-5, None)), (2, -1)], ids=str)
-def test_a_slice_of_a_file_is_that_of_the_whole(key: Key) -> None:
+def test_a_slice_of_a_file_equals_that_of_the_whole(key: Key) -> None:
     np.testing.assert_array_equal(nano().read("wte.weight", key), nano()["wte.weight"][key])
 
 
@@ -96,7 +96,7 @@ def test_a_slice_of_a_file_is_that_of_the_whole(key: Key) -> None:
 
 @settings(max_examples=200)
 @given(keys(), st.integers(0, 3))
-def test_a_slice_is_the_same_slice_of_the_whole(named: tuple[str, Key], seed: int) -> None:
+def test_a_synthetic_slice_equals_that_of_the_whole(named: tuple[str, Key], seed: int) -> None:
     name, key = named
     weights = synthetic(SMALL, seed)
     part, whole = weights.read(name, key), weights[name]
@@ -113,7 +113,7 @@ def test_values_are_lanes_of_splitmix64(name: str, seed: int) -> None:
     np.testing.assert_allclose(values, wanted, rtol=3e-7)
 
 
-def test_values_of_the_largest_tensors_are_at_their_own_index() -> None:
+def test_values_of_the_largest_tensors_depend_on_their_index() -> None:
     weights, name = synthetic(CONFIGS["gpt3-175b"], 5), "h.95.mlp.c_fc.weight"
     found = weights.read(name, (12287, slice(-9, None)))
     last = 12288 * 49152
@@ -145,7 +145,7 @@ def test_every_tensor_has_its_shape_and_is_float32(config: Config) -> None:
         assert weights[name].dtype == np.float32, name
 
 
-def test_the_catalogue_has_every_name_that_it_lists_and_no_other() -> None:
+def test_the_catalogue_has_exactly_the_names_it_lists() -> None:
     sizes = describe(UNTIED).sizes()
     listed = {name: t.shape(sizes) for name, t in describe(UNTIED).all_weights()}
     assert dict(catalogue(UNTIED)) == listed
@@ -156,7 +156,7 @@ def test_the_catalogue_has_every_name_that_it_lists_and_no_other() -> None:
         assert name not in catalogue(UNTIED)
 
 
-def test_a_value_beyond_the_reach_of_32_bits_is_the_one_at_its_index() -> None:
+def test_indices_above_32_bits_are_exact() -> None:
     config = Config(n_layer=10_000, n_head=1_000, n_embd=1_000_000, n_inner=10_000_000)
     name = "h.9999.mlp.c_fc.weight"
     weights, at = synthetic(config, 5), 999_999 * 10_000_000 + 9_999_990
@@ -229,7 +229,7 @@ def test_a_slice_of_the_largest_model_takes_little_memory(name: str) -> None:
         tracemalloc.stop()
 
 
-def test_held_weights_are_made_once() -> None:
+def test_cached_weights_are_generated_once() -> None:
     class Counting(SyntheticWeights):
         made = 0
 

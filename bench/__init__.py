@@ -1,1 +1,4 @@
-"""Measurements, each beside a peer or a limit in the same run. They print; they assert nothing about time."""
+"""Benchmarks, each compared with a peer or a limit in the same run.
+
+They print their results; they assert nothing about time.
+"""

@@ -1,4 +1,4 @@
-"""Run every measurement: `make bench`, or `python -m bench layout` for one of them."""
+"""The command `python -m bench`: runs all benchmarks, or those that are named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import bench.load
 import bench.soak
 import bench.tensors
 
-MEASUREMENTS = {
+BENCHMARKS = {
     "engine": bench.engine.run,
     "layout": bench.layout.run,
     "latency": bench.latency.run,
@@ -24,17 +24,17 @@ MEASUREMENTS = {
     "tensors": bench.tensors.run,
     "load": bench.load.run,
 }
-APART = {"soak": bench.soak.run}  # takes minutes, and is run by its name
+BY_NAME_ONLY = {"soak": bench.soak.run}  # takes minutes
 
 
 def main(names: list[str]) -> None:
-    """Run the measurements of these names, all by default."""
-    known = MEASUREMENTS | APART
+    """Run the benchmarks of these names, by default all but those that take minutes."""
+    known = BENCHMARKS | BY_NAME_ONLY
     unknown = [name for name in names if name not in known]
     if unknown:
-        sys.exit(f"{unknown[0]!r} is no measurement: {', '.join(known)} are")
+        sys.exit(f"unknown benchmark {unknown[0]!r}: choose from {', '.join(known)}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run")
-    for name in names or MEASUREMENTS:
+    for name in names or BENCHMARKS:
         print()
         known[name]()
 

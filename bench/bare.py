@@ -1,6 +1,6 @@
-"""What a request costs that does nothing: a Flask route of its own under the settings of the API's server.
+"""A bare Flask route on the API's server, as the baseline of a request.
 
-`python -m bench.bare PORT`; GET /4096 answers with as many bytes.
+Run it with `python -m bench.bare PORT`. GET /4096 returns 4,096 bytes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from service.server.gunicorn_app import Server
 
 
 class Bare(Server):
-    """The API's server with another app in it, which logs nothing."""
+    """The API's server with a minimal app, which logs nothing."""
 
     def load(self) -> Callable[..., Any]:
         app = Flask("bare")
-        app.extensions["streams"] = Streams(0)  # the server looks for them
-        held = cache(lambda size: b"\0" * size)
+        app.extensions["streams"] = Streams(0)  # the server expects it
+        body = cache(lambda size: b"\0" * size)
 
         @app.get("/<int:size>")
         def get(size: int) -> Response:
-            return Response(held(size), content_type="application/octet-stream")
+            return Response(body(size), content_type="application/octet-stream")
 
         return app
 

@@ -1,4 +1,4 @@
-"""nano-gpt traces a second: in a batch, whose traces share jobs, beside one job a trace; on one worker and on two."""
+"""Throughput of nano-gpt traces, in batches and as single jobs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 from bench.stack import process, running
 
-COUNT, ALONE = 1200, 200
-GOAL = 300
+BATCH, SINGLE = 1200, 200  # traces
+GOAL = 300  # traces a second
 
 
 def run() -> None:
-    """Print the rates. Every prompt is new: nothing is answered from the cache."""
+    """Print traces a second with one worker and with two. Every prompt is new, so no result is cached."""
     prompts = _prompts()
-    print("nano-gpt, 6 letters and 6 or fewer new ones, everything captured, from POST to the last one's end")
+    print("nano-gpt, 6 letters and up to 6 new ones, everything captured, from POST to the end of the last trace")
     with running() as stack:
-        _batch(stack.connect(), _some(prompts, 50))  # the first is slower
+        _batch(stack.connect(), _take(prompts, 50))  # the first batch is slower
         environment = os.environ | {"QUEUE_URL": stack.queue_url, "CACHE_URL": stack.cache_url}
         _print("1 worker", stack.connect(), prompts)
         with process(["worker"], environment):
@@ -31,10 +31,10 @@ def run() -> None:
 
 
 def _print(workers: str, connection: HTTPConnection, prompts: Iterator[dict[str, Any]]) -> None:
-    alone = _rate(lambda: _jobs(connection, _some(prompts, ALONE)), ALONE)
-    batch = _rate(lambda: _batch(connection, _some(prompts, COUNT)), COUNT)
-    ratio = batch / alone
-    print(f"  {workers:>9}: a batch {batch:5.0f} traces/s   one job a trace {alone:5.0f}   ratio {ratio:.1f}")
+    single = _rate(lambda: _jobs(connection, _take(prompts, SINGLE)), SINGLE)
+    batch = _rate(lambda: _batch(connection, _take(prompts, BATCH)), BATCH)
+    ratio = batch / single
+    print(f"  {workers:>9}: batch {batch:5.0f} traces/s   single jobs {single:5.0f}   ratio {ratio:.1f}")
 
 
 def _prompts() -> Iterator[dict[str, Any]]:
@@ -43,21 +43,21 @@ def _prompts() -> Iterator[dict[str, Any]]:
             yield {"model": "nano-gpt", "text": "".join(letters), "generate": {"max_new_tokens": new}}
 
 
-def _some(prompts: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def _take(prompts: Iterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     return list(itertools.islice(prompts, count))
 
 
-def _rate(once: Callable[[], None], count: int) -> float:
+def _rate(run: Callable[[], None], count: int) -> float:
     start = time.perf_counter()
-    once()
+    run()
     return count / (time.perf_counter() - start)
 
 
 def _batch(connection: HTTPConnection, requests: list[dict[str, Any]]) -> None:
     id = _post(connection, "/v1/batches", {"requests": requests})["id"]
     connection.request("GET", f"/v1/batches/{id}/events")
-    told = connection.getresponse().read().decode()
-    last = json.loads(told.rpartition("data: ")[2])
+    events = connection.getresponse().read().decode()
+    last = json.loads(events.rpartition("data: ")[2])
     assert last["done"] == len(requests), last
 
 
@@ -65,11 +65,11 @@ def _jobs(connection: HTTPConnection, requests: list[dict[str, Any]]) -> None:
     ids = [_post(connection, "/v1/traces", request)["id"] for request in requests]
     for id in ids[::-1]:
         connection.request("GET", f"/v1/traces/{id}", headers={"Prefer": "wait=60"})
-        answer = json.loads(connection.getresponse().read())
-        assert answer["status"] == "done", answer
+        trace = json.loads(connection.getresponse().read())
+        assert trace["status"] == "done", trace
 
 
 def _post(connection: HTTPConnection, path: str, body: dict[str, Any]) -> dict[str, Any]:
     connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-    found: dict[str, Any] = json.loads(connection.getresponse().read())
-    return found
+    resource: dict[str, Any] = json.loads(connection.getresponse().read())
+    return resource

@@ -1,6 +1,7 @@
-"""Our engine beside Hugging Face transformers in PyTorch and beside what the machine can do at most.
+"""Speed and memory of the engine, against PyTorch and the machine's limits.
 
-Ours captures every intermediate value; the peer only its hidden states, attention patterns and logits.
+The engine captures every intermediate value; the peer, Hugging Face transformers in PyTorch, returns only hidden
+states, attention patterns and logits.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import sys
 import numpy as np
 
 import worker.models.lookup as models
-from bench.figures import interleaved, seconds
 from bench.limits import Limits, measure
 from bench.peer import INSTALL, Peer, available
+from bench.timing import interleaved, seconds
 from worker import compute
 from worker.engine.compiled import engine
 from worker.families.gpt2 import GPT2Config, forward
@@ -26,14 +27,14 @@ from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
 from worker.trace.sampling import Sampling, positions
 
-GOALS = {8: 2.0, 64: 1.3, 256: 1.2, 1024: 1.4}  # by tokens: the peer's time over ours
+GOALS = {8: 2.0, 64: 1.3, 256: 1.2, 1024: 1.4}  # by tokens: time of the peer divided by ours
 ROUNDS = {8: 40, 64: 25, 256: 12, 1024: 6}
-PAUSE = 0.05  # seconds for the other's threads to go to sleep: they spin for a while after a product
+PAUSE = 0.05  # seconds for the threads of the other one to go to sleep: they spin for a while after a matrix product
 PROMPT, NEW = 16, 32
 
 
 class Ours:
-    """A model that is held in memory, and an arena that every pass fills anew."""
+    """A model with cached weights, and an arena that every pass overwrites."""
 
     def __init__(self, model: models.Model, tokens: int) -> None:
         assert isinstance(model.config, GPT2Config)
@@ -42,25 +43,25 @@ class Ours:
         self.resize(tokens)
 
     def resize(self, tokens: int) -> None:
-        """Plan for so many positions and draw them."""
+        """Draw random tokens and plan an arena for them."""
         self.tokens = np.random.default_rng(tokens).integers(self.config.vocab_size, size=tokens).tolist()
         self.arena = Arena(plan(self.config, tokens))
         self.arena["tokens"][0] = self.tokens
 
     def forward(self) -> None:
-        """One pass over all tokens."""
+        """Run one pass over all tokens."""
         forward(self.config, self.engine, self.arena, slice(0, len(self.tokens)))
 
 
 def run() -> None:
-    """Print time, memory and share of the limits for GPT-2; then nano-gpt, generation and synthetic weights."""
-    memory = {tokens: _memory(tokens) for tokens in GOALS}  # first: a child counts what its parent held at the fork
+    """Print time, memory and the fraction of the limits for GPT-2, then generation, nano-gpt and synthetic weights."""
+    memory = {tokens: _memory(tokens) for tokens in GOALS}  # first: a child counts its parent's memory at the fork
     limits, gpt2 = measure(), models.find("gpt2")
     ours = Ours(gpt2, 1)
     peer = Peer(ours.config, gpt2.weights()) if available() else None
     print(f"GPT-2, one pass, everything captured, on {os.cpu_count()} cores ({limits})")
     if peer is None:
-        print(f"  without the peer; to compare with PyTorch: {INSTALL}")
+        print(f"  PyTorch is not installed; to compare with it, run: {INSTALL}")
     for tokens in GOALS:
         ours.resize(tokens)
         _passes(ours, peer, limits)
@@ -75,15 +76,15 @@ def _passes(ours: Ours, peer: Peer | None, limits: Limits) -> None:
     if peer:
         expected = peer.forward(ours.tokens)
         ours.forward()
-        off = np.abs(ours.arena["logits"][0] - expected).max() / np.abs(expected).max()
-        assert off < 1e-3, f"the logits are {off:.1e} off the peer's"
-    taken = interleaved([ours.forward, *([lambda: peer.forward(ours.tokens)] if peer else [])], ROUNDS[count], PAUSE)
-    medians = [statistics.median(times) for times in taken]
+        error = np.abs(ours.arena["logits"][0] - expected).max() / np.abs(expected).max()
+        assert error < 1e-3, f"the logits differ from the peer's by {error:.1e}"
+    times = interleaved([ours.forward, *([lambda: peer.forward(ours.tokens)] if peer else [])], ROUNDS[count], PAUSE)
+    medians = [statistics.median(samples) for samples in times]
     share = limits.pass_seconds(ours.config, count) / medians[0]
-    words = f"  {count:4} tokens: {medians[0] * 1e3:7.1f} ms, {share:4.0%} of the roofline"
+    line = f"  {count:4} tokens: {medians[0] * 1e3:7.1f} ms, {share:4.0%} of the roofline"
     if peer:
-        words += f"   PyTorch {medians[1] * 1e3:7.1f} ms   ratio {medians[1] / medians[0]:.2f} (goal {GOALS[count]})"
-    print(words)
+        line += f"   PyTorch {medians[1] * 1e3:7.1f} ms   ratio {medians[1] / medians[0]:.2f} (goal {GOALS[count]})"
+    print(line)
 
 
 def _generation(ours: Ours, peer: Peer | None) -> None:
@@ -93,40 +94,40 @@ def _generation(ours: Ours, peer: Peer | None) -> None:
     runs = [lambda: generate(config, ours.engine, arena, prompt, sampling)]
     if peer:
         runs.append(lambda: peer.generate(prompt, NEW))
-        assert runs[0]() == runs[1](), "the peer generates other tokens"
+        assert runs[0]() == runs[1](), "the peer generates different tokens"
     rates = [NEW / statistics.median(times) for times in interleaved(runs, 5, PAUSE)]
-    words = f"GPT-2, {NEW} new tokens after {PROMPT}, everything captured: {rates[0]:.1f} tokens/s"
-    print(words + (f"   PyTorch, nothing captured: {rates[1]:.1f}   ratio {rates[0] / rates[1]:.2f}" if peer else ""))
+    line = f"GPT-2, {NEW} new tokens after {PROMPT}, everything captured: {rates[0]:.1f} tokens/s"
+    print(line + (f"   PyTorch, nothing captured: {rates[1]:.1f}   ratio {rates[0] / rates[1]:.2f}" if peer else ""))
 
 
 def _nano() -> None:
     nano = Ours(models.find("nano-gpt"), 1)
     nano.resize(nano.config.n_positions)
-    taken = seconds(nano.forward, 3000)
-    words = f"nano-gpt, one pass over {nano.config.n_positions} tokens, everything captured, in a hot loop:"
-    print(f"{words} median {statistics.median(taken) * 1e6:.0f} µs (goal 250)")
+    times = seconds(nano.forward, 3000)
+    title = f"nano-gpt, one pass over {nano.config.n_positions} tokens, everything captured, in a hot loop:"
+    print(f"{title} median {statistics.median(times) * 1e6:.0f} µs (goal 250)")
 
 
 def _synthetic() -> None:
     tiles = models.find("gpt3-175b").weights().tiles("h.0.mlp.c_fc.weight")
     sizes: list[int] = []
-    taken = seconds(lambda: sizes.append(next(tiles)[1].size), 64)
-    rate = statistics.median(size / time for size, time in zip(sizes, taken, strict=True))
+    times = seconds(lambda: sizes.append(next(tiles)[1].size), 64)
+    rate = statistics.median(size / time for size, time in zip(sizes, times, strict=True))
     print(f"Synthetic weights, tile by tile: {rate:.2e} values/s (goal 1e9)")
 
 
 def _memory(tokens: int) -> str:
-    """Peak memory of ours, held and as a job that sends layer by layer, and of the peer, each in its own process."""
-    found = []
+    """Return the peak memory of our engine, as a job (layer by layer) and of the peer, each in its own process."""
+    results = []
     for name in ("ours", "ours as a job", *(["PyTorch"] if available() else [])):
         command = [sys.executable, "-m", "bench.engine", name, str(tokens)]
         size = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # nosec B603
-        found.append(f"{name} {size / 1e6:.0f} MB")
-    return ", ".join(found)
+        results.append(f"{name} {size / 1e6:.0f} MB")
+    return ", ".join(results)
 
 
 def _child(name: str, tokens: int) -> None:
-    """Make a model, do one pass, print this process's peak memory in bytes."""
+    """Create a model, run one pass, and print the peak memory of this process in bytes."""
     gpt2 = models.find("gpt2")
     if name == "ours":
         Ours(gpt2, tokens).forward()

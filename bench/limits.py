@@ -1,4 +1,4 @@
-"""What the machine can do at most, measured: bytes read and operations done a second, by every core together."""
+"""The machine's limits: memory bandwidth and matrix products, on all cores."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.figures import seconds
+from bench.timing import seconds
 from worker.describe import counts
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.registry import describe
 
-_TIMES = 8
-_ROWS = 1 << 14  # of a matrix of half a gigabyte, which no cache holds
+_TIMES = 8  # measurements, of which the fastest counts
+_ROWS = 1 << 14  # of a matrix of 512 MiB, which fits in no CPU cache
 _SIZE = 4096
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The quickest of several tries of each."""
+    """The measured limits."""
 
     bytes_a_second: float
     operations_a_second: float
 
     def pass_seconds(self, config: Config, tokens: int) -> float:
-        """The least time of a forward pass: its weights have to be read, and its products to be computed."""
+        """Return the minimum time of a forward pass, in which weights are read and products are computed."""
         reading = 4 * counts.total(describe(config)) / self.bytes_a_second
         return max(reading, counts.operations(describe(config), tokens) / self.operations_a_second)
 
@@ -33,7 +33,7 @@ class Limits:
 
 
 def measure() -> Limits:
-    """Read through a matrix once, times a vector; and multiply two square matrices."""
+    """Measure the limits: a matrix times a vector for reading, and the product of two square matrices."""
     matrix, vector = np.ones((_ROWS, _ROWS // 2), dtype=np.float32), np.ones(_ROWS // 2, dtype=np.float32)
     reading = min(seconds(lambda: matrix @ vector, _TIMES))
     square, out = np.ones((_SIZE, _SIZE), dtype=np.float32), np.empty((_SIZE, _SIZE), dtype=np.float32)

@@ -1,6 +1,7 @@
-"""Finished answers at 64 connections, beside a bare Flask route under the same server and GETs of Redis itself.
+"""Throughput of finished results at 64 connections.
 
-The load comes from wrk; where redis-benchmark is installed, it reads strings of the same sizes. The three take turns.
+The load comes from wrk. The peers are a bare Flask route on the same server and, where redis-benchmark is installed,
+GETs of strings of the same sizes from Redis. They take turns.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ CONNECTIONS, SECONDS, TURNS = 64, 3, 5
 GOAL, TAIL = 0.6, 10.0
 ACCEPT = "Accept: application/octet-stream, application/json;q=0.5"
 
-#: Asks for another slice each time: 1,024 cells of the logits of 8 positions over 32,768 tokens.
-OTHERS = """
+#: A script for wrk that requests a different slice each time: 1,024 logits out of 8 positions × 32,768 tokens.
+SLICES = """
 local n = 0
 request = function()
   n = n + 1
@@ -37,7 +38,7 @@ end
 
 
 class Load(NamedTuple):
-    """Requests a second, and milliseconds that half and all but a hundredth of them took at most."""
+    """Requests a second, and the median and 99th percentile of the latency in milliseconds."""
 
     rate: float
     p50: float
@@ -45,7 +46,7 @@ class Load(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What is asked for: a path of the API, how many bytes it answers with, and a script for wrk."""
+    """A path of the API, the size of its response in bytes, and a script for wrk."""
 
     name: str
     path: str
@@ -54,26 +55,26 @@ class Case(NamedTuple):
 
 
 def run() -> None:
-    """Print each case beside both limits, and what share of the bare route's requests a second it has."""
+    """Print each case with its peers, and its throughput as a fraction of the bare route's."""
     if shutil.which("wrk") is None:
-        print("Load is not measured: wrk is not installed (apt-get install wrk)")
+        print("Skipping load: wrk is not installed (apt-get install wrk)")
         return
     with ExitStack() as exits:
         stack, port = exits.enter_context(running()), free_port()
         exits.enter_context(process(["bench.bare", str(port)], dict(os.environ)))
         wait_for(port)
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory()))
-        print(f"Finished answers, {CONNECTIONS} connections, {TURNS} turns of {SECONDS} s each")
+        print(f"Finished results, {CONNECTIONS} connections, {TURNS} turns of {SECONDS} s each")
         for case in _cases(stack.connect()):
             _measure(case, stack, port, folder)
-    print(f"  goal: the same answer again at {GOAL:.2f} of the bare route or more, its p99 under {TAIL:.0f} × its p50")
+    print(f"  goal: a repeated response at {GOAL:.2f} of the bare route or more, with p99 under {TAIL:.0f} × p50")
 
 
 def _cases(connection: HTTPConnection) -> list[Case]:
     config = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 8}
-    asked = {"tokens": [1] * 8, "capture": ["logits"]}
-    small = _post(connection, "/v1/traces", {"model": config | {"vocab_size": 128}, **asked})
-    large = _post(connection, "/v1/traces", {"model": config | {"vocab_size": 32_768}, **asked})
+    fields = {"tokens": [1] * 8, "capture": ["logits"]}
+    small = _post(connection, "/v1/traces", {"model": config | {"vocab_size": 128}, **fields})
+    large = _post(connection, "/v1/traces", {"model": config | {"vocab_size": 32_768}, **fields})
     layout = _post(connection, "/v1/layouts", {"model": "nano-gpt"})
     connection.request("GET", layout)
     size = len(connection.getresponse().read())
@@ -81,7 +82,7 @@ def _cases(connection: HTTPConnection) -> list[Case]:
         Case("a tensor of 4 KB", f"{small}/tensors/logits", 4096),
         Case("a tensor of 1 MB", f"{large}/tensors/logits", 1 << 20),
         Case("nano-gpt's layout", layout, size),
-        Case("4 KB, others each time", f"{large}/tensors/logits", 4096, OTHERS),
+        Case("4 KB, a new slice each time", f"{large}/tensors/logits", 4096, SLICES),
     ]
 
 
@@ -101,23 +102,23 @@ def _measure(case: Case, stack: Stack, bare: int, folder: Path) -> None:
             tail = f"p50 {p50:7.2f} ms   p99 {p99:7.2f} ms"
             print(f"    {name + ':':14}{rate:8.0f} requests/s   {tail}   p99 / p50 {p99 / p50:4.1f}")
     shares = [ours.rate / theirs.rate for ours, theirs in zip(turns["the API"], turns["a bare route"], strict=True)]
-    print(f"    of the bare route in the same turn: median {statistics.median(shares):.2f}, least {min(shares):.2f}")
+    print(f"    fraction of the bare route in each turn: median {statistics.median(shares):.2f}, min {min(shares):.2f}")
 
 
 def _wrk(url: str, script: Path | None = None) -> Load:
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--timeout=10s", "--latency", "-H", ACCEPT]
     if script is not None and script.stat().st_size:
         command += ["-s", str(script)]
-    told = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout  # nosec B603
-    assert "Non-2xx" not in told, told
-    assert "Socket errors" not in told, told
-    return Load(_number(r"Requests/sec:\s+(\S+)", told), _wait("50%", told), _wait("99%", told))
+    report = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout  # nosec B603
+    assert "Non-2xx" not in report, report
+    assert "Socket errors" not in report, report
+    return Load(_number(r"Requests/sec:\s+(\S+)", report), _latency("50%", report), _latency("99%", report))
 
 
-def _wait(share: str, told: str) -> float:
-    """Milliseconds, as wrk writes them: 870.00us, 12.34ms, 1.20s."""
-    found = re.search(rf"^\s+{share}\s+([\d.]+)(us|ms|s)\s*$", told, re.MULTILINE)
-    assert found, told
+def _latency(percentile: str, report: str) -> float:
+    """Return a latency in milliseconds, which wrk writes as 870.00us, 12.34ms or 1.20s."""
+    found = re.search(rf"^\s+{percentile}\s+([\d.]+)(us|ms|s)\s*$", report, re.MULTILINE)
+    assert found, report
     number, unit = found.groups()
     return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
@@ -126,20 +127,20 @@ def _redis(url: str, size: int) -> Load:
     connect(url).set("load", b"\0" * size)
     count = 100_000 if size < 1 << 16 else 5_000
     command = ["redis-benchmark", "-s", urlsplit(url).path, "-c", str(CONNECTIONS), "-n", str(count), "--csv"]
-    told = subprocess.run([*command, "GET", "load"], capture_output=True, text=True, check=True).stdout  # nosec B603
-    names, values = (re.findall(r'"([^"]*)"', line) for line in told.splitlines()[:2])
+    report = subprocess.run([*command, "GET", "load"], capture_output=True, text=True, check=True).stdout  # nosec B603
+    names, values = (re.findall(r'"([^"]*)"', line) for line in report.splitlines()[:2])
     found = dict(zip(names, values, strict=True))
     return Load(float(found["rps"]), float(found["p50_latency_ms"]), float(found["p99_latency_ms"]))
 
 
-def _number(pattern: str, told: str) -> float:
-    return float(re.findall(pattern, told)[0])
+def _number(pattern: str, report: str) -> float:
+    return float(re.findall(pattern, report)[0])
 
 
 def _post(connection: HTTPConnection, path: str, body: dict[str, Any]) -> str:
-    """Where the result is."""
+    """Create a resource and return its path."""
     headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
     connection.request("POST", path, json.dumps(body), headers)
-    answer = json.loads(connection.getresponse().read())
-    assert answer["status"] == "done", answer
-    return f"{path}/{answer['id']}"
+    resource = json.loads(connection.getresponse().read())
+    assert resource["status"] == "done", resource
+    return f"{path}/{resource['id']}"

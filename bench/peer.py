@@ -1,4 +1,7 @@
-"""The peer: Hugging Face transformers in PyTorch, which no lock file holds."""
+"""The peer: Hugging Face transformers in PyTorch.
+
+They are too large for the lock files.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ INSTALL = "make peer"
 
 
 def available() -> bool:
-    """Whether it is installed."""
+    """Return whether the peer is installed."""
     return all(find_spec(name) for name in ("torch", "transformers"))
 
 
 class Peer:
-    """A GPT-2 in float32 on every core, told to return all that it can: hidden states, attention and logits."""
+    """A GPT-2 in float32 on all cores that returns all it can: hidden states, attention and logits."""
 
     def __init__(self, config: Config, values: Weights | None = None) -> None:
-        """`values` are its weights, copied; without any it draws its own."""
+        """Create the model with a copy of the weights `values`, or with random weights."""
         torch: Any = import_module("torch")
         transformers: Any = import_module("transformers")
         torch.set_num_threads(os.cpu_count() or 1)
@@ -38,12 +41,12 @@ class Peer:
             transformers.GPT2Config(**sizes, attn_implementation="eager", eos_token_id=None, bos_token_id=None)
         )
         if values is not None:
-            state = {_theirs(name): torch.from_numpy(values[name]) for name in catalogue(config)}
+            state = {_peer_name(name): torch.from_numpy(values[name]) for name in catalogue(config)}
             self._model.load_state_dict(state)
         self._model.eval()
 
     def forward(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """One pass over all tokens; returns the logits, [T, V]."""
+        """Run one pass over all tokens; return the logits, [T, V]."""
         with self._torch.no_grad():
             out = self._model(
                 self._torch.tensor([tokens]), use_cache=False, output_hidden_states=True, output_attentions=True
@@ -52,7 +55,7 @@ class Peer:
         return logits
 
     def generate(self, prompt: Sequence[int], new: int) -> list[int]:
-        """The new tokens, always the most probable, keys and values kept; nothing is captured."""
+        """Return new tokens, drawn greedily with a key-value cache; nothing is captured."""
         ids = self._torch.tensor([prompt])
         with self._torch.no_grad():
             out = self._model.generate(
@@ -62,5 +65,5 @@ class Peer:
         return tokens
 
 
-def _theirs(name: str) -> str:
+def _peer_name(name: str) -> str:
     return name if name == "lm_head.weight" else f"transformer.{name}"

@@ -1,4 +1,4 @@
-"""The whole of Cutaway for a measurement: two Redis, a worker, the API, each a process of its own."""
+"""A running Cutaway: two Redis servers, a worker and the API."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ import service.up.redis_server as redis_server
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the parts are."""
+    """The addresses of the processes."""
 
     queue_url: str
     cache_url: str
     port: int
 
     def connect(self) -> HTTPConnection:
-        """A connection to the API that is kept open."""
+        """Return a persistent connection to the API."""
         return HTTPConnection("127.0.0.1", self.port, timeout=60)
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(**settings: str) -> Iterator[Stack]:
-    """Start everything with these settings, wait until it is ready, stop it at the end."""
+    """Start all processes with these settings, wait until they are ready, and stop them at the end."""
     port = free_port()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cutaway-")))
@@ -48,25 +48,25 @@ def running(**settings: str) -> Iterator[Stack]:
         environment = os.environ | {"QUEUE_URL": queue.url, "CACHE_URL": cache.url, "PORT": str(port)} | settings
         for command in (["worker"], ["service", "api"]):
             stack.enter_context(process(command, environment))
-        found = Stack(queue.url, cache.url, port)
-        wait(found)
-        yield found
+        addresses = Stack(queue.url, cache.url, port)
+        wait_until_ready(addresses)
+        yield addresses
 
 
 def wait_for(port: int) -> None:
-    """Wait until somebody listens at a port."""
+    """Wait until a server listens on a port."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             return socket.create_connection(("127.0.0.1", port)).close()
         except OSError:
             time.sleep(0.1)
-    sys.exit("The server did not start in 30 s.")
+    sys.exit("The server did not start within 30 s.")
 
 
 @contextmanager
 def process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module as a process, for a time."""
+    """Run a Python module as a process, and terminate it at the end."""
     command = [sys.executable, "-m", *command]
     started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # nosec B603
     try:
@@ -76,8 +76,8 @@ def process(command: list[str], environment: dict[str, str]) -> Iterator[subproc
         started.wait(30)
 
 
-def wait(stack: Stack) -> None:
-    """Until the service is ready."""
+def wait_until_ready(stack: Stack) -> None:
+    """Wait until the service is ready."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -88,5 +88,5 @@ def wait(stack: Stack) -> None:
         except (OSError, HTTPException):
             pass
         if time.monotonic() > deadline:
-            sys.exit("The service did not get ready in 30 s.")
+            sys.exit("The service was not ready within 30 s.")
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A large tensor read over HTTP: shrunk to a picture, and a few cells of it beside as many of a small one."""
+"""Latency of downsampled and sliced large tensors over HTTP."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.figures import interleaved, milliseconds
 from bench.stack import running
+from bench.timing import interleaved, milliseconds
 
 LOGITS = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 1024, "vocab_size": 50_257}
 LARGE = {"n_layer": 1, "n_head": 1, "n_embd": 8, "n_positions": 1024, "vocab_size": 100_000}  # logits of 410 MB
@@ -21,15 +21,15 @@ PAUSE = 0.01
 
 
 def run() -> None:
-    """Print the times of a smaller version by each reducer, and of 4 KB of 410 MB, and the limit of each."""
-    with running(MAX_KEPT_BYTES="0") as stack:  # no answer is given again: each is read
+    """Print the latency of each reducer, and of slices of 4 KB out of 410 MB, with their limits."""
+    with running(MAX_KEPT_BYTES="0") as stack:  # so that no response is cached
         connection = stack.connect()
         logits = _logits(connection, LOGITS)
         print(f"Logits of 1,024 × 50,257 (206 MB) as {CELLS:,} cells, float32")
-        for how in ("mean", "max", "min", "absmax"):
-            read = partial(_read, connection, logits, max_cells=CELLS, reduce=how)
+        for reducer in ("mean", "max", "min", "absmax"):
+            read = partial(_read, connection, logits, max_cells=CELLS, reduce=reducer)
             [taken] = interleaved([read], TIMES, PAUSE)
-            print(f"  {how + ':':8}{milliseconds(taken)}")
+            print(f"  {reducer + ':':8}{milliseconds(taken)}")
         print("  limit: median under 150 ms")
         large, small = _logits(connection, LARGE), _logits(connection, SMALL)
         reads = [
@@ -38,26 +38,26 @@ def run() -> None:
             partial(_read, connection, large, slice="0,:,5"),
         ]
         whole, row, column = interleaved(reads, 10 * TIMES, 0)
-    print("4 KB of a tensor of 410 MB, beside a tensor of 4 KB")
+    print("Slices of 4 KB of a tensor of 410 MB, against a tensor of 4 KB")
     print(f"  a tensor of 4 KB:       {milliseconds(whole)}")
     for name, taken in {"a row's 1,024 cells:": row, "a column's 1,024 cells:": column}.items():
         ratio = statistics.median(taken) / statistics.median(whole)
         print(f"  {name:24}{milliseconds(taken)}   {ratio:.2f} times as long")
-    print("  limit: a slice takes at most twice as long")
+    print("  limit: a slice takes at most twice as long as the small tensor")
 
 
 def _logits(connection: HTTPConnection, config: dict[str, Any]) -> str:
-    """The path of a trace's logits over all positions."""
+    """Create a trace; return the path of its logits over all positions."""
     body = json.dumps({"model": config, "tokens": [1] * config["n_positions"], "capture": ["logits"]})
     connection.request("POST", "/v1/traces", body, {"Content-Type": "application/json", "Prefer": "wait=60"})
-    answer = json.loads(connection.getresponse().read())
-    assert answer["status"] == "done", answer
-    return f"/v1/traces/{answer['id']}/tensors/logits"
+    trace = json.loads(connection.getresponse().read())
+    assert trace["status"] == "done", trace
+    return f"/v1/traces/{trace['id']}/tensors/logits"
 
 
 def _read(connection: HTTPConnection, path: str, **query: Any) -> bytes:
     connection.request("GET", f"{path}?{urlencode(query)}", headers={"Accept": "application/octet-stream"})
-    answer = connection.getresponse()
-    content = answer.read()
-    assert answer.status == 200, content
+    response = connection.getresponse()
+    content = response.read()
+    assert response.status == 200, content
     return content

@@ -1,4 +1,4 @@
-"""Train nano-gpt, the smallest model of the viewer: it sorts six letters.
+"""Train nano-gpt, a small model that sorts six letters.
 
     pip install torch==2.13.0 safetensors numpy
     python tools/train_nano.py
@@ -7,10 +7,10 @@ The model reads six letters out of A, B, C and then appends the same letters in 
 CBABBC -> ABBBCC. It is a GPT-2 in miniature (85,728 parameters), and the weights are written under the names, and in
 the orientation, that GPT-2's have at Hugging Face: a linear layer's weight is stored (in, out).
 
-Training takes about a minute on one processor core; no GPU is used. The result is reproducible: the seed is fixed and
-one thread does all the sums, so a second run on the same machine writes the same bytes. Another machine or another
-torch may round differently and so end on slightly different weights. The script checks all 729 inputs, and exits with
-an error, writing nothing, if one of them is not sorted.
+Training takes about a minute on one CPU core. The result is reproducible: with a fixed seed and one thread, a second
+run on the same machine writes the same bytes. Another machine or version of torch may round differently and give
+slightly different weights. The script checks all 729 inputs; if one of them is not sorted, it writes nothing and exits
+with an error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ N_STEPS, N_WARMUP = 1500, 100
 BATCH_SIZE = 128
 LEARNING_RATE, MIN_LEARNING_RATE = 1e-3, 1e-5
 BETAS = (0.9, 0.99)
-WEIGHT_DECAY = 0.1  # of matrices, embeddings too; biases and layer norms go without
+WEIGHT_DECAY = 0.1  # of matrices including embeddings; biases and layer norms have none
 GRAD_CLIP = 1.0
 
 OUTPUT = Path(__file__).resolve().parent.parent / "worker" / "families" / "nano-gpt.safetensors"
@@ -59,7 +59,7 @@ def layer_norm(p: Params, name: str, x: Tensor) -> Tensor:
 
 
 def attention(p: Params, name: str, x: Tensor) -> Tensor:
-    """Causal self-attention. c_attn's columns are: Q of all heads, K of all heads, V of all heads."""
+    """Causal self-attention. The columns of c_attn are Q of all heads, K of all heads, V of all heads."""
     batch, length, _ = x.shape
     q, k, v = (
         part.view(batch, length, N_HEAD, -1).transpose(1, 2)  # (batch, head, length, d_head)
@@ -82,7 +82,7 @@ def block(p: Params, name: str, x: Tensor) -> Tensor:
 
 
 def gpt(p: Params, tokens: Tensor) -> Tensor:
-    """Logits (batch, length, vocabulary) for tokens (batch, length)."""
+    """Return logits (batch, length, vocabulary) for tokens (batch, length)."""
     x = functional.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][: tokens.shape[1]]
     for layer in range(N_LAYER):
         x = block(p, f"h.{layer}", x)
@@ -90,7 +90,7 @@ def gpt(p: Params, tokens: Tensor) -> Tensor:
 
 
 def init_params(generator: torch.Generator) -> Params:
-    """GPT-2's initialisation: N(0, 0.02), and narrower where a layer writes to the residual stream."""
+    """Initialize as GPT-2: N(0, 0.02), and a smaller deviation where a layer writes to the residual stream."""
     shapes: dict[str, tuple[int, int]] = {"wte": (N_VOCAB, N_EMBD), "wpe": (N_POSITIONS, N_EMBD)}
     for layer in range(N_LAYER):
         h = f"h.{layer}"
@@ -111,7 +111,7 @@ def init_params(generator: torch.Generator) -> Params:
 
 
 def learning_rate(step: int) -> float:
-    """A linear rise, then half a cosine down to the minimum."""
+    """Return the learning rate: linear warm-up, then cosine decay to the minimum."""
     if step < N_WARMUP:
         return LEARNING_RATE * (step + 1) / N_WARMUP
     progress = (step - N_WARMUP) / (N_STEPS - 1 - N_WARMUP)
@@ -119,7 +119,7 @@ def learning_rate(step: int) -> float:
 
 
 def sorting_loss(p: Params, inputs: Tensor) -> Tensor:
-    """Mean cross-entropy of the six sorted letters; what the model says while still reading is left free."""
+    """Return the mean cross-entropy of the six sorted letters; predictions within the prompt are ignored."""
     answers = inputs.sort(dim=1).values
     logits = gpt(p, torch.cat((inputs, answers), dim=1)[:, :-1])[:, N_LETTERS - 1 :]
     return functional.cross_entropy(logits.reshape(-1, N_VOCAB), answers.reshape(-1))
@@ -147,7 +147,7 @@ def train(inputs: Tensor) -> Params:
 
 
 def generate(p: Params, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Greedy continuations (batch, six) and the probabilities (batch, six, vocabulary) they were picked from."""
+    """Return greedy continuations (batch, 6) and their distributions (batch, 6, vocabulary)."""
     tokens, steps = inputs, []
     for _ in range(N_LETTERS):
         steps.append(functional.softmax(gpt(p, tokens)[:, -1], dim=1))
@@ -168,10 +168,10 @@ def main() -> int:
     continuations, probabilities = generate(p, inputs)
     right = (continuations == answers).all(dim=1)
     n_right, n_inputs = int(right.sum()), len(inputs)
-    margin = probabilities.gather(2, answers.unsqueeze(2)).min().item()  # the least sure right letter
+    margin = probabilities.gather(2, answers.unsqueeze(2)).min().item()  # the lowest probability of a correct letter
     if n_right != n_inputs:
         example = "".join(LETTERS[int(i)] for i in inputs[~right][0])
-        print(f"error: sorted {n_right}/{n_inputs}; {example} is one that went wrong; nothing written", file=sys.stderr)
+        print(f"error: sorted {n_right}/{n_inputs}; {example} is not sorted; nothing written", file=sys.stderr)
         return 1
     facts = {
         "task": "sort six letters of A, B, C, greedily: CBABBC -> ABBBCC",
@@ -186,7 +186,7 @@ def main() -> int:
         "min_margin": round(margin, 6),
         "torch": str(torch.__version__),
     }
-    # One entry, for the order in which several are written is not fixed.
+    # One entry, as the order of several entries is not deterministic.
     content = save({name: t.numpy() for name, t in p.items()}, metadata={"training": json.dumps(facts, sort_keys=True)})
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(content)

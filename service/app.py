@@ -14,6 +14,7 @@ from flask_smorest import Api
 
 import service.http.auth as auth
 import service.http.compression as compression
+import service.http.negotiation as negotiation
 import service.http.problems as problems
 import service.http.rate_limit as rate_limit
 import service.http.request_context as request_context
@@ -90,6 +91,7 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["streams"] = Streams(settings.max_streams)
     # Hooks registered earlier see requests earlier and responses later.
     request_context.register(app)
+    negotiation.register(app)
     metrics.register(app)
     auth.register(app, settings, app.extensions["broker"].queue)  # before any hook or view that responds
     response_cache.register(app, settings.max_kept_bytes)

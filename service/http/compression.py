@@ -5,21 +5,18 @@ from __future__ import annotations
 from flask import Response, request
 from flask_compress import Compress
 
+from service.http.negotiation import CODINGS
 from service.http.responses import JSON, YAML
 from worker.layout.gltf import MEDIA_TYPE as GLB
 from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 
 _TEXT_TYPES = ["text/html", "text/css", "text/javascript", "image/svg+xml"]
-#: The endpoints that stream text.
-_TEXT_STREAMS = ["exports.model", "exports.trace", "docs_files.static", "viewer.asset"]
 
 SETTINGS = {
     "COMPRESS_MIMETYPES": [*_TEXT_TYPES, JSON, "application/problem+json", YAML, GLB, SAFETENSORS],
-    "COMPRESS_ALGORITHM": ["br", "gzip"],
+    "COMPRESS_ALGORITHM": [*CODINGS],
     "COMPRESS_BR_LEVEL": 1,
     "COMPRESS_LEVEL": 1,
-    "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": True,
-    "COMPRESS_STREAMING_ENDPOINT_CONDITIONAL": _TEXT_STREAMS,
 }
 
 

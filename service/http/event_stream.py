@@ -15,7 +15,7 @@ from werkzeug.exceptions import TooManyRequests
 import worker.store.events as events
 from service.errors import Invalid
 from service.http.blueprint import Blueprint
-from service.http.responses import representation
+from service.http.negotiation import representation
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import Broker, State, broker
 from service.jobs.status import UNFINISHED

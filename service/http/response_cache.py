@@ -15,6 +15,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
+from service.http.conditional import evaluate_preconditions
 from service.jobs.broker import State, broker
 from worker.store.stored_bytes import Missing
 
@@ -62,10 +63,7 @@ class ResponseCache:
         if cached is None:
             return None
         g.cached = True
-        response = Response(cached.body, headers=cached.headers)
-        if "If-None-Match" in request.headers:
-            response.make_conditional(request)
-        return response
+        return evaluate_preconditions(Response(cached.body, headers=cached.headers))
 
     def store(self, response: Response) -> Response:
         """Cache a response if its result is finished and it is complete and not too large; return it."""

@@ -1,18 +1,18 @@
-"""Responses: waiting (RFC 7240), content negotiation, caching, ranges (RFC 9110)."""
+"""Responses: waiting (RFC 7240), JSON, ETags and files."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 import orjson
 from flask import Response, current_app, g, request
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.http import parse_list_header
 
-from service.http.problems import not_acceptable
+import service.http.conditional as conditional
+from service.http.conditional import evaluate_preconditions, requested_range
 from service.jobs.broker import R, State, broker
 from service.jobs.status import UNFINISHED
 
@@ -21,16 +21,16 @@ YAML = "application/yaml"
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATED = "public, no-cache"
 _VERSION = "2"  # raised when the bytes of finished responses change: 2 has a layout's architecture
-_RANGE = re.compile(r"bytes=(?=\d|-\d)(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def preferred_wait() -> float:
     """Return the seconds in `Prefer: wait=…`, at most the service's limit; 0 without it."""
-    for preference in request.headers.get("Prefer", "").split(","):
+    for preference in parse_list_header(request.headers.get("Prefer", "")):
         name, _, value = preference.partition("=")
-        value = value.partition(";")[0].strip().strip('"')
-        if name.strip().lower() == "wait" and value.isascii() and value.isdigit():
-            return min(float(value), float(broker().settings.max_wait))
+        if name.strip().lower() == "wait":  # the first counts, should there be several
+            value = value.partition(";")[0].strip().strip('"')
+            valid = value.isascii() and value.isdigit()
+            return min(float(value), float(broker().settings.max_wait)) if valid else 0.0
     return 0.0
 
 
@@ -52,16 +52,6 @@ def wait_if_preferred(state: State[R]) -> State[R]:
             waiters.release()
     g.waited = seconds
     return state
-
-
-def representation(*offered: str) -> str:
-    """Return the media type that the client prefers, the first without Accept. 406 if it accepts none."""
-    if not request.headers.get("Accept"):
-        return offered[0]
-    best = request.accept_mimetypes.best_match(offered)
-    if best is None:
-        raise not_acceptable(list(offered))
-    return best
 
 
 def respond(state: State[R], represent: Callable[[State[R]], dict[str, Any]], *, created: bool = False) -> Response:
@@ -114,13 +104,12 @@ def revalidated(response: Response, *identity: str) -> Response:
     response.set_etag(_etag(response.mimetype or "", *identity))
     response.headers["Cache-Control"] = REVALIDATED
     response.vary.add("Accept")
-    response.make_conditional(request)
-    return response
+    return evaluate_preconditions(response)
 
 
 def client_has(media_type: str, *identity: str) -> bool:
     """Return whether the client has this response, so that marking an empty one turns it into a 304."""
-    return request.if_none_match.contains(_etag(media_type, *identity))
+    return conditional.client_has(_etag(media_type, *identity))
 
 
 def _etag(media_type: str, *identity: str) -> str:
@@ -142,7 +131,7 @@ def ranged(response: Response, length: int, read: Callable[[int, int], Iterable[
     response.headers["Accept-Ranges"] = "bytes"
     if response.status_code == 304:
         return response
-    requested = _range(length, response.headers["ETag"])
+    requested = requested_range(length, response.headers["ETag"])
     start, stop = requested or (0, length)
     if requested:
         response.status_code = 206
@@ -150,25 +139,6 @@ def ranged(response: Response, length: int, read: Callable[[int, int], Iterable[
     response.content_length = stop - start
     response.response = primed(read(start, stop))
     return response
-
-
-def _range(length: int, etag: str) -> tuple[int, int] | None:
-    """Return the requested range, cut to the length (RFC 9110, section 14), or None to send everything.
-
-    None is for a missing or malformed range, a list of ranges, HEAD, and an If-Range with another ETag.
-    Raises RequestedRangeNotSatisfiable (416) for a range outside the file.
-    """
-    match = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if match is None or request.method != "GET" or request.headers.get("If-Range", etag) != etag:
-        return None
-    first, last = match.groups()
-    if first and last and int(last) < int(first):
-        return None
-    start = int(first) if first else max(0, length - int(last))
-    stop = min(length, int(last) + 1) if first and last else length
-    if start >= stop:
-        raise RequestedRangeNotSatisfiable(length)
-    return start, stop
 
 
 def primed(chunks: Iterable[bytes]) -> Iterator[bytes]:

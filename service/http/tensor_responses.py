@@ -16,8 +16,9 @@ from werkzeug.exceptions import NotFound
 import service.tensors.encode as encode
 import service.tensors.reduce as reduce
 import worker.trace.detail as detail
+from service.http.negotiation import representation
 from service.http.problems import not_acceptable
-from service.http.responses import JSON, client_has, json, octets, primed, representation
+from service.http.responses import JSON, client_has, json, octets, primed
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY, Scale
 from service.tensors.slices import Source, View, parse_slice

@@ -20,8 +20,9 @@ from service.errors import Errors, Invalid
 from service.http.auth import client
 from service.http.blueprint import Blueprint, Parser, read_body
 from service.http.event_stream import EVENT_STREAM
+from service.http.negotiation import representation
 from service.http.problems import errors_of, flatten
-from service.http.responses import json, representation
+from service.http.responses import json
 from service.http.schemas.fields import timestamp
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.requests import STATUSES, PageQuery

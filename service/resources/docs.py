@@ -8,6 +8,7 @@ import flask
 from flask import Response
 
 from service.http.blueprint import Blueprint
+from service.http.conditional import evaluate_preconditions
 from service.http.security_headers import HTML, page
 
 #: Swagger UI's own files, by a version that is pinned with the package that carries them. No code of it runs.
@@ -27,7 +28,7 @@ _PAGE = f"""<!doctype html>
 </html>
 """
 blueprint = Blueprint("docs", __name__, description="This description, for people")
-assets = flask.Blueprint("docs_files", __name__, static_folder=str(_FILES), static_url_path="/docs/files")
+assets = flask.Blueprint("docs_files", __name__)
 
 
 @blueprint.get("/docs")
@@ -38,3 +39,9 @@ def get() -> Response:
     It is made from openapi.yaml in the browser and asks nobody but this service.
     """
     return page(_PAGE, scripts=[_START], img_src="'self' data:")
+
+
+@assets.get("/docs/files/<path:name>")
+def static(name: str) -> Response:
+    """Send a file of Swagger UI."""
+    return evaluate_preconditions(flask.send_from_directory(str(_FILES), name, conditional=False))

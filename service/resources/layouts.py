@@ -20,7 +20,8 @@ import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
 from service.http.auth import admit, client
 from service.http.blueprint import PREFER, Blueprint, other_media_types
-from service.http.responses import JSON, immutable, representation, respond
+from service.http.negotiation import representation
+from service.http.responses import JSON, immutable, respond
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
 from service.jobs.broker import State, broker

@@ -17,7 +17,8 @@ from orjson import dumps
 import service.resources.traces as traces
 import worker.store.safetensors as safetensors
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
-from service.http.responses import immutable, ranged, representation
+from service.http.negotiation import representation
+from service.http.responses import immutable, ranged
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker

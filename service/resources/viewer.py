@@ -7,6 +7,7 @@ from pathlib import Path
 import flask
 from flask import Response
 
+from service.http.conditional import evaluate_preconditions
 from service.http.responses import IMMUTABLE, revalidated
 from service.http.security_headers import policy
 
@@ -40,6 +41,6 @@ def get() -> Response:
 @blueprint.get("/viewer/assets/<path:name>")
 def asset(name: str) -> Response:
     """A file of the page. Its name has a hash of what is in it, so it never changes."""
-    response = flask.send_from_directory(FILES / "assets", name)
+    response = evaluate_preconditions(flask.send_from_directory(FILES / "assets", name, conditional=False))
     response.headers["Cache-Control"] = IMMUTABLE
     return response

@@ -16,7 +16,8 @@ import worker.models.lookup as models
 import worker.store.safetensors as safetensors
 from service.errors import Invalid
 from service.http.blueprint import BYTES, RANGE, Blueprint
-from service.http.responses import ranged, representation, revalidated
+from service.http.negotiation import representation
+from service.http.responses import ranged, revalidated
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns

@@ -137,7 +137,7 @@ def test_any_range_is_that_part_of_the_file(client: FlaskClient, url: str, file:
         assert answer.headers["Content-Length"] == str(len(expected))
 
 
-@pytest.mark.parametrize("text", ["{size}-", "{size}-{size}", "-0"])
+@pytest.mark.parametrize("text", ["{size}-", "{size}-{size}"])
 def test_a_range_that_there_is_not_is_416_telling_the_size(
     client: FlaskClient, url: str, file: bytes, text: str
 ) -> None:
@@ -147,7 +147,9 @@ def test_a_range_that_there_is_not_is_416_telling_the_size(
     assert answer.headers["Content-Range"] == f"bytes */{len(file)}"
 
 
-@pytest.mark.parametrize("text", ["bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=a-b", "bytes=-", "bytes=9-3", ""])
+@pytest.mark.parametrize(
+    "text", ["bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=a-b", "bytes=-", "bytes=9-3", "bytes=-0"]
+)
 def test_what_is_no_single_range_is_answered_with_all(client: FlaskClient, url: str, file: bytes, text: str) -> None:
     answer = client.get(url, headers={"Range": text})
     assert (answer.status_code, answer.data) == (HTTPStatus.OK, file)

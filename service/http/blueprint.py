@@ -53,6 +53,17 @@ class Blueprint(flask_smorest.Blueprint):
         return cast("Callable[[Any], Any]", super().arguments(schema(), **kwargs))
 
     @classmethod
+    def headers(cls, *parameters: dict[str, Any]) -> Callable[[Any], Any]:
+        """Document request headers, beside the query that `arguments` documents."""
+
+        def decorate(view: Any) -> Any:
+            documented = cls.doc()(view)  # with a copy of the view's documentation
+            documented._apidoc.setdefault("arguments", {}).setdefault("parameters", []).extend(parameters)
+            return documented
+
+        return decorate
+
+    @classmethod
     def example(cls, **given: Any) -> Callable[[Any], Any]:
         """Declare the example request of an operation; see `examples.declare`."""
         return cast("Callable[[Any], Any]", cls.doc(**{"x-example": examples.declare(**given)}))

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import orjson
 from flask import Response, current_app, request
+from redis import Redis
 from werkzeug.exceptions import TooManyRequests
 
 import worker.store.events as events
@@ -89,10 +90,8 @@ def stream(state: State[Any]) -> Response:
     """Stream the events of a request until it ends. 204 if the client has the last: browsers then stop reconnecting."""
     representation(EVENT_STREAM)
     seen, queue = last_event_id(), broker().queue
-    if seen and state.status not in UNFINISHED:
-        last = events.latest(queue, state.id)
-        if last is not None and last.id == seen:
-            return Response(status=204)
+    if seen and state.status not in UNFINISHED and _last_event(queue, state).id == seen:
+        return Response(status=204)
     return streams().respond(
         _events(
             broker().for_streams(), type(state.request), state.id, seen or events.before_current_run(queue, state.id)
@@ -109,9 +108,8 @@ def _events(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator
             state = broker.find(kind, id)
             if state is None:
                 return  # the request was deleted
-            if state.status in ENDS:  # and no event reported it, or the event has expired
-                reason = {"reason": state.reason} if state.reason else {}
-                yield Event(events.publish(broker.queue, id, state.status, **reason), state.status, reason)
+            if state.status in ENDS:  # and the client said that it has later events, or none reported the end
+                yield _last_event(broker.queue, state)
                 return
             yield None
         elif new[-1].name in ENDS:
@@ -119,6 +117,19 @@ def _events(broker: Broker, kind: type[Request], id: str, seen: str) -> Iterator
         else:
             seen = new[-1].id
         timeout = _POLL_INTERVAL
+
+
+def _last_event(queue: Redis, state: State[Any]) -> Event:
+    """Return the event that reports the end; made up, with the next id, if none was published or it has expired.
+
+    It is not published: a reader changes nothing.
+    """
+    last = events.latest(queue, state.id)
+    if last is not None and last.name == state.status:
+        return last
+    milliseconds, _, number = (last.id if last else "0-0").partition("-")
+    reason = {"reason": state.reason} if state.reason else {}
+    return Event(f"{milliseconds}-{int(number) + 1}", state.status, reason)
 
 
 def _response(chunks: Iterable[bytes]) -> Response:
@@ -160,6 +171,6 @@ def route(blueprint: Blueprint, rule: str, description: str = "Events until it e
             view = blueprint.alt_response(status, schema=ProblemSchema)(view)
         view = blueprint.alt_response(204, description="The client has the last event already", success=True)(view)
         view = blueprint.response(200, description=description)(view)
-        return blueprint.get(rule)(blueprint.doc(parameters=[LAST_EVENT_ID], **_DOC)(view))
+        return blueprint.get(rule)(blueprint.headers(LAST_EVENT_ID)(blueprint.doc(**_DOC)(view)))
 
     return decorate

@@ -72,7 +72,7 @@ class ExplanationSchema(OperandSchema):
 @blueprint.get("/<trace_id>/explain")
 @blueprint.arguments(ExplainQuery, location="query")
 @blueprint.example(query={"block": "blocks.0.attn.heads.1.q", "cell": "4,2,0", "limit": 3})
-@blueprint.doc(parameters=[PREFER])
+@blueprint.headers(PREFER)
 @blueprint.response(200, ExplanationSchema)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)

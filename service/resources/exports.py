@@ -67,7 +67,7 @@ def model(query: dict[str, Any], model_id: str) -> Response:
 
 
 @blueprint.get("/traces/<trace_id>/llm-viz")
-@blueprint.doc(parameters=[PREFER])
+@blueprint.headers(PREFER)
 @blueprint.response(200, _FILE)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)

@@ -45,7 +45,7 @@ blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description
 @blueprint.post("")
 @blueprint.arguments(LayoutRequestSchema)
 @blueprint.example(body={"model": "nano-gpt", "tokens": 11}, headers={"Prefer": "wait=10"})
-@blueprint.doc(parameters=[PREFER])
+@blueprint.headers(PREFER)
 @blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
 @blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
@@ -66,7 +66,8 @@ class Layout(MethodView):
 
     @blueprint.arguments(LayoutQuery, location="query")
     @blueprint.example(query={"layers": "0:1", "fields": "id,position,size"})
-    @blueprint.doc(parameters=[PREFER], **other_media_types(SAFETENSORS, GLB))
+    @blueprint.headers(PREFER)
+    @blueprint.doc(**other_media_types(SAFETENSORS, GLB))
     @blueprint.response(200, LayoutSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)

@@ -80,7 +80,7 @@ class Lens(MethodView):
 
     @blueprint.arguments(LensQuery, location="query")
     @blueprint.example(query={"top": 2, "positions": "5:7"}, headers={"Prefer": "wait=10"})
-    @blueprint.doc(parameters=[PREFER])
+    @blueprint.headers(PREFER)
     @blueprint.response(200, LensSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)

@@ -40,7 +40,7 @@ class TraceFile(MethodView):
 
     @blueprint.arguments(FileQuery, location="query")
     @blueprint.example(query={"tensors": ["blocks.0.attn.*"]})
-    @blueprint.doc(parameters=[PREFER, RANGE])
+    @blueprint.headers(PREFER, RANGE)
     @blueprint.response(200, BYTES, content_type=SAFETENSORS)
     @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
     @blueprint.alt_response(304, description="What you have is still right", success=True)

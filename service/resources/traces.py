@@ -43,7 +43,7 @@ class Traces(MethodView):
 
     @blueprint.arguments(TraceRequestSchema)
     @blueprint.example(body=SORTING, headers={"Prefer": "wait=10"})
-    @blueprint.doc(parameters=[PREFER])
+    @blueprint.headers(PREFER)
     @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
     @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -90,7 +90,7 @@ class Traces(MethodView):
 class Trace(MethodView):
     """One trace."""
 
-    @blueprint.doc(parameters=[PREFER])
+    @blueprint.headers(PREFER)
     @blueprint.response(200, TraceSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -123,7 +123,7 @@ def watch(trace_id: str) -> Response:
 
 
 @blueprint.get("/<trace_id>/tensors")
-@blueprint.doc(parameters=[PREFER])
+@blueprint.headers(PREFER)
 @blueprint.response(200, TensorsSchema)
 @blueprint.alt_response(304, description="What you have is still right", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
@@ -145,7 +145,8 @@ class Tensor(MethodView):
 
     @blueprint.arguments(TensorQuery, location="query")
     @blueprint.example(path={"name": "blocks.0.attn.pattern"}, query={"slice": "0,0,:3,:3"})
-    @blueprint.doc(parameters=[PREFER], **other_media_types(*BINARY))
+    @blueprint.headers(PREFER)
+    @blueprint.doc(**other_media_types(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
     @blueprint.alt_response(304, description="What you have is still right", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)

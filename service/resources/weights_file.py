@@ -42,7 +42,7 @@ class WeightsFile(MethodView):
 
     @blueprint.arguments(WeightsFileQuery, location="query")
     @blueprint.example(path={"model_id": "nano-gpt"}, query={"tensors": ["h.0.ln_1.*"]})
-    @blueprint.doc(parameters=[RANGE])
+    @blueprint.headers(RANGE)
     @blueprint.response(200, BYTES, content_type=SAFETENSORS)
     @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
     @blueprint.alt_response(304, description="What you have is still right", success=True)

@@ -233,3 +233,15 @@ def test_open_streams_block_neither_other_requests_nor_the_stop_of_the_server(
         assert [status for status, _ in streams] == [HTTPStatus.OK] * 2
         assert get(f"/v1/traces/{id}/events")[0] == HTTPStatus.TOO_MANY_REQUESTS
         assert get("/healthz")[0] == HTTPStatus.OK
+
+
+def test_a_reader_with_a_later_event_id_changes_nothing_for_others(
+    client: FlaskClient, sorted_letters: Body, servers: Servers
+) -> None:
+    id = sorted_letters["id"]
+    queue = connect(servers.settings.queue_url)
+    published = events.latest(queue, id)
+    assert published is not None
+    received = parse(watch(client, id, "9999999999999-0").text)
+    assert [tuple(event) for event in received] == [tuple(published)]
+    assert events.latest(queue, id) == published

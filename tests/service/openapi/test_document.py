@@ -60,6 +60,24 @@ def test_every_route_is_described(app: Flask) -> None:
     assert {str(rule).replace("<", "{").replace(">", "}") for rule in routes} == set(SPEC["paths"])
 
 
+def test_every_query_parameter_that_is_accepted_is_described(app: Flask) -> None:
+    accepted, described = set(), set()
+    for rule in app.url_map.iter_rules():
+        path = str(rule).replace("<", "{").replace(">", "}")
+        view = app.view_functions[rule.endpoint]
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            handler = getattr(getattr(view, "view_class", None), method.lower(), view)
+            for argument in getattr(handler, "_apidoc", {}).get("arguments", {}).get("parameters", ()):
+                if argument["in"] == "query":
+                    accepted |= {
+                        (method, path, field.data_key or name) for name, field in argument["schema"].fields.items()
+                    }
+    for method, path, operation in OPERATIONS:
+        described |= {(method, path, each["name"]) for each in operation.get("parameters", ()) if each["in"] == "query"}
+    assert ("GET", "/v1/traces/{trace_id}/explain", "block") in accepted
+    assert accepted == described
+
+
 @operations
 def test_an_operation_has_a_summary_and_its_errors_are_problems(
     method: str, path: str, operation: dict[str, Any]

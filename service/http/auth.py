@@ -67,8 +67,9 @@ def register(app: Flask, settings: Settings, queue: Redis) -> None:
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers.update(g.get("rate_limit", {}))
-        if keys and "client" in g:  # shared caches must not store responses that need a key
-            response.headers["Cache-Control"] = response.headers.get("Cache-Control", "").replace("public", "private")
+        cached = response.headers.get("Cache-Control")
+        if cached and keys and "client" in g:  # shared caches must not store responses that need a key
+            response.headers["Cache-Control"] = cached.replace("public", "private")
         return response
 
 

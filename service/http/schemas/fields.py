@@ -11,9 +11,23 @@ from marshmallow import ValidationError, fields, validate
 from worker.describe.config import MAX_TOKENS
 
 
+class JsonInteger(fields.Integer):
+    """An integer in a JSON body, which may be written 6.0; strings and booleans are invalid."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return super()._deserialize(to_integer(value), attr, data, **kwargs)
+
+
 def integer(minimum: int, maximum: int, **kwargs: Any) -> fields.Integer:
-    """Return a field for an integer in a range; strings are invalid."""
-    return fields.Integer(strict=True, validate=validate.Range(minimum, maximum), **kwargs)
+    """Return a field for an integer in a range."""
+    allowed = f"Must be an integer from {minimum:,} to {maximum:,}."
+    kwargs["error_messages"] = dict.fromkeys(("invalid", "too_large"), allowed)
+    return JsonInteger(strict=True, validate=validate.Range(minimum, maximum, error=allowed), **kwargs)
+
+
+def to_integer(value: Any) -> Any:
+    """Return the integer that a JSON number such as 6.0 or 2e3 is exactly; any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Number(fields.Float):
@@ -52,7 +66,7 @@ class Tokens(fields.List[Any]):
                 errors[n] = error.messages
         if errors:
             raise ValidationError(errors)
-        return value
+        return value if all(type(token) is int for token in value) else [to_integer(token) for token in value]
 
 
 def timestamp(**kwargs: Any) -> fields.String:

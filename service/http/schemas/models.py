@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate
 
-from service.http.schemas.fields import QueryInteger
+from service.http.schemas.fields import QueryInteger, to_integer
 from service.http.schemas.tensors import TensorQuery
 from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES
 
@@ -45,7 +45,7 @@ class ModelField(fields.Field[Any]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str | dict[str, Any]:
         if not isinstance(value, str | dict):
             raise ValidationError('Must be the id of a model, such as "gpt2", or an object with a configuration.')
-        return value
+        return value if isinstance(value, str) else {name: to_integer(number) for name, number in value.items()}
 
 
 class PartSchema(Schema):

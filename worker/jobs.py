@@ -115,7 +115,7 @@ def count(queue: Redis, record: Record, outcome: str, began: float) -> None:
 def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str:
     """Compute a request and store its result. Return "done", or "cancelled" if it was cancelled meanwhile."""
     queue, stored, request = connect(settings.queue_url), results(settings), record.request
-    times, begun = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
+    times, start = {"created_at": record.created_at, "started_at": now()}, time.monotonic()
     form = request.to_json()
     events.publish(queue, id, "started")
     metadata = {"id": id, "kind": record.kind, "request": json.dumps(form)}
@@ -128,7 +128,7 @@ def _store(id: str, record: Record, settings: Settings, placed: set[str]) -> str
         manifest |= times | {"finished_at": now(), "kind": record.kind, "request": form}
         writer.finish(manifest)
     events.publish(queue, id, "done")
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     fields = {"id": id, "kind": record.kind, "bytes": writer.size, "seconds": round(seconds, 4)}
     log.info(
         "%s %s: %s done in %.0f ms", id[:12], record.kind, _size(writer.size), 1e3 * seconds, extra={"fields": fields}

@@ -145,19 +145,19 @@ def test_plan_predicts_the_allocated_and_written_bytes(capture: tuple[str, ...],
     assert memory <= peak_memory < memory + 40e6  # a tile of weights, and the values that are being cast and described
 
 
-def test_weights_are_kept_for_several_passes_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[bool] = []
+def test_weights_are_cached_only_for_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached: list[bool] = []
     compute._shared_engine.cache_clear()  # another test's model may be the same
 
     def watched(weights: Weights, *, cache_weights: bool) -> Engine:
-        kept.append(cache_weights)
+        cached.append(cache_weights)
         return engine(weights, cache_weights=cache_weights)
 
     monkeypatch.setattr(compute, "engine", watched)
     for new in (0, 1, 2):
         run(trace_of(new=new))
     run(trace_of(new=2), held_weights_bytes=0)
-    assert kept == [False, False, True, False]
+    assert cached == [False, False, True, False]
 
 
 def test_embedding_matrices_are_never_generated_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,12 @@ _LOG_MAX_EVENTS = 100_000
 
 #: Append to all streams in one command: sending three takes longer than running them.
 _PUBLISH = """
-local event, data, log_keep, keep, ttl, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local event, data, log_max, max, ttl, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 for n = 2, #KEYS do
   if event ~= "progress" then
-    redis.call("XADD", KEYS[1], "MAXLEN", "~", log_keep, "*", "of", ARGV[n + 4], "event", event)
+    redis.call("XADD", KEYS[1], "MAXLEN", "~", log_max, "*", "of", ARGV[n + 4], "event", event)
   end
-  at = redis.call("XADD", KEYS[n], "MAXLEN", "~", keep, "*", "event", event, "data", data)
+  at = redis.call("XADD", KEYS[n], "MAXLEN", "~", max, "*", "event", event, "data", data)
   redis.call("EXPIRE", KEYS[n], ttl)
 end
 return at

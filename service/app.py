@@ -38,6 +38,7 @@ import service.resources.traces as traces
 import service.resources.viewer as viewer
 import service.resources.weights_file as weights_file
 from service.http.event_stream import Streams
+from service.http.large_reads import LargeReads
 from service.http.schemas.models import config_components
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import VALUES
@@ -89,6 +90,7 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["probe"] = ArchiveProbe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
+    app.extensions["large_reads"] = LargeReads()
     # Hooks registered earlier see requests earlier and responses later.
     request_context.register(app)
     negotiation.register(app)

@@ -15,8 +15,8 @@ _BODY_ERRORS = {
 _ALWAYS = {"503": "Redis is temporarily unavailable"}
 _UNAUTHORIZED = {"401": "An API key is required"}
 _TOO_MANY = {"429": "Too many requests, or too many jobs; retry after `Retry-After`"}
-#: Operations that may compute something: to read what the cache lost, too.
-_COMPUTING = re.compile(r"create_|get_(trace|layout)(_|$)|list_trace_|delete_trace_lens")
+#: Operations that may compute something (to read what the cache lost, too), or are large reads.
+_COMPUTING = re.compile(r"create_|get_(trace|layout|model_tensor)(_|$)|list_(trace|model)_|delete_trace_lens")
 _TITLES = {
     "404": "Not found",
     "406": "None of the accepted media types is available",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,11 +15,13 @@ from flask.views import MethodView
 from numpy.typing import NDArray
 
 import service.http.tensor_responses as tensor_responses
+import service.tensors.weight_list as weight_list
 import worker.describe.counts as counts
 import worker.models.lookup as models
 from service.errors import Invalid
 from service.http.blueprint import Blueprint, other_media_types
-from service.http.responses import json, revalidated
+from service.http.large_reads import large_reads
+from service.http.responses import JSON, revalidated
 from service.http.schemas.models import ModelSchema, ModelsSchema, WeightQuery, WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorsSchema, TensorValuesSchema
@@ -33,6 +36,8 @@ from worker.weights.base import Weights
 
 #: Of a weight, so that none of a size that nobody has keeps a thread for hours: more than any preset's has.
 MAX_CELLS = 1 << 30
+_READ_FREELY = 1 << 22  # values of a slice; a larger one is a large read
+_LISTED_FREELY = 10_000  # weights of a model; a longer list is a large read
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
 
@@ -107,9 +112,11 @@ def list_tensors(query: dict[str, Any], model_id: str) -> Response:
 
     GPT-2's are those of GPT2Model, without the `transformer.` that language models put before them.
     """
-    shapes = catalogue(_find(model_id, query).config)
-    told = ((name, {"shape": shape, "dtype": "float32", "bytes": 4 * prod(shape)}) for name, shape in shapes.items())
-    return json({"tensors": [{"name": name} | facts for name, facts in told]})  # of ten thousand layers, perhaps
+    weights = catalogue(_find(model_id, query).config)
+    pieces = weight_list.pieces(weights.architecture)
+    if len(weights) <= _LISTED_FREELY:
+        return Response(b"".join(pieces), content_type=JSON)
+    return large_reads().respond(lambda: Response(pieces, content_type=JSON))
 
 
 @blueprint.route("/<model_id>/tensors/<name>")
@@ -134,7 +141,9 @@ class Weight(MethodView):
         if cells > MAX_CELLS:
             raise Invalid({"slice": [f"It has {cells:,} values, and at most {MAX_CELLS:,} are read at once: fewer."]})
         identity = (model.digest, str(model.config), name, str(query))
-        return revalidated(tensor_responses.respond(name, source, query, *identity), *identity)
+        with large_reads().take() if cells > _READ_FREELY else nullcontext():
+            response = tensor_responses.respond(name, source, query, *identity)  # reduces, or is streamed later
+        return revalidated(response, *identity)
 
 
 def _find(model_id: str, query: dict[str, Any]) -> Model:

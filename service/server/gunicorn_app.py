@@ -10,6 +10,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+import service.http.large_reads as large_reads
 import service.http.rate_limit as rate_limit
 import service.server.connections as connections
 import service.server.refusals as refusals
@@ -32,11 +33,12 @@ class Server(BaseApplication):
         self.keys = Keys.from_settings(settings)
         if settings.rate_limit:
             rate_limit.parse(settings.rate_limit)  # what is wrong is said here, and not by each process
+        occupied = settings.max_streams + settings.max_waits + large_reads.LIMIT  # each occupies a thread
         self.settings: dict[str, Any] = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             "workers": processes,
             "worker_class": connections.Worker,
-            "threads": threads + settings.max_streams + settings.max_waits,  # each of those holds one
+            "threads": threads + occupied,
             "graceful_timeout": 10,
             "limit_request_line": refusals.LINE,
             "limit_request_fields": refusals.FIELDS,

@@ -9,7 +9,7 @@ import flask_smorest
 import marshmallow
 from flask import Request
 from webargs.flaskparser import FlaskParser, is_json_request
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 import service.http.json_parsing as json_parsing
 import service.openapi.examples as examples
@@ -31,11 +31,21 @@ class Parser(FlaskParser):
 
 
 def read_body(req: Request) -> bytes:
-    """Return the bytes of a body. 415 if it is compressed: decompressing a small body could fill the memory."""
+    """Return the bytes of a body. 413 if it is too large.
+
+    415 if it is compressed: decompressing a small body could fill the memory.
+    """
     coding = req.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
         raise _Compressed(f"Content-Encoding {coding!r} is not supported: send the body uncompressed.")
-    return req.get_data()
+    limit = req.max_content_length
+    if limit is None or req.content_length is not None:
+        return req.get_data()
+    req.max_content_length = limit + 1  # Werkzeug cuts a chunked body here without an error
+    body = req.get_data()
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    return body
 
 
 class _Compressed(UnsupportedMediaType):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.settings import Settings
+from tests.conftest import Servers
 from worker.families.registry import PRESETS
 
 JSON = "application/json"
@@ -297,3 +300,21 @@ def test_origins_can_be_restricted(app: Flask) -> None:
         for host in ("viewer", "other", "evil")
     ]
     assert allowed == ["https://viewer.example", "https://other.example", None]
+
+
+@pytest.mark.parametrize("extra", [0, 1, 100_000])
+@pytest.mark.parametrize(
+    ("path", "content_type"), [("/v1/traces", "application/json"), ("/v1/batches", "application/x-ndjson")]
+)
+def test_a_chunked_body_above_the_limit_is_413_and_none_of_it_is_accepted(
+    servers: Servers, path: str, content_type: str, extra: int
+) -> None:
+    limit = 2000
+    line = b'{"model": "nano-gpt", "tokens": [0]}\n'
+    body = line * 4 + b" " * (limit - 4 * len(line) + extra)
+    client = create_app(replace(servers.settings, max_body_bytes=limit)).test_client()
+    response = client.post(
+        path, input_stream=BytesIO(body), content_type=content_type, environ_overrides={"wsgi.input_terminated": True}
+    )
+    assert (response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE) == (extra > 0)
+    assert extra == 0 or response.get_json()["detail"] == "The body must have at most 2,000 bytes."

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 _ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 _END_OF_TEXT = "<|endoftext|>"
+#: Unicode's White_Space, as in the tokenizer's pattern; Python's \\s has four more characters.
+_WHITE_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_LONG_RUN = 10_000
 
 
 class TextError(ValueError):
@@ -64,7 +69,13 @@ class Gpt2:
     size = 50257
 
     def encode(self, text: str) -> list[int]:
-        return _gpt2().encode(text, disallowed_special=())
+        # tiktoken's pattern takes all white space of a run but the last character. It finds that by backtracking, and
+        # gives up on long runs. Cut there, and each part has the tokens that it has in the whole.
+        long = (run.end() for run in _WHITE_SPACE.finditer(text) if run.end() - run.start() > _LONG_RUN)
+        cuts = [0, *(end - 1 for end in long if end < len(text)), len(text)]
+        return [
+            token for start, end in pairwise(cuts) for token in _gpt2().encode(text[start:end], disallowed_special=())
+        ]
 
     def piece(self, token: int) -> bytes:
         return _gpt2().decode_single_token_bytes(token)

@@ -56,6 +56,21 @@ def test_the_pieces_of_a_text_concatenate_to_it(text: str) -> None:
     assert b"".join(map(GPT2.piece, GPT2.encode(text))).decode() == text
 
 
+@given(st.text(st.sampled_from(" \n\t\r\u00a0\u3000\x1c\x1f\x85\u200ba7!'s")))
+def test_cutting_long_white_space_changes_no_token(text: str) -> None:
+    whole = tokens._gpt2().encode(text, disallowed_special=())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "_LONG_RUN", 1)
+        assert Gpt2().encode(text) == whole
+
+
+@pytest.mark.parametrize("character", [" ", "\n", "\u00a0", "a", "7", "!", "'", "漢"])
+@pytest.mark.parametrize("end", ["", "b", "\n b"])
+def test_a_million_times_one_character_has_tokens(character: str, end: str) -> None:
+    text = character * 300_000 * (3 if character.isspace() else 1) + end
+    assert b"".join(map(Gpt2().piece, Gpt2().encode(text))).decode() == text
+
+
 def test_every_id_has_different_bytes() -> None:
     pieces = {GPT2.piece(id) for id in range(50257)}
     assert len(pieces) == 50257

@@ -23,7 +23,7 @@ def refused(folder: Path) -> str:
     with pytest.raises(CheckpointError) as error:
         loaded(folder)
     assert str(error.value).startswith("The checkpoint in the folder 'mine' cannot be used: ")
-    assert str(folder.parent.parent) not in str(error.value)  # where it lies is nobody's business
+    assert str(folder.parent.parent) not in str(error.value)  # absolute paths are not disclosed business
     return str(error.value).partition("used: ")[2]
 
 

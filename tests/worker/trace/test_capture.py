@@ -40,17 +40,17 @@ def written(arena: Arena) -> tuple[bytes, dict[str, dict[str, Any]]]:
     return bytes(content), writer.described
 
 
-def stored(content: bytes, told: dict[str, Any]) -> NDArray[Any]:
-    return np.frombuffer(content, told["dtype"], int(np.prod(told["shape"])), told["offset"]).reshape(told["shape"])
+def stored(content: bytes, slot: dict[str, Any]) -> NDArray[Any]:
+    return np.frombuffer(content, slot["dtype"], int(np.prod(slot["shape"])), slot["offset"]).reshape(slot["shape"])
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=str)
 def test_only_the_captured_tensors_are_written_in_order(capture: tuple[str, ...]) -> None:
     arena = filled(7, 3, capture)
-    content, told = written(arena)
+    content, described = written(arena)
     names = [*captured(NAMES, capture)]
     assert content == b"".join(arena[name].tobytes() for name in names)
-    assert [*told] == names
+    assert [*described] == names
     assert len(content) == arena.plan.size.result
 
 
@@ -62,19 +62,19 @@ def test_bytes_are_little_endian() -> None:
 
 def test_float16_rounds_all_but_tokens_and_probabilities() -> None:
     arena = filled(7, 3, dtype="float16")
-    content, told = written(arena)
+    content, described = written(arena)
     whole = {"tokens": "int32", "probs": "float32"}
-    assert {name: slot["dtype"] for name, slot in told.items()} == dict.fromkeys(NAMES, "float16") | whole
+    assert {name: slot["dtype"] for name, slot in described.items()} == dict.fromkeys(NAMES, "float16") | whole
     for name in NAMES:
-        np.testing.assert_array_equal(stored(content, told[name]), arena[name].astype(told[name]["dtype"]))
+        np.testing.assert_array_equal(stored(content, described[name]), arena[name].astype(described[name]["dtype"]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_masked_scores_are_written_but_not_in_the_statistics(dtype: str) -> None:
     arena = Arena(plan(SMALL, 7, 1, ("blocks.0.attn.scores",), dtype=dtype))
     arena["blocks.0.attn.scores"][...] = np.where(np.tri(7, dtype=bool), 2.0, -np.inf)
-    content, told = written(arena)
-    one = told["blocks.0.attn.scores"]
+    content, described = written(arena)
+    one = described["blocks.0.attn.scores"]
     assert np.isneginf(stored(content, one)).sum() == 3 * 21
     assert [one[key] for key in ("min", "max", "mean", "absmax")] == [2, 2, 2, 2]
 
@@ -92,7 +92,7 @@ def test_the_result_does_not_depend_on_how_values_are_grouped(
     capture: tuple[str, ...], dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arena = filled(7, 3, capture, dtype=dtype)
-    whole, told = written(arena)
+    whole, described = written(arena)
     monkeypatch.setattr(capture_module, "_AT_ONCE", at_once)
     parts: list[bytes] = []
     writer = CaptureWriter(arena, lambda content: parts.append(bytes(content)))
@@ -100,8 +100,8 @@ def test_the_result_does_not_depend_on_how_values_are_grouped(
     assert b"".join(parts) == whole
     assert max(map(len, parts), default=0) <= 4 * at_once
     for name, slot in writer.described.items():
-        assert slot["mean"] == pytest.approx(told[name]["mean"], rel=1e-12)  # its sum is rounded in another order
-        assert slot | {"mean": 0} == told[name] | {"mean": 0}
+        assert slot["mean"] == pytest.approx(described[name]["mean"], rel=1e-12)  # its sum is rounded in another order
+        assert slot | {"mean": 0} == described[name] | {"mean": 0}
 
 
 CONFIGS = {

@@ -64,7 +64,7 @@ def test_the_strips_of_a_level_cover_the_tensor_in_order(shape: tuple[int, ...],
 TRACE = Config(n_layer=1, n_head=3, n_embd=24, n_positions=21, vocab_size=170)
 
 
-def kept(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any]], Arena]:
+def traced(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any]], Arena]:
     """The result of a trace with random values."""
     arena, content = Arena(plan(TRACE, 21, 2, dtype=dtype)), bytearray()
     for name, array in arena.items():
@@ -81,13 +81,13 @@ def kept(dtype: str, values: Any = None) -> tuple[bytes, dict[str, dict[str, Any
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("at_once", [7, 500, 3000])
 def test_only_large_tensors_have_a_level(dtype: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, plain, _ = kept(dtype)
+    whole, plain, _ = traced(dtype)
     monkeypatch.setattr("worker.trace.detail.LARGE", 3000)
     monkeypatch.setattr(capture_module, "_AT_ONCE", at_once)
-    content, told, arena = kept(dtype)
+    content, described, arena = traced(dtype)
     assert content.startswith(whole)
     end = len(whole)
-    for name, one in told.items():
+    for name, one in described.items():
         smaller = one.pop("smaller", None)
         assert one.pop("mean") == pytest.approx(plain[name].pop("mean"), abs=1e-7)
         assert one == plain[name]
@@ -114,6 +114,6 @@ def test_only_large_tensors_have_a_level(dtype: str, at_once: int, monkeypatch: 
 def test_a_tensor_that_is_not_finite_has_no_level(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.trace.detail.LARGE", 3000)
     monkeypatch.setattr(capture_module, "_AT_ONCE", 3000)
-    told = kept("float32", value)[1]
-    assert "smaller" not in told["logits"]
-    assert "smaller" in told["probs"]
+    described = traced("float32", value)[1]
+    assert "smaller" not in described["logits"]
+    assert "smaller" in described["probs"]

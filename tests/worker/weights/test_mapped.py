@@ -77,8 +77,8 @@ def test_files_of_the_safetensors_package_can_be_read(tmp_path: Path) -> None:
 @dtypes
 def test_reading_a_row_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> None:
     rows, width, itemsize = 200_000, 1024, STORED[dtype].itemsize
-    told = {"dtype": dtype, "shape": [rows, width], "data_offsets": [0, rows * width * itemsize]}
-    raw(tmp_path / "file", {}, table=told)
+    entry = {"dtype": dtype, "shape": [rows, width], "data_offsets": [0, rows * width * itemsize]}
+    raw(tmp_path / "file", {}, table=entry)
     with (tmp_path / "file").open("ab") as file:  # zeros that no disk holds
         file.truncate(file.tell() + rows * width * itemsize)
     process = psutil.Process()

@@ -27,6 +27,7 @@ Status = Literal["queued", "started", "finished", "failed", "stopped"]
 
 TRIES = 3  # attempts at a job whose process dies
 _CHUNK = 1000  # commands in a round trip
+_GONE = (InvalidJobOperation, NoSuchJobError)  # what RQ raises for a job that has ended or was deleted meanwhile
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,10 @@ class Jobs:
             return
         if removal.remove_from_queue(job):
             self.results.drop_unfinished(id)  # of an earlier attempt, whose worker died
-            job.delete()
+            with suppress(*_GONE):
+                job.delete()
             return
-        with suppress(InvalidJobOperation):  # it has ended
+        with suppress(*_GONE):
             send_stop_job_command(self.redis, id, serializer=SERIALIZER)
         if not removal.wait_until_ended(job):  # otherwise a new job with the same id would be confused with this one
             self.results.drop_unfinished(id)  # the worker and its process died

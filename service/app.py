@@ -42,6 +42,7 @@ from service.http.large_reads import LargeReads
 from service.http.schemas.models import config_components
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import VALUES
+from service.http.shared_bytes import SharedBytes
 from service.jobs.archive_probe import ArchiveProbe
 from service.jobs.broker import Broker
 from service.settings import Settings
@@ -91,12 +92,13 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
     app.extensions["large_reads"] = LargeReads()
+    app.extensions["shared_bytes"] = SharedBytes(settings.max_kept_bytes // 4, app.extensions["waiters"])
     # Hooks registered earlier see requests earlier and responses later.
     request_context.register(app)
     negotiation.register(app)
     metrics.register(app)
     auth.register(app, settings, app.extensions["broker"].queue)  # before any hook or view that responds
-    response_cache.register(app, settings.max_kept_bytes)
+    response_cache.register(app, settings.max_kept_bytes // 4 * 3)
     CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
     compression.Compression(app)
     api = Api(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -12,6 +13,7 @@ from flask import Response, request
 from flask.views import MethodView
 from werkzeug.exceptions import NotFound
 
+import service.http.compression as compression
 import service.http.event_stream as event_stream
 import service.jobs.canonical as canonical
 import worker.layout.describe as describe
@@ -20,10 +22,12 @@ import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
 from service.http.auth import admit, client
 from service.http.blueprint import PREFER, Blueprint, other_media_types
+from service.http.large_reads import large_reads
 from service.http.negotiation import representation
-from service.http.responses import JSON, immutable, respond
+from service.http.responses import JSON, client_has, immutable, respond
 from service.http.schemas.layouts import LayoutQuery, LayoutRequestSchema, LayoutSchema
 from service.http.schemas.problems import ProblemSchema
+from service.http.shared_bytes import shared_bytes
 from service.jobs.broker import State, broker
 from service.jobs.canonical import LayoutFields
 from worker.describe.outline import outline
@@ -37,6 +41,8 @@ from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 MAX_JSON_BLOCKS = 20_000
 MAX_FILE_BYTES = 512 << 20  # of a layout in a file; what is larger comes by layers
 _MAX_LINKS = 10_000
+_JSON_FREELY = 4_000  # blocks; more in JSON are a large read
+_FILE_FREELY = 1 << 20  # bytes; a larger file is a large read
 _BLOCK_BYTES = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in COLUMNS.values())
 
 blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description="Where every block stands")
@@ -124,10 +130,9 @@ def _represent(state: State[LayoutRequest], query: dict[str, Any] | None = None)
     if _count(geometry, layers, heads) > MAX_JSON_BLOCKS:
         links = list(islice(_links(state.id, geometry, layers, heads), _MAX_LINKS))
         return body | {"blocks": None, "groups": None, "links": links}
-    return body | {
-        "blocks": list(describe.blocks(geometry, layers, heads, fields)),
-        "groups": describe.groups(geometry, layers, heads),
-    }
+    with large_reads().take() if _count(geometry, layers, heads) > _JSON_FREELY else nullcontext():
+        blocks = list(describe.blocks(geometry, layers, heads, fields))
+    return body | {"blocks": blocks, "groups": describe.groups(geometry, layers, heads)}
 
 
 def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -> Response:
@@ -139,9 +144,18 @@ def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -
     nbytes = geometry.count_in(layers) * (INSTANCE_BYTES if media_type == GLB else _BLOCK_BYTES)
     if nbytes > MAX_FILE_BYTES:
         raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_FILE_BYTES:,}: fewer."]})
-    chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
-    response = Response(b"".join(chunks), content_type=media_type)
-    return immutable(response, state, request.query_string.decode())
+    query_string, coding = request.query_string.decode(), request.environ.get("HTTP_ACCEPT_ENCODING") or "identity"
+    if client_has(media_type, state.id, query_string):
+        return immutable(Response(content_type=media_type), state, query_string)
+
+    def content() -> bytes:
+        with large_reads().take() if nbytes > _FILE_FREELY else nullcontext():
+            chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
+            return compression.compress(b"".join(chunks), coding)
+
+    key = (state.id, media_type, f"{layers.start}:{layers.stop}", coding)
+    response = Response(shared_bytes().get(key, content), content_type=media_type)
+    return compression.mark(immutable(response, state, query_string), coding)
 
 
 def _geometry(state: State[LayoutRequest]) -> Geometry:

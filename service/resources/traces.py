@@ -165,7 +165,8 @@ class Tensor(MethodView):
         name = value_name(name)
         slot = tensor_responses.find(held, name, "this trace")
         array = StoredArray(broker().bytes_of(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
-        identity, known = (name, str(query)), (slot["min"], slot["max"])
+        identity = (name, str(query))
+        known = None if slot["min"] is None or slot["max"] is None else (slot["min"], slot["max"])  # not finite: null
         smaller = DetailLevel.of(array, slot["smaller"]) if slot.get("smaller") else None
         told = tensor_responses.respond(name, array, query, trace_id, *identity, value_range=known, smaller=smaller)
         return immutable(told, state, *identity)

@@ -75,6 +75,21 @@ def source(client: FlaskClient, id: str) -> str:
     return str(client.get(f"/v1/models/{id}").get_json()["weights"]["source"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_traced_and_generate_nothing(
+    computing: FlaskClient, models_dir: Path, value: float
+) -> None:
+    tensors = values(SMALL)
+    tensors["ln_f.bias"][0] = value
+    write(models_dir / "mine", tensors)
+    trace = done(ask(computing, model="mine"))
+    for query in ("dtype=uint8", "dtype=uint8&slice=0,0", "dtype=uint8&max_cells=20", "dtype=float16"):
+        assert computing.get(f"/v1/traces/{trace['id']}/tensors/logits?{query}").status_code == HTTPStatus.OK
+    failed = ask(computing, model="mine", generate={"max_new_tokens": 2}).get_json()
+    assert failed["status"] == "failed"
+    assert failed["error"]["detail"].startswith("The logits contain NaN or infinity, so no token can be generated")
+
+
 # ----------------------------------------------------------------------------------------------------- the models
 
 

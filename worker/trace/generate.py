@@ -24,6 +24,7 @@ def generate(
     """Fill the arena (batch 1) for `prompt` and the generated tokens; return the new tokens.
 
     The arena must be planned for `positions(len(prompt), sampling)`. Each pass fills only new rows.
+    Raises NonFiniteLogitsError.
     """
     tokens, family = arena["tokens"], family_of(config)
     tokens[0, : len(prompt)] = prompt

@@ -9,6 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class NonFiniteLogitsError(ValueError):
+    """Logits from which no token can be sampled."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The logits contain NaN or infinity, so no token can be generated: "
+            "the model's weights may contain NaN, infinity or very large values."
+        )
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Sampling parameters. Temperature 0 is greedy; `top_k` and `top_p` limit the candidates."""
@@ -31,10 +41,16 @@ def passes(sampling: Sampling) -> int:
 
 
 def choose(logits: NDArray[Any], sampling: Sampling, random: np.random.Generator) -> int:
-    """Sample a token from logits [V]: temperature, then top-k, then top-p (nucleus sampling, arXiv:1904.09751)."""
+    """Sample a token from logits [V]: temperature, then top-k, then top-p (nucleus sampling, arXiv:1904.09751).
+
+    Raises NonFiniteLogitsError.
+    """
+    largest = logits.max()  # NaN if any is NaN
+    if not np.isfinite(largest):
+        raise NonFiniteLogitsError
     if sampling.temperature == 0:
         return int(np.argmax(logits))
-    scaled = (logits - logits.max()).astype(np.float64) / sampling.temperature  # at most 0, so exp cannot overflow
+    scaled = (logits - largest).astype(np.float64) / sampling.temperature  # at most 0, so exp cannot overflow
     order = np.argsort(-scaled, kind="stable")[: sampling.top_k]
     p = np.exp(scaled[order] - scaled[order[0]])
     p /= p.sum()

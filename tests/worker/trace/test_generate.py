@@ -15,7 +15,7 @@ from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import forward
 from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
-from worker.trace.sampling import Sampling, choose, positions
+from worker.trace.sampling import NonFiniteLogitsError, Sampling, choose, positions
 
 NANO = CONFIGS["nano-gpt"]
 
@@ -132,6 +132,19 @@ def test_a_single_candidate_is_the_greedy_choice(narrow: dict[str, Any]) -> None
         for _ in range(50):
             logits = random.normal(0, 3, 40).astype(np.float32)
             assert draws(3, logits, **({"temperature": 1.0} | narrow)) == [int(logits.argmax())] * 3
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 1.0}, {"temperature": 0.5, "top_k": 1}], ids=str)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_token_is_sampled_from_logits_that_are_not_finite(how: dict[str, Any], value: float) -> None:
+    logits = np.array([1, value, 3], np.float32)
+    with pytest.raises(NonFiniteLogitsError, match=r"^The logits contain NaN or infinity, so no token can be"):
+        choose(logits, Sampling(**how), np.random.default_rng(0))
+
+
+def test_a_logit_of_minus_infinity_is_never_sampled() -> None:
+    logits, random = np.array([-np.inf, 0, -np.inf], np.float32), np.random.default_rng(0)
+    assert {choose(logits, Sampling(temperature=5.0), random) for _ in range(20)} == {1}
 
 
 def test_temperature_0_takes_the_first_most_probable_token() -> None:

@@ -70,4 +70,10 @@ FUNCTIONS: Mapping[str, Function] = MappingProxyType(
     }
 )
 #: Aliases of these names.
-SYNONYMS: Mapping[str, str] = MappingProxyType({"gelu_pytorch_tanh": "gelu_new", "swish": "silu"})
+SYNONYMS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("gelu_accurate", "gelu_fast", "gelu_python_tanh", "gelu_pytorch_tanh"), "gelu_new"),
+        "gelu_python": "gelu",
+        "swish": "silu",
+    }
+)

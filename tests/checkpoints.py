@@ -48,7 +48,7 @@ def of_bfloat16(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def raw(path: Path, tensors: Tensors, *, pad: int = 0, **said: Any) -> None:
     """A safetensors file by hand: uint16 is said to be bfloat16, `said` is said in the header besides."""
-    names = {"float32": "F32", "float16": "F16", "uint16": "BF16", "float64": "F64"}
+    names = {"float32": "F32", "float16": "F16", "uint16": "BF16", "float64": "F64", "int32": "I32"}
     header: dict[str, Any] = {}
     offset = 0
     for name, array in tensors.items():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -33,6 +36,22 @@ WAIT = {"Prefer": "wait=60"}
 OCTETS = {"Accept": "application/octet-stream"}
 TOKENS = [3, 1, 4, 1, 5]
 MICRO = CONFIGS["gpt-micro"]
+
+
+def header(shape: list[int], **fields: Any) -> bytes:
+    return json.dumps({"wte.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]} | fields}).encode()
+
+
+#: Names of folders, each with a config.json or the header of a file.
+HOSTILE: list[tuple[str, str, bytes]] = [
+    ("nested", f'{{"n_layer": {"[" * 1000}{"]" * 1000}}}', b""),
+    ("nested type", f'{{"model_type": {"[" * 1000}{"]" * 1000}}}', b""),
+    ("long", json.dumps({"activation_function": "x" * 1_000_000}), b""),
+    ("20 MB", json.dumps({"activation_function": "x" * 20_000_000}), b""),
+    ("72 axes", "", header([1] * 72)),
+    ("overflow", "", header([2**63 - 1, 2**63 - 1])),
+    ("100,000 axes", "", header([2**63 - 1] * 100_000)),
+]
 
 
 @pytest.fixture
@@ -77,15 +96,15 @@ def source(client: FlaskClient, id: str) -> str:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_traced_and_generate_nothing(
-    computing: FlaskClient, models_dir: Path, value: float
+    computing_client: FlaskClient, models_dir: Path, value: float
 ) -> None:
     tensors = values(SMALL)
     tensors["ln_f.bias"][0] = value
     write(models_dir / "mine", tensors)
-    trace = done(ask(computing, model="mine"))
+    trace = done(submit(computing_client, model="mine"))
     for query in ("dtype=uint8", "dtype=uint8&slice=0,0", "dtype=uint8&max_cells=20", "dtype=float16"):
-        assert computing.get(f"/v1/traces/{trace['id']}/tensors/logits?{query}").status_code == HTTPStatus.OK
-    failed = ask(computing, model="mine", generate={"max_new_tokens": 2}).get_json()
+        assert computing_client.get(f"/v1/traces/{trace['id']}/tensors/logits?{query}").status_code == HTTPStatus.OK
+    failed = submit(computing_client, model="mine", generate={"max_new_tokens": 2}).get_json()
     assert failed["status"] == "failed"
     assert failed["error"]["detail"].startswith("The logits contain NaN or infinity, so no token can be generated")
 
@@ -104,6 +123,34 @@ def test_checkpoints_are_listed_after_the_presets_and_broken_ones_as_problems(cl
     [problem] = listed["problems"]
     assert problem["id"] == "broken"
     assert "model.safetensors is truncated" in problem["detail"]
+
+
+def test_hostile_folders_are_short_problems_and_harm_no_other(client: FlaskClient, models_dir: Path) -> None:
+    for name, config, header in HOSTILE:
+        write(models_dir / name)
+        if config:
+            (models_dir / name / "config.json").write_text(config)
+        if header:
+            content = len(header).to_bytes(8, "little") + header + bytes(4)
+            (models_dir / name / "model.safetensors").write_bytes(content)
+    write(models_dir / "wide")
+    with (models_dir / "wide" / "model.safetensors").open("wb") as file:
+        file.write((100_000_000).to_bytes(8, "little"))
+        file.truncate(8 + 100_000_000)
+    for file_name in ("config.json", "model.safetensors"):
+        write(models_dir / f"fifo {file_name}")
+        (models_dir / f"fifo {file_name}" / file_name).unlink()
+        os.mkfifo(models_dir / f"fifo {file_name}" / file_name)
+    began = time.monotonic()
+    listed = client.get("/v1/models").get_json()
+    assert time.monotonic() - began < 30  # 11 folders; on an idle machine less than a second
+    assert [model["id"] for model in listed["models"]] == [*PRESETS, "mine"]
+    assert {problem["id"] for problem in listed["problems"]} == {
+        "broken", "wide", "fifo config.json", "fifo model.safetensors", *(name for name, _, _ in HOSTILE),
+    }  # fmt: skip
+    for problem in listed["problems"]:
+        assert len(problem["detail"]) < 400
+        assert "Error" not in problem["detail"]  # every one is foreseen
 
 
 @pytest.mark.parametrize("path", ["", "/tensors", "/tensors/wte.weight"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from reprlib import Repr
 from typing import Any, ClassVar, Protocol, Self
 
 import orjson
@@ -16,6 +17,9 @@ MAX_POSITIONS = 1_000_000
 MAX_TOKENS = 10_000_000  # vocabulary size
 MAX_BATCH = 64
 
+_MAX_SHOWN = 80  # characters of a value in a message
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 3, _MAX_SHOWN, _MAX_SHOWN
 _EXAMPLE = "as in n_layer=3,n_head=3,n_embd=48"
 
 
@@ -25,6 +29,22 @@ class ConfigError(ValueError):
     def __init__(self, errors: Mapping[str, list[str]]) -> None:
         self.errors = dict(errors)
         super().__init__("; ".join(f"{field}: {text}" for field, texts in self.errors.items() for text in texts))
+
+
+def short_json(value: Any) -> str:
+    """Return a value as JSON for a message, truncated if it is long."""
+    try:
+        return _truncated(orjson.dumps(value).decode())
+    except orjson.JSONEncodeError:  # nested too deeply
+        return _short_repr(value)
+
+
+def _short_repr(value: Any) -> str:
+    return _truncated(_REPR.repr(value))
+
+
+def _truncated(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
 class Rule(Protocol):
@@ -49,7 +69,7 @@ class Whole:
             return None
         if type(value) is int and 1 <= value <= self.maximum:
             return None
-        return f"{value!r} is not allowed: must be {self.allowed}."
+        return f"{_short_repr(value)} is not allowed: must be {self.allowed}."
 
     @property
     def allowed(self) -> str:
@@ -69,7 +89,7 @@ class Number:
     def error(self, value: Any) -> str | None:
         if not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < self.below:
             return None
-        return f"{value!r} is not allowed: must be a number above 0 and below {self.below:,g}."
+        return f"{_short_repr(value)} is not allowed: must be a number above 0 and below {self.below:,g}."
 
     def schema(self) -> dict[str, Any]:
         return {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": self.below}
@@ -82,7 +102,11 @@ class Choice:
     words: tuple[str, ...]
 
     def error(self, value: Any) -> str | None:
-        return None if value in self.words else f"{value!r} is not allowed: must be one of {', '.join(self.words)}."
+        return (
+            None
+            if value in self.words
+            else f"{_short_repr(value)} is not allowed: must be one of {', '.join(self.words)}."
+        )
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "enum": [*self.words]}
@@ -93,7 +117,7 @@ class Flag:
     """True or false."""
 
     def error(self, value: Any) -> str | None:
-        return None if isinstance(value, bool) else f"{value!r} is not allowed: must be true or false."
+        return None if isinstance(value, bool) else f"{_short_repr(value)} is not allowed: must be true or false."
 
     def schema(self) -> dict[str, Any]:
         return {"type": "boolean"}

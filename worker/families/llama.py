@@ -26,6 +26,7 @@ from worker.describe.config import (
     Number,
     Whole,
     config_field,
+    short_json,
 )  # fmt: skip
 from worker.describe.formula import Formula, Input
 from worker.describe.functions import FUNCTIONS
@@ -454,9 +455,11 @@ def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     fields = parts.hub_fields(LlamaConfig, hub_config, _FIXED, {}, "hidden_act")
     for name in ("rope_scaling", "rope_parameters"):
         rotary = hub_config.get(name) or {}
+        if not isinstance(rotary, dict):
+            raise UnsupportedConfigError(f"has {name}: {short_json(rotary)}, which must be an object or null")
         kind = rotary.get("rope_type", rotary.get("type", "default"))
         if kind != "default":
-            raise UnsupportedConfigError(f'has {name}: "{kind}", and only "default" is supported')
+            raise UnsupportedConfigError(f'has {name}: {short_json(kind)}, and only "default" is supported')
         fields |= {"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {}
     return fields
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from numpy.typing import NDArray
 
 from worker.describe.blocks import Kind, Landmark, Role, Spot, Step, Tensor
-from worker.describe.config import Config
+from worker.describe.config import Config, short_json
 from worker.describe.formula import Formula, Input
 from worker.describe.functions import SYNONYMS
 from worker.describe.index import Index
@@ -286,7 +285,7 @@ def hub_fields(
     """
     for name, supported in fixed.items():
         if hub_config.get(name, supported) != supported:
-            found, wanted = (orjson.dumps(value).decode() for value in (hub_config[name], supported))
+            found, wanted = (short_json(value) for value in (hub_config[name], supported))
             raise UnsupportedConfigError(f"has {name}: {found}, and only {wanted} is supported")
     hub_config = {renamed.get(name, name): value for name, value in hub_config.items()}
     values = {name: hub_config[name] for name in config.rules() if name in hub_config}

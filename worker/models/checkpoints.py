@@ -21,7 +21,7 @@ import orjson
 from numpy.typing import NDArray
 
 import worker.weights.digests as digests
-from worker.describe.config import Config, ConfigError
+from worker.describe.config import Config, ConfigError, short_json
 from worker.families.family import UnsupportedConfigError
 from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, describe, family_of
 from worker.models.sources import catalogue
@@ -32,14 +32,21 @@ from worker.weights.mapped import STORED, MappedFile, MappedWeights
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_NAMES = {STORED["F32"]: "float32", STORED["F16"]: "float16", STORED["BF16"]: "bfloat16"}
+_NAMES = {dtype: dtype.name for dtype in STORED.values()} | {STORED["BF16"]: "bfloat16"}
+_MAX_CONFIG = 1 << 20  # bytes of a config.json
+_MAX_INDEX = 16 << 20  # bytes of an index: that of 10,000 layers takes 9 MB
+_MAX_REASON = 300  # characters
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used."""
 
     def __init__(self, id: str, reason: str) -> None:
-        super().__init__(f"The checkpoint in the folder {id!r} cannot be used: {reason}.")
+        super().__init__(f"The checkpoint in the folder {id!r} cannot be used: {_shortened(reason)}.")
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= _MAX_REASON else f"{reason[: _MAX_REASON - 1]}…"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +72,8 @@ class Checkpoint:
     def note(self) -> str:
         """A description of the weights for people."""
         found = {_NAMES[tensor.dtype] for tensor in self.tensors.values()}
-        widened = "" if found == {"float32"} else ", widened to float32 as they are read"
-        return f"From the checkpoint in the folder {self.id!r}: {' and '.join(sorted(found))}{widened}."
+        converted = "" if found == {"float32"} else ", converted to float32 when read"
+        return f"From the checkpoint in the folder {self.id!r}: {' and '.join(sorted(found))}{converted}."
 
     def is_unchanged(self) -> bool:
         """Return whether the folder's files have not changed since they were opened."""
@@ -127,14 +134,17 @@ def _as_checkpoint_error(id: str) -> Iterator[None]:
         raise CheckpointError(id, str(error)) from None
     except OSError as error:
         raise CheckpointError(id, f"it cannot be read ({error.strerror})") from None
+    except Exception as error:  # one folder must not break the list of models
+        log.exception("cannot read the checkpoint %r", id)
+        raise CheckpointError(id, f"it cannot be read ({type(error).__name__})") from None
 
 
 def _config(folder: Folder) -> Config:
-    hub_config = folder.json(CONFIG)
+    hub_config = folder.json(CONFIG, _MAX_CONFIG)
     name = hub_config.get("model_type", DEFAULT_MODEL_TYPE)
     if not isinstance(name, str) or name not in FAMILIES:
-        found, supported = orjson.dumps(name).decode(), ", ".join(FAMILIES)
-        raise FileError(f"{CONFIG} has model_type: {found}, and only {supported} are supported")
+        supported = ", ".join(FAMILIES)
+        raise FileError(f"{CONFIG} has model_type: {short_json(name)}, and only {supported} are supported")
     family = FAMILIES[name]
     try:
         return family.Config.from_mapping(family.from_hub(hub_config))
@@ -165,7 +175,7 @@ def _open(id: str, folder: Folder) -> Checkpoint:
 
 
 def _weight_map(folder: Folder) -> dict[str, str]:
-    found = folder.json(INDEX).get("weight_map")
+    found = folder.json(INDEX, _MAX_INDEX).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
         raise FileError(f"{INDEX} has no weight_map from tensor names to file names")
     return found
@@ -220,17 +230,17 @@ def _stored_as(config: Config, name: str) -> list[str]:
 
 
 def _tensor(files: Mapping[str, MappedFile], file: str, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    if name not in files[file].entries:
+    found = files[file].entries.get(name)
+    if found is None:
         raise FileError(f"{file} has no tensor {name}, although {INDEX} lists it")
-    try:
-        found = files[file].array(name)
-    except FileError as error:
-        raise FileError(f"{file}: {error}") from None
     if found.shape != shape:
         raise FileError(
             f"{file}: the tensor {name} has the shape {list(found.shape)}, but {CONFIG} requires {list(shape)}"
         )
-    return found
+    try:
+        return files[file].array(name)
+    except FileError as error:
+        raise FileError(f"{file}: {error}") from None
 
 
 def _check_tied(source: str, table: NDArray[Any], copy: str, head: NDArray[Any]) -> None:

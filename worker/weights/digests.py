@@ -17,6 +17,7 @@ from typing import NamedTuple
 import orjson
 
 _TICK = 0.02  # seconds: possible resolution of file timestamps
+_MAX_RECORD = 1024  # bytes of a record file that are read
 
 
 class Stamp(NamedTuple):
@@ -75,7 +76,10 @@ def _computed(path: Path, as_of: Stamp) -> str:
 def _load(path: Path, as_of: Stamp) -> str | None:
     for file in _record_files(path):
         with suppress(OSError, orjson.JSONDecodeError):
-            record = orjson.loads(file.read_bytes())
+            if not file.is_file():  # opening a FIFO would block
+                continue
+            with file.open("rb") as opened:
+                record = orjson.loads(opened.read(_MAX_RECORD))
             if isinstance(record, dict) and record.get("stamp") == [*as_of] and isinstance(record.get("sha256"), str):
                 return str(record["sha256"])
     return None

@@ -105,6 +105,10 @@ def test_a_tied_head_may_be_stored_in_either_place(folder: Path, kept: str) -> N
         ({"activation_function": "silu"}, {"activation_function": "silu"}),
         ({"activation_function": "swish"}, {"activation_function": "silu"}),
         ({"activation_function": "gelu_pytorch_tanh"}, {"activation_function": "gelu_new"}),
+        ({"activation_function": "gelu_python_tanh"}, {"activation_function": "gelu_new"}),
+        ({"activation_function": "gelu_fast"}, {"activation_function": "gelu_new"}),
+        ({"activation_function": "gelu_accurate"}, {"activation_function": "gelu_new"}),
+        ({"activation_function": "gelu_python"}, {"activation_function": "gelu"}),
         ({"layer_norm_epsilon": 0.03}, {"layer_norm_epsilon": 0.03}),
         ({"n_embd": None, "hidden_size": 24, "n_layer": None, "num_hidden_layers": 2}, {}),
         ({"tie_word_embeddings": None, "model_type": None, "layer_norm_epsilon": None}, {}),
@@ -118,6 +122,14 @@ def test_the_configuration_is_read_as_by_hugging_face(
     config = Config(**(SMALL.to_mapping() | meant))
     write(folder, values(config), config, **said)
     assert loaded(folder).config == config
+
+
+def test_a_float64_checkpoint_computes_as_its_values_in_float32(folder: Path) -> None:
+    stored = {name: array.astype(np.float64) / 3 for name, array in values(UNTIED).items()}
+    write(folder, stored, UNTIED)
+    found = loaded(folder)
+    assert_holds(found, {name: array.astype(np.float32) for name, array in stored.items()})
+    assert found.note == "From the checkpoint in the folder 'mine': float64, converted to float32 when read."
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["as it is read", "held"])
@@ -185,7 +197,7 @@ def test_every_shard_affects_the_digest(folder: Path, name: str) -> None:
     write_shards(folder, values(SMALL))
     first = loaded(folder).digest
     content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content + b" ")
+    (folder / name).write_bytes(content + b" " if name == INDEX else content[:-1] + bytes([content[-1] ^ 1]))
     assert loaded(folder).digest != first
     (folder / name).write_bytes(content)
     assert loaded(folder).digest == first

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import worker.weights.digests as digests
 from tests.checkpoints import SMALL, Tensors, assert_holds, loaded, raw, values, write, write_config, write_shards
 from worker.families.gpt2 import GPT2Config as Config
 from worker.models.checkpoints import CheckpointError, load, names
@@ -23,7 +24,8 @@ def refused(folder: Path) -> str:
     with pytest.raises(CheckpointError) as error:
         loaded(folder)
     assert str(error.value).startswith("The checkpoint in the folder 'mine' cannot be used: ")
-    assert str(folder.parent.parent) not in str(error.value)  # absolute paths are not disclosed business
+    assert str(folder.parent.parent) not in str(error.value)  # absolute paths are not disclosed
+    assert len(str(error.value)) < 400
     return str(error.value).partition("used: ")[2]
 
 
@@ -135,6 +137,27 @@ def moved_shard(folder: Path) -> None:
     save_file({"other": np.ones(1, np.float32)}, folder / "model-00002-of-00003.safetensors")
 
 
+def in_place_of(name: str, make: Callable[[Path], object]) -> Break:
+    def apply(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return apply
+
+
+def deep(**fields: Any) -> Break:
+    """config.json with lists nested 1,000 deep in place of each "@": neither repr() nor the JSON encoder takes them."""
+
+    def apply(folder: Path) -> None:
+        write_config(folder, **fields)
+        path = folder / "config.json"
+        path.write_text(path.read_text().replace('"@"', "[" * 1000 + "]" * 1000))
+
+    return apply
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 548105171\n"
+
 BROKEN: dict[str, tuple[Break, str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
     "config no JSON": (text("config.json", "{"), "config.json is not JSON: "),
@@ -159,7 +182,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "a size as text": (config(n_layer="2"), "config.json: n_layer: '2' is not allowed: must be a whole number from 1"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"it has neither {WEIGHTS} nor {INDEX}"),
     "a pickle": (pickled, "it has pytorch_model.bin and no model.safetensors: a pickle can run code"),
-    "cut short": (cut, "model.safetensors is truncated: the tensor"),
+    "cut short": (cut, "model.safetensors is truncated: its tensors have"),
     "empty": (text(WEIGHTS, ""), "model.safetensors is truncated or not a safetensors file: it has 0 bytes"),
     "a web page": (text(WEIGHTS, "<!DOCTYPE html>" * 9), "model.safetensors is truncated or not a safetensors file"),
     "a tensor missing": (
@@ -173,9 +196,44 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "the tensor wpe.weight has the shape [24, 9], but config.json requires [9, 24]",
     ),
     "another type": (
-        tensors(lambda t: t.update({"ln_f.bias": np.ones(24)})),
-        "model.safetensors: the tensor ln_f.bias is F64: must be one of F32, F16, BF16",
+        tensors(lambda t: t.update({"ln_f.bias": np.ones(24, np.int32)})),
+        "model.safetensors: the tensor ln_f.bias is I32: must be one of F64, F32, F16, BF16",
     ),
+    "a Git LFS pointer": (
+        text(WEIGHTS, POINTER),
+        "model.safetensors is a Git LFS pointer, not the weights: run git lfs",
+    ),
+    "a pointer to config": (
+        text("config.json", POINTER),
+        "config.json is a Git LFS pointer, not the file: run git lfs",
+    ),
+    "a pointer to a shard": (
+        shards(text("model-00002-of-00003.safetensors", POINTER)),
+        "model-00002-of-00003.safetensors is a Git LFS pointer, not the weights",
+    ),
+    "a nested model_type": (deep(model_type="@"), "has model_type: [[[[...]]]], and only gpt2, llama are"),
+    "a nested size": (deep(n_layer="@"), "config.json: n_layer: [[[[...]]]] is not allowed"),
+    "a nested function": (deep(activation_function="@"), "activation_function: [[[[...]]]] is not allowed"),
+    "a nested flag": (deep(scale_attn_weights="@"), "has scale_attn_weights: [[[[...]]]], and only true"),
+    "nested beyond JSON": (text("config.json", "[" * 100_000), "config.json is not JSON: "),
+    "a long value": (config(n_layer="9" * 900_000), "config.json: n_layer: '999"),
+    "a long flag": (config(scale_attn_weights="9" * 900_000), 'has scale_attn_weights: "999'),
+    "a config of 20 MB": (config(n_layer="9" * 20_000_000), "config.json is larger than 1,048,576 bytes"),
+    "rotary positions in a list": (
+        config(model_type="llama", rope_scaling=[1]),
+        "has rope_scaling: [1], which must be",
+    ),
+    "nested rotary positions": (
+        deep(model_type="llama", rope_scaling={"type": "@"}),
+        'has rope_scaling: [[[[...]]]], and only "default"',
+    ),
+    "weights with 64 axes": (
+        tensors(lambda t: t.update({"ln_f.bias": np.ones((24, *(1,) * 63), np.float32)})),
+        "the tensor ln_f.bias has the shape [24, 1, 1",
+    ),
+    "a folder of weights": (in_place_of(WEIGHTS, Path.mkdir), "model.safetensors is not a regular file"),
+    "a FIFO of weights": (in_place_of(WEIGHTS, os.mkfifo), "model.safetensors is not a regular file"),
+    "a FIFO of config": (in_place_of("config.json", os.mkfifo), "config.json is not a regular file"),
     "tied, and not": (
         tensors(lambda t: t.update({"lm_head.weight": t["wte.weight"] + 1})),
         "config.json ties the head to wte.weight, but lm_head.weight differs from it",
@@ -206,11 +264,19 @@ def test_the_error_names_the_problem(folder: Path, broken: str) -> None:
     assert said in refused(folder)
 
 
-def test_a_fifo_is_rejected_without_waiting(folder: Path) -> None:
+def test_a_digest_is_not_read_from_a_fifo(folder: Path) -> None:
     write(folder)
-    (folder / "config.json").unlink()
-    os.mkfifo(folder / "config.json")
-    assert "config.json is not a regular file" in refused(folder)
+    digest = loaded(folder).digest
+    (folder / f".{WEIGHTS}.sha256.json").unlink()
+    os.mkfifo(folder / f".{WEIGHTS}.sha256.json")
+    digests._known.clear()  # as in a new process
+    assert loaded(folder).digest == digest
+
+
+def test_an_unexpected_error_is_a_problem_of_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder)
+    monkeypatch.setattr("worker.models.checkpoints.MappedFile", lambda path: 1 / 0)
+    assert refused(folder) == "it cannot be read (ZeroDivisionError)."
 
 
 @pytest.mark.parametrize("target", ["nowhere", "mine", "../models/a file"])

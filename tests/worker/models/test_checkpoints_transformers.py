@@ -46,7 +46,18 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "one head": ({"n_head": 1}, "float32", {}),
     **{
         name: ({"activation_function": name}, "float32", {})
-        for name in ("gelu_new", "gelu", "relu", "silu", "swish", "gelu_pytorch_tanh")
+        for name in (
+            "gelu_new",
+            "gelu",
+            "relu",
+            "silu",
+            "swish",
+            "gelu_pytorch_tanh",
+            "gelu_python_tanh",
+            "gelu_fast",
+            "gelu_accurate",
+            "gelu_python",
+        )
     },
 }
 

@@ -99,3 +99,15 @@ def test_reducing_a_large_weight_is_a_large_read(narrow: FlaskClient, narrow_app
         assert narrow.get(f"{path}?max_cells=16").status_code == HTTPStatus.TOO_MANY_REQUESTS
         assert narrow.get(f"{path}?slice=:9&max_cells=16").status_code == HTTPStatus.OK
     assert narrow.get(f"{path}?max_cells=16").status_code == HTTPStatus.OK
+
+
+def test_large_layouts_are_large_reads(narrow: FlaskClient, narrow_app: Flask, worker: object) -> None:
+    created = narrow.post("/v1/layouts", json={"model": "gpt3-175b"}, headers={"Prefer": "wait=60"})
+    path = created.headers["Location"]
+    glb = {"Accept": "model/gltf-binary"}
+    with narrow_app.extensions["large_reads"].take():
+        for query, headers in (("", glb), ("?layers=0:9", {})):
+            assert narrow.get(f"{path}{query}", headers=headers).status_code == HTTPStatus.TOO_MANY_REQUESTS
+        for query, headers in (("?layers=0:1", glb), ("?layers=0:1&heads=0:4", {})):
+            assert narrow.get(f"{path}{query}", headers=headers).status_code == HTTPStatus.OK
+    assert narrow.get(path, headers=glb).status_code == HTTPStatus.OK

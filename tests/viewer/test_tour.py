@@ -218,6 +218,29 @@ LLAMA = {
 }
 
 
+def test_tour_of_another_family_is_translated(visit: Open) -> None:
+    sizes = ",".join(f"{name}:{value}" for name, value in LLAMA.items())
+    page = visit(f"/#model={sizes}&ids=1,2,3&max_new_tokens=2&tour=rotate&lang=zh-Hant")
+    expect(page.page.locator(".tour h2")).to_have_text("旋轉")
+
+
+def test_derived_sizes_follow_until_they_are_typed(visit: Open) -> None:
+    sizes = ",".join(f"{name}:{value}" for name, value in LLAMA.items())
+    page = visit(f"/#model={sizes}&traced=0")
+    form = page.page.locator("#panel-sizes")
+    form.locator("summary").click()
+    form.get_by_label("Width", exact=True).fill("32")
+    expect(form.get_by_label("Head width")).to_have_value("8")
+    expect(form.get_by_label("Key/value heads")).to_have_value("2")  # not the derived number of heads
+    form.get_by_label("Head width").fill("4")
+    form.get_by_label("Width", exact=True).fill("64")
+    expect(form.get_by_label("Head width")).to_have_value("4")
+    form.get_by_role("button", name="Show").click()
+    page.page.wait_for_function("() => cutaway.store.state.figures[0].layout.facts.config.hidden_size === 64")
+    page.settle()
+    assert page.state("store.state.figures[0].layout.facts.config.head_dim") == 4
+
+
 def test_tour_of_another_family_has_its_own_steps(visit: Open) -> None:
     sizes = ",".join(f"{name}:{value}" for name, value in LLAMA.items())
     page = visit(f"/#model={sizes}&ids=1,2,3&max_new_tokens=2&tour=start")

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 import orjson
 
+from worker.describe.expression import Expression
+
 MAX_LAYERS = 10_000
 MAX_HEADS = 1_000_000
 MAX_WIDTH = 1_000_000
@@ -59,10 +61,14 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Whole:
-    """An integer from 1 to `maximum`. A derived field may be omitted: 0 here, null in JSON."""
+    """An integer from 1 to `maximum`.
+
+    `derived` is the formula of the field's default, from other fields, such as "n_embd / n_head". Such a field may be
+    omitted: 0 here, null in JSON.
+    """
 
     maximum: int
-    derived: bool = False
+    derived: str = ""
 
     def error(self, value: Any) -> str | None:
         if self.derived and value == 0 and type(value) is int:
@@ -77,7 +83,8 @@ class Whole:
 
     def schema(self) -> dict[str, Any]:
         kind = ["integer", "null"] if self.derived else "integer"
-        return {"type": kind, "minimum": 1, "maximum": self.maximum}
+        formula = {"x-derived": self.derived} if self.derived else {}
+        return {"type": kind, "minimum": 1, "maximum": self.maximum} | formula
 
 
 @dataclass(frozen=True)
@@ -123,9 +130,9 @@ class Flag:
         return {"type": "boolean"}
 
 
-def config_field(rule: Rule, default: Any, *, main: bool = False) -> Any:
-    """Return a dataclass field with a rule and a default; the text form always contains a `main` field."""
-    return field(default=default, metadata={"rule": rule, "main": main})
+def config_field(rule: Rule, default: Any, title: str, *, main: bool = False) -> Any:
+    """Return a dataclass field with a rule, default and display name; the text form always contains a `main` field."""
+    return field(default=default, metadata={"rule": rule, "title": title, "main": main})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +157,13 @@ class Config:
                 object.__setattr__(self, each.name, float(getattr(self, each.name)))
 
     def derived(self) -> dict[str, float]:
-        """Return the values of omitted fields, computed from the others."""
-        return {}
+        """Return the default of each derived field, computed from the other fields."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            name: Expression(rule.derived, frozenset(values), "* /").evaluate(values)
+            for name, rule in self.rules().items()
+            if isinstance(rule, Whole) and rule.derived
+        }
 
     def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
         """Return errors between fields; `errors` are those of single fields."""
@@ -165,7 +177,7 @@ class Config:
     @classmethod
     def json_schema(cls, partial: bool) -> dict[str, Any]:
         """Return the JSON Schema of a configuration; a `partial` one may omit fields."""
-        own = {name: rule.schema() for name, rule in cls.rules().items()}
+        own = {each.name: {"title": each.metadata["title"]} | each.metadata["rule"].schema() for each in fields(cls)}
         if not partial:
             own = {name: rule | {"type": "integer"} if "null" in rule["type"] else rule for name, rule in own.items()}
         named = {"model_type": {"type": "string", "enum": [cls.model_type]}}

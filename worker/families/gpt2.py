@@ -46,19 +46,16 @@ class GPT2Config(Config):
     model_type: ClassVar[str] = "gpt2"
     is_default: ClassVar[bool] = True
 
-    n_layer: int = config_field(Whole(MAX_LAYERS), 12, main=True)
-    n_head: int = config_field(Whole(MAX_HEADS), 12, main=True)
-    n_embd: int = config_field(Whole(MAX_WIDTH), 768, main=True)
-    d_head: int = config_field(Whole(MAX_WIDTH, derived=True), 0)  # n_embd / n_head
-    n_inner: int = config_field(Whole(MAX_INNER, derived=True), 0)  # 4 · n_embd
-    n_positions: int = config_field(Whole(MAX_POSITIONS), 1024)
-    vocab_size: int = config_field(Whole(MAX_TOKENS), 50257)
-    layer_norm_epsilon: float = config_field(Number(below=1), 1e-5)
-    activation_function: str = config_field(Choice((*FUNCTIONS,)), "gelu_new")
-    tie_word_embeddings: bool = config_field(Flag(), True)
-
-    def derived(self) -> dict[str, float]:
-        return {"d_head": self.n_embd / self.n_head, "n_inner": 4 * self.n_embd}
+    n_layer: int = config_field(Whole(MAX_LAYERS), 12, "Layers", main=True)
+    n_head: int = config_field(Whole(MAX_HEADS), 12, "Heads", main=True)
+    n_embd: int = config_field(Whole(MAX_WIDTH), 768, "Width", main=True)
+    d_head: int = config_field(Whole(MAX_WIDTH, derived="n_embd / n_head"), 0, "Head width")
+    n_inner: int = config_field(Whole(MAX_INNER, derived="4 * n_embd"), 0, "MLP width")
+    n_positions: int = config_field(Whole(MAX_POSITIONS), 1024, "Context length")
+    vocab_size: int = config_field(Whole(MAX_TOKENS), 50257, "Vocabulary size")
+    layer_norm_epsilon: float = config_field(Number(below=1), 1e-5, "Layer norm epsilon")
+    activation_function: str = config_field(Choice((*FUNCTIONS,)), "gelu_new", "Activation function")
+    tie_word_embeddings: bool = config_field(Flag(), True, "Tied embeddings")
 
     def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
         if self.d_head or {"n_head", "n_embd", "d_head"} & errors.keys() or self.n_embd % self.n_head == 0:

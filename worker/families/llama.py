@@ -58,24 +58,20 @@ class LlamaConfig(Config):
 
     model_type: ClassVar[str] = "llama"
 
-    num_hidden_layers: int = config_field(Whole(MAX_LAYERS), 32, main=True)
-    num_attention_heads: int = config_field(Whole(MAX_HEADS), 32, main=True)
-    num_key_value_heads: int = config_field(Whole(MAX_HEADS, derived=True), 0)  # num_attention_heads
-    hidden_size: int = config_field(Whole(MAX_WIDTH), 4096, main=True)
-    head_dim: int = config_field(Whole(MAX_WIDTH, derived=True), 0)  # hidden_size / num_attention_heads
-    intermediate_size: int = config_field(Whole(MAX_INNER), 11008)
-    max_position_embeddings: int = config_field(Whole(MAX_POSITIONS), 4096)
-    vocab_size: int = config_field(Whole(MAX_TOKENS), 32000)
-    rms_norm_eps: float = config_field(Number(below=1), 1e-5)
-    rope_theta: float = config_field(Number(below=1e12), 10000.0)
-    hidden_act: str = config_field(Choice((*FUNCTIONS,)), "silu")
-    attention_bias: bool = config_field(Flag(), False)
-    mlp_bias: bool = config_field(Flag(), False)
-    tie_word_embeddings: bool = config_field(Flag(), False)
-
-    def derived(self) -> dict[str, float]:
-        heads = self.num_attention_heads
-        return {"num_key_value_heads": heads, "head_dim": self.hidden_size / heads}
+    num_hidden_layers: int = config_field(Whole(MAX_LAYERS), 32, "Layers", main=True)
+    num_attention_heads: int = config_field(Whole(MAX_HEADS), 32, "Heads", main=True)
+    num_key_value_heads: int = config_field(Whole(MAX_HEADS, derived="num_attention_heads"), 0, "Key/value heads")
+    hidden_size: int = config_field(Whole(MAX_WIDTH), 4096, "Width", main=True)
+    head_dim: int = config_field(Whole(MAX_WIDTH, derived="hidden_size / num_attention_heads"), 0, "Head width")
+    intermediate_size: int = config_field(Whole(MAX_INNER), 11008, "MLP width")
+    max_position_embeddings: int = config_field(Whole(MAX_POSITIONS), 4096, "Context length")
+    vocab_size: int = config_field(Whole(MAX_TOKENS), 32000, "Vocabulary size")
+    rms_norm_eps: float = config_field(Number(below=1), 1e-5, "RMS norm epsilon")
+    rope_theta: float = config_field(Number(below=1e12), 10000.0, "Rotary base")
+    hidden_act: str = config_field(Choice((*FUNCTIONS,)), "silu", "Activation function")
+    attention_bias: bool = config_field(Flag(), False, "Attention biases")
+    mlp_bias: bool = config_field(Flag(), False, "MLP biases")
+    tie_word_embeddings: bool = config_field(Flag(), False, "Tied embeddings")
 
     def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
         if {"num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim"} & errors.keys():

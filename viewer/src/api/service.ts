@@ -5,7 +5,8 @@ import { follow, type Progress } from "./events";
 import { decode } from "./numbers";
 import { parse, type File } from "./safetensors";
 
-export type Config = Schemas["Config"];
+export type Config = Record<string, unknown>;
+export type Family = Schemas["Family"];
 export type Model = Schemas["Model"];
 export type Trace = Schemas["Trace"];
 export type LayoutFacts = Schemas["Layout"];
@@ -33,6 +34,10 @@ export class Service {
 
   models(signal?: AbortSignal): Promise<Schemas["Models"]> {
     return this.client.json("/v1/models", { signal });
+  }
+
+  families(signal?: AbortSignal): Promise<Schemas["Families"]> {
+    return this.client.json("/v1/families", { signal });
   }
 
   /** Creates a trace; the response is complete if the job finishes within `wait` seconds. */

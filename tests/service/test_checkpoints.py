@@ -321,3 +321,13 @@ def test_text_is_tokenized_if_the_vocabulary_has_the_size_of_gpt2s(
     write(models_dir / "texts", values(config), config)
     response = computing_client.post("/v1/traces", json={"model": "texts", "text": "Hello world"}, headers=WAIT)
     assert [piece["text"] for piece in done(response)["pieces"]] == ["Hello", " world"]
+
+
+def test_text_for_a_checkpoint_with_another_tokenizer_is_rejected(client: FlaskClient, models_dir: Path) -> None:
+    config = Config(n_layer=1, n_head=2, n_embd=8, n_positions=9)
+    write(models_dir / "texts", values(config), config)
+    (models_dir / "texts" / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
+    assert client.get("/v1/models/texts").get_json()["vocabulary"] == {"kind": "ids", "size": 50257}
+    response = client.post("/v1/traces", json={"model": "texts", "text": "Hello world"}, headers=WAIT)
+    assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert "because its tokenizer.json is not GPT-2's: send" in response.get_json()["errors"]["text"][0]

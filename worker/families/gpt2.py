@@ -388,8 +388,8 @@ def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vocabulary(config: GPT2Config) -> VocabularyKind:
-    """Return "gpt2" if the size is that of GPT-2's vocabulary, else "ids"."""
-    return "gpt2" if config.vocab_size == 50257 else "ids"
+    """Return "gpt2" if the size is that of GPT-2's vocabulary, also padded to a multiple of 64, else "ids"."""
+    return "gpt2" if config.vocab_size in (50257, 50304) else "ids"
 
 
 # ---------------------------------------------------------------------------------------------------------- presets

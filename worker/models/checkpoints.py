@@ -58,6 +58,10 @@ class Checkpoint:
     tensors: Mapping[str, NDArray[Any]]
     stamps: Mapping[Path, Stamp | None]  # of the files that determine the model; None: the file must be absent
 
+    @property
+    def folder(self) -> Path:
+        return next(path.parent for path in self.stamps if path.name == CONFIG)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hex, of the configuration and the weight files. Raises CheckpointError if a file changed."""

@@ -103,6 +103,8 @@ class Model:
 
     @property
     def vocabulary(self) -> tokens.Vocabulary:
+        if self.checkpoint:
+            return tokens.of_checkpoint(self.config, self.checkpoint.folder)
         return tokens.of(self.config, self.preset.letters if self.preset else "")
 
     @property

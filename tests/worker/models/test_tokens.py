@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,12 +131,45 @@ def test_an_ids_vocabulary_has_no_text() -> None:
         (CONFIGS["nano-gpt"], True, Letters, 3),
         (CONFIGS["gpt3-175b"], False, Gpt2, 50257),
         (Config(n_layer=1), False, Gpt2, 50257),
+        (Config(vocab_size=50304), False, Gpt2, 50304),
         (Config(vocab_size=50258), False, Ids, 50258),
         (Config(vocab_size=3), False, Ids, 3),
     ],
-    ids=["nano-gpt", "gpt3-175b", "GPT-2's size", "one more", "three"],
+    ids=["nano-gpt", "gpt3-175b", "GPT-2's size", "padded", "one more", "three"],
 )
 def test_the_vocabulary_depends_on_the_configuration(config: Config, sorts: bool, kind: type, size: int) -> None:
     found = tokens.of(config, "ABC" if sorts else "")
     assert type(found) is kind
     assert found.size == size
+
+
+def tokenizer(folder: Path, vocab: dict[str, int], **fields: Any) -> Path:
+    content = {"model": {"type": "BPE", "vocab": vocab}, "pre_tokenizer": {"type": "ByteLevel"}} | fields
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("size", [50257, 50258, 50304])
+def test_a_checkpoint_with_gpt2s_tokenizer_takes_text_even_if_padded(tmp_path: Path, size: int) -> None:
+    gpt2s = json.loads(tokens._encoder_file())
+    found = tokens.of_checkpoint(Config(vocab_size=size), tokenizer(tmp_path, gpt2s))
+    assert (found.kind, found.size, found.encode("Hello world")) == ("gpt2", size, [15496, 995])
+    assert [found.piece(id) for id in range(50257, size)] == [b""] * (size - 50257)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"normalizer": {"type": "NFC"}}, {"pre_tokenizer": None}, {"model": 1}], ids=str
+)
+def test_a_checkpoint_with_another_tokenizer_takes_no_text(tmp_path: Path, fields: dict[str, Any]) -> None:
+    vocab = json.loads(tokens._encoder_file())
+    if not fields:
+        vocab["!"], vocab['"'] = vocab['"'], vocab["!"]
+    found = tokens.of_checkpoint(Config(), tokenizer(tmp_path, vocab, **fields))
+    assert (found.kind, found.size, found.piece(5)) == ("ids", 50257, b"")
+    with pytest.raises(TextError, match=r"its tokenizer.json is not GPT-2's: send"):
+        found.encode("Hello")
+
+
+def test_a_checkpoint_without_a_tokenizer_has_its_familys_vocabulary(tmp_path: Path) -> None:
+    assert tokens.of_checkpoint(Config(), tmp_path).kind == "gpt2"
+    assert tokens.of_checkpoint(Config(vocab_size=17), tmp_path).kind == "ids"

@@ -1,1 +1,1 @@
-"""A module a resource: its routes, and the schemas that only they use."""
+"""Resources, one per module: routes and their own schemas."""

@@ -1,4 +1,4 @@
-"""Batches: many traces asked for at once. A batch is who asked: the same requests asked for twice are two batches."""
+"""Batches: many traces in one request."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ from worker.models.checkpoints import CheckpointError
 from worker.models.lookup import UnknownModelError
 
 NDJSON = "application/x-ndjson"
-MOST = 10_000  # requests
-_SECONDS = 20.0  # that checking them may take: a minute of it would be one that others wait
-_NAMED = 100  # bad lines that are told of; one mistake is often in all of them
+MAX_REQUESTS = 10_000
+_MAX_SECONDS = 20.0  # for checking the requests of a batch: other clients wait meanwhile
+_MAX_ERRORS = 100  # reported one by one; often all requests have the same mistake
 
 
-class LinesParser(Parser):
-    """Reads a batch as JSON, or as a line of JSON a request."""
+class BatchParser(Parser):
+    """Parses a batch from JSON, or from lines of JSON with one request each."""
 
     def load_json(self, req: Request, schema: marshmallow.Schema) -> Any:
-        """The body. 415 where it is said to be something else, 422 where a line is no JSON."""
+        """Return the body. Raises UnsupportedMediaType (415), or Invalid (422) if a line is not JSON."""
         if req.mimetype != NDJSON:
             if not is_json_request(req):
-                sent = f"{req.mimetype!r}" if req.mimetype else "nothing"
-                raise UnsupportedMediaType(f"Content-Type says {sent}: application/json and {NDJSON} are read here.")
+                given = repr(req.mimetype) if req.mimetype else "missing"
+                raise UnsupportedMediaType(f"Content-Type must be application/json or {NDJSON}; it is {given}.")
             return super().load_json(req, schema)
         lines, errors = [line for line in read_body(req).split(b"\n") if line.strip()], Errors()
-        found = [_loaded(n, line, errors) for n, line in enumerate(lines[: MOST + 1])]
-        _refuse(errors)
-        return {"requests": found}
+        requests = [_parse_line(n, line, errors) for n, line in enumerate(lines[: MAX_REQUESTS + 1])]
+        _raise_any(errors)
+        return {"requests": requests}
 
 
 class BatchBlueprint(Blueprint):
-    """Operations whose bodies may be lines."""
+    """A blueprint whose request bodies may be lines of JSON."""
 
-    ARGUMENTS_PARSER = LinesParser()
+    ARGUMENTS_PARSER = BatchParser()
 
 
-class Unread(fields.List[Any]):
-    """A list whose items are described here and read one by one elsewhere, where what is wrong with any is gathered."""
+class UncheckedList(fields.List[Any]):
+    """A list that documents its items but leaves them unchecked; the view checks them and collects all errors."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -73,9 +73,11 @@ class Unread(fields.List[Any]):
 
 
 class BatchRequestSchema(Schema):
-    """What is asked for at once: each as it would be asked for alone."""
+    """Requests for traces, each as in POST /v1/traces."""
 
-    requests = Unread(fields.Nested(TraceRequestSchema), required=True, validate=validate.Length(1, MOST))
+    requests = UncheckedList(
+        fields.Nested(TraceRequestSchema), required=True, validate=validate.Length(1, MAX_REQUESTS)
+    )
 
 
 class MemberSchema(Schema):
@@ -105,17 +107,17 @@ class BatchesSchema(Schema):
 
 
 class BatchSchema(CountsSchema):
-    """How the traces of a batch stand, in the order in which they were asked for; the same request is the same id."""
+    """The statuses of the traces of a batch, in the order of its requests; equal requests have the same id."""
 
     id = fields.String(required=True)
     created_at = timestamp(required=True)
     traces = fields.List(fields.Nested(MemberSchema), required=True)
 
 
-blueprint = BatchBlueprint("batches", __name__, url_prefix="/v1/batches", description="Many traces at once")
+blueprint = BatchBlueprint("batches", __name__, url_prefix="/v1/batches", description="Many traces in one request")
 
-_STANDING = ["id", "queued", "running", "done", "status"]  # what of a batch is another each time it is asked for
-_LINES = {"requestBody": {"content": {NDJSON: {"schema": {"type": "string"}}}}}
+_VARYING = ["id", "queued", "running", "done", "status"]  # fields that differ between recordings of an example
+_NDJSON_BODY = {"requestBody": {"content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
 @blueprint.route("")
@@ -125,23 +127,24 @@ class Batches(MethodView):
     @blueprint.arguments(BatchRequestSchema)
     @blueprint.example(
         body={"requests": [{"model": "nano-gpt", "text": "CBABBC"}, {"model": "nano-gpt", "text": "AABBCC"}]},
-        varies=_STANDING,
+        varies=_VARYING,
     )
-    @blueprint.doc(**_LINES)
-    @blueprint.response(202, BatchSchema, description="They are being computed; the batch is at the Location")
-    def post(self, wanted: dict[str, Any]) -> Response:
-        """Ask for up to 10,000 traces, as JSON or a line of JSON each. All are checked before any is queued.
+    @blueprint.doc(**_NDJSON_BODY)
+    @blueprint.response(202, BatchSchema, description="Accepted; the batch is at the Location")
+    def post(self, body: dict[str, Any]) -> Response:
+        """Create up to 10,000 traces, sent as JSON or as lines of JSON. All are checked before any is queued.
 
-        What is wrong with any of them is told by its number, and then none is queued. What is known already is not
-        computed again, and small traces next to each other share a job. Their `priority` is low where they do not say
-        another.
+        Errors are reported by the index of the request, and if there are any, none is queued. Existing results are not
+        computed again, and small traces next to each other share a job. `priority` defaults to low. Each POST creates a
+        new batch, even of the same requests.
         """
-        most = broker().settings.max_batch
-        if len(wanted["requests"]) > most:
-            told = f"These are {len(wanted['requests']):,}, and at most {most:,} are taken at once here (MAX_BATCH)."
-            raise Invalid({"requests": [told]})
-        batch, standing = batching.submit(broker(), _checked(wanted["requests"]), client())
-        response = json(_represent(batch, standing))
+        requests, limit = body["requests"], broker().settings.max_batch
+        if len(requests) > limit:
+            raise Invalid(
+                {"requests": [f"A batch may have at most {limit:,} requests (MAX_BATCH), not {len(requests):,}."]}
+            )
+        batch, statuses = batching.submit(broker(), _check(requests), client())
+        response = json(_represent(batch, statuses))
         response.status_code = 202
         response.headers["Location"] = f"/v1/batches/{batch.id}"
         response.headers["Cache-Control"] = "no-store"
@@ -153,12 +156,12 @@ class Batches(MethodView):
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List batches, newest first, a page at a time.
 
-        `next_cursor` leads to the next page and is null on the last; it stays right while batches are added. How the
-        traces of one stand is told at /v1/batches/{id}.
+        `next_cursor` leads to the next page and is null on the last; it stays valid while batches are added. The
+        statuses of a batch's traces are at /v1/batches/{id}.
         """
-        found, cursor = batching.page(broker(), query.get("cursor"), query["limit"])
+        page, cursor = batching.page(broker(), query.get("cursor"), query["limit"])
         return {
-            "batches": [one._asdict() for one in found],
+            "batches": [summary._asdict() for summary in page],
             "next_cursor": None if cursor is None else str(cursor),
         }
 
@@ -167,13 +170,13 @@ class Batches(MethodView):
 class OneBatch(MethodView):
     """One batch."""
 
-    @blueprint.example(varies=_STANDING)
+    @blueprint.example(varies=_VARYING)
     @blueprint.response(200, BatchSchema)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def get(self, batch_id: str) -> Response:
-        """Read how the traces of a batch stand.
+        """Read the statuses of the traces of a batch.
 
-        They come in the order in which they were asked for; each is a trace like any other, at /v1/traces/{id}.
+        They are in the order of the requests; each is a trace like any other, at /v1/traces/{id}.
         """
         batch = _find(batch_id)
         response = json(_represent(batch, batching.statuses(broker(), batch.traces)))
@@ -183,9 +186,9 @@ class OneBatch(MethodView):
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def delete(self, batch_id: str) -> None:
-        """Cancel what is left of a batch and nobody else asked for; forget one that has ended. Its traces stay.
+        """Cancel the unfinished traces that only this batch requested; delete a batch that has ended. Its traces stay.
 
-        A batch that was cancelled can still be read; asked to be deleted again, it is forgotten.
+        A cancelled batch can still be read; a second DELETE deletes it.
         """
         batch = _find(batch_id)
         if not batching.cancel(broker(), batch):
@@ -196,66 +199,67 @@ class OneBatch(MethodView):
 def watch(batch_id: str) -> Response:
     """Watch a batch: `trace` (index, id, status) as each ends, `progress` (the counts), `done` when all have ended.
 
-    These are server-sent events: an EventSource goes on where it was by itself.
+    These are server-sent events: an EventSource reconnects and resumes by itself.
     """
     representation(EVENT_STREAM)
-    watched = BatchEvents(broker().for_streams(), _find(batch_id))
-    seen = event_stream.last_event_id()
-    if seen and watched.is_last(seen):
+    batch_events = BatchEvents(broker().for_streams(), _find(batch_id))
+    last_id = event_stream.last_event_id()
+    if last_id and batch_events.is_last(last_id):
         return Response(status=204)
-    return event_stream.streams().respond(watched.after(seen))
+    return event_stream.streams().respond(batch_events.after(last_id))
 
 
-def _represent(batch: Batch, standing: dict[str, Status]) -> dict[str, Any]:
-    traces = [{"index": n, "id": id, "status": standing[id]} for n, id in enumerate(batch.traces)]
-    told = batching.counts([standing[id] for id in batch.traces])
-    return {"id": batch.id, "created_at": batch.created_at, **told, "traces": traces}
+def _represent(batch: Batch, statuses: dict[str, Status]) -> dict[str, Any]:
+    traces = [{"index": n, "id": id, "status": statuses[id]} for n, id in enumerate(batch.traces)]
+    counts = batching.counts([statuses[id] for id in batch.traces])
+    return {"id": batch.id, "created_at": batch.created_at, **counts, "traces": traces}
 
 
 def _find(batch_id: str) -> Batch:
     batch = batching.get(broker(), batch_id)
     if batch is None:
-        raise NotFound(f"Nobody has asked for a batch {batch_id!r}.")
+        raise NotFound(f"There is no batch {batch_id!r}.")
     return batch
 
 
-def _checked(requests: list[Any]) -> list[BatchItem]:
-    """Every request in its canonical form. 422 names all that are wrong, and what is wrong with them."""
-    schema, errors, found = TraceRequestSchema(), Errors(), []
-    deadline, settings = time.monotonic() + _SECONDS, broker().settings
+def _check(requests: list[Any]) -> list[BatchItem]:
+    """Return the canonical form of every request. Raises Invalid (422) with the errors of all."""
+    schema, errors, checked = TraceRequestSchema(), Errors(), []
+    deadline, settings = time.monotonic() + _MAX_SECONDS, broker().settings
     for n, request in enumerate(requests):
         if time.monotonic() > deadline:
-            told = f"Checking the first {n:,} took {_SECONDS:.0f} seconds, and more may not be spent: ask for fewer"
-            raise Invalid({"requests": [f"{told} at once."]})
+            slow = f"Checking {n:,} of {len(requests):,} requests took {_MAX_SECONDS:.0f} seconds, the limit"
+            raise Invalid({"requests": [f"{slow}: send fewer in one batch."]})
         try:
             trace = schema.load(request)
-            _, asked = canonical.trace(trace, settings)
-            timeout, seconds = trace_timeout(asked, settings), trace_estimate(asked, settings)
-            found.append(BatchItem(asked, timeout, seconds, trace.priority or "low"))
+            _, trace_request = canonical.trace(trace, settings)
+            timeout, seconds = trace_timeout(trace_request, settings), trace_estimate(trace_request, settings)
+            checked.append(BatchItem(trace_request, timeout, seconds, trace.priority or "low"))
         except marshmallow.ValidationError as error:
-            errors |= flatten(_named(error.messages), f"requests.{n}")
+            errors |= flatten(_by_field(error.messages), f"requests.{n}")
         except (Invalid, ConfigError, UnknownModelError, CheckpointError) as error:
-            errors |= {f"requests.{n}.{field}": said for field, said in errors_of(error).items()}
-    _refuse(errors)
-    return found
+            errors |= {f"requests.{n}.{field}": messages for field, messages in errors_of(error).items()}
+    _raise_any(errors)
+    return checked
 
 
-def _named(messages: Any) -> dict[str, Any]:
+def _by_field(messages: Any) -> dict[str, Any]:
     return messages if isinstance(messages, dict) else {"_schema": messages}
 
 
-def _loaded(n: int, line: bytes, errors: Errors) -> Any:
+def _parse_line(n: int, line: bytes, errors: Errors) -> Any:
     try:
         return json_parsing.loads(line)
     except json_parsing.InvalidJson as error:
-        errors[f"requests.{n}"] = [f"It is not JSON: {error}."]
+        errors[f"requests.{n}"] = [f"Not valid JSON: {error}."]
         return None
 
 
-def _refuse(errors: Errors) -> None:
+def _raise_any(errors: Errors) -> None:
+    """Raise Invalid (422) if there are errors: the first of them, and the number of the others."""
     if not errors:
         return
-    told = dict(list(errors.items())[:_NAMED])
-    if len(errors) > _NAMED:
-        told["requests"] = [f"{len(errors) - _NAMED:,} more are wrong."]
-    raise Invalid(told)
+    reported = dict(list(errors.items())[:_MAX_ERRORS])
+    if len(errors) > _MAX_ERRORS:
+        reported["requests"] = [f"{len(errors) - _MAX_ERRORS:,} more errors."]
+    raise Invalid(reported)

@@ -1,4 +1,4 @@
-"""The documentation at /docs: Swagger UI over /openapi.yaml, from here alone and under a strict policy."""
+"""API documentation at /docs: Swagger UI of /openapi.yaml."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from service.http.blueprint import Blueprint
 from service.http.conditional import evaluate_preconditions
 from service.http.security_headers import HTML, page
 
-#: Swagger UI's own files, by a version that is pinned with the package that carries them. No code of it runs.
+#: Swagger UI's static files. The package that contains them is pinned, and none of its Python code runs.
 _FILES = files("flask_swagger_ui") / "dist"
-_START = 'SwaggerUIBundle({url: "/openapi.yaml", dom_id: "#docs", deepLinking: true, defaultModelsExpandDepth: 0})'
+_SCRIPT = 'SwaggerUIBundle({url: "/openapi.yaml", dom_id: "#docs", deepLinking: true, defaultModelsExpandDepth: 0})'
 _PAGE = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -21,24 +21,24 @@ _PAGE = f"""<!doctype html>
 <title>Cutaway's API</title>
 <link rel="stylesheet" href="/docs/files/swagger-ui.css">
 <link rel="icon" href="/docs/files/favicon-32x32.png">
-<noscript>This page needs JavaScript; <a href="/openapi.yaml">openapi.yaml</a> is the same without it.</noscript>
+<noscript>This page needs JavaScript; <a href="/openapi.yaml">openapi.yaml</a> has the same content.</noscript>
 <div id="docs"></div>
 <script src="/docs/files/swagger-ui-bundle.js"></script>
-<script>{_START}</script>
+<script>{_SCRIPT}</script>
 </html>
 """
-blueprint = Blueprint("docs", __name__, description="This description, for people")
+blueprint = Blueprint("docs", __name__, description="The API documentation as a web page")
 assets = flask.Blueprint("docs_files", __name__)
 
 
 @blueprint.get("/docs")
 @blueprint.response(200, {"type": "string"}, content_type=HTML)
 def get() -> Response:
-    """Read the documentation: every operation with an example, ready to be tried.
+    """Read the documentation: every operation with an example to try.
 
-    It is made from openapi.yaml in the browser and asks nobody but this service.
+    The browser renders it from openapi.yaml and connects to this service only.
     """
-    return page(_PAGE, scripts=[_START], img_src="'self' data:")
+    return page(_PAGE, scripts=[_SCRIPT], img_src="'self' data:")
 
 
 @assets.get("/docs/files/<path:name>")

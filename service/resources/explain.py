@@ -1,4 +1,4 @@
-"""Explanations: how one cell of a trace was computed, with every operand."""
+"""Explanations: how one cell of a trace was computed."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class ExplainQuery(Schema):
     )
     limit = QueryInteger(
         validate=validate.Range(1, MAX_OPERANDS),
-        metadata={"description": "at most so many operands, the largest contributions first; terms stay whole"},
+        metadata={"description": "the maximum number of operands, largest contributions first; terms are not split"},
     )
 
 
 class OperandSchema(Schema):
-    """A cell that the explained one was computed from; −inf, where attention is masked, is null."""
+    """A cell that the explained cell was computed from; −inf, where attention is masked, is null."""
 
     block = fields.String(required=True)
     cell = fields.List(fields.Integer(), required=True)
@@ -62,7 +62,7 @@ class WordsSchema(Schema):
 
 
 class ExplanationSchema(OperandSchema):
-    """A cell, its formula with the numbers put in, and its operands: `total` of them, if not all are told."""
+    """A cell, its formula with the numbers filled in, and its operands; `total` counts those beyond `limit`, too."""
 
     formula = fields.Nested(WordsSchema, required=True)
     operands = fields.List(fields.Nested(OperandSchema), required=True)
@@ -74,42 +74,46 @@ class ExplanationSchema(OperandSchema):
 @blueprint.example(query={"block": "blocks.0.attn.heads.1.q", "cell": "4,2,0", "limit": 3})
 @blueprint.headers(PREFER)
 @blueprint.response(200, ExplanationSchema)
-@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(304, description="The cached copy is current", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(409, schema=ProblemSchema)
 def explain(query: dict[str, Any], trace_id: str) -> Response:
-    """Explain how one cell of a finished trace was computed: the formula, the numbers, and the cells they are from.
+    """Explain how one cell of a finished trace was computed: the formula, the numbers and the cells that they are from.
 
-    Blocks and cells are those of the trace's layout. The operands recompute the value to float32's rounding; a long sum
-    is shortened by `limit`, the largest contributions first. Of a model's weights only what the cell takes is read.
+    Blocks and cells are those of the trace's layout. The operands reproduce the value to float32's rounding; `limit`
+    shortens a long sum, keeping the largest contributions. Only the weights that the cell needs are read.
     """
-    state, at = traces.done(trace_id), _place(query["cell"])
-    model, limit = traces.recalled(state), query.get("limit")
-    cell = _look(state, model, query["block"], at)
-    shortened = MAX_OPERANDS if limit is None and cell.total > MAX_OPERANDS else limit
-    told = explain_cell(cell, _given(cell, state, model))
-    operands = [{"block": block, "cell": place, "value": value} for block, place, value in cell.operands(shortened)]
-    body = {"block": cell.block.id, "cell": at, "value": cell.value, "formula": told._asdict()}
+    state, at = traces.done(trace_id), _parse_cell(query["cell"])
+    model, limit = traces.model_of(state), query.get("limit")
+    cell = _read_cell(state, model, query["block"], at)
+    shown = MAX_OPERANDS if limit is None and cell.total > MAX_OPERANDS else limit
+    formula = explain_cell(cell, _origin(cell, state, model))
+    operands = [{"block": block, "cell": place, "value": value} for block, place, value in cell.operands(shown)]
+    body = {"block": cell.block.id, "cell": at, "value": cell.value, "formula": formula._asdict()}
     response = json(body | {"operands": operands, "total": cell.total})
     return immutable(response, state, "explain", cell.block.id, str(at), str(limit))
 
 
-def _place(text: str) -> Place:
+def _parse_cell(text: str) -> Place:
     match = _CELL.fullmatch(text)
     if match is None:
-        raise Invalid({"cell": [f"{text!r} is no cell: three whole numbers i,j,k from 0, as in 3,4,0."]})
+        raise Invalid({"cell": [f"{text!r} is not a cell: must be three whole numbers i,j,k from 0, as in 3,4,0."]})
     i, j, k = map(int, match.groups())
     return i, j, k
 
 
-def _look(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
-    """The cell, read: 404 for no block, 422 for no cell, 409 where the trace or the weights do not have it."""
-    held, length = state.manifest["tensors"], state.request.positions
+def _read_cell(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
+    """Return a cell with its operands.
+
+    Raises NotFound (404) if there is no such block, Invalid (422) if the block has no such cell, and Conflict (409) if
+    the trace did not capture the values or the weights are gone.
+    """
+    tensors, length = state.manifest["tensors"], state.request.positions
     try:
         block = model.architecture.find(id)
-        missing = [name for name in block.values if _held(model, held, name) is None]
+        missing = [name for name in block.values if _captured_name(model, tensors, name) is None]
         if missing:
-            raise _not_kept(id, missing)
+            raise _not_captured(id, missing)
         return read_cell(model.config, length, id, at, Sources(_Weights(model), _Values(model, state)))
     except UnknownBlockError as error:
         raise NotFound(str(error)) from None
@@ -119,29 +123,29 @@ def _look(state: State[TraceRequest], model: Model, id: str, at: Place) -> Cell:
         raise Conflict(f"This cell cannot be explained now: {error}.") from None
 
 
-def _not_kept(id: str, missing: list[str]) -> Conflict:
+def _not_captured(id: str, missing: list[str]) -> Conflict:
     names = ", ".join(f'"{name}"' for name in missing)
     return Conflict(
-        f'Explaining a cell of {id} takes values that this trace did not keep: "capture" has to hold {names}.'
+        f'Explaining a cell of {id} needs values that this trace did not capture: add {names} to "capture".'
     )
 
 
 class _Values:
-    """Reads slices of a trace's tensors, float16 widened."""
+    """Reads slices of a trace's tensors; float16 is widened to float32."""
 
     def __init__(self, model: Model, state: State[TraceRequest]) -> None:
         self.model = model
-        self.run, self.held = broker().bytes_of(state), state.manifest["tensors"]
+        self.run, self.tensors = broker().bytes_of(state), state.manifest["tensors"]
 
     def __call__(self, name: str, key: Key) -> NDArray[Any]:
-        slot = self.held[_held(self.model, self.held, name)]
+        slot = self.tensors[_captured_name(self.model, self.tensors, name)]
         array = StoredArray(self.run, tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         values = np.concatenate([part.ravel() for _, part in View(array, key).parts()])
         return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 class _Weights:
-    """Reads slices of a model's weights, which are opened when the first is read. Raises MissingWeightsError."""
+    """Reads slices of a model's weights, opened on the first read. Raises MissingWeightsError if they are gone."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -153,13 +157,13 @@ class _Weights:
         return self.opened.read(name, key)
 
 
-def _held(model: Model, tensors: dict[str, Any], name: str) -> str | None:
-    """The name under which a trace keeps a value: what leaves a layer enters the next."""
+def _captured_name(model: Model, tensors: dict[str, Any], name: str) -> str | None:
+    """Return the name under which a trace has a value, as a layer's output is the input of the next; None without."""
     return next((same for same in model.architecture.same_values(name) if same in tensors), None)
 
 
-def _given(cell: Cell, state: State[TraceRequest], model: Model) -> str:
-    """Where what was not computed comes from."""
+def _origin(cell: Cell, state: State[TraceRequest], model: Model) -> str:
+    """Describe where a value that was not computed comes from; empty for a computed one."""
     if cell.block.kind.role == "weight":
         return f"A {'weight of a checkpoint' if model.source == 'checkpoint' else f'{model.source} weight'}"
     if cell.formula is None or cell.formula.op != "input":

@@ -1,4 +1,4 @@
-"""Models and traces in the formats of other programs."""
+"""Exports: models and traces in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from service.tensors.llm_viz import Tensor
 from worker.describe.config import Config
 from worker.families.gpt2 import GPT2Config
 
-blueprint = Blueprint("exports", __name__, url_prefix="/v1", description="In the formats of other programs")
+blueprint = Blueprint(
+    "exports", __name__, url_prefix="/v1", description="Models and traces in the formats of other programs"
+)
 
 _FILE = {
     "type": "object",
-    "description": "`config`, and each tensor by its name",
+    "description": "`config`, and every tensor under its name",
     "properties": {
         "config": {
             "type": "object",
-            "description": "minGPT's: block_size is n_positions; of a trace with B, its sequences",
+            "description": "minGPT's: block_size is n_positions; for a trace, B is the number of sequences",
             "properties": {name: {"type": "integer"} for name in ("n_layer", "n_head", "n_embd", "block_size")},
         }
     },
@@ -52,58 +54,60 @@ _FILE = {
 @blueprint.arguments(WeightsQuery, location="query")
 @blueprint.example(path={"model_id": "nano-gpt"})
 @blueprint.response(200, _FILE)
-@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(304, description="The cached copy is current", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def model(query: dict[str, Any], model_id: str) -> Response:
-    """Read a model as the LLM Visualization page does: its weights under minGPT's names, linear ones (out, in).
+    """Export a model for the LLM Visualization page: its weights under minGPT's names, linear ones as (out, in).
 
-    The page itself accepts the shape of nano-gpt alone. Values are base64 of little-endian float32.
+    The page accepts only the sizes of nano-gpt. Values are base64 of little-endian float32.
     """
-    found = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
-    sizes = _expressible("model", found.config)
-    response = _file("model", found.id, sizes, llm_viz.model_tensors(sizes, found.weights()))
-    return revalidated(response, found.digest, str(found.config), "llm-viz")
+    resolved = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
+    config = _supported("model", resolved.config)
+    response = _file("model", resolved.id, config, llm_viz.model_tensors(config, resolved.weights()))
+    return revalidated(response, resolved.digest, str(resolved.config), "llm-viz")
 
 
 @blueprint.get("/traces/<trace_id>/llm-viz")
 @blueprint.headers(PREFER)
 @blueprint.response(200, _FILE)
-@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(304, description="The cached copy is current", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(409, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def trace(trace_id: str) -> Response:
-    """Read a finished trace as the LLM Visualization page does: the first layer's values, and what leaves each layer.
+    """Export a finished trace for the LLM Visualization page: the first layer's values, and the output of each layer.
 
     The names are the page's own: idx, tok_emb, pos_emb, x, ln1, q, k, v, att, attSm, y, block0 and so on.
     """
     state = traces.done(trace_id)
-    found, held = traces.recalled(state), state.manifest["tensors"]
-    sizes = _expressible("trace", found.config)
-    missing = [name for name in llm_viz.trace_values(sizes.n_layer).values() if name not in held]
+    model, slots = traces.model_of(state), state.manifest["tensors"]
+    config = _supported("trace", model.config)
+    missing = [name for name in llm_viz.trace_values(config.n_layer).values() if name not in slots]
     if missing:
-        some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise Conflict(f"This trace did not capture {some}, which the page's file holds: ask for one that does.")
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise Conflict(f"This trace did not capture {names}, which the export needs: capture them, too.")
     read = partial(stored_bytes.read, broker().bytes_of(state))
-    tensors = llm_viz.trace_tensors(sizes.n_layer, held, read)
-    return immutable(_file("trace", found.id, sizes, tensors, B=1), state, "llm-viz")
+    tensors = llm_viz.trace_tensors(config.n_layer, slots, read)
+    return immutable(_file("trace", model.id, config, tensors, B=1), state, "llm-viz")
 
 
-def _expressible(what: str, config: Config) -> GPT2Config:
-    """A configuration that the format has words for. 422 for any other."""
+def _supported(field: str, config: Config) -> GPT2Config:
+    """Return a configuration that the format can express. Raises Invalid (422) for any other."""
     if not isinstance(config, GPT2Config):
-        only = f"{GPT2Config.model_type} alone, and this is {config.model_type}"
-        raise Invalid({what: [f"This format is of {only}."]})
+        raise Invalid({field: [f"This format supports only {GPT2Config.model_type}, not {config.model_type}."]})
     unlike = llm_viz.unsupported(config)
     if unlike:
-        raise Invalid({what: [f"This format has no words for its sizes: {unlike}."]})
+        raise Invalid({field: [f"This format cannot express the sizes of this model: {unlike}."]})
     return config
 
 
-def _file(what: str, model_id: str, sizes: GPT2Config, tensors: Iterable[Tensor], **more: Any) -> Response:
-    config, all_of_them = llm_viz.config(model_id, sizes, **more), list(tensors)
-    size, most = llm_viz.size(config, all_of_them), broker().settings.max_export_bytes
-    if size > most:
-        raise Invalid({what: [f"In this format it takes {size:,} bytes, and an export at most {most:,}."]})
-    return octets(llm_viz.file(config, all_of_them), size, JSON)
+def _file(field: str, model_id: str, config: GPT2Config, tensors: Iterable[Tensor], **extra: Any) -> Response:
+    """Return the file. Raises Invalid (422) if it would be too large; the error is reported for `field`."""
+    header, listed = llm_viz.config(model_id, config, **extra), list(tensors)
+    size, limit = llm_viz.size(header, listed), broker().settings.max_export_bytes
+    if size > limit:
+        raise Invalid(
+            {field: [f"The export would take {size:,} bytes; at most {limit:,} are allowed (MAX_EXPORT_BYTES)."]}
+        )
+    return octets(llm_viz.file(header, listed), size, JSON)

@@ -1,4 +1,4 @@
-"""Families: the kinds of model that can be asked for, and the configurations of each."""
+"""Families: the supported kinds of model, and their configurations."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.http.blueprint import Blueprint
 from worker.families.family import Family
 from worker.families.registry import FAMILIES
 
-blueprint = Blueprint("families", __name__, url_prefix="/v1/families", description="Which kinds of model there are")
+blueprint = Blueprint("families", __name__, url_prefix="/v1/families", description="The supported kinds of model")
 
 
 class FamilySchema(Schema):
-    """A family: `config` is the JSON Schema of its configurations, in which nothing need be given but `model_type`."""
+    """A family; `config` is the JSON Schema of its configurations, of which only `model_type` is required."""
 
     model_type = fields.String(required=True, metadata={"example": "gpt2"})
     title = fields.String(required=True)
@@ -30,10 +30,10 @@ class FamiliesSchema(Schema):
 @blueprint.get("")
 @blueprint.response(200, FamiliesSchema)
 def index() -> dict[str, Any]:
-    """List the families of models: what each computes, its published models, and the schema of its configurations.
+    """List the families of models: what each computes, its published models and the schema of its configurations.
 
-    Wherever a request names a model, a (partial) configuration does as well: its fields have the names of Hugging
-    Face's class, and `model_type` says which family it is of.
+    Wherever a request takes a model's id, it also takes a (partial) configuration. The fields are named as in Hugging
+    Face's configuration class, and `model_type` selects the family.
     """
     return {"families": [_describe(family) for family in FAMILIES.values()]}
 

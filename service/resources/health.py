@@ -1,4 +1,4 @@
-"""Health: whether the process lives, and whether it can do its work."""
+"""Health: liveness of the process, readiness of the service."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from service.jobs.broker import broker
 from worker.store.connection import connect
 from worker.store.queues import JOB_SIZES
 
-PATIENCE = 0.8  # seconds for each Redis, and for the store meanwhile; a health check that hangs tells nothing
+TIMEOUT = 0.8  # seconds for each Redis, and for the trace store meanwhile; a health check must not hang
 
-blueprint = Blueprint("health", __name__, description="Whether the service can do its work")
+blueprint = Blueprint("health", __name__, description="Liveness and readiness")
 
 
 class HealthSchema(Schema):
@@ -31,9 +31,9 @@ class HealthSchema(Schema):
 @blueprint.get("/healthz")
 @blueprint.response(200, HealthSchema)
 def alive() -> dict[str, Any]:
-    """Say that this process lives.
+    """Report that this process is alive.
 
-    It asks nobody else: a process that answers need not be started again.
+    It depends on nothing else: a process that answers need not be restarted.
     """
     return {"status": "ok"}
 
@@ -42,36 +42,36 @@ def alive() -> dict[str, Any]:
 @blueprint.response(200, HealthSchema)
 @blueprint.alt_response(503, schema=ProblemSchema)
 def ready() -> Response:
-    """Say whether traces can be computed: both Redis answer and workers are registered, for small jobs and large ones.
+    """Report whether traces can be computed: both Redis answer, and workers for small and large jobs are registered.
 
-    503 says what is missing, in `errors` by what is to be looked at: queue, cache, workers, and store, where there is a
-    trace store. A load balancer sends no requests here until this answers 200.
+    503 has the problems in `errors`, by component: queue, cache, workers, and store if a trace store is configured. A
+    load balancer should send no requests here until this returns 200.
     """
-    settings, probe, began = broker().settings, current_app.extensions["probe"], time.monotonic()
+    settings, probe, started = broker().settings, current_app.extensions["probe"], time.monotonic()
     if probe is not None:
         probe.start()
-    wrong = {"queue": _wrong("queue", settings.queue_url), "cache": _wrong("cache", settings.cache_url)}
-    if not any(wrong.values()):
-        wrong["workers"] = [
+    problems = {"queue": _problems("queue", settings.queue_url), "cache": _problems("cache", settings.cache_url)}
+    if not any(problems.values()):
+        problems["workers"] = [
             f"no worker for {size} jobs is registered"
             for size in JOB_SIZES
             if not monitoring.count_workers(broker().queue, size)
         ]
-    if probe is not None and (told := probe.problem(max(0.0, began + PATIENCE - time.monotonic()))):
-        wrong["store"] = [told]
-    missing = {part: texts for part, texts in wrong.items() if texts}
-    if missing:
-        told = "; ".join(text for texts in missing.values() for text in texts)
-        return problem(503, f"Not ready: {told}.", missing, headers={"Retry-After": "2"})
+    if probe is not None and (message := probe.problem(max(0.0, started + TIMEOUT - time.monotonic()))):
+        problems["store"] = [message]
+    errors = {component: messages for component, messages in problems.items() if messages}
+    if errors:
+        detail = "; ".join(message for messages in errors.values() for message in messages)
+        return problem(503, f"Not ready: {detail}.", errors, headers={"Retry-After": "2"})
     return json({"status": "ok"})
 
 
-def _wrong(role: str, url: str) -> list[str]:
-    """What keeps a Redis from its work. A full cache makes room; the queue's never does."""
+def _problems(role: str, url: str) -> list[str]:
+    """Return the problems of a Redis. The cache evicts keys when it is full; the queue's Redis must not."""
     try:
-        told = connect(url, timeout=PATIENCE, retries=0).info("memory")
+        info = connect(url, timeout=TIMEOUT, retries=0).info("memory")
     except redis.exceptions.RedisError:
         return [f"the {role}'s Redis does not answer"]
-    used, most = told["used_memory"], told["maxmemory"]
-    full = most and used >= most and told["maxmemory_policy"] == "noeviction"
-    return [f"the {role}'s Redis is full: it takes {used:,} bytes of {most:,}"] if full else []
+    used, limit = info["used_memory"], info["maxmemory"]
+    full = limit and used >= limit and info["maxmemory_policy"] == "noeviction"
+    return [f"the {role}'s Redis is full: it uses {used:,} of {limit:,} bytes"] if full else []

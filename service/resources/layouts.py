@@ -1,4 +1,4 @@
-"""Layouts: where every block of a model stands, and what fills it."""
+"""Layouts: the position and content of every block of a model."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ from worker.requests import LayoutRequest
 from worker.store.safetensors import MEDIA_TYPE as SAFETENSORS
 
 MAX_JSON_BLOCKS = 20_000
-MAX_FILE_BYTES = 512 << 20  # of a layout in a file; what is larger comes by layers
+MAX_FILE_BYTES = 512 << 20  # of a layout in one file; a larger one is read by layers
 _MAX_LINKS = 10_000
-_JSON_FREELY = 4_000  # blocks; more in JSON are a large read
-_FILE_FREELY = 1 << 20  # bytes; a larger file is a large read
+_MAX_SMALL_JSON = 4_000  # blocks; more in JSON are a large read
+_MAX_SMALL_FILE = 1 << 20  # bytes; a larger file is a large read
 _BLOCK_BYTES = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in COLUMNS.values())
 
-blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description="Where every block stands")
+blueprint = Blueprint("layouts", __name__, url_prefix="/v1/layouts", description="The position of every block")
 
 
 @blueprint.post("")
 @blueprint.arguments(LayoutRequestSchema)
 @blueprint.example(body={"model": "nano-gpt", "tokens": 11}, headers={"Prefer": "wait=10"})
 @blueprint.headers(PREFER)
-@blueprint.response(202, LayoutSchema, description="It is being computed, at the Location")
-@blueprint.alt_response(200, schema=LayoutSchema, description="It is done", success=True)
+@blueprint.response(202, LayoutSchema, description="Accepted; the layout is at the Location")
+@blueprint.alt_response(200, schema=LayoutSchema, description="It has ended", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 def create(fields: LayoutFields) -> Response:
-    """Ask for the layout of a model over a number of tokens. The same request is the same layout.
+    """Create the layout of a model over a number of tokens. Equal requests are the same layout.
 
-    Every block of the model gets its place; a cell is a cube with edges of 1.5. A model of any size can be laid out,
-    whether or not there are weights for it.
+    Every block of the model gets a position; a cell is a cube with edges of 1.5. A model of any allowed size can be
+    laid out, with or without weights.
     """
     settings = broker().settings
     state = broker().submit(canonical.layout(fields, settings), settings.layout_timeout, client=client())
@@ -75,33 +75,33 @@ class Layout(MethodView):
     @blueprint.headers(PREFER)
     @blueprint.doc(**other_media_types(SAFETENSORS, GLB))
     @blueprint.response(200, LayoutSchema)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], layout_id: str) -> Response:
-        """Read a layout: JSON, by layers and fields; columns of numbers in a safetensors file; boxes in a GLB.
+        """Read a layout: JSON, by layers and fields; columns of numbers as safetensors; boxes as a GLB.
 
         `position` is the corner of a block with the smallest x (right), y (down) and z (toward the viewer);
-        `tensor.index` says where in a tensor of the trace the value of each cell lies; `formula` how it is computed.
+        `tensor.index` locates each cell's value in a tensor of the trace; `formula` describes how it is computed.
 
-        In the GLB (EXT_mesh_gpu_instancing) each layer is a node with an origin of its own: a block is the box from
-        the node's translation + TRANSLATION to SCALE beyond that, in the same units and directions; the root turns y
-        up. `_ID` is the block's row in the columns; `_KIND`, a place in `kinds` of the root's extras, `_HEAD` and the
-        node's `layer` make its id.
+        In the GLB (EXT_mesh_gpu_instancing) each layer is a node with its own origin. A block is the box from the
+        node's translation + TRANSLATION to SCALE beyond that, in the same units and directions; the root turns y up.
+        `_ID` is the block's row in the columns. Its id is made of `_KIND`, an index into `kinds` in the root's extras,
+        `_HEAD` and the node's `layer`.
         """
-        chosen = representation(JSON, SAFETENSORS, GLB)
+        media_type = representation(JSON, SAFETENSORS, GLB)
         state = _find(layout_id)
-        if state.status != "done" or chosen == JSON:
+        if state.status != "done" or media_type == JSON:
             return respond(state, lambda state: _represent(state, query))
-        return _file(state, query, chosen)
+        return _file(state, query, media_type)
 
 
 @event_stream.route(blueprint, "/<layout_id>/events")
 def watch(layout_id: str) -> Response:
-    """Watch a layout as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
+    """Watch a layout as it is computed: queued, started, progress; then done, failed or cancelled, the last event.
 
-    These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
-    after the one that it names.
+    These are server-sent events, as EventSource reads them. A client that connects late gets all of them; one that
+    sends `Last-Event-ID` gets those after that event.
     """
     return event_stream.stream(_find(layout_id))
 
@@ -109,7 +109,7 @@ def watch(layout_id: str) -> Response:
 def _find(layout_id: str) -> State[LayoutRequest]:
     state = broker().find(LayoutRequest, layout_id, admit=admit)
     if state is None:
-        raise NotFound(f"Nobody has asked for a layout {layout_id!r}.")
+        raise NotFound(f"There is no layout {layout_id!r}.")
     return state
 
 
@@ -118,7 +118,7 @@ def _represent(state: State[LayoutRequest], query: dict[str, Any] | None = None)
     if state.status != "done":
         return body
     geometry = _geometry(state)
-    layers, heads = _parts(geometry, query or {})
+    layers, heads = _selected(geometry, query or {})
     fields = _fields(query or {})
     body |= {
         "cell": geometry.cell,
@@ -127,10 +127,10 @@ def _represent(state: State[LayoutRequest], query: dict[str, Any] | None = None)
         "bounds": geometry.bounds._asdict(),
         "architecture": outline(geometry.architecture),
     }
-    if _count(geometry, layers, heads) > MAX_JSON_BLOCKS:
+    if geometry.count_in(layers, heads) > MAX_JSON_BLOCKS:
         links = list(islice(_links(state.id, geometry, layers, heads), _MAX_LINKS))
         return body | {"blocks": None, "groups": None, "links": links}
-    with large_reads().take() if _count(geometry, layers, heads) > _JSON_FREELY else nullcontext():
+    with large_reads().take() if geometry.count_in(layers, heads) > _MAX_SMALL_JSON else nullcontext():
         blocks = list(describe.blocks(geometry, layers, heads, fields))
     return body | {"blocks": blocks, "groups": describe.groups(geometry, layers, heads)}
 
@@ -139,17 +139,18 @@ def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -
     geometry = _geometry(state)
     for name in ("heads", "fields_"):
         if name in query:
-            raise Invalid({name.rstrip("_"): [f"{media_type} comes whole: only layers can be chosen."]})
-    layers, _ = _parts(geometry, query)
+            raise Invalid({name.rstrip("_"): [f"Not allowed for {media_type}: only layers can be selected."]})
+    layers, _ = _selected(geometry, query)
     nbytes = geometry.count_in(layers) * (INSTANCE_BYTES if media_type == GLB else _BLOCK_BYTES)
     if nbytes > MAX_FILE_BYTES:
-        raise Invalid({"layers": [f"These take {nbytes:,} bytes, and an answer at most {MAX_FILE_BYTES:,}: fewer."]})
+        size = f"The file would take {nbytes:,} bytes; at most {MAX_FILE_BYTES:,} are allowed"
+        raise Invalid({"layers": [f"{size}: select fewer layers."]})
     query_string, coding = request.query_string.decode(), request.environ.get("HTTP_ACCEPT_ENCODING") or "identity"
     if client_has(media_type, state.id, query_string):
         return immutable(Response(content_type=media_type), state, query_string)
 
     def content() -> bytes:
-        with large_reads().take() if nbytes > _FILE_FREELY else nullcontext():
+        with large_reads().take() if nbytes > _MAX_SMALL_FILE else nullcontext():
             chunks = glb(geometry, layers) if media_type == GLB else [safetensors(geometry, layers)]
             return compression.compress(b"".join(chunks), coding)
 
@@ -159,7 +160,7 @@ def _file(state: State[LayoutRequest], query: dict[str, Any], media_type: str) -
 
 
 def _geometry(state: State[LayoutRequest]) -> Geometry:
-    """The geometry that the worker placed, read back."""
+    """Return the geometry that the worker stored."""
     manifest = state.manifest
     content = stored_bytes.read(broker().bytes_of(state), 0, manifest["size"])
     arrays = {}
@@ -169,18 +170,18 @@ def _geometry(state: State[LayoutRequest]) -> Geometry:
     return Geometry.from_arrays(arrays)
 
 
-def _parts(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
-    layers = _range("layers", query.get("layers", ":"), geometry.architecture.n_layer)
-    return layers, _range("heads", query.get("heads", ":"), geometry.sizes["H"])
+def _selected(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
+    layers = _parse_range("layers", query.get("layers", ":"), geometry.architecture.n_layer)
+    return layers, _parse_range("heads", query.get("heads", ":"), geometry.sizes["H"])
 
 
-def _range(name: str, text: str, count: int) -> range:
+def _parse_range(name: str, text: str, count: int) -> range:
     match = re.fullmatch(r"(\d{0,9}):(\d{0,9})", text, re.ASCII)
     if match:
         start, stop = int(match[1] or 0), int(match[2] or count)
         if start < stop <= count:
             return range(start, stop)
-    raise Invalid({name: [f"{text!r} is no range of this model's {count:,} {name}: start:stop, as in 0:{count}."]})
+    raise Invalid({name: [f"{text!r} is not allowed: must be a non-empty range start:stop within 0:{count}."]})
 
 
 def _fields(query: dict[str, Any]) -> list[str] | None:
@@ -189,26 +190,18 @@ def _fields(query: dict[str, Any]) -> list[str] | None:
     fields = [field.strip() for field in query["fields_"].split(",")]
     unknown = [field for field in fields if field not in describe.FIELDS]
     if unknown:
-        raise Invalid({"fields": [f"{unknown[0]!r} is no field of a block: {', '.join(describe.FIELDS)} are."]})
+        raise Invalid({"fields": [f"Unknown field {unknown[0]!r}: must be one of {', '.join(describe.FIELDS)}."]})
     return fields
 
 
-def _count(geometry: Geometry, layers: range, heads: range) -> int:
-    return geometry.count_in(layers, heads)
-
-
-def _a_head(geometry: Geometry) -> int:
-    return sum(run.length for run in geometry.runs if run.group is not None)
-
-
 def _links(id: str, geometry: Geometry, layers: range, heads: range) -> Iterator[str]:
-    """The parts of a large layout, each small enough for JSON: some layers, or some heads of one layer."""
-    a_head = _a_head(geometry)
-    outside = len(geometry.kinds) - a_head  # at most: what of a layer is of no head, and both ends of the model
-    together = MAX_JSON_BLOCKS // (outside + a_head * len(heads))
-    layers_a_part, heads_a_part = (together, len(heads)) if together else (1, (MAX_JSON_BLOCKS - outside) // a_head)
-    for layer in layers[::layers_a_part]:
-        for head in heads[::heads_a_part]:
-            last_layer, last_head = min(layer + layers_a_part, layers.stop), min(head + heads_a_part, heads.stop)
-            of_heads = "" if last_head - head == geometry.sizes["H"] else f"&heads={head}:{last_head}"
-            yield f"/v1/layouts/{id}?layers={layer}:{last_layer}{of_heads}"
+    """Yield links to the parts of a large layout, each small enough for JSON: some layers, or some heads of one."""
+    per_head = sum(run.length for run in geometry.runs if run.group is not None)
+    others = len(geometry.kinds) - per_head  # at most: a layer's blocks outside its heads, and both ends of the model
+    whole_layers = MAX_JSON_BLOCKS // (others + per_head * len(heads))
+    n_layers, n_heads = (whole_layers, len(heads)) if whole_layers else (1, (MAX_JSON_BLOCKS - others) // per_head)
+    for layer in layers[::n_layers]:
+        for head in heads[::n_heads]:
+            layer_stop, head_stop = min(layer + n_layers, layers.stop), min(head + n_heads, heads.stop)
+            selection = "" if head_stop - head == geometry.sizes["H"] else f"&heads={head}:{head_stop}"
+            yield f"/v1/layouts/{id}?layers={layer}:{layer_stop}{selection}"

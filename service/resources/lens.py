@@ -37,13 +37,19 @@ blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="Wh
 
 
 class LensQuery(Schema):
-    top = QueryInteger(load_default=5, validate=validate.Range(1, LENS_TOP))
+    top = QueryInteger(
+        load_default=5,
+        validate=validate.Range(1, LENS_TOP),
+        metadata={"description": "the number of tokens to predict at each position"},
+    )
     layers = fields.String(
-        load_default=":", metadata={"description": "a range of 0 to n_layer, which is the end", "example": "0:4"}
+        load_default=":",
+        metadata={"description": "a range of 0 to n_layer, the output of the last layer", "example": "0:4"},
     )
     positions = fields.String(load_default=":", metadata={"description": "a range of positions", "example": "0:16"})
     attention = fields.String(
-        validate=validate.OneOf(["rollout"]), metadata={"description": "what attention mixed into each position, too"}
+        validate=validate.OneOf(["rollout"]),
+        metadata={"description": "add what attention mixed into each position"},
     )
 
 
@@ -53,7 +59,7 @@ class PredictionSchema(Schema):
 
 
 class LayerSchema(Schema):
-    """What the residual stream would predict where it enters a layer; the last one is where it leaves all of them."""
+    """What the residual stream would predict at the input of a layer; the last entry is for the last layer's output."""
 
     layer = fields.Integer(required=True)
     tensor = fields.String(required=True)
@@ -61,14 +67,14 @@ class LayerSchema(Schema):
 
 
 class SharesSchema(Schema):
-    """How much of a position, after all layers, is of each token up to it; together 1."""
+    """How much each token up to a position contributes to it after all layers; the sum is 1."""
 
     position = fields.Integer(required=True)
     shares = fields.List(fields.Float(), required=True)
 
 
 class LensSchema(SummarySchema):
-    """A lens; `layers` is there when it is done, and `rollout` where that was asked for (Abnar and Zuidema 2020)."""
+    """A lens; `layers` is present once it is done, `rollout` (Abnar and Zuidema 2020) if requested."""
 
     layers = fields.List(fields.Nested(LayerSchema))
     rollout = fields.List(fields.Nested(SharesSchema))
@@ -82,45 +88,45 @@ class Lens(MethodView):
     @blueprint.example(query={"top": 2, "positions": "5:7"}, headers={"Prefer": "wait=10"})
     @blueprint.headers(PREFER)
     @blueprint.response(200, LensSchema)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(409, schema=ProblemSchema)
     def get(self, query: dict[str, Any], trace_id: str) -> Response:
-        """Read what each layer of a finished trace would predict. It is computed when it is first asked for.
+        """Read what each layer of a finished trace would predict. It is computed on the first read.
 
-        The residual stream of each layer goes through the final norm and the unembedding, as if it were the last (the
-        logit lens). A job of its own computes it once; until it is done, the answer says how it stands.
+        The residual stream of each layer goes through the final norm and the unembedding as if it were the last layer's
+        (the logit lens). A separate job computes it once; until it is done, the response has the job's status.
         """
         trace = traces.done(trace_id)
-        model, request = traces.recalled(trace), _request(trace)
-        sized = (model.config, len(request.tokens), broker().settings)
-        chosen = _chosen(query, model, len(request.tokens))
+        model, request = traces.model_of(trace), _request(trace)
+        sizes = (model.config, len(request.tokens), broker().settings)
+        selection = _select(query, model, len(request.tokens))
         state = broker().find(LensRequest, request_id(request), admit=admit)
         if state is None:
             check_rate_limit()
-            state = broker().submit(request, lens_timeout(*sized), lens_estimate(*sized), client=client())
-        return respond(state, lambda state: {"model": model.id} | _represent(state, model, chosen))
+            state = broker().submit(request, lens_timeout(*sizes), lens_estimate(*sizes), client=client())
+        return respond(state, lambda state: {"model": model.id} | _represent(state, model, selection))
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(409, schema=ProblemSchema)
     def delete(self, trace_id: str) -> None:
-        """Cancel a lens that is queued or running; forget one that has ended.
+        """Cancel a lens that is queued or running; delete one that has ended.
 
-        One that was cancelled can still be read as such; deleted again, it is forgotten, and computed again for who
-        asks for it then. Traces of the same tokens share it.
+        A cancelled lens can still be read; a second DELETE deletes it, and the next GET computes it again. Traces of
+        the same tokens share a lens.
         """
         if not broker().cancel(LensRequest, request_id(_request(traces.done(trace_id)))):
-            raise NotFound(f"Nobody has asked for the lens of trace {trace_id!r}.")
+            raise NotFound(f"There is no lens of trace {trace_id!r}.")
 
 
 def _request(trace: State[TraceRequest]) -> LensRequest:
-    """The lens of a finished trace, over all tokens that were fed: the last new one was not."""
+    """Return the request for the lens of a finished trace, over all tokens that it fed: not the last generated one."""
     return trace.request.lens(step["token"] for step in trace.manifest["generated"][:-1])
 
 
-class _Chosen(NamedTuple):
-    """Which layers and positions, how many tokens of each, and whether with the rollout."""
+class _Selection(NamedTuple):
+    """Layers, positions, the number of tokens of each, and whether to include the rollout."""
 
     layers: range
     positions: range
@@ -128,34 +134,34 @@ class _Chosen(NamedTuple):
     rollout: bool
 
 
-def _chosen(query: dict[str, Any], model: Model, length: int) -> _Chosen:
-    """What a query asks for. 422 where there is no such part or too much of it."""
-    layers = _range("layers", query["layers"], model.architecture.n_layer + 1)
-    positions = _range("positions", query["positions"], length)
+def _select(query: dict[str, Any], model: Model, length: int) -> _Selection:
+    """Return what a query selects. Raises Invalid (422) if a range is out of bounds or the result too large."""
+    layers = _parse_range("layers", query["layers"], model.architecture.n_layer + 1)
+    positions = _parse_range("positions", query["positions"], length)
     top = min(query["top"], model.architecture.fixed_sizes["V"])
     rollout = "attention" in query
     count = len(positions) * (len(layers) * top + (length if rollout else 0))
     if count > MAX_NUMBERS:
-        told = f"{len(layers):,} layers of {len(positions):,} positions with {top} tokens each"
-        told += f", and the rollout over {length:,}," if rollout else ""
-        told += f" are {count:,} numbers, and at most {MAX_NUMBERS:,} are told: choose a range, as in 0:16."
-        raise Invalid({"positions": [told]})
-    return _Chosen(layers, positions, top, rollout)
+        message = f"{len(layers):,} layers of {len(positions):,} positions with {top} tokens each"
+        message += f", and the rollout over {length:,}," if rollout else ""
+        message += f" are {count:,} numbers; at most {MAX_NUMBERS:,} are allowed: select a range, as in 0:16."
+        raise Invalid({"positions": [message]})
+    return _Selection(layers, positions, top, rollout)
 
 
-def _range(name: str, text: str, count: int) -> range:
+def _parse_range(name: str, text: str, count: int) -> range:
     match = _RANGE.fullmatch(text)
     if match:
         start, stop = int(match[1] or 0), int(match[2] or count)
         if start < stop <= count:
             return range(start, stop)
-    raise Invalid({name: [f"{text!r} is no range of the {count:,} {name}: start:stop, as in 0:{count}."]})
+    raise Invalid({name: [f"{text!r} is not allowed: must be a non-empty range start:stop within 0:{count}."]})
 
 
-def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict[str, Any]:
+def _represent(state: State[LensRequest], model: Model, selection: _Selection) -> dict[str, Any]:
     if state.status != "done":
         return {}
-    layers, positions, top, with_rollout = chosen
+    layers, positions, top, with_rollout = selection
     n_layer, vocabulary = model.architecture.n_layer, model.vocabulary
     entering, leaving = model.architecture.landmark("entering"), model.architecture.landmark("leaving")
     part = (slice(None), slice(positions.start, positions.stop), slice(top))
@@ -165,7 +171,7 @@ def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict
             "layer": layer,
             "tensor": entering.name_in(layer) if layer < n_layer else leaving.name_in(layer - 1),
             "predictions": [
-                {"position": position, "top": _spelled(vocabulary, *of_position)}
+                {"position": position, "top": _predictions(vocabulary, *of_position)}
                 for position, *of_position in zip(positions, *of_layer, strict=True)
             ],
         }
@@ -177,7 +183,7 @@ def _represent(state: State[LensRequest], model: Model, chosen: _Chosen) -> dict
     return {"layers": body, "rollout": [{"position": n, "shares": row[: n + 1].tolist()} for n, row in rows]}
 
 
-def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
+def _predictions(vocabulary: Vocabulary, tokens: list[int], probabilities: list[float]) -> list[dict[str, Any]]:
     return [
         {"token": token, "text": vocabulary.piece(token).decode(errors="replace"), "probability": probability}
         for token, probability in zip(tokens, probabilities, strict=True)
@@ -185,7 +191,7 @@ def _spelled(vocabulary: Vocabulary, tokens: list[int], probabilities: list[floa
 
 
 def _read(state: State[LensRequest], name: str, rows: range) -> NDArray[Any]:
-    """Some rows of one of the lens's arrays, along its first axis."""
+    """Return some rows of an array of the lens, along its first axis."""
     slot = state.manifest["arrays"][name]
     _, *shape = slot["shape"]
     dtype = np.dtype(slot["dtype"])

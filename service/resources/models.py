@@ -1,4 +1,4 @@
-"""Models: what there is to look into, and their weights."""
+"""Models: configurations, parameter counts and weights."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from worker.models.sources import catalogue
 from worker.store.arrays import Axes
 from worker.weights.base import Weights
 
-#: Of a weight, so that none of a size that nobody has keeps a thread for hours: more than any preset's has.
+#: Of a slice of a weight, so that no request takes hours; every weight of every preset is smaller.
 MAX_CELLS = 1 << 30
-_READ_FREELY = 1 << 22  # values of a slice; a larger one is a large read
-_LISTED_FREELY = 10_000  # weights of a model; a longer list is a large read
+_MAX_SMALL_READ = 1 << 22  # values of a slice; a larger one is a large read
+_MAX_SMALL_LIST = 10_000  # weights of a model; a longer list is a large read
 
-blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="What there is to look into")
+blueprint = Blueprint("models", __name__, url_prefix="/v1/models", description="Models and their weights")
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """A model as the API tells it. Raises CheckpointError."""
+    """Return a model as JSON. Raises CheckpointError."""
     preset, vocabulary = model.preset, model.vocabulary
-    told: dict[str, Any] = {"kind": vocabulary.kind, "size": vocabulary.size}
+    described: dict[str, Any] = {"kind": vocabulary.kind, "size": vocabulary.size}
     if vocabulary.kind == "letters":
-        told["tokens"] = [vocabulary.piece(token).decode() for token in range(vocabulary.size)]
+        described["tokens"] = [vocabulary.piece(token).decode() for token in range(vocabulary.size)]
     return {
         "id": model.id,
         "name": preset.name if preset else model.id,
@@ -57,12 +57,12 @@ def describe(model: Model) -> dict[str, Any]:
         "config": model.config.to_mapping(),
         "parameters": counts.parameters(model.architecture),
         "weights": weights_of(model),
-        "vocabulary": told,
+        "vocabulary": described,
     }
 
 
 def weights_of(model: Model) -> dict[str, Any]:
-    """Which weights a model has and where they are read. Raises CheckpointError."""
+    """Return the source, the digest and the link of a model's weights. Raises CheckpointError."""
     seed = f"?synthetic={model.seed}" if model.source == "synthetic" else ""
     link = None if model.lost else f"/v1/models/{quote(model.id, safe=',=')}/tensors{seed}"
     return {"source": model.source, "digest": model.digest, "note": model.note, "tensors": link}
@@ -71,9 +71,10 @@ def weights_of(model: Model) -> dict[str, Any]:
 @blueprint.get("")
 @blueprint.response(200, ModelsSchema)
 def index() -> dict[str, Any]:
-    """List the models: the presets from small to large, then other checkpoints; and those that cannot be used.
+    """List the models: presets from small to large, then other checkpoints; `problems` has those that cannot be used.
 
-    Weights are `trained` here, from a `checkpoint`, or `synthetic`: made from a seed, so that only the sizes are real.
+    Weights are `trained` (by this project), from a `checkpoint`, or `synthetic`: made from a seed, so that only their
+    shapes are real.
     """
     listed, problems = [], []
     for id in models.ids(_models_dir()):
@@ -81,7 +82,7 @@ def index() -> dict[str, Any]:
             listed.append(describe(models.find(id, _models_dir())))
         except CheckpointError as error:
             problems.append({"id": id, "detail": str(error)})
-        except UnknownModelError:  # its folder was there a moment ago
+        except UnknownModelError:  # its folder was removed meanwhile
             continue
     return {"models": listed, "problems": problems}
 
@@ -93,10 +94,10 @@ def index() -> dict[str, Any]:
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def get(query: dict[str, Any], model_id: str) -> dict[str, Any]:
-    """One model: its sizes, its parameters by part, where its weights come from.
+    """Read a model: its sizes, its parameters by part and the source of its weights.
 
-    Sizes have the names of the family's Hugging Face class. Models with equal `digest` and sizes have equal weights.
-    Any configuration is a model, too, by its sizes: /v1/models/n_layer=3,n_head=3,n_embd=48.
+    The sizes are named as in the family's Hugging Face configuration class. Models with equal `digest` and sizes have
+    equal weights. A configuration can take the place of the id: /v1/models/n_layer=3,n_head=3,n_embd=48.
     """
     return describe(_find(model_id, query))
 
@@ -108,13 +109,13 @@ def get(query: dict[str, Any], model_id: str) -> dict[str, Any]:
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(422, schema=ProblemSchema)
 def list_tensors(query: dict[str, Any], model_id: str) -> Response:
-    """List a model's weights under the names that its family has in transformers, in the orientation of a checkpoint.
+    """List a model's weights, named and oriented as in the checkpoints of transformers.
 
-    GPT-2's are those of GPT2Model, without the `transformer.` that language models put before them.
+    GPT-2's are those of GPT2Model, without the prefix `transformer.` of the language model.
     """
     weights = catalogue(_find(model_id, query).config)
     pieces = weight_list.pieces(weights.architecture)
-    if len(weights) <= _LISTED_FREELY:
+    if len(weights) <= _MAX_SMALL_LIST:
         return Response(b"".join(pieces), content_type=JSON)
     return large_reads().respond(lambda: Response(pieces, content_type=JSON))
 
@@ -131,18 +132,19 @@ class Weight(MethodView):
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:
-        """Read a weight, a slice of it or a smaller version, as the tensors of a trace are read.
+        """Read a weight, a slice of it or a smaller version, as for the tensors of a trace.
 
-        Only what the slice takes is made or read: a row of a matrix of GPT-3 costs no more than one of a small model.
+        Only what the slice needs is generated or read: a row of a matrix of GPT-3 costs no more than one of a small
+        model.
         """
         model = _find(model_id, query)
         source = _Source(model.weights(), name, tensor_responses.find(catalogue(model.config), name, model.id))
         cells = prod(View(source, parse_slice(query["slice"], source.shape)).shape)
         if cells > MAX_CELLS:
-            raise Invalid({"slice": [f"It has {cells:,} values, and at most {MAX_CELLS:,} are read at once: fewer."]})
+            raise Invalid({"slice": [f"The slice has {cells:,} values; at most {MAX_CELLS:,} are allowed."]})
         identity = (model.digest, str(model.config), name, str(query))
-        with large_reads().take() if cells > _READ_FREELY else nullcontext():
-            response = tensor_responses.respond(name, source, query, *identity)  # reduces, or is streamed later
+        with large_reads().take() if cells > _MAX_SMALL_READ else nullcontext():
+            response = tensor_responses.respond(name, source, query, *identity)  # reduced here, or streamed later
         return revalidated(response, *identity)
 
 
@@ -156,7 +158,7 @@ def _models_dir() -> str:
 
 @dataclass(frozen=True)
 class _Source:
-    """A weight as a source of slices: only what is read of it is made."""
+    """A weight as a source of slices; only the parts that are read are generated."""
 
     weights: Weights
     name: str
@@ -164,17 +166,17 @@ class _Source:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What every weight is read as."""
+        """Return float32, as which every weight is read."""
         return np.dtype("<f4")
 
     def cost(self, axes: Axes) -> int:
-        """The bytes of a part."""
+        """Return the number of bytes of a part."""
         return prod(map(len, axes)) * self.dtype.itemsize
 
     def parts(self, many: Iterable[Axes]) -> Iterator[NDArray[Any]]:
-        """One part after another."""
+        """Yield one part after another."""
         for axes in many:
             key = [slice(axis.start, axis.stop, axis.step) for axis in axes]
             while key and axes[len(key) - 1] == range(self.shape[len(key) - 1]):
-                key.pop()  # rows that are whole are made quicker
+                key.pop()  # whole rows are generated faster
             yield self.weights.read(self.name, tuple(key)).astype(self.dtype, copy=False)

@@ -1,4 +1,4 @@
-"""A trace, or some of its tensors, as one safetensors file: its bytes come from the cache as they are asked for."""
+"""A trace's tensors as one safetensors file, streamed from storage."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ class TraceFile(MethodView):
     @blueprint.example(query={"tensors": ["blocks.0.attn.*"]})
     @blueprint.headers(PREFER, RANGE)
     @blueprint.response(200, BYTES, content_type=SAFETENSORS)
-    @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(
+        206, schema=BYTES, content_type=SAFETENSORS, description="The requested range", success=True
+    )
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     @blueprint.alt_response(409, schema=ProblemSchema)
@@ -51,12 +53,12 @@ class TraceFile(MethodView):
     def get(self, query: dict[str, Any], trace_id: str) -> Response:
         """Read a trace, or the tensors that match a pattern, as one safetensors file; or a range of its bytes.
 
-        A range of the first eight bytes tells how long the header is, the header where each tensor lies, and further
-        ranges are the tensors. The patterns are the shell's, and know TransformerLens's own names as well.
+        The first eight bytes are the length of the header, and the header has the offsets of each tensor, so a client
+        can read any tensor by ranges. Patterns are as in a shell, and also match TransformerLens's hook names.
         """
         representation(SAFETENSORS)
         state = traces.done(trace_id)
-        model = traces.recalled(state).id
+        model = traces.model_of(state).id
         metadata = {
             "id": trace_id,
             "model": model or "",
@@ -64,7 +66,7 @@ class TraceFile(MethodView):
             "weights": state.request.model.weights,
             "tokens": dumps(state.request.tokens).decode(),
         }
-        file = of(broker().bytes_of(state), state.manifest["tensors"], query.get("tensors", []), metadata)
+        file = build(broker().bytes_of(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
         response.headers.set("Content-Disposition", "attachment", filename=name)
@@ -73,53 +75,55 @@ class TraceFile(MethodView):
 
 @dataclass(frozen=True)
 class File:
-    """The file of some tensors of a trace: in its bytes `run` they begin and end at `places`."""
+    """A header, then some tensors of a trace: the bytes of `run` in `ranges`, each a start and a stop."""
 
     run: StoredBytes
-    head: bytes
-    places: list[tuple[int, int]]
+    header: bytes
+    ranges: list[tuple[int, int]]
 
     @property
     def length(self) -> int:
-        return len(self.head) + sum(stop - start for start, stop in self.places)
+        return len(self.header) + sum(stop - start for start, stop in self.ranges)
 
     @property
     def digest(self) -> str:
-        """What tells files of a trace from each other: all else follows from the header."""
-        return hashlib.sha256(self.head).hexdigest()
+        """Return the hash of the header, which identifies the file among those of the same trace."""
+        return hashlib.sha256(self.header).hexdigest()
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `stop`. Raises Missing."""
+        """Yield the bytes from `start` to before `stop`. Raises Missing if some are lost."""
         values = self._values(start, stop)
-        yield self.head[start:stop] + next(values, b"")  # together, so that what is lost is said before all else
+        # One chunk, so that Missing is raised before the first byte is sent.
+        yield self.header[start:stop] + next(values, b"")
         yield from values
 
     def _values(self, start: int, stop: int) -> Iterator[bytes]:
-        ends = [*accumulate((high - low for low, high in self.places), initial=len(self.head))]
-        for (low, _), (begin, end) in zip(self.places, pairwise(ends), strict=True):
+        ends = [*accumulate((high - low for low, high in self.ranges), initial=len(self.header))]
+        for (low, _), (begin, end) in zip(self.ranges, pairwise(ends), strict=True):
             first, last = max(start, begin), min(stop, end)
             if first < last:
                 yield from self.run.stream(low + first - begin, low + last - begin)
 
 
-def of(run: StoredBytes, held: dict[str, Any], asked: list[str], metadata: dict[str, str]) -> File:
-    """The file of those tensors in the manifest's table `held` that a pattern matches. Raises Invalid (422).
+def build(run: StoredBytes, slots: dict[str, Any], wanted: list[str], metadata: dict[str, str]) -> File:
+    """Return the file of the tensors in the manifest's table `slots` that a pattern of `wanted` matches.
 
-    They stand in order of computation, but that wide elements come first: all are aligned.
+    They are in order of computation, but with the widest elements first, so that all are aligned. Raises Invalid (422)
+    if a pattern matches nothing.
     """
-    names = select(held, asked, "tensor of this trace", value_name)
-    found = {name: (np.dtype(held[name]["dtype"]), tuple(held[name]["shape"])) for name in names}
-    entries = dict(sorted(found.items(), key=lambda entry: -entry[1][0].itemsize))
-    places = ((held[name]["offset"], held[name]["bytes"]) for name in entries)
-    return File(run, safetensors.header(entries, metadata), _joined(places))
+    names = select(slots, wanted, "tensor of this trace", value_name)
+    types = {name: (np.dtype(slots[name]["dtype"]), tuple(slots[name]["shape"])) for name in names}
+    entries = dict(sorted(types.items(), key=lambda entry: -entry[1][0].itemsize))
+    sizes = ((slots[name]["offset"], slots[name]["bytes"]) for name in entries)
+    return File(run, safetensors.header(entries, metadata), _merged(sizes))
 
 
-def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs of bytes from offsets and sizes: neighbours are one."""
-    runs: list[tuple[int, int]] = []
-    for offset, size in places:
-        if runs and runs[-1][1] == offset:
-            runs[-1] = runs[-1][0], offset + size
+def _merged(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges of bytes from offsets and sizes; adjacent ones are merged."""
+    ranges: list[tuple[int, int]] = []
+    for offset, size in sizes:
+        if ranges and ranges[-1][1] == offset:
+            ranges[-1] = ranges[-1][0], offset + size
         else:
-            runs.append((offset, offset + size))
-    return runs
+            ranges.append((offset, offset + size))
+    return ranges

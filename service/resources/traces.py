@@ -31,7 +31,7 @@ from worker.models.tokens import Vocabulary
 from worker.requests import TraceRequest
 from worker.store.arrays import StoredArray
 
-#: The example that others read: nano-gpt sorts six letters.
+#: The trace of the documentation's examples: nano-gpt sorts six letters.
 SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
 
 blueprint = Blueprint("traces", __name__, url_prefix="/v1/traces", description="Every value of an inference")
@@ -44,14 +44,14 @@ class Traces(MethodView):
     @blueprint.arguments(TraceRequestSchema)
     @blueprint.example(body=SORTING, headers={"Prefer": "wait=10"})
     @blueprint.headers(PREFER)
-    @blueprint.response(202, TraceSchema, description="It is being computed, at the Location")
+    @blueprint.response(202, TraceSchema, description="Accepted; the trace is at the Location")
     @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def post(self, fields: TraceFields) -> Response:
-        """Ask for a trace: a model over text or tokens, with what it generates. The same request is the same trace.
+        """Create a trace: run a model on text or tokens and record every value. Equal requests are the same trace.
 
-        Its id is the SHA-256 of what was asked, so that it is computed once however many ask, and never changes.
-        The answer comes at once with 202 and a Location to look at, or, with `Prefer: wait`, when the trace is done.
+        Its id is the SHA-256 of the request, so it is computed once for all clients and never changes. The response is
+        202 with a Location to poll, or, with `Prefer: wait`, the trace when it is done.
         """
         settings = broker().settings
         model, request = canonical.trace(fields, settings)
@@ -65,23 +65,23 @@ class Traces(MethodView):
     def get(self, query: dict[str, Any]) -> dict[str, Any]:
         """List traces, newest first, a page at a time.
 
-        `next_cursor` leads to the next page and is null on the last; it stays right while traces are added.
+        `next_cursor` leads to the next page and is null on the last; it stays valid while traces are added.
         """
         model = query.get("model")
         if model and "=" in model:  # sizes may be written in any order
             model = models.resolve(model, broker().settings.models_dir).id
 
-        ids: dict[str, str] = {}  # the models' by the traces'
+        model_ids: dict[str, str] = {}  # by trace id
 
-        def wanted(state: State[TraceRequest]) -> bool:
+        def matches(state: State[TraceRequest]) -> bool:
             if query.get("status") not in (None, state.status):
                 return False
-            ids[state.id] = recalled(state).id
-            return model in (None, ids[state.id])
+            model_ids[state.id] = model_of(state).id
+            return model in (None, model_ids[state.id])
 
-        found, cursor = broker().page(TraceRequest, query.get("cursor"), query["limit"], wanted)
+        page, cursor = broker().page(TraceRequest, query.get("cursor"), query["limit"], matches)
         return {
-            "traces": [summary(state) | {"model": ids[state.id]} for state in found],
+            "traces": [summary(state) | {"model": model_ids[state.id]} for state in page],
             "next_cursor": None if cursor is None else str(cursor),
         }
 
@@ -92,32 +92,32 @@ class Trace(MethodView):
 
     @blueprint.headers(PREFER)
     @blueprint.response(200, TraceSchema)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def get(self, trace_id: str) -> Response:
-        """Read a trace: how it stands, and when it is done what it generated and which tensors it holds.
+        """Read a trace: its status, and once it is done what it generated and which tensors it has.
 
-        What is done never changes and may be kept for ever; until then the answer is not to be stored.
+        A finished trace never changes and may be cached forever; before that, the response must not be cached.
         """
         return respond(_find(trace_id), _represent)
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def delete(self, trace_id: str) -> None:
-        """Cancel a trace that is queued or running; forget one that has ended.
+        """Cancel a trace that is queued or running; delete one that has ended.
 
-        A trace that was cancelled stays to be read as such; asked for again, it is computed again.
+        A cancelled trace can still be read; another POST of the same request computes it again.
         """
         if not broker().cancel(TraceRequest, trace_id):
-            raise _unknown(trace_id)
+            raise _not_found(trace_id)
 
 
 @event_stream.route(blueprint, "/<trace_id>/events")
 def watch(trace_id: str) -> Response:
-    """Watch a trace as it is computed: queued, started, progress, then done, failed or cancelled, the last event.
+    """Watch a trace as it is computed: queued, started, progress; then done, failed or cancelled, the last event.
 
-    These are server-sent events, as EventSource reads them: whoever comes late is told all, and `Last-Event-ID` goes on
-    after the one that it names.
+    These are server-sent events, as EventSource reads them. A client that connects late gets all of them; one that
+    sends `Last-Event-ID` gets those after that event.
     """
     return event_stream.stream(_find(trace_id))
 
@@ -125,18 +125,17 @@ def watch(trace_id: str) -> Response:
 @blueprint.get("/<trace_id>/tensors")
 @blueprint.headers(PREFER)
 @blueprint.response(200, TensorsSchema)
-@blueprint.alt_response(304, description="What you have is still right", success=True)
+@blueprint.alt_response(304, description="The cached copy is current", success=True)
 @blueprint.alt_response(404, schema=ProblemSchema)
 @blueprint.alt_response(409, schema=ProblemSchema)
 def list_tensors(trace_id: str) -> Response:
-    """List the tensors that a finished trace holds, in order of computation.
+    """List the tensors of a finished trace, in order of computation.
 
     The names are TransformerLens's; the statistics leave masked cells (−inf) out.
     """
     state = done(trace_id)
-    held = state.manifest["tensors"]
-    listed = [{"name": name} | {k: v for k, v in slot.items() if k != "offset"} for name, slot in held.items()]
-    return immutable(json({"tensors": listed}), state, "tensors")
+    tensors = [{"name": name} | tensor for name, tensor in _tensors(state).items()]
+    return immutable(json({"tensors": tensors}), state, "tensors")
 
 
 @blueprint.route("/<trace_id>/tensors/<name>")
@@ -148,62 +147,60 @@ class Tensor(MethodView):
     @blueprint.headers(PREFER)
     @blueprint.doc(**other_media_types(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     @blueprint.alt_response(409, schema=ProblemSchema)
     def get(self, query: dict[str, Any], trace_id: str, name: str) -> Response:
-        """Read a tensor, a slice of it or a smaller version: JSON, raw bytes, NumPy's file or safetensors by Accept.
+        """Read a tensor, a slice of it or a smaller version; Accept selects JSON, raw bytes, .npy or safetensors.
 
-        Raw bytes are little-endian in C order; headers tell their shape and type, and the scale and zero of bytes
-        (uint8): value = scale · (byte − zero), where the byte 0 stands for −inf and NaN. Shrunk by `max_cells`, a
-        cell is the `reduce` of a tile of cells that are not masked (−inf), and −inf where all are. TransformerLens's
-        own names (blocks.0.attn.hook_pattern) are understood as well.
+        Raw bytes are little-endian in C order. Headers give the shape and the dtype, and for uint8 the scale and the
+        zero: value = scale · (byte − zero), where the byte 0 stands for −inf and NaN. With `max_cells`, each cell is
+        the `reduce` of the unmasked cells of a tile, or −inf if all are masked. TransformerLens's hook names
+        (blocks.0.attn.hook_pattern) are accepted, too.
         """
         state = done(trace_id)
-        held = state.manifest["tensors"]
         name = value_name(name)
-        slot = tensor_responses.find(held, name, "this trace")
+        slot = tensor_responses.find(state.manifest["tensors"], name, "this trace")
         array = StoredArray(broker().bytes_of(state), tuple(slot["shape"]), np.dtype(slot["dtype"]), slot["offset"])
         identity = (name, str(query))
         known = None if slot["min"] is None or slot["max"] is None else (slot["min"], slot["max"])  # not finite: null
         smaller = DetailLevel.of(array, slot["smaller"]) if slot.get("smaller") else None
-        told = tensor_responses.respond(name, array, query, trace_id, *identity, value_range=known, smaller=smaller)
-        return immutable(told, state, *identity)
+        response = tensor_responses.respond(name, array, query, trace_id, *identity, value_range=known, smaller=smaller)
+        return immutable(response, state, *identity)
 
 
 def _find(trace_id: str) -> State[TraceRequest]:
     state = broker().find(TraceRequest, trace_id, admit=admit)
     if state is None:
-        raise _unknown(trace_id)
+        raise _not_found(trace_id)
     return state
 
 
 def done(trace_id: str) -> State[TraceRequest]:
-    """A finished trace, waited for as long as the client would. 404 where there is none, 409 where it is not done."""
+    """Return a finished trace, after waiting as long as `Prefer: wait` asks.
+
+    Raises NotFound (404) if there is no such trace, and Conflict (409) if it is not done.
+    """
     state = wait_if_preferred(_find(trace_id))
     if state.status != "done":
-        raise _not_done(f"it is {state.status}" + (f": {state.reason}" if state.reason else ""))
+        reason = f": {state.reason}" if state.reason else ""
+        raise Conflict(f"This trace has no tensors: it is {state.status}{reason}. Wait for it with Prefer: wait.")
     return state
 
 
-def _unknown(trace_id: str) -> NotFound:
-    return NotFound(f"Nobody has asked for a trace {trace_id!r}.")
+def _not_found(trace_id: str) -> NotFound:
+    return NotFound(f"There is no trace {trace_id!r}.")
 
 
-def _not_done(why: str) -> Conflict:
-    """409: a trace has tensors only when it is done."""
-    return Conflict(f"This trace has no tensors now: {why}. Wait for it with Prefer: wait.")
-
-
-def recalled(state: State[TraceRequest]) -> Model:
-    """The model of a trace, even if its weights no longer exist."""
+def model_of(state: State[TraceRequest]) -> Model:
+    """Return the model of a trace, even if its weights are gone."""
     return models.from_old_reference(state.request.model, broker().settings.models_dir)
 
 
 def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[str, Any]:
-    """A trace as JSON. `model` is its model, if that is known already."""
-    model = model or recalled(state)
+    """Return a trace as JSON. `model` is its model, if the view has it already."""
+    model = model or model_of(state)
     vocabulary = model.vocabulary
     pieces = [(token, vocabulary.piece(token)) for token in state.request.tokens]
     body: dict[str, Any] = {
@@ -215,23 +212,29 @@ def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[s
     }
     if state.status != "done":
         return body
-    held, generated = state.manifest["tensors"].items(), state.manifest["generated"]
+    generated = state.manifest["generated"]
     output = b"".join(vocabulary.piece(step["token"]) for step in generated).decode(errors="replace")
     return body | {
         "output": None if vocabulary.kind == "ids" else output,
         "generated": [
-            _spelled(step, vocabulary) | {"top": [_spelled(one, vocabulary) for one in step["top"]]}
+            _with_text(step, vocabulary) | {"top": [_with_text(token, vocabulary) for token in step["top"]]}
             for step in generated
         ],
-        "tensors": {name: {k: v for k, v in slot.items() if k != "offset"} for name, slot in held},
+        "tensors": _tensors(state),
         "layout": _layout_link(state.manifest["layout"]),
     }
 
 
+def _tensors(state: State[TraceRequest]) -> dict[str, dict[str, Any]]:
+    """Return a manifest's table of tensors without their offsets, which clients have no use for."""
+    slots = state.manifest["tensors"].items()
+    return {name: {key: value for key, value in slot.items() if key != "offset"} for name, slot in slots}
+
+
 def _layout_link(stored: str) -> str:
-    """Return the link to a layout from what a manifest holds: its id, or, in an older one, the link itself."""
+    """Return the link to a layout from a manifest's entry: its id or, in older manifests, the link itself."""
     return f"/v1/layouts/{stored.rpartition('/')[2]}"
 
 
-def _spelled(drawn: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-    return drawn | {"text": vocabulary.piece(drawn["token"]).decode(errors="replace")}
+def _with_text(token: dict[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    return token | {"text": vocabulary.piece(token["token"]).decode(errors="replace")}

@@ -1,4 +1,4 @@
-"""The viewer at /: a page built from viewer/, from here alone and under a strict policy."""
+"""The viewer at /, built from viewer/."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NOT_BUILT = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Cutaway</title>
-<h1>The viewer was not built yet</h1>
-<p>It takes <a href="https://nodejs.org">Node.js</a> 20.19 or later. With it installed, run <code>make viewer</code> in
-the checkout and load this page again; <code>make run</code> builds it by itself.</p>
-<p>Everything that it shows is in the API: <a href="/docs">the documentation</a> works without it.</p>
+<h1>The viewer is not built yet</h1>
+<p>Building it needs <a href="https://nodejs.org">Node.js</a> 20.19 or later. Run <code>make viewer</code> in the
+checkout and reload this page; <code>make run</code> also builds it.</p>
+<p>All that the viewer shows is in the API, which needs no build: see <a href="/docs">its documentation</a>.</p>
 </html>
 """
 
@@ -31,7 +31,7 @@ blueprint = flask.Blueprint("viewer", __name__)
 
 @blueprint.get("/")
 def get() -> Response:
-    """The page; where it was not built, what has to be done."""
+    """Return the viewer's page, or how to build it."""
     page = FILES / "index.html"
     text = page.read_text("utf-8") if page.is_file() else NOT_BUILT
     response = Response(text, content_type=HTML, headers={"Content-Security-Policy": POLICY})
@@ -40,7 +40,7 @@ def get() -> Response:
 
 @blueprint.get("/viewer/assets/<path:name>")
 def asset(name: str) -> Response:
-    """A file of the page. Its name has a hash of what is in it, so it never changes."""
+    """Return a file of the page. It never changes, as its name has a hash of its content."""
     response = evaluate_preconditions(flask.send_from_directory(FILES / "assets", name, conditional=False))
     response.headers["Cache-Control"] = IMMUTABLE
     return response

@@ -1,4 +1,4 @@
-"""A model's weights, or some of them, as one safetensors file: what is read of it is made or read, and no more."""
+"""A model's weights as one safetensors file, generated while streamed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from service.tensors.patterns import select
 from worker.models.sources import catalogue
 from worker.weights.base import Weights
 
-_AT_ONCE = 1 << 20  # bytes, about
+_CHUNK = 1 << 20  # bytes, approximately
 
 blueprint = Blueprint("weights files", __name__, url_prefix="/v1/models", description="A model's weights as one file")
 
@@ -44,8 +44,10 @@ class WeightsFile(MethodView):
     @blueprint.example(path={"model_id": "nano-gpt"}, query={"tensors": ["h.0.ln_1.*"]})
     @blueprint.headers(RANGE)
     @blueprint.response(200, BYTES, content_type=SAFETENSORS)
-    @blueprint.alt_response(206, schema=BYTES, content_type=SAFETENSORS, description="The range", success=True)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(
+        206, schema=BYTES, content_type=SAFETENSORS, description="The requested range", success=True
+    )
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     @blueprint.alt_response(416, schema=ProblemSchema)
@@ -53,18 +55,18 @@ class WeightsFile(MethodView):
     def get(self, query: dict[str, Any], model_id: str) -> Response:
         """Read a model's weights, or those that match a pattern, as one safetensors file; or a range of its bytes.
 
-        They are float32 and have the names that the list of them tells. A file is at most MAX_EXPORT_BYTES long: of a
-        larger model, ask for some of its weights. A range costs no more than what lies in it.
+        They are float32, with the names of the list of weights. A file has at most MAX_EXPORT_BYTES; of a larger model,
+        select some weights. Only the weights in the requested range are generated or read.
         """
         representation(SAFETENSORS)
         settings = broker().settings
         model = models.resolve(model_id, settings.models_dir, synthetic_seed=query.get("synthetic"))
         known = dict(catalogue(model.config))
         shapes = {name: known[name] for name in select(known, query.get("tensors", []), f"weight of {model.id}")}
-        file = File.of(model.weights(), shapes, {"model": model.id, "weights": model.digest})
+        file = File.build(model.weights(), shapes, {"model": model.id, "weights": model.digest})
         if file.length > settings.max_export_bytes:
-            most = f"{file.length:,} bytes are too many for one file: at most {settings.max_export_bytes:,}"
-            raise Invalid({"tensors": [f"{most}. Ask for some of the weights by their names."]})
+            size = f"The file would take {file.length:,} bytes; at most {settings.max_export_bytes:,} are allowed"
+            raise Invalid({"tensors": [f"{size} (MAX_EXPORT_BYTES): select some weights by name."]})
         response = revalidated(Response(content_type=SAFETENSORS), model.digest, file.digest)
         response.headers.set("Content-Disposition", "attachment", filename=f"{model.id}.safetensors")
         return ranged(response, file.length, file.read)
@@ -72,39 +74,39 @@ class WeightsFile(MethodView):
 
 @dataclass(frozen=True)
 class File:
-    """The file of weights of these shapes, in their order."""
+    """A header, then the weights of `shapes`, in that order."""
 
     weights: Weights
     shapes: dict[str, tuple[int, ...]]
-    head: bytes
+    header: bytes
 
     @classmethod
-    def of(cls, source: Weights, shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> File:
+    def build(cls, weights: Weights, shapes: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> File:
         entries = {name: ("<f4", shape) for name, shape in shapes.items()}
-        return cls(source, shapes, safetensors.header(entries, {"format": "pt"} | metadata))
+        return cls(weights, shapes, safetensors.header(entries, {"format": "pt"} | metadata))
 
     @property
     def length(self) -> int:
-        return len(self.head) + sum(4 * prod(shape) for shape in self.shapes.values())
+        return len(self.header) + sum(4 * prod(shape) for shape in self.shapes.values())
 
     @property
     def digest(self) -> str:
-        """What tells files of the same weights from each other."""
-        return hashlib.sha256(self.head).hexdigest()
+        """Return the hash of the header, which identifies the file among those of the same weights."""
+        return hashlib.sha256(self.header).hexdigest()
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes from `start` to before `stop`."""
-        yield self.head[start:stop]
-        ends = accumulate((4 * prod(shape) for shape in self.shapes.values()), initial=len(self.head))
+        """Yield the bytes from `start` to before `stop`."""
+        yield self.header[start:stop]
+        ends = accumulate((4 * prod(shape) for shape in self.shapes.values()), initial=len(self.header))
         for name, (begin, end) in zip(self.shapes, pairwise(ends), strict=True):
             first, last = max(start, begin), min(stop, end)
             if first < last:
                 yield from self._tensor(name, first - begin, last - begin)
 
     def _tensor(self, name: str, start: int, stop: int) -> Iterator[bytes]:
-        """Bytes of one tensor, some whole rows of it at a time."""
+        """Yield the bytes of one tensor from `start` to before `stop`, generating some whole rows at a time."""
         row = 4 * prod(self.shapes[name][1:])
-        rows = max(_AT_ONCE // row, 1)
+        rows = max(_CHUNK // row, 1)
         for first in range(start // row, -(-stop // row), rows):
             last = min(first + rows, -(-stop // row))
             part = self.weights.read(name, (slice(first, last),)).astype("<f4", copy=False).tobytes()

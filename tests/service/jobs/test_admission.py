@@ -227,7 +227,7 @@ def test_a_prompt_is_measured_in_bytes_of_utf8(make_client: MakeClient) -> None:
 def test_the_requests_of_a_batch_are_limited(make_client: MakeClient, request_body: Body) -> None:
     client = make_client(max_batch=2)
     response = submit_batch(client, different_bodies(request_body, 3))
-    message = "These are 3, and at most 2 are taken at once here (MAX_BATCH)."
+    message = "A batch may have at most 2 requests (MAX_BATCH), not 3."
     assert (response.status_code, response.get_json()["errors"]) == (422, {"requests": [message]})
     assert submit_batch(client, different_bodies(request_body, 2)).status_code == HTTPStatus.ACCEPTED
 

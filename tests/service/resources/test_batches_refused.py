@@ -1,4 +1,4 @@
-"""Batches that cannot be: told what of them is wrong, and nothing of them is queued."""
+"""Invalid batches: errors are reported and nothing is queued."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.conftest import Servers
-from tests.service.resources.test_batches import NDJSON, Body, refused
+from tests.service.resources.test_batches import NDJSON, Body, errors_of
 from worker.store.connection import connect
 
 
-def test_all_bad_lines_are_named_and_nothing_is_queued(
+def test_every_invalid_request_is_reported_and_nothing_is_queued(
     idle_client: FlaskClient, idle_servers: Servers, request_body: Body
 ) -> None:
-    bad = [
+    invalid = [
         request_body | {"tokens": [0, -1]},
         request_body | {"tokens": [20]},
         request_body | {"model": "gpt9"},
@@ -25,7 +25,7 @@ def test_all_bad_lines_are_named_and_nothing_is_queued(
         7,
         {"tokens": [1]},
     ]
-    errors = refused(idle_client.post("/v1/batches", json={"requests": [request_body, *bad, request_body]}))
+    errors = errors_of(idle_client.post("/v1/batches", json={"requests": [request_body, *invalid, request_body]}))
     assert sorted(errors) == [
         "requests.1.tokens.1",
         "requests.2.tokens",
@@ -39,10 +39,10 @@ def test_all_bad_lines_are_named_and_nothing_is_queued(
     assert connect(idle_servers.queue_url).keys("request:*") == []
 
 
-def test_of_many_bad_lines_some_are_named_and_the_others_counted(idle_client: FlaskClient) -> None:
-    errors = refused(idle_client.post("/v1/batches", json={"requests": [{"model": "gpt9", "tokens": [1]}] * 5000}))
+def test_of_many_errors_the_first_are_reported_and_the_others_counted(idle_client: FlaskClient) -> None:
+    errors = errors_of(idle_client.post("/v1/batches", json={"requests": [{"model": "gpt9", "tokens": [1]}] * 5000}))
     assert len(errors) == 101
-    assert errors["requests"] == ["4,900 more are wrong."]
+    assert errors["requests"] == ["4,900 more errors."]
 
 
 @pytest.mark.parametrize(
@@ -55,24 +55,24 @@ def test_of_many_bad_lines_some_are_named_and_the_others_counted(idle_client: Fl
         ({"requests": [1], "more": 2}, "more"),
     ],
 )
-def test_what_is_no_batch_is_refused(idle_client: FlaskClient, body: Body, field: str) -> None:
-    assert list(refused(idle_client.post("/v1/batches", json=body))) == [field]
+def test_an_invalid_body_names_its_field(idle_client: FlaskClient, body: Body, field: str) -> None:
+    assert list(errors_of(idle_client.post("/v1/batches", json=body))) == [field]
 
 
-def test_lines_that_are_no_json_are_named(idle_client: FlaskClient, request_body: Body) -> None:
+def test_lines_that_are_not_json_are_reported(idle_client: FlaskClient, request_body: Body) -> None:
     text = "\n".join([json.dumps(request_body), "{", "", "nope"])
-    errors = refused(idle_client.post("/v1/batches", data=text, content_type=NDJSON))
+    errors = errors_of(idle_client.post("/v1/batches", data=text, content_type=NDJSON))
     assert list(errors) == ["requests.1", "requests.2"]
-    assert list(refused(idle_client.post("/v1/batches", data="\n", content_type=NDJSON))) == ["requests"]
+    assert list(errors_of(idle_client.post("/v1/batches", data="\n", content_type=NDJSON))) == ["requests"]
 
 
-def test_another_content_type_is_told_which_are_read(idle_client: FlaskClient) -> None:
+def test_415_lists_the_accepted_content_types(idle_client: FlaskClient) -> None:
     answer = idle_client.post("/v1/batches", data="{}", content_type="text/plain")
     assert answer.status_code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     assert "application/x-ndjson" in answer.get_json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["", "/events"])
-def test_a_batch_that_nobody_asked_for_is_unknown(idle_client: FlaskClient, path: str) -> None:
+def test_an_unknown_batch_is_404(idle_client: FlaskClient, path: str) -> None:
     assert idle_client.get(f"/v1/batches/{'0' * 32}{path}").status_code == HTTPStatus.NOT_FOUND
     assert idle_client.delete(f"/v1/batches/{'0' * 32}").status_code == HTTPStatus.NOT_FOUND

@@ -1,4 +1,4 @@
-"""Explanations over HTTP: every block of a trace, what they read, and what is refused."""
+"""Explanations over HTTP: values, operands and errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def explain(client: FlaskClient, trace: Body, block: str, cell: Any, **query: An
     return client.get(f"/v1/traces/{trace['id']}/explain", query_string={"block": block, "cell": at} | query)
 
 
-def ask(client: FlaskClient, body: Body) -> Body:
+def create(client: FlaskClient, body: Body) -> Body:
     answer = client.post("/v1/traces", json=body, headers=WAIT)
     assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.OK, "done"), answer.text
     trace: Body = answer.get_json()
@@ -48,46 +48,51 @@ def number(value: float | None) -> float:
 
 
 def check(block: Body, cell: Any, answer: Body, token: int) -> None:
-    """An explanation gives the operands that the layout tells, and they alone give its value."""
+    """Check that the operands are those of the layout and that they reproduce the value."""
     assert (answer["block"], answer["cell"]) == (block["id"], list(cell))
-    found = answer["operands"]
-    assert answer["total"] == len(found)
-    assert {(one["block"], tuple(one["cell"])) for one in found} == operands(block, cell, token)
-    values = [number(one["value"]) for one in found]
+    given = answer["operands"]
+    assert answer["total"] == len(given)
+    assert {(operand["block"], tuple(operand["cell"])) for operand in given} == operands(block, cell, token)
+    values = [number(operand["value"]) for operand in given]
     if not block["formula"] or block["formula"]["op"] == "input":
         return
-    wanted = recomputed(block, cell, values)
-    largest = max((abs(value) for value in (*values, wanted) if not isinf(value)), default=0.0)
-    assert number(answer["value"]) == pytest.approx(wanted, rel=2e-6, abs=2e-6 * largest), (block["id"], cell)
+    expected = recomputed(block, cell, values)
+    largest = max((abs(value) for value in (*values, expected) if not isinf(value)), default=0.0)
+    assert number(answer["value"]) == pytest.approx(expected, rel=2e-6, abs=2e-6 * largest), (block["id"], cell)
 
 
 def test_every_block_of_nano_gpt_is_explained(client: FlaskClient, sorted_letters: Body) -> None:
     @cache
-    def kept(name: str) -> Any:
+    def tensor_of(name: str) -> Any:
         slot = sorted_letters["tensors"][name]
         content = client.get(f"/v1/traces/{sorted_letters['id']}/tensors/{name}", headers=OCTETS).data
         return np.frombuffer(content, slot["dtype"]).reshape(slot["shape"])
 
     for n, block in enumerate(blocks_of(client, sorted_letters)):
         tensor = block["tensor"]["name"]
-        tensors = nano() if block["role"] == "weight" else {tensor: kept(tensor)}
+        tensors = nano() if block["role"] == "weight" else {tensor: tensor_of(tensor)}
         for cell in some_cells(block, n, 1):
             answer = explain(client, sorted_letters, block["id"], cell)
             assert answer.status_code == HTTPStatus.OK, answer.text
-            check(block, cell, answer.get_json(), int(kept("tokens")[0, cell[0]]) if block["id"] == "embedding" else 0)
+            check(
+                block,
+                cell,
+                answer.get_json(),
+                int(tensor_of("tokens")[0, cell[0]]) if block["id"] == "embedding" else 0,
+            )
             assert number(answer.get_json()["value"]) == pytest.approx(told(block, cell, tensors), rel=1e-7)
 
 
-def test_blocks_of_gpt2_are_explained_with_the_weights_of_their_operands(client: FlaskClient) -> None:
-    trace = ask(client, {"model": "gpt2", "tokens": [7, 50256, 11], "weights": {"synthetic": 3}})
-    found = [block for block in blocks_of(client, trace, heads="11:12") if block["layer"] in (None, 0, 11)]
-    for n, block in enumerate(found):
+def test_blocks_of_gpt2_are_explained_with_their_weights(client: FlaskClient) -> None:
+    trace = create(client, {"model": "gpt2", "tokens": [7, 50256, 11], "weights": {"synthetic": 3}})
+    blocks = [block for block in blocks_of(client, trace, heads="11:12") if block["layer"] in (None, 0, 11)]
+    for n, block in enumerate(blocks):
         cell = some_cells(block, n, 1)[-1]
         answer = explain(client, trace, block["id"], cell).get_json()
         check(block, cell, answer, [7, 50256, 11][cell[0]] if block["id"] == "embedding" else 0)
 
 
-def test_an_explanation_is_as_the_contract_shows_it(client: FlaskClient, sorted_letters: Body) -> None:
+def test_an_explanation_has_the_documented_fields(client: FlaskClient, sorted_letters: Body) -> None:
     answer = explain(client, sorted_letters, "blocks.0.attn.heads.1.scores", "3,4,0", limit=4)
     body = answer.get_json()
     assert list(body) == ["block", "cell", "value", "formula", "operands", "total"]
@@ -101,9 +106,9 @@ def test_an_explanation_is_as_the_contract_shows_it(client: FlaskClient, sorted_
     )
 
 
-def test_limits_and_cells_have_etags_of_their_own(client: FlaskClient, sorted_letters: Body) -> None:
-    asked = [("3,4,0", {}), ("3,4,0", {"limit": 5}), ("3,4,0", {"limit": 6}), ("4,4,0", {})]
-    tags = [explain(client, sorted_letters, "blocks.0.ln1.out", at, **query).headers["ETag"] for at, query in asked]
+def test_each_limit_and_cell_has_its_own_etag(client: FlaskClient, sorted_letters: Body) -> None:
+    queries = [("3,4,0", {}), ("3,4,0", {"limit": 5}), ("3,4,0", {"limit": 6}), ("4,4,0", {})]
+    tags = [explain(client, sorted_letters, "blocks.0.ln1.out", at, **query).headers["ETag"] for at, query in queries]
     assert len(set(tags)) == 4
     at = f"/v1/traces/{sorted_letters['id']}/explain?block=blocks.0.ln1.out&cell=3,4,0"
     assert client.get(at, headers={"If-None-Match": tags[0]}).status_code == HTTPStatus.NOT_MODIFIED
@@ -116,38 +121,38 @@ def test_limits_and_cells_have_etags_of_their_own(client: FlaskClient, sorted_le
         ("8,0,0", "Token 'B', drawn from the probabilities at 7: tokens[8] = 1"),
     ],
 )
-def test_a_token_is_told_to_be_given_or_drawn(client: FlaskClient, cell: str, text: str) -> None:
-    trace = ask(client, {"model": "nano-gpt", "text": "CABBAB", "generate": {"max_new_tokens": 6}})
+def test_a_token_is_explained_as_given_or_drawn(client: FlaskClient, cell: str, text: str) -> None:
+    trace = create(client, {"model": "nano-gpt", "text": "CABBAB", "generate": {"max_new_tokens": 6}})
     assert explain(client, trace, "tokens", cell).get_json()["formula"]["text"] == text
 
 
 @pytest.mark.parametrize(
     ("body", "text"), [({"model": "nano-gpt", "text": "A"}, "A trained weight: "), (None, "A synthetic weight: ")]
 )
-def test_a_weight_is_told_to_be_what_it_is(
+def test_a_weight_is_explained_by_its_source(
     client: FlaskClient, request_body: Body, body: Body | None, text: str
 ) -> None:
-    trace = ask(client, body or request_body)
+    trace = create(client, body or request_body)
     answer = explain(client, trace, "blocks.1.mlp.in_weight", "3,4,0").get_json()
     assert answer["formula"]["text"].startswith(f"{text}h.1.mlp.c_fc.weight[4, 3] = ")
     assert (answer["operands"], answer["total"]) == ([], 0)
 
 
-def test_half_precision_is_told_as_it_is_kept(client: FlaskClient, request_body: Body) -> None:
-    trace = ask(client, request_body | {"dtype": "float16"})
+def test_half_precision_values_are_returned_as_stored(client: FlaskClient, request_body: Body) -> None:
+    trace = create(client, request_body | {"dtype": "float16"})
     answer = explain(client, trace, "blocks.1.resid_mid", "1,2,0").get_json()
     halves = [one["value"] for one in (answer, *answer["operands"])]
     assert [float(np.float16(value)) for value in halves] == pytest.approx(halves, rel=1e-6)
     assert halves[0] == pytest.approx(halves[1] + halves[2], rel=2e-3, abs=1e-5)
 
 
-def test_a_checkpoint_is_read_for_the_operands_as_long_as_it_is_there(idle_servers: Servers, tmp_path: Path) -> None:
+def test_explanations_read_a_checkpoint_until_it_is_removed(idle_servers: Servers, tmp_path: Path) -> None:
     tensors = values(SMALL)
     write(tmp_path / "mine", prefixed(tensors))
     servers = replace(idle_servers, models_dir=str(tmp_path))
     client = create_app(servers.settings).test_client()
     with running_worker(servers):
-        trace = ask(client, {"model": "mine", "tokens": [3, 1, 4]})
+        trace = create(client, {"model": "mine", "tokens": [3, 1, 4]})
     answer = explain(client, trace, "blocks.1.attn.heads.2.v", "2,5,0").get_json()
     weights = [one["value"] for one in answer["operands"][:-1:2]]
     assert weights == pytest.approx(tensors["h.1.attn.c_attn.weight"][:, 2 * 24 + 2 * 8 + 5].tolist(), rel=1e-7)
@@ -160,21 +165,21 @@ def test_a_checkpoint_is_read_for_the_operands_as_long_as_it_is_there(idle_serve
     assert explain(client, trace, "blocks.1.resid_mid", "2,6,0").status_code == HTTPStatus.OK
 
 
-# ------------------------------------------------------------------------------------------------------ refused
+# ------------------------------------------------------------------------------------------------------- errors
 
 
-def test_what_the_trace_did_not_keep_is_named(client: FlaskClient, request_body: Body) -> None:
-    trace = ask(client, request_body | {"capture": ["blocks.1.ln1.*", "blocks.0.attn.q"]})
+def test_values_that_were_not_captured_are_named(client: FlaskClient, request_body: Body) -> None:
+    trace = create(client, request_body | {"capture": ["blocks.1.ln1.*", "blocks.0.attn.q"]})
     answer = explain(client, trace, "blocks.0.attn.heads.0.scores", "0,1,0")
     assert (answer.status_code, answer.content_type) == (HTTPStatus.CONFLICT, "application/problem+json")
     assert answer.get_json()["detail"] == (
-        "Explaining a cell of blocks.0.attn.heads.0.scores takes values that this trace did not keep: "
-        '"capture" has to hold "blocks.0.attn.scores", "blocks.0.attn.k".'
+        "Explaining a cell of blocks.0.attn.heads.0.scores needs values that this trace did not capture: "
+        'add "blocks.0.attn.scores", "blocks.0.attn.k" to "capture".'
     )
 
 
-def test_what_leaves_a_layer_is_read_where_it_enters_the_next(client: FlaskClient, request_body: Body) -> None:
-    trace = ask(client, request_body | {"capture": ["blocks.1.*"]})
+def test_the_output_of_a_layer_is_read_as_the_input_of_the_next(client: FlaskClient, request_body: Body) -> None:
+    trace = create(client, request_body | {"capture": ["blocks.1.*"]})
     answer = explain(client, trace, "blocks.1.ln1.mean", "1,0,0").get_json()
     assert answer["operands"][0]["block"] == "blocks.0.resid_post"
     assert answer["value"] == pytest.approx(np.mean([one["value"] for one in answer["operands"]]), abs=1e-7)
@@ -193,7 +198,7 @@ def test_what_leaves_a_layer_is_read_where_it_enters_the_next(client: FlaskClien
         ("embedding", "٣,0,0", 422, "three whole numbers"),
     ],
 )
-def test_what_is_no_block_or_cell_is_refused_with_what_there_is(
+def test_an_unknown_block_or_cell_is_an_error_with_what_is_allowed(
     client: FlaskClient, sorted_letters: Body, block: str, cell: str, status: int, detail: str
 ) -> None:
     answer = explain(client, sorted_letters, block, cell)
@@ -212,13 +217,13 @@ def test_what_is_no_block_or_cell_is_refused_with_what_there_is(
         "block=embedding&cell=0,0,0&more=1",
     ],
 )
-def test_a_bad_query_names_its_field(client: FlaskClient, sorted_letters: Body, query: str) -> None:
+def test_an_invalid_query_names_its_field(client: FlaskClient, sorted_letters: Body, query: str) -> None:
     answer = client.get(f"/v1/traces/{sorted_letters['id']}/explain?{query}")
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
     assert len(answer.get_json()["errors"]) == 1
 
 
-def test_nothing_is_explained_of_what_is_not_done(idle_client: FlaskClient, request_body: Body) -> None:
+def test_an_unfinished_trace_is_409_and_an_unknown_one_404(idle_client: FlaskClient, request_body: Body) -> None:
     trace = idle_client.post("/v1/traces", json=request_body).get_json()
     assert explain(idle_client, trace, "embedding", "0,0,0").status_code == HTTPStatus.CONFLICT
     assert explain(idle_client, {"id": "0" * 64}, "embedding", "0,0,0").status_code == HTTPStatus.NOT_FOUND

@@ -1,4 +1,4 @@
-"""The files of the LLM Visualization page, read as the page reads them, against a forward pass in plain NumPy."""
+"""Exports for the LLM Visualization page, against plain NumPy."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ CONFIG = {
 PUBLISHED_MODEL, PUBLISHED_TRACE = 466_124, 222_352
 
 
-def as_the_page(content: bytes) -> tuple[Body, Tensors]:
-    """The configuration and the tensors: whatever has a shape must have data too, and be float32."""
+def parse(content: bytes) -> tuple[Body, Tensors]:
+    """Parse a file as the page does: return the configuration and the tensors, which must be float32 and have data."""
     config: Body = {}
     tensors: Tensors = {}
-    for name, told in json.loads(content).items():
-        if "shape" not in told:
-            config = told
+    for name, value in json.loads(content).items():
+        if "shape" not in value:
+            config = value
             assert name == "config"
             continue
-        assert told["shape"]
-        assert told["data"]
-        assert told["dtype"] == "torch.float32"
-        values = np.frombuffer(base64.b64decode(told["data"], validate=True), "<f4")
-        tensors[name] = values.reshape(told["shape"])  # the page only refuses too few values
+        assert value["shape"]
+        assert value["data"]
+        assert value["dtype"] == "torch.float32"
+        values = np.frombuffer(base64.b64decode(value["data"], validate=True), "<f4")
+        tensors[name] = values.reshape(value["shape"])  # the page would accept too many values
     return config, tensors
 
 
 @pytest.fixture(scope="module")
 def page_model(app: Flask) -> tuple[Body, Tensors]:
-    return as_the_page(app.test_client().get(MODEL).data)
+    return parse(app.test_client().get(MODEL).data)
 
 
 @pytest.fixture(scope="module")
 def page_trace(client: FlaskClient, sorted_letters: Body) -> tuple[Body, Tensors]:
-    return as_the_page(client.get(f"/v1/traces/{sorted_letters['id']}/llm-viz").data)
+    return parse(client.get(f"/v1/traces/{sorted_letters['id']}/llm-viz").data)
 
 
 # ------------------------------------------------------------------------------------------------------ models
 
 
-def test_a_model_has_what_the_page_looks_up_in_the_shapes_that_it_has_room_for(
+def test_a_model_has_the_names_and_shapes_that_the_page_expects(
     page_model: tuple[Body, Tensors],
 ) -> None:
     config, tensors = page_model
@@ -88,20 +88,20 @@ def test_a_model_has_what_the_page_looks_up_in_the_shapes_that_it_has_room_for(
     assert [(name, values.shape) for name, values in tensors.items()] == list(expected.items())
 
 
-def test_a_model_is_written_to_the_byte_as_the_published_one_is(app: Flask) -> None:
+def test_a_model_has_the_format_and_size_of_the_published_file(app: Flask) -> None:
     answer = app.test_client().get(MODEL)
     assert (answer.status_code, answer.content_type) == (HTTPStatus.OK, "application/json")
     assert len(answer.data) == int(answer.headers["Content-Length"]) == PUBLISHED_MODEL
     assert answer.data == json.dumps(json.loads(answer.data), indent=4).encode()
 
 
-def test_weights_are_the_models_own_with_linear_ones_turned(page_model: tuple[Body, Tensors]) -> None:
+def test_weights_are_the_models_own_with_linear_ones_transposed(page_model: tuple[Body, Tensors]) -> None:
     _, tensors = page_model
     for name, values in nano().items():
         own = tensors[name if name == "lm_head.weight" else f"transformer.{name}"]
         linear = ("attn.c_attn", "c_proj", "c_fc")
-        turned = values.T if name.endswith(tuple(f"{layer}.weight" for layer in linear)) else values
-        np.testing.assert_array_equal(own, turned)
+        transposed = values.T if name.endswith(tuple(f"{layer}.weight" for layer in linear)) else values
+        np.testing.assert_array_equal(own, transposed)
 
 
 def test_the_exported_weights_sort_letters(page_model: tuple[Body, Tensors]) -> None:
@@ -112,8 +112,8 @@ def test_the_exported_weights_sort_letters(page_model: tuple[Body, Tensors]) -> 
     assert "".join("ABC"[token] for token in tokens[6:]) == "ABBBCC"
 
 
-def test_a_head_that_is_tied_is_there_all_the_same(app: Flask) -> None:
-    config, tensors = as_the_page(app.test_client().get("/v1/models/gpt-micro/llm-viz").data)
+def test_a_tied_unembedding_is_exported_too(app: Flask) -> None:
+    config, tensors = parse(app.test_client().get("/v1/models/gpt-micro/llm-viz").data)
     source = synthetic(CONFIGS["gpt-micro"], 0)
     assert (config["model_type"], config["block_size"]) == ("gpt-micro", 1024)
     np.testing.assert_array_equal(tensors["lm_head.weight"], source["wte.weight"])
@@ -127,21 +127,21 @@ def test_a_checkpoint_is_exported_too(servers: Servers, tmp_path: Path) -> None:
     tensors = {name: checkpoints.bfloat16(array) for name, array in checkpoints.values(config).items()}
     checkpoints.write(tmp_path / "mine", tensors, config)
     app = create_app(replace(servers.settings, models_dir=str(tmp_path)))
-    told, found = as_the_page(app.test_client().get("/v1/models/mine/llm-viz").data)
-    assert told["model_type"] == "mine"
+    header, exported = parse(app.test_client().get("/v1/models/mine/llm-viz").data)
+    assert header["model_type"] == "mine"
     expected = checkpoints.of_bfloat16(tensors["h.1.attn.c_attn.weight"]).T
-    np.testing.assert_array_equal(found["transformer.h.1.attn.c_attn.weight"], expected)
-    np.testing.assert_array_equal(found["lm_head.weight"], checkpoints.of_bfloat16(tensors["wte.weight"]))
+    np.testing.assert_array_equal(exported["transformer.h.1.attn.c_attn.weight"], expected)
+    np.testing.assert_array_equal(exported["lm_head.weight"], checkpoints.of_bfloat16(tensors["wte.weight"]))
 
 
 @pytest.mark.parametrize("cells", [1, 7, 1000])
-def test_how_much_is_held_at_a_time_changes_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+def test_the_chunk_size_does_not_change_the_file(app: Flask, monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
     whole = app.test_client().get(MODEL).data
     monkeypatch.setattr(llm_viz, "CELLS", cells)
     assert app.test_client().get(MODEL).data == whole
 
 
-def test_a_model_is_sent_a_part_at_a_time(app: Flask) -> None:
+def test_a_model_is_streamed_in_chunks(app: Flask) -> None:
     answer = app.test_client().get("/v1/models/gpt-micro/llm-viz")
     sizes = [len(chunk) for chunk in answer.response]
     assert sum(sizes) == int(answer.headers["Content-Length"])
@@ -149,7 +149,7 @@ def test_a_model_is_sent_a_part_at_a_time(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["identity", "br"])
-def test_a_model_that_is_still_the_same_is_304(app: Flask, encoding: str) -> None:
+def test_an_unchanged_model_is_304(app: Flask, encoding: str) -> None:
     headers = {"Accept-Encoding": encoding}
     with app.test_client().get(MODEL, headers=headers) as answer:
         assert answer.headers["Cache-Control"] == "public, no-cache"
@@ -162,17 +162,19 @@ def test_a_model_that_is_still_the_same_is_304(app: Flask, encoding: str) -> Non
 def test_a_model_too_large_for_the_format_is_422_with_its_size_and_the_limit(app: Flask) -> None:
     answer = app.test_client().get("/v1/models/gpt3-175b/llm-viz")
     assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
-    [told] = answer.get_json()["errors"]["model"]
-    assert told == "In this format it takes 936,664,041,238 bytes, and an export at most 1,073,741,824."
+    [message] = answer.get_json()["errors"]["model"]
+    assert message == (
+        "The export would take 936,664,041,238 bytes; at most 1,073,741,824 are allowed (MAX_EXPORT_BYTES)."
+    )
 
 
-def test_the_limit_is_the_deployments(servers: Servers) -> None:
+def test_the_limit_is_a_setting(servers: Servers) -> None:
     for most, status in ((PUBLISHED_MODEL, HTTPStatus.OK), (PUBLISHED_MODEL - 1, HTTPStatus.UNPROCESSABLE_ENTITY)):
         limited = create_app(replace(servers.settings, max_export_bytes=most))
         assert limited.test_client().get(MODEL).status_code == status
 
 
-def test_a_model_that_is_not_there_is_404(app: Flask) -> None:
+def test_an_unknown_model_is_404(app: Flask) -> None:
     assert app.test_client().get("/v1/models/gpt5/llm-viz").status_code == HTTPStatus.NOT_FOUND
 
 
@@ -188,18 +190,18 @@ def test_a_trace_has_the_published_names_in_their_order(page_trace: tuple[Body, 
     ]  # fmt: skip
 
 
-def test_a_trace_is_written_to_the_byte_as_the_published_one_is(client: FlaskClient, sorted_letters: Body) -> None:
+def test_a_trace_has_the_format_and_size_of_the_published_file(client: FlaskClient, sorted_letters: Body) -> None:
     answer = client.get(f"/v1/traces/{sorted_letters['id']}/llm-viz")
-    told = json.loads(answer.data)
-    assert answer.data == json.dumps(told, indent=4).encode()
-    for name, tensor in told.items():  # three sequences, as the published one has
+    content = json.loads(answer.data)
+    assert answer.data == json.dumps(content, indent=4).encode()
+    for name, tensor in content.items():  # three sequences, as the published one has
         if name != "config":
             tensor["shape"][0] = 1 if name == "pos_emb" else 3
             tensor["data"] = base64.b64encode(bytes(4 * int(np.prod(tensor["shape"])))).decode()
-    assert len(json.dumps(told, indent=4)) == PUBLISHED_TRACE
+    assert len(json.dumps(content, indent=4)) == PUBLISHED_TRACE
 
 
-def test_the_values_of_a_trace_are_those_that_the_exported_weights_make(
+def test_the_values_of_a_trace_follow_from_the_exported_weights(
     page_model: tuple[Body, Tensors], page_trace: tuple[Body, Tensors], sorted_letters: Body
 ) -> None:
     tensors = page_trace[1]
@@ -211,18 +213,16 @@ def test_the_values_of_a_trace_are_those_that_the_exported_weights_make(
         np.testing.assert_allclose(tensors[name], values, rtol=1e-4, atol=2e-5, err_msg=name)
 
 
-def test_a_trace_of_half_precision_is_told_in_float32(client: FlaskClient, sorted_letters: Body) -> None:
+def test_a_half_precision_trace_is_exported_as_float32(client: FlaskClient, sorted_letters: Body) -> None:
     body = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}, "dtype": "float16"}
     trace = client.post("/v1/traces", json=body, headers=WAIT).get_json()
-    half, full = (
-        as_the_page(client.get(f"/v1/traces/{id}/llm-viz").data)[1] for id in (trace["id"], sorted_letters["id"])
-    )
-    for name, value in llm_viz.trace_values(LAYERS).items():  # some are kept in float32, as the manifest says
+    half, full = (parse(client.get(f"/v1/traces/{id}/llm-viz").data)[1] for id in (trace["id"], sorted_letters["id"]))
+    for name, value in llm_viz.trace_values(LAYERS).items():  # some are stored in float32, as in the manifest
         np.testing.assert_array_equal(half[name], full[name].astype(trace["tensors"][value]["dtype"]))
     assert trace["tensors"]["blocks.0.attn.q"]["dtype"] == "float16"
 
 
-def test_a_trace_in_parts_is_the_same(
+def test_the_chunk_size_does_not_change_a_trace(
     client: FlaskClient, sorted_letters: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/llm-viz"
@@ -232,7 +232,7 @@ def test_a_trace_in_parts_is_the_same(
     assert client.get(url).data == whole.data
 
 
-def test_a_trace_is_kept_for_ever(client: FlaskClient, sorted_letters: Body) -> None:
+def test_a_trace_is_cached_forever(client: FlaskClient, sorted_letters: Body) -> None:
     url = f"/v1/traces/{sorted_letters['id']}/llm-viz"
     answer = client.get(url)
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
@@ -241,7 +241,7 @@ def test_a_trace_is_kept_for_ever(client: FlaskClient, sorted_letters: Body) -> 
     assert client.get(f"/v1/traces/{sorted_letters['id']}").headers["ETag"] != answer.headers["ETag"]
 
 
-def test_a_trace_that_lacks_values_of_the_file_is_409_naming_them(client: FlaskClient, request_body: Body) -> None:
+def test_a_trace_without_the_needed_values_is_409_naming_them(client: FlaskClient, request_body: Body) -> None:
     body = request_body | {"capture": ["embed", "blocks.*", "ln_final.*", "logits"]}
     trace = client.post("/v1/traces", json=body, headers=WAIT).get_json()
     answer = client.get(f"/v1/traces/{trace['id']}/llm-viz")
@@ -249,10 +249,10 @@ def test_a_trace_that_lacks_values_of_the_file_is_409_naming_them(client: FlaskC
     assert "did not capture tokens, pos_embed, probs," in answer.get_json()["detail"]
 
 
-def test_a_trace_needs_no_more_than_the_file_holds(client: FlaskClient, request_body: Body) -> None:
+def test_a_trace_needs_only_the_values_of_the_file(client: FlaskClient, request_body: Body) -> None:
     body = request_body | {"capture": list(llm_viz.trace_values(2).values())}
     trace = client.post("/v1/traces", json=body, headers=WAIT).get_json()
-    config, tensors = as_the_page(client.get(f"/v1/traces/{trace['id']}/llm-viz").data)
+    config, tensors = parse(client.get(f"/v1/traces/{trace['id']}/llm-viz").data)
     assert (config["model_type"], config["n_layer"], config["block_size"]) == ("gpt", 2, 64)
     assert {name: tensors[name].shape for name in ("idx", "q", "att", "y", "fc", "block1", "probs")} == {
         "idx": (1, 3), "q": (1, 2, 3, 4), "att": (1, 2, 3, 3), "y": (1, 3, 8), "fc": (1, 3, 32),
@@ -261,26 +261,24 @@ def test_a_trace_needs_no_more_than_the_file_holds(client: FlaskClient, request_
 
 
 @pytest.mark.parametrize(
-    ("odd", "said"),
+    ("sizes", "message"),
     [
         ({"d_head": 5}, "d_head must be n_embd / n_head"),
         ({"n_inner": 9}, "n_inner must be 4 · n_embd"),
         ({"activation_function": "relu", "layer_norm_epsilon": 0.1}, "layer_norm_epsilon must be 1e-5, activation_"),
     ],
 )
-def test_sizes_that_the_format_has_no_words_for_are_422(
-    client: FlaskClient, request_body: Body, odd: Body, said: str
+def test_sizes_that_the_format_cannot_express_are_422(
+    client: FlaskClient, request_body: Body, sizes: Body, message: str
 ) -> None:
-    body = request_body | {"model": request_body["model"] | odd}
+    body = request_body | {"model": request_body["model"] | sizes}
     trace = client.post("/v1/traces", json=body, headers=WAIT).get_json()
     answer = client.get(f"/v1/traces/{trace['id']}/llm-viz")
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert said in answer.get_json()["errors"]["trace"][0]
+    assert message in answer.get_json()["errors"]["trace"][0]
 
 
-def test_a_trace_that_is_not_done_is_409_and_one_that_nobody_asked_for_404(
-    idle_client: FlaskClient, request_body: Body
-) -> None:
+def test_an_unfinished_trace_is_409_and_an_unknown_one_404(idle_client: FlaskClient, request_body: Body) -> None:
     trace = idle_client.post("/v1/traces", json=request_body).get_json()
     answer = idle_client.get(f"/v1/traces/{trace['id']}/llm-viz")
     assert (answer.status_code, "it is queued" in answer.get_json()["detail"]) == (HTTPStatus.CONFLICT, True)

@@ -1,4 +1,4 @@
-"""Layouts over HTTP: whole, in parts, as columns of numbers."""
+"""Layouts over HTTP: JSON, parts, columns and boxes."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Body = dict[str, Any]
 WAIT = {"Prefer": "wait=60"}
 COLUMNS = {"Accept": "application/x-safetensors"}
 BOXES = {"Accept": "model/gltf-binary"}
-NANO_BLOCKS = 4 + 3 * (5 + 3 * 14 + 17) + 10  # both ends of the model; of a layer: its first norm, 3 heads, the rest
+NANO_BLOCKS = 4 + 3 * (5 + 3 * 14 + 17) + 10  # both ends of the model; per layer: first norm, 3 heads, the rest
 
 
-def ask(client: FlaskClient, **body: Any) -> TestResponse:
+def create(client: FlaskClient, **body: Any) -> TestResponse:
     return client.post("/v1/layouts", json=body, headers=WAIT)
 
 
 def done(client: FlaskClient, **body: Any) -> Body:
-    """A finished layout, as a GET answers it."""
-    asked = ask(client, **body)
-    layout: Body = asked.get_json()
-    assert (asked.status_code, layout["status"]) == (HTTPStatus.OK, "done"), asked.text
-    assert client.get(asked.headers["Location"]).data == asked.data
+    """Create a layout, wait for it and return it, as a GET does."""
+    created = create(client, **body)
+    layout: Body = created.get_json()
+    assert (created.status_code, layout["status"]) == (HTTPStatus.OK, "done"), created.text
+    assert client.get(created.headers["Location"]).data == created.data
     return layout
 
 
@@ -44,7 +44,7 @@ def url(layout: Body, query: str = "") -> str:
 
 
 def columns(answer: TestResponse) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file, by the safetensors package and the format's description."""
+    """Return the arrays of a safetensors file, as read by the safetensors package, and its metadata."""
     assert answer.status_code == HTTPStatus.OK, answer.text
     assert answer.content_type == "application/x-safetensors"
     header = json.loads(answer.data[8 : 8 + int.from_bytes(answer.data[:8], "little")])
@@ -61,7 +61,7 @@ def nano(client: FlaskClient) -> Body:
 
 @pytest.mark.parametrize("style", ["columns", "llm-viz"])
 @pytest.mark.parametrize("model", ["nano-gpt", "gpt2"])
-def test_a_layout_tells_every_block_once(client: FlaskClient, model: str, style: str) -> None:
+def test_a_layout_has_every_block_once(client: FlaskClient, model: str, style: str) -> None:
     layout = done(client, model=model, style=style)
     config = layout["config"]
     ids = [block["id"] for block in layout["blocks"]]
@@ -72,27 +72,27 @@ def test_a_layout_tells_every_block_once(client: FlaskClient, model: str, style:
     assert all(set(block) == set(FIELDS) for block in layout["blocks"])
 
 
-def test_the_layout_of_nano_gpt_is_the_size_it_is_drawn_with(nano: Body) -> None:
+def test_the_size_of_a_block_is_its_cells_times_the_edge_of_a_cell(nano: Body) -> None:
     assert (nano["count"], nano["cell"], nano["margin"], nano["batch"]) == (NANO_BLOCKS, 1.5, 12.0, 1)
     for block in nano["blocks"]:
         assert block["size"] == [1.5 * cells for cells in block["cells"]]
 
 
-def test_every_block_is_in_the_bounds_and_they_are_no_wider(nano: Body) -> None:
+def test_the_bounds_are_those_of_the_blocks(nano: Body) -> None:
     low = np.array([block["position"] for block in nano["blocks"]])
     high = low + [block["size"] for block in nano["blocks"]]
     np.testing.assert_allclose(low.min(0), nano["bounds"]["min"])
     np.testing.assert_allclose(high.max(0), nano["bounds"]["max"])
 
 
-def test_formulas_and_groups_name_only_blocks_that_there_are(nano: Body) -> None:
+def test_formulas_and_groups_name_existing_blocks(nano: Body) -> None:
     ids = {block["id"] for block in nano["blocks"]}
     read = {given["block"] for block in nano["blocks"] if block["formula"] for given in block["formula"]["inputs"]}
     assert read <= ids
     assert {id for group in nano["groups"] for id in group["blocks"]} == ids
 
 
-def test_the_layout_of_a_trace_is_that_of_its_tokens(client: FlaskClient, sorted_letters: Body) -> None:
+def test_the_layout_of_a_trace_matches_its_tensors(client: FlaskClient, sorted_letters: Body) -> None:
     layout = client.get(sorted_letters["layout"]).get_json()
     assert (layout["status"], layout["tokens"], layout["model"]) == ("done", 11, "nano-gpt")
     for block in layout["blocks"]:
@@ -105,20 +105,20 @@ def test_the_layout_of_a_trace_is_that_of_its_tokens(client: FlaskClient, sorted
         assert all(at < size for at, size in zip(last, shape, strict=True)), block["id"]
 
 
-def test_the_layout_of_a_short_trace_is_of_its_tokens_only(client: FlaskClient, request_body: Body) -> None:
+def test_the_layout_of_a_short_trace_has_only_its_tokens(client: FlaskClient, request_body: Body) -> None:
     trace = client.post("/v1/traces", json=request_body, headers=WAIT).get_json()
     assert client.get(trace["layout"]).get_json()["tokens"] == 3
-    same = ask(client, model=request_body["model"], tokens=3)
+    same = create(client, model=request_body["model"], tokens=3)
     assert same.headers["Location"] == trace["layout"]
 
 
-def test_tokens_left_out_are_all_there_could_be(client: FlaskClient, nano: Body) -> None:
+def test_tokens_default_to_all_positions(client: FlaskClient, nano: Body) -> None:
     for same in ({"tokens": None}, {"tokens": 11}, {"batch": 1, "style": "columns"}):
-        assert ask(client, model="nano-gpt", **same).get_json()["id"] == nano["id"]
-    assert ask(client, model="nano-gpt", tokens=10).get_json()["id"] != nano["id"]
+        assert create(client, model="nano-gpt", **same).get_json()["id"] == nano["id"]
+    assert create(client, model="nano-gpt", tokens=10).get_json()["id"] != nano["id"]
 
 
-def test_a_layout_is_asked_for_without_waiting(idle_client: FlaskClient) -> None:
+def test_a_layout_is_created_without_waiting(idle_client: FlaskClient) -> None:
     answer = idle_client.post("/v1/layouts", json={"model": "gpt2"})
     assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.ACCEPTED, "queued")
     assert "blocks" not in answer.get_json()
@@ -131,7 +131,7 @@ def test_a_layout_is_asked_for_without_waiting(idle_client: FlaskClient) -> None
 # ------------------------------------------------------------------------------------------------------- parts
 
 
-def test_layers_bring_the_ends_of_the_model_with_them(client: FlaskClient, nano: Body) -> None:
+def test_the_first_and_last_layers_include_the_ends_of_the_model(client: FlaskClient, nano: Body) -> None:
     parts = [client.get(url(nano, f"?layers={n}:{n + 1}")).get_json()["blocks"] for n in range(3)]
     assert [block for part in parts for block in part] == nano["blocks"]
     assert parts[0][0]["id"] == "tokens"
@@ -140,13 +140,13 @@ def test_layers_bring_the_ends_of_the_model_with_them(client: FlaskClient, nano:
     assert client.get(url(nano, "?layers=:1")).get_json()["blocks"] == parts[0]
 
 
-def test_heads_leave_out_the_other_heads_and_nothing_else(client: FlaskClient, nano: Body) -> None:
+def test_heads_exclude_only_other_heads(client: FlaskClient, nano: Body) -> None:
     expected = [block for block in nano["blocks"] if block["head"] in (None, 1, 2)]
     assert client.get(url(nano, "?heads=1:3")).get_json()["blocks"] == expected
     assert client.get(url(nano, "?heads=:")).get_json()["blocks"] == nano["blocks"]
 
 
-def test_fields_are_those_that_were_asked_for(client: FlaskClient, nano: Body) -> None:
+def test_fields_select_keys_of_the_blocks(client: FlaskClient, nano: Body) -> None:
     blocks = client.get(url(nano, "?fields=id, position,size")).get_json()["blocks"]
     assert blocks == [{key: block[key] for key in ("id", "position", "size")} for block in nano["blocks"]]
 
@@ -160,13 +160,15 @@ def test_fields_are_those_that_were_asked_for(client: FlaskClient, nano: Body) -
         ("layer=1", "layer"),
     ],
 )
-def test_a_part_that_cannot_be_is_422_naming_the_query(client: FlaskClient, nano: Body, query: str, field: str) -> None:
+def test_an_invalid_selection_is_422_naming_the_parameter(
+    client: FlaskClient, nano: Body, query: str, field: str
+) -> None:
     answer = client.get(url(nano, f"?{query}"))
     assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
     assert list(answer.get_json()["errors"]) == [field]
 
 
-def test_a_layout_too_large_for_json_links_to_parts_that_make_the_whole(client: FlaskClient) -> None:
+def test_a_layout_too_large_for_json_links_to_its_parts(client: FlaskClient) -> None:
     layout = done(client, model="gpt3-175b")
     assert layout["count"] > MAX_JSON_BLOCKS
     assert (layout["blocks"], layout["groups"]) == (None, None)
@@ -178,7 +180,7 @@ def test_a_layout_too_large_for_json_links_to_parts_that_make_the_whole(client: 
     assert len(ids) == len(set(ids)) == layout["count"]
 
 
-def test_a_layer_too_large_for_json_is_linked_to_by_its_heads(client: FlaskClient) -> None:
+def test_a_layer_too_large_for_json_is_linked_by_heads(client: FlaskClient) -> None:
     config = {"n_layer": 2, "n_head": 3000, "n_embd": 3000, "n_positions": 8}
     layout = done(client, model=config)
     ids: list[str] = []
@@ -195,7 +197,7 @@ def test_a_layer_too_large_for_json_is_linked_to_by_its_heads(client: FlaskClien
 
 @pytest.mark.parametrize("style", ["columns", "llm-viz"])
 @pytest.mark.parametrize("model", ["nano-gpt", "gpt2-medium"])
-def test_the_columns_are_the_blocks_of_json(client: FlaskClient, model: str, style: str) -> None:
+def test_columns_have_the_blocks_of_the_json(client: FlaskClient, model: str, style: str) -> None:
     layout = done(client, model=model, style=style)
     answer = client.get(url(layout), headers=COLUMNS)
     table, metadata = columns(answer)
@@ -218,13 +220,13 @@ def test_the_columns_are_the_blocks_of_json(client: FlaskClient, model: str, sty
     assert unchanged.status_code == HTTPStatus.NOT_MODIFIED
 
 
-def test_columns_of_some_layers_are_some_of_the_columns(client: FlaskClient, nano: Body) -> None:
+def test_columns_can_be_read_by_layers(client: FlaskClient, nano: Body) -> None:
     table, _ = columns(client.get(url(nano, "?layers=1:2"), headers=COLUMNS))
     expected = [block["position"] for block in nano["blocks"] if block["layer"] == 1]
     assert table["position"].tolist() == expected
 
 
-def test_the_columns_of_the_largest_preset_are_all_of_it(client: FlaskClient) -> None:
+def test_the_columns_of_the_largest_preset_are_complete(client: FlaskClient) -> None:
     layout = done(client, model="gpt3-175b")
     table, _ = columns(client.get(url(layout), headers=COLUMNS))
     assert len(table["position"]) == layout["count"]
@@ -233,13 +235,13 @@ def test_the_columns_of_the_largest_preset_are_all_of_it(client: FlaskClient) ->
 
 
 @pytest.mark.parametrize(("query", "field"), [("heads=0:1", "heads"), ("fields=id", "fields"), ("layers=9:", "layers")])
-def test_files_have_no_heads_or_fields_to_choose(client: FlaskClient, nano: Body, query: str, field: str) -> None:
+def test_files_do_not_accept_heads_or_fields(client: FlaskClient, nano: Body, query: str, field: str) -> None:
     for headers in (COLUMNS, BOXES):
         answer = client.get(url(nano, f"?{query}"), headers=headers)
         assert (answer.status_code, list(answer.get_json()["errors"])) == (HTTPStatus.UNPROCESSABLE_ENTITY, [field])
 
 
-def test_files_too_large_for_an_answer_are_422_and_their_parts_are_not(client: FlaskClient) -> None:
+def test_a_file_too_large_is_422_and_can_be_read_by_layers(client: FlaskClient) -> None:
     layout = done(client, model={"n_layer": 10_000, "n_head": 100, "n_embd": 100, "n_positions": 4})
     for headers in (COLUMNS, BOXES):
         whole = client.get(url(layout), headers=headers)
@@ -248,7 +250,7 @@ def test_files_too_large_for_an_answer_are_422_and_their_parts_are_not(client: F
     assert table["layer"].max() == 9999
 
 
-def test_another_representation_is_406_listing_what_there_is(client: FlaskClient, nano: Body) -> None:
+def test_another_media_type_is_406_listing_the_available_ones(client: FlaskClient, nano: Body) -> None:
     answer = client.get(url(nano), headers={"Accept": "image/png"})
     assert answer.status_code == HTTPStatus.NOT_ACCEPTABLE
     assert "application/json or application/x-safetensors or model/gltf-binary" in answer.get_json()["detail"]
@@ -260,7 +262,7 @@ def test_another_representation_is_406_listing_what_there_is(client: FlaskClient
 @pytest.mark.parametrize("query", ["", "?layers=0:1", "?layers=1:"])
 @pytest.mark.parametrize("style", ["columns", "llm-viz"])
 @pytest.mark.parametrize("model", ["nano-gpt", "gpt2-medium"])
-def test_the_boxes_are_the_blocks_of_the_same_layers(client: FlaskClient, model: str, style: str, query: str) -> None:
+def test_boxes_have_the_blocks_of_the_json(client: FlaskClient, model: str, style: str, query: str) -> None:
     layout = done(client, model=model, style=style)
     blocks = client.get(url(layout, query)).get_json()["blocks"]
     answer = client.get(url(layout, query), headers=BOXES)
@@ -274,7 +276,7 @@ def test_the_boxes_are_the_blocks_of_the_same_layers(client: FlaskClient, model:
     np.testing.assert_array_equal(size, np.array([block["size"] for block in blocks], np.float32))
 
 
-def test_boxes_are_kept_for_ever(client: FlaskClient, nano: Body) -> None:
+def test_boxes_are_cached_forever(client: FlaskClient, nano: Body) -> None:
     answer = client.get(url(nano), headers=BOXES)
     assert answer.headers["Content-Length"] == str(len(answer.data))
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
@@ -308,7 +310,7 @@ def test_the_largest_models_are_laid_out(client: FlaskClient, body: Body) -> Non
 
 
 @pytest.mark.parametrize(
-    ("wrong", "field"),
+    ("changes", "field"),
     [
         ({"tokens": 12}, "tokens"),
         ({"tokens": 0}, "tokens"),
@@ -329,23 +331,25 @@ def test_the_largest_models_are_laid_out(client: FlaskClient, body: Body) -> Non
         ({"model": None}, "model"),
     ],
 )
-def test_a_layout_that_cannot_be_is_422_naming_the_field(client: FlaskClient, wrong: Body, field: str) -> None:
-    content = json.dumps({"model": "nano-gpt"} | wrong)
+def test_an_invalid_request_is_422_naming_the_field(client: FlaskClient, changes: Body, field: str) -> None:
+    content = json.dumps({"model": "nano-gpt"} | changes)
     answer = client.post("/v1/layouts", data=content, content_type="application/json")
     assert (answer.status_code, answer.content_type) == (HTTPStatus.UNPROCESSABLE_ENTITY, "application/problem+json")
     assert list(answer.get_json()["errors"]) == [field]
 
 
 @pytest.mark.parametrize("id", ["0" * 64, "nano-gpt", "0"])
-def test_a_layout_that_nobody_asked_for_is_unknown(client: FlaskClient, sorted_letters: Body, id: str) -> None:
+def test_an_unknown_layout_is_404(client: FlaskClient, sorted_letters: Body, id: str) -> None:
     for headers in ({}, COLUMNS):
         for unknown in (id, sorted_letters["id"]):
             answer = client.get(f"/v1/layouts/{unknown}", headers=headers)
             assert (answer.status_code, answer.content_type) == (HTTPStatus.NOT_FOUND, "application/problem+json")
 
 
-@pytest.mark.parametrize(("lost", "tokens"), [("result:{id}", 7), ("result:{id}:0", 8)])  # each a layout of its own
-def test_a_layout_that_the_cache_lost_is_made_again(
+@pytest.mark.parametrize(
+    ("lost", "tokens"), [("result:{id}", 7), ("result:{id}:0", 8)]
+)  # tokens differ so that the layouts do
+def test_a_layout_that_the_cache_lost_is_computed_again(
     client: FlaskClient, servers: Servers, request_body: Body, lost: str, tokens: int
 ) -> None:
     layout = done(client, model=request_body["model"], tokens=tokens)

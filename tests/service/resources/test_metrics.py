@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with socket.socket() as free:
 
 
 def parsed(text: str) -> dict[tuple[str, ...], float]:
-    """Samples by name and labels' values (in the order of the labels), as Prometheus' own parser reads them."""
+    """Return the samples by name and label values (sorted by label), as read by Prometheus' own parser."""
     families = text_string_to_metric_families(text)
     return {(s.name, *(v for _, v in sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
@@ -52,7 +52,7 @@ def test_requests_are_counted_by_route_and_status(idle_client: FlaskClient) -> N
     assert found["cutaway_http_request_seconds_count", "GET", "/v1/models/<model_id>"] >= 2
 
 
-def test_what_has_no_route_is_counted_together(idle_client: FlaskClient) -> None:
+def test_requests_without_a_route_are_counted_together(idle_client: FlaskClient) -> None:
     nowhere = ("cutaway_http_requests_total", "GET", "none", "404")
     before = metrics(idle_client).get(nowhere, 0)
     idle_client.get("/nowhere")
@@ -60,7 +60,7 @@ def test_what_has_no_route_is_counted_together(idle_client: FlaskClient) -> None
     assert metrics(idle_client)[nowhere] == before + 2
 
 
-def test_a_job_that_waits_is_seen_and_so_are_workers(
+def test_waiting_jobs_and_workers_are_counted(
     idle_client: FlaskClient, client: FlaskClient, worker: psutil.Process
 ) -> None:
     idle_client.post("/v1/traces", json={"model": "nano-gpt", "tokens": [0, 1]})
@@ -82,13 +82,13 @@ def test_jobs_are_histograms_by_kind_size_and_outcome(idle_client: FlaskClient, 
     assert found["cutaway_job_wait_seconds_bucket", "trace", "0.01", *rest] == 2
 
 
-def test_a_job_is_counted_when_it_has_ended(client: FlaskClient, sorted_letters: dict[str, Any]) -> None:
+def test_a_job_is_counted_once_it_has_ended(client: FlaskClient, sorted_letters: dict[str, Any]) -> None:
     assert sorted_letters["status"] == "done"
     found, labels = metrics(client), ("trace", "done", "1M", "cutaway-small-normal")
-    counted = found["cutaway_job_seconds_count", *labels]
-    assert counted >= 1
-    assert found["cutaway_job_wait_seconds_count", *labels] == counted
-    assert 0 < found["cutaway_job_seconds_sum", *labels] < 60 * counted
+    jobs = found["cutaway_job_seconds_count", *labels]
+    assert jobs >= 1
+    assert found["cutaway_job_wait_seconds_count", *labels] == jobs
+    assert 0 < found["cutaway_job_seconds_sum", *labels] < 60 * jobs
 
 
 def test_jobs_whose_process_was_killed_are_counted_each_time(
@@ -105,19 +105,19 @@ def test_jobs_whose_process_was_killed_are_counted_each_time(
         wait_for(idle_client, "retried", TRIES - 1)
 
 
-def test_a_job_that_was_stopped_is_counted_as_cancelled(
+def test_a_stopped_job_is_counted_as_cancelled(
     idle_client: FlaskClient, idle_servers: Servers, long_request_body: dict[str, Any]
 ) -> None:
     with running_worker(idle_servers):
-        asked = idle_client.post("/v1/traces", json=long_request_body).get_json()
-        while idle_client.get(f"/v1/traces/{asked['id']}").get_json()["status"] != "running":
+        trace = idle_client.post("/v1/traces", json=long_request_body).get_json()
+        while idle_client.get(f"/v1/traces/{trace['id']}").get_json()["status"] != "running":
             time.sleep(0.01)
-        idle_client.delete(f"/v1/traces/{asked['id']}")
+        idle_client.delete(f"/v1/traces/{trace['id']}")
         wait_for(idle_client, "cancelled", 1)
 
 
 def wait_for(client: FlaskClient, outcome: str, times: int) -> None:
-    """Until so many jobs have this outcome."""
+    """Wait until `times` jobs have this outcome."""
     deadline = time.monotonic() + 30
     while True:
         found = [v for k, v in metrics(client).items() if k[0] == "cutaway_job_seconds_count" and outcome in k]
@@ -127,16 +127,14 @@ def wait_for(client: FlaskClient, outcome: str, times: int) -> None:
         time.sleep(0.05)
 
 
-def test_how_long_the_next_job_has_waited_is_told_by_queue(idle_client: FlaskClient) -> None:
+def test_the_wait_of_the_next_job_is_reported_by_queue(idle_client: FlaskClient) -> None:
     oldest = ("cutaway_queue_oldest_seconds", "cutaway-small-normal")
     assert metrics(idle_client)[oldest] == 0
     idle_client.post("/v1/traces", json={"model": "nano-gpt", "tokens": [0, 1]})
     assert 0 < metrics(idle_client)[oldest] < metrics(idle_client)[oldest] < 60
 
 
-def test_answers_that_were_kept_are_counted_and_timed_as_others(
-    client: FlaskClient, sorted_letters: dict[str, Any]
-) -> None:
+def test_cached_responses_are_counted_and_timed(client: FlaskClient, sorted_letters: dict[str, Any]) -> None:
     route, path = "/v1/traces/<trace_id>/tensors", f"/v1/traces/{sorted_letters['id']}/tensors"
     client.get(path)
     before = metrics(client)
@@ -146,7 +144,7 @@ def test_answers_that_were_kept_are_counted_and_timed_as_others(
         assert found[f"cutaway_{name[0]}", *name[1:]] == before[f"cutaway_{name[0]}", *name[1:]] + 1
 
 
-def test_the_cache_tells_its_size_hits_and_misses(idle_client: FlaskClient, idle_servers: Servers) -> None:
+def test_the_size_hits_and_misses_of_the_cache_are_reported(idle_client: FlaskClient, idle_servers: Servers) -> None:
     before = metrics(idle_client)
     cache = connect(idle_servers.cache_url)
     cache.set("there", b"x")
@@ -158,7 +156,7 @@ def test_the_cache_tells_its_size_hits_and_misses(idle_client: FlaskClient, idle
     assert found["cutaway_cache_bytes",] > 0
 
 
-def test_a_redis_that_is_away_leaves_the_rest_readable(servers: Servers) -> None:
+def test_an_unavailable_redis_does_not_hide_other_metrics(servers: Servers) -> None:
     settings = Settings(queue_url="redis://127.0.0.1:1/0", cache_url=servers.cache_url)
     found = metrics(create_app(settings).test_client())
     assert (found["cutaway_redis_up", "queue"], found["cutaway_redis_up", "cache"]) == (0, 1)
@@ -166,7 +164,7 @@ def test_a_redis_that_is_away_leaves_the_rest_readable(servers: Servers) -> None
     assert found["cutaway_cache_bytes",] > 0
 
 
-def test_processes_of_one_server_count_together(idle_servers: Servers, tmp_path: Path) -> None:
+def test_the_processes_of_a_server_share_counters(idle_servers: Servers, tmp_path: Path) -> None:
     environment = idle_servers.environment | {"TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "service", "api", "--port", str(PORT), "--processes", "2", "--threads", "2"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
@@ -180,8 +178,8 @@ def test_processes_of_one_server_count_together(idle_servers: Servers, tmp_path:
                 time.sleep(0.05)
             for _ in range(40):
                 read("/v1/models/nano-gpt")
-            asked = ("cutaway_http_requests_total", "GET", "/v1/models/<model_id>", "200")
-            assert {parsed(read("/metrics"))[asked] for _ in range(10)} == {40}
+            requests = ("cutaway_http_requests_total", "GET", "/v1/models/<model_id>", "200")
+            assert {parsed(read("/metrics"))[requests] for _ in range(10)} == {40}
             assert len(list(tmp_path.glob("cutaway-metrics-*"))) == 1
         finally:
             server.send_signal(signal.SIGTERM)

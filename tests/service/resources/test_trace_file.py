@@ -1,4 +1,4 @@
-"""A trace as one safetensors file: whole, in ranges, and of some tensors."""
+"""Traces as safetensors files: whole, ranges, some tensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file(client: FlaskClient, url: str) -> bytes:
 
 
 def names(client: FlaskClient, url: str, **query: Any) -> list[str]:
-    """The tensors of a file, in their order."""
+    """Return the names of the tensors in a file, in order."""
     answer = client.get(url, query_string=query)
     assert answer.status_code == HTTPStatus.OK, answer.text
     length = int.from_bytes(answer.data[:8], "little")
@@ -40,7 +40,7 @@ def names(client: FlaskClient, url: str, **query: Any) -> list[str]:
 # -------------------------------------------------------------------------------------------------------- whole
 
 
-def test_it_holds_every_tensor_as_it_is_read_alone(
+def test_the_file_has_every_tensor_as_it_is_read_alone(
     client: FlaskClient, sorted_letters: Body, url: str, file: bytes
 ) -> None:
     read = load(file)
@@ -54,7 +54,9 @@ def test_it_holds_every_tensor_as_it_is_read_alone(
         assert values.tobytes() == alone.data
 
 
-def test_its_headers_say_what_it_is(client: FlaskClient, sorted_letters: Body, url: str, file: bytes) -> None:
+def test_the_response_headers_describe_the_file(
+    client: FlaskClient, sorted_letters: Body, url: str, file: bytes
+) -> None:
     headers = client.get(url).headers
     assert headers["Content-Type"] == "application/x-safetensors"
     assert headers["Content-Length"] == str(len(file))
@@ -63,7 +65,7 @@ def test_its_headers_say_what_it_is(client: FlaskClient, sorted_letters: Body, u
     assert headers["Cache-Control"] == "public, max-age=31536000, immutable"
 
 
-def test_its_metadata_say_of_what_it_is(sorted_letters: Body, file: bytes) -> None:
+def test_the_metadata_describe_the_trace(sorted_letters: Body, file: bytes) -> None:
     metadata = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]
     assert (metadata["id"], metadata["model"]) == (sorted_letters["id"], "nano-gpt")
     assert json.loads(metadata["tokens"]) == sorted_letters["tokens"]
@@ -72,7 +74,7 @@ def test_its_metadata_say_of_what_it_is(sorted_letters: Body, file: bytes) -> No
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_all_its_data_are_aligned(client: FlaskClient, request_body: Body, dtype: str) -> None:
+def test_all_data_are_aligned(client: FlaskClient, request_body: Body, dtype: str) -> None:
     body = request_body | {"dtype": dtype}
     id = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"}).get_json()["id"]
     content = client.get(f"/v1/traces/{id}/safetensors").data
@@ -84,7 +86,7 @@ def test_all_its_data_are_aligned(client: FlaskClient, request_body: Body, dtype
         assert values.tobytes() == client.get(f"/v1/traces/{id}/tensors/{name}", headers=OCTETS).data
 
 
-def test_it_is_never_whole_in_memory(client: FlaskClient, request_body: Body) -> None:
+def test_the_file_is_never_whole_in_memory(client: FlaskClient, request_body: Body) -> None:
     config = {"n_layer": 12, "n_head": 1, "n_embd": 256, "n_positions": 200, "vocab_size": 9}
     body = request_body | {"model": config, "tokens": [1] * 200}
     trace = client.post("/v1/traces", json=body, headers={"Prefer": "wait=60"}).get_json()
@@ -137,34 +139,32 @@ def test_any_range_is_that_part_of_the_file(client: FlaskClient, url: str, file:
         assert answer.headers["Content-Length"] == str(len(expected))
 
 
-@pytest.mark.parametrize("text", ["{size}-", "{size}-{size}"])
-def test_a_range_that_there_is_not_is_416_telling_the_size(
-    client: FlaskClient, url: str, file: bytes, text: str
-) -> None:
+@pytest.mark.parametrize("text", ["{size}-", "{size}-{size}", "-0"])
+def test_a_range_outside_the_file_is_416_with_the_size(client: FlaskClient, url: str, file: bytes, text: str) -> None:
     answer = client.get(url, headers={"Range": "bytes=" + text.format(size=len(file))})
     assert answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
     assert answer.content_type == "application/problem+json"
     assert answer.headers["Content-Range"] == f"bytes */{len(file)}"
 
 
-@pytest.mark.parametrize(
-    "text", ["bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=a-b", "bytes=-", "bytes=9-3", "bytes=-0"]
-)
-def test_what_is_no_single_range_is_answered_with_all(client: FlaskClient, url: str, file: bytes, text: str) -> None:
+@pytest.mark.parametrize("text", ["bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=a-b", "bytes=-", "bytes=9-3", ""])
+def test_an_invalid_or_multiple_range_returns_the_whole_file(
+    client: FlaskClient, url: str, file: bytes, text: str
+) -> None:
     answer = client.get(url, headers={"Range": text})
     assert (answer.status_code, answer.data) == (HTTPStatus.OK, file)
 
 
-def test_a_range_of_another_file_is_answered_with_this_one(client: FlaskClient, url: str, file: bytes) -> None:
+def test_if_range_of_another_file_returns_the_whole_file(client: FlaskClient, url: str, file: bytes) -> None:
     tag = client.head(url).headers["ETag"]
-    asked = {"Range": "bytes=5-9"}
-    same = client.get(url, headers=asked | {"If-Range": tag})
+    headers = {"Range": "bytes=5-9"}
+    same = client.get(url, headers=headers | {"If-Range": tag})
     assert (same.status_code, same.data) == (HTTPStatus.PARTIAL_CONTENT, file[5:10])
     for other in ('"another"', f"W/{tag}"):
-        assert client.get(url, headers=asked | {"If-Range": other}).data == file
+        assert client.get(url, headers=headers | {"If-Range": other}).data == file
 
 
-def test_head_tells_the_size_and_reads_nothing(
+def test_head_returns_the_size_and_reads_nothing(
     client: FlaskClient, url: str, file: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tag = client.get(url).headers["ETag"]
@@ -174,15 +174,15 @@ def test_head_tells_the_size_and_reads_nothing(
         assert (answer.status_code, answer.data) == (HTTPStatus.OK, b"")
         assert (answer.headers["Content-Length"], answer.headers["Accept-Ranges"]) == (str(len(file)), "bytes")
         assert answer.headers["ETag"] == tag
-    for ask in (client.get, client.head):
-        assert ask(url, headers={"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
+    for method in (client.get, client.head):
+        assert method(url, headers={"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
 
 
 # ------------------------------------------------------------------------------------------------- some tensors
 
 
 @pytest.mark.parametrize(
-    ("patterns", "held"),
+    ("patterns", "expected"),
     [
         (["logits"], ["logits"]),
         (["logits,tokens", " embed "], ["tokens", "embed", "logits"]),
@@ -192,18 +192,18 @@ def test_head_tells_the_size_and_reads_nothing(
         (["hook_embed", "hook_pos_embed"], ["embed", "pos_embed"]),
     ],
 )
-def test_patterns_choose_tensors_in_order_of_computation(
-    client: FlaskClient, url: str, patterns: list[str], held: list[str]
+def test_patterns_select_tensors_in_order_of_computation(
+    client: FlaskClient, url: str, patterns: list[str], expected: list[str]
 ) -> None:
-    assert names(client, url, tensors=patterns) == held
+    assert names(client, url, tensors=patterns) == expected
 
 
-def test_files_of_different_tensors_have_different_tags(client: FlaskClient, url: str) -> None:
+def test_files_of_different_tensors_have_different_etags(client: FlaskClient, url: str) -> None:
     tags = {client.head(url, query_string={"tensors": name}).headers["ETag"] for name in ("logits", "probs", "*")}
     assert len(tags) == 3
 
 
-def test_some_tensors_are_as_they_are_in_the_whole(client: FlaskClient, url: str, file: bytes) -> None:
+def test_selected_tensors_are_as_in_the_whole_file(client: FlaskClient, url: str, file: bytes) -> None:
     whole = load(file)
     some = load(client.get(url, query_string={"tensors": "blocks.1.*,tokens,probs"}).data)
     assert len(some) > 20
@@ -212,19 +212,19 @@ def test_some_tensors_are_as_they_are_in_the_whole(client: FlaskClient, url: str
 
 
 @pytest.mark.parametrize("pattern", ["blocks.3.*", "", "logits,nothing", "logits,"])
-def test_a_pattern_of_nothing_is_422_naming_what_there_is(client: FlaskClient, url: str, pattern: str) -> None:
+def test_a_pattern_that_matches_nothing_is_422_with_the_names(client: FlaskClient, url: str, pattern: str) -> None:
     answer = client.get(url, query_string={"tensors": pattern})
     assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    [said] = answer.get_json()["errors"]["tensors"] if pattern else [""]
-    assert not pattern or "matches no tensor of this trace; its" in said
+    [message] = answer.get_json()["errors"]["tensors"] if pattern else [""]
+    assert not pattern or "matches no tensor of this trace; its" in message
 
 
-def test_an_unfinished_trace_is_no_file_yet(idle_client: FlaskClient, request_body: Body) -> None:
+def test_an_unfinished_trace_is_409(idle_client: FlaskClient, request_body: Body) -> None:
     id = idle_client.post("/v1/traces", json=request_body).get_json()["id"]
     assert idle_client.get(f"/v1/traces/{id}/safetensors").status_code == HTTPStatus.CONFLICT
 
 
-def test_it_comes_in_no_other_form(client: FlaskClient, url: str) -> None:
+def test_another_media_type_is_406(client: FlaskClient, url: str) -> None:
     answer = client.get(url, headers={"Accept": "application/json"})
     assert answer.status_code == HTTPStatus.NOT_ACCEPTABLE
     assert "Accept must allow application/x-safetensors." in answer.get_json()["detail"]

@@ -1,4 +1,4 @@
-"""Traces over HTTP: asked for once, waited for, cached."""
+"""Traces over HTTP: creating, waiting, caching, status."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ WAIT = {"Prefer": "wait=60"}
 OCTETS = {"Accept": "application/octet-stream"}
 
 
-def ask(client: FlaskClient, body: Body, **headers: str) -> TestResponse:
+def create(client: FlaskClient, body: Body, **headers: str) -> TestResponse:
     return client.post("/v1/traces", json=body, headers=headers)
 
 
-def ask_and_wait(client: FlaskClient, body: Body) -> Body:
-    answer = ask(client, body, **WAIT)
+def create_and_wait(client: FlaskClient, body: Body) -> Body:
+    answer = create(client, body, **WAIT)
     assert answer.status_code == HTTPStatus.OK, answer.text
     trace: Body = answer.get_json()
     assert trace["status"] == "done"
@@ -46,9 +46,9 @@ def status(client: FlaskClient, id: str) -> str:
     return str(get(client, id).get_json()["status"])
 
 
-def eventually(holds: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -59,7 +59,7 @@ def times_started(servers: Servers, id: str) -> int:
 
 
 def numbers(answer: TestResponse) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A whole tensor from its bytes and headers."""
+    """Return a whole tensor from its bytes and headers."""
     assert answer.status_code == HTTPStatus.OK, answer.text
     shape = [int(size) for size in answer.headers["Tensor-Shape"].split(",")]
     return np.frombuffer(answer.data, answer.headers["Tensor-Dtype"]).reshape(shape)
@@ -75,7 +75,7 @@ def test_nano_gpt_sorts_its_letters(sorted_letters: Body) -> None:
     assert [bytes(piece["bytes"]) for piece in sorted_letters["pieces"]] == [b"C", b"B", b"A", b"B", b"B", b"C"]
 
 
-def test_each_step_tells_the_probabilities_it_was_drawn_from(client: FlaskClient, sorted_letters: Body) -> None:
+def test_each_step_has_the_probabilities_it_was_drawn_from(client: FlaskClient, sorted_letters: Body) -> None:
     probs = numbers(client.get(f"/v1/traces/{sorted_letters['id']}/tensors/probs", headers=OCTETS))
     assert [step["position"] for step in sorted_letters["generated"]] == [5, 6, 7, 8, 9, 10]
     assert "".join(step["text"] for step in sorted_letters["generated"]) == "ABBBCC"
@@ -87,54 +87,52 @@ def test_each_step_tells_the_probabilities_it_was_drawn_from(client: FlaskClient
         assert [one["probability"] for one in step["top"]] == sorted(row.tolist(), reverse=True)
 
 
-def test_a_trace_holds_every_tensor_of_the_description_in_order(client: FlaskClient, sorted_letters: Body) -> None:
+def test_a_trace_has_every_tensor_of_the_description_in_order(client: FlaskClient, sorted_letters: Body) -> None:
     config = CONFIGS["nano-gpt"]
-    sizes = describe(config).sizes(6 + 6 - 1)  # the last new token is not fed
+    sizes = describe(config).sizes(6 + 6 - 1)  # the last generated token is not fed
     expected = {name: list(t.shape(sizes)) for name, t in describe(config).all_values()}
     listed = client.get(f"/v1/traces/{sorted_letters['id']}/tensors").get_json()["tensors"]
     assert {tensor["name"]: tensor["shape"] for tensor in listed} == expected
     assert [tensor["name"] for tensor in listed] == list(expected)
-    assert {name: told["shape"] for name, told in sorted_letters["tensors"].items()} == expected
+    assert {name: tensor["shape"] for name, tensor in sorted_letters["tensors"].items()} == expected
 
 
 def test_the_statistics_are_those_of_the_values(client: FlaskClient, sorted_letters: Body) -> None:
-    for name, told in sorted_letters["tensors"].items():
+    for name, tensor in sorted_letters["tensors"].items():
         values = numbers(client.get(f"/v1/traces/{sorted_letters['id']}/tensors/{name}", headers=OCTETS))
-        seen = values[np.isfinite(values)].astype(np.float64)
-        assert (told["bytes"], told["dtype"]) == (values.nbytes, str(values.dtype))
-        assert (told["min"], told["max"], told["absmax"]) == (seen.min(), seen.max(), abs(seen).max())
-        assert told["mean"] == pytest.approx(seen.mean(), rel=1e-6, abs=1e-9)
+        unmasked = values[np.isfinite(values)].astype(np.float64)
+        assert (tensor["bytes"], tensor["dtype"]) == (values.nbytes, str(values.dtype))
+        assert (tensor["min"], tensor["max"], tensor["absmax"]) == (unmasked.min(), unmasked.max(), abs(unmasked).max())
+        assert tensor["mean"] == pytest.approx(unmasked.mean(), rel=1e-6, abs=1e-9)
 
 
-def test_only_what_was_captured_is_kept(client: FlaskClient, request_body: Body) -> None:
+def test_only_captured_tensors_are_stored(client: FlaskClient, request_body: Body) -> None:
     captured = {"capture": ["blocks.1.attn.hook_*", "probs"], "dtype": "float16"}
-    tensors = ask_and_wait(client, request_body | captured)["tensors"]
+    tensors = create_and_wait(client, request_body | captured)["tensors"]
     parts = ["q", "k", "v", "scores", "scores_max", "scores_sum", "pattern", "z"]
     assert list(tensors) == [f"blocks.1.attn.{part}" for part in parts] + ["probs"]
-    assert {told["dtype"] for name, told in tensors.items() if name != "probs"} == {"float16"}
-    assert tensors["probs"]["dtype"] == "float32"  # most of a vocabulary's would be subnormal
+    assert {tensor["dtype"] for name, tensor in tensors.items() if name != "probs"} == {"float16"}
+    assert tensors["probs"]["dtype"] == "float32"  # float16 would make most of a vocabulary's subnormal
 
 
-# ---------------------------------------------------------------------------------------------------- asking
+# -------------------------------------------------------------------------------------------------- creating
 
 
-def test_a_trace_links_to_its_layout_whether_its_manifest_holds_the_id_or_the_link(
+def test_a_trace_links_to_its_layout_from_new_and_old_manifests(
     client: FlaskClient, servers: Servers, request_body: Body
 ) -> None:
-    trace, cache = ask_and_wait(client, request_body), connect(servers.cache_url)
+    trace, cache = create_and_wait(client, request_body), connect(servers.cache_url)
     key = f"result:{trace['id']}"
     manifest: Body = orjson.loads(cache.get(key) or b"")
     assert trace["layout"] == f"/v1/layouts/{manifest['layout']}"
     assert client.get(trace["layout"]).get_json()["status"] == "done"
-    cache.set(key, orjson.dumps(manifest | {"layout": trace["layout"]}))  # as workers wrote it before
+    cache.set(key, orjson.dumps(manifest | {"layout": trace["layout"]}))  # as older workers wrote it
     other = create_app(servers.settings).test_client()
     assert get(other, trace["id"]).get_json()["layout"] == trace["layout"]
 
 
-def test_asking_without_waiting_answers_202_with_the_place_of_the_trace(
-    client: FlaskClient, request_body: Body
-) -> None:
-    answer = ask(client, request_body)
+def test_post_without_waiting_returns_202_with_the_location(client: FlaskClient, request_body: Body) -> None:
+    answer = create(client, request_body)
     assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.ACCEPTED, "queued")
     assert answer.headers["Location"] == f"/v1/traces/{answer.get_json()['id']}"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -143,9 +141,9 @@ def test_asking_without_waiting_answers_202_with_the_place_of_the_trace(
     assert (done.status_code, done.get_json()["status"]) == (HTTPStatus.OK, "done")
 
 
-def test_asking_for_what_is_done_answers_200_at_once(client: FlaskClient, request_body: Body) -> None:
-    done = ask_and_wait(client, request_body)
-    answer = ask(client, request_body)
+def test_post_of_a_finished_trace_returns_200(client: FlaskClient, request_body: Body) -> None:
+    done = create_and_wait(client, request_body)
+    answer = create(client, request_body)
     assert (answer.status_code, answer.get_json()) == (HTTPStatus.OK, done)
     assert answer.headers["Location"] == f"/v1/traces/{done['id']}"
 
@@ -161,10 +159,10 @@ def test_asking_for_what_is_done_answers_200_at_once(client: FlaskClient, reques
     ],
 )
 @pytest.mark.parametrize("drawn", [{}, {"temperature": 0.0, "seed": 0}, {"temperature": -0.0, "top_k": None}])
-def test_the_same_question_has_the_same_id_however_it_is_put(
+def test_equal_requests_have_the_same_id_in_any_spelling(
     client: FlaskClient, sorted_letters: Body, same: Body, drawn: Body
 ) -> None:
-    answer = ask(client, same | {"generate": {"max_new_tokens": 6} | drawn})
+    answer = create(client, same | {"generate": {"max_new_tokens": 6} | drawn})
     assert (answer.status_code, answer.get_json()["id"]) == (HTTPStatus.OK, sorted_letters["id"])
 
 
@@ -179,15 +177,17 @@ def test_the_same_question_has_the_same_id_however_it_is_put(
         {"model": {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}},
     ],
 )
-def test_another_question_has_another_id(idle_client: FlaskClient, request_body: Body, other: Body) -> None:
-    assert ask(idle_client, request_body).get_json()["id"] != ask(idle_client, request_body | other).get_json()["id"]
+def test_different_requests_have_different_ids(idle_client: FlaskClient, request_body: Body, other: Body) -> None:
+    assert (
+        create(idle_client, request_body).get_json()["id"] != create(idle_client, request_body | other).get_json()["id"]
+    )
 
 
-def test_what_many_ask_at_once_is_computed_once(
+def test_concurrent_equal_requests_are_computed_once(
     app: Flask, client: FlaskClient, servers: Servers, request_body: Body
 ) -> None:
     with ThreadPoolExecutor(16) as pool:
-        traces = list(pool.map(lambda _: ask_and_wait(app.test_client(), request_body), range(16)))
+        traces = list(pool.map(lambda _: create_and_wait(app.test_client(), request_body), range(16)))
     assert [trace["id"] for trace in traces] == [traces[0]["id"]] * 16
     assert times_started(servers, traces[0]["id"]) == 1
 
@@ -195,9 +195,9 @@ def test_what_many_ask_at_once_is_computed_once(
 # ------------------------------------------------------------------------------------------ waiting and caching
 
 
-def test_waiting_ends_when_the_time_is_over(idle_client: FlaskClient, request_body: Body) -> None:
+def test_waiting_ends_after_the_preferred_time(idle_client: FlaskClient, request_body: Body) -> None:
     began = time.monotonic()
-    answer = ask(idle_client, request_body, Prefer="wait=1")
+    answer = create(idle_client, request_body, Prefer="wait=1")
     assert 0.9 < time.monotonic() - began < 5
     assert (answer.status_code, answer.get_json()["status"]) == (HTTPStatus.ACCEPTED, "queued")
     assert answer.headers["Preference-Applied"] == "wait=1"
@@ -215,7 +215,7 @@ def test_waiting_ends_when_the_time_is_over(idle_client: FlaskClient, request_bo
         ("return=minimal", None),
     ],
 )
-def test_the_preference_that_was_applied_is_told(
+def test_the_applied_preference_is_returned(
     client: FlaskClient, sorted_letters: Body, preferred: str, applied: str | None
 ) -> None:
     assert get(client, sorted_letters["id"], Prefer=preferred).headers.get("Preference-Applied") == applied
@@ -223,7 +223,9 @@ def test_the_preference_that_was_applied_is_told(
 
 @pytest.mark.parametrize("path", ["", "/tensors", "/tensors/probs"])
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "br"])
-def test_what_is_done_is_cached_for_good(client: FlaskClient, sorted_letters: Body, path: str, encoding: str) -> None:
+def test_finished_results_are_cached_forever(
+    client: FlaskClient, sorted_letters: Body, path: str, encoding: str
+) -> None:
     url, accept = f"/v1/traces/{sorted_letters['id']}{path}", {"Accept-Encoding": encoding}
     answer = client.get(url, headers=accept)
     assert answer.status_code == HTTPStatus.OK
@@ -236,43 +238,43 @@ def test_what_is_done_is_cached_for_good(client: FlaskClient, sorted_letters: Bo
     assert client.get(url, headers=accept | {"If-None-Match": '"another"'}).status_code == HTTPStatus.OK
 
 
-def test_a_large_answer_is_compressed_where_the_client_reads_it(client: FlaskClient, sorted_letters: Body) -> None:
-    plain, packed = (get(client, sorted_letters["id"], **{"Accept-Encoding": e}) for e in ("identity", "gzip"))
-    assert packed.headers["Content-Encoding"] == "gzip"
-    assert len(packed.data) < len(plain.data) / 2
-    assert packed.headers["ETag"] != plain.headers["ETag"]
+def test_a_large_response_is_compressed_if_the_client_accepts_it(client: FlaskClient, sorted_letters: Body) -> None:
+    plain, compressed = (get(client, sorted_letters["id"], **{"Accept-Encoding": e}) for e in ("identity", "gzip"))
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert len(compressed.data) < len(plain.data) / 2
+    assert compressed.headers["ETag"] != plain.headers["ETag"]
 
 
-def test_different_answers_have_different_etags(client: FlaskClient, sorted_letters: Body) -> None:
+def test_different_responses_have_different_etags(client: FlaskClient, sorted_letters: Body) -> None:
     tensors = f"/v1/traces/{sorted_letters['id']}/tensors"
-    asked = [(tensors, {}), (f"{tensors}/probs", {}), (f"{tensors}/probs?slice=0", {}), (f"{tensors}/probs", OCTETS)]
-    assert len({client.get(url, headers=headers).headers["ETag"] for url, headers in asked}) == len(asked)
+    requests = [(tensors, {}), (f"{tensors}/probs", {}), (f"{tensors}/probs?slice=0", {}), (f"{tensors}/probs", OCTETS)]
+    assert len({client.get(url, headers=headers).headers["ETag"] for url, headers in requests}) == len(requests)
 
 
-def test_what_is_not_done_is_not_cached(idle_client: FlaskClient, request_body: Body) -> None:
-    answer = get(idle_client, ask(idle_client, request_body).get_json()["id"])
+def test_unfinished_traces_are_not_cached(idle_client: FlaskClient, request_body: Body) -> None:
+    answer = get(idle_client, create(idle_client, request_body).get_json()["id"])
     assert answer.headers["Cache-Control"] == "no-store"
     assert "ETag" not in answer.headers
 
 
-# ------------------------------------------------------------------------------------------------------ states
+# ------------------------------------------------------------------------------------------------------ status
 
 
-def test_a_queued_trace_tells_its_place_in_the_queue(idle_client: FlaskClient, request_body: Body) -> None:
-    ids = [ask(idle_client, request_body | {"tokens": [n]}).get_json()["id"] for n in range(3)]
+def test_a_queued_trace_has_its_position_in_the_queue(idle_client: FlaskClient, request_body: Body) -> None:
+    ids = [create(idle_client, request_body | {"tokens": [n]}).get_json()["id"] for n in range(3)]
     assert [get(idle_client, id).get_json()["queue_position"] for id in ids] == [0, 1, 2]
     idle_client.delete(f"/v1/traces/{ids[0]}")
     assert [get(idle_client, id).get_json()["queue_position"] for id in ids] == [None, 0, 1]
 
 
-def test_a_running_trace_tells_its_progress(client: FlaskClient, long_request_body: Body) -> None:
-    id = ask(client, long_request_body).get_json()["id"]
+def test_a_running_trace_has_its_progress(client: FlaskClient, long_request_body: Body) -> None:
+    id = create(client, long_request_body).get_json()["id"]
     eventually(lambda: bool(get(client, id).get_json()["progress"]))
     running = get(client, id).get_json()
     assert running["status"] == "running"
     assert 0 < running["progress"]["done"] < running["progress"]["total"] == 24 * 300
     assert running["progress"]["unit"] == "layers"
-    assert 0 < running["progress"]["seconds_left"] < 86400  # how fast the machine is at the moment is its affair
+    assert 0 < running["progress"]["seconds_left"] < 86400  # it depends on the speed of the machine
     assert running["created_at"] <= running["started_at"]
     client.delete(f"/v1/traces/{id}")
 
@@ -283,18 +285,16 @@ def test_the_times_of_a_trace_are_in_order_and_in_utc(sorted_letters: Body) -> N
     assert all(time.endswith("Z") for time in times)
 
 
-def test_a_trace_that_raised_has_failed_with_its_reason(
-    idle_client: FlaskClient, idle_servers: Servers, request_body: Body
-) -> None:
+def test_a_failed_trace_has_its_reason(idle_client: FlaskClient, idle_servers: Servers, request_body: Body) -> None:
     connect(idle_servers.cache_url).config_set("maxmemory", "1")
     with running_worker(idle_servers):
-        failed = ask(idle_client, request_body, **WAIT)
+        failed = create(idle_client, request_body, **WAIT)
     assert (failed.status_code, failed.get_json()["status"]) == (HTTPStatus.OK, "failed")
     assert failed.get_json()["error"]["detail"].startswith("the cache has no room for a result of ")
     assert failed.headers["Cache-Control"] == "no-store"
 
 
-def test_an_id_that_nobody_asked_for_is_unknown(client: FlaskClient, sorted_letters: Body) -> None:
+def test_an_unknown_id_is_404(client: FlaskClient, sorted_letters: Body) -> None:
     layout = sorted_letters["layout"].rpartition("/")[2]
     for id in ("0" * 64, "nano-gpt", layout, f"{sorted_letters['id']}:0", sorted_letters["id"].upper()):
         for path in (f"/v1/traces/{id}", f"/v1/traces/{id}/tensors", f"/v1/traces/{id}/tensors/probs"):

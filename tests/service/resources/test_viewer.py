@@ -1,4 +1,4 @@
-"""The viewer's page: where it is, what it may load, how it is cached, and what is there where it was not built."""
+"""The viewer's page: files, security policy, caching."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = '<!doctype html><script type="module" src="/viewer/assets/index-AbC1.js">
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder as the build leaves it."""
+    """A folder with the output of a build."""
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text(PAGE, encoding="utf-8")
     (tmp_path / "assets" / "index-AbC1.js").write_text("export {};\n" * 200, encoding="utf-8")
@@ -24,7 +24,7 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_page_and_what_it_names_are_there(app: Flask, built: Path) -> None:
+def test_the_page_and_its_files_are_served(app: Flask, built: Path) -> None:
     client = app.test_client()
     page = client.get("/")
     assert (page.status_code, page.mimetype, page.text) == (HTTPStatus.OK, "text/html", PAGE)
@@ -32,7 +32,7 @@ def test_the_page_and_what_it_names_are_there(app: Flask, built: Path) -> None:
         assert client.get(url).status_code == HTTPStatus.OK
 
 
-def test_its_policy_allows_nothing_from_elsewhere_and_no_code_written_into_it(app: Flask, built: Path) -> None:
+def test_its_policy_allows_no_other_origin_and_no_inline_code(app: Flask, built: Path) -> None:
     policy = app.test_client().get("/").headers["Content-Security-Policy"]
     sources = dict(directive.split(" ", 1) for directive in policy.split("; "))
     assert sources["default-src"] == "'none'"
@@ -40,7 +40,7 @@ def test_its_policy_allows_nothing_from_elsewhere_and_no_code_written_into_it(ap
     assert not any(word in policy for word in ("unsafe", "http", "*"))
 
 
-def test_the_page_is_asked_for_anew_and_sent_only_if_it_changed(app: Flask, built: Path) -> None:
+def test_the_page_is_revalidated_and_sent_only_if_it_changed(app: Flask, built: Path) -> None:
     client = app.test_client()
     page = client.get("/")
     assert "no-cache" in page.headers["Cache-Control"]
@@ -51,7 +51,7 @@ def test_the_page_is_asked_for_anew_and_sent_only_if_it_changed(app: Flask, buil
 
 
 @pytest.mark.parametrize("encoding", ["identity", "br"])
-def test_files_named_by_their_content_are_kept_for_ever(app: Flask, built: Path, encoding: str) -> None:
+def test_files_named_by_their_content_are_cached_forever(app: Flask, built: Path, encoding: str) -> None:
     client, accept = app.test_client(), {"Accept-Encoding": encoding}
     sent = client.get("/viewer/assets/index-AbC1.js", headers=accept)
     assert "immutable" in sent.headers["Cache-Control"]
@@ -61,14 +61,12 @@ def test_files_named_by_their_content_are_kept_for_ever(app: Flask, built: Path,
 
 
 @pytest.mark.parametrize("name", ["index-Other.js", "../index.html", "..%2f..%2f__init__.py", "%00"])
-def test_a_file_that_it_does_not_have_is_a_problem_like_any_other(app: Flask, built: Path, name: str) -> None:
+def test_a_missing_file_is_a_404_problem(app: Flask, built: Path, name: str) -> None:
     answer = app.test_client().get(f"/viewer/assets/{name}")
     assert (answer.status_code, answer.mimetype) == (HTTPStatus.NOT_FOUND, "application/problem+json")
 
 
-def test_where_it_was_not_built_the_page_says_what_to_do(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_page_says_how_to_build_the_viewer(app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(viewer, "FILES", tmp_path)
     page = app.test_client().get("/")
     assert (page.status_code, page.mimetype) == (HTTPStatus.OK, "text/html")

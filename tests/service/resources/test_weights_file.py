@@ -1,4 +1,4 @@
-"""A model's weights as one safetensors file: whole, in ranges, and some of them."""
+"""Weights as safetensors files: whole, ranges, some tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def file(client: FlaskClient) -> bytes:
     return content
 
 
-def test_it_holds_every_weight_as_it_is_read_alone(client: FlaskClient, file: bytes) -> None:
+def test_the_file_has_every_weight_as_it_is_read_alone(client: FlaskClient, file: bytes) -> None:
     read = load(file)
     listed = client.get("/v1/models/nano-gpt/tensors").json
     assert listed is not None
@@ -33,7 +33,7 @@ def test_it_holds_every_weight_as_it_is_read_alone(client: FlaskClient, file: by
 
 @given(start=st.integers(0, 350_000), length=st.integers(1, 100_000))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_range_is_those_bytes_of_the_file(client: FlaskClient, file: bytes, start: int, length: int) -> None:
+def test_a_range_is_that_part_of_the_file(client: FlaskClient, file: bytes, start: int, length: int) -> None:
     answer = client.get(URL, headers={"Range": f"bytes={start}-{start + length - 1}"})
     if start < len(file):
         assert (answer.status_code, answer.data) == (HTTPStatus.PARTIAL_CONTENT, file[start : start + length])
@@ -49,11 +49,11 @@ def test_a_range_is_those_bytes_of_the_file(client: FlaskClient, file: bytes, st
         ("h.2.ln_?.bias", ["h.2.ln_1.bias", "h.2.ln_2.bias"]),
     ],
 )
-def test_a_pattern_chooses_weights(client: FlaskClient, patterns: str, names: list[str]) -> None:
+def test_a_pattern_selects_weights(client: FlaskClient, patterns: str, names: list[str]) -> None:
     assert {*load(client.get(URL, query_string={"tensors": patterns}).data)} == {*names}
 
 
-def test_a_part_of_the_largest_model_is_read_as_it_is_alone(client: FlaskClient) -> None:
+def test_some_weights_of_the_largest_model_are_as_they_are_read_alone(client: FlaskClient) -> None:
     url = "/v1/models/gpt3-175b"
     head = client.get(f"{url}/safetensors?tensors=h.95.mlp.c_fc.bias,ln_f.*")
     assert (
@@ -63,27 +63,33 @@ def test_a_part_of_the_largest_model_is_read_as_it_is_alone(client: FlaskClient)
 
 
 @pytest.mark.parametrize(
-    ("url", "status", "told"),
+    ("url", "status", "message"),
     [
         (f"{URL}?tensors=h.9.*", HTTPStatus.UNPROCESSABLE_ENTITY, "'h.9.*' matches no weight of nano-gpt"),
         (f"{URL}?tensors={',' * 100}", HTTPStatus.UNPROCESSABLE_ENTITY, "At most 100 patterns are allowed, not 101"),
-        ("/v1/models/gpt3-175b/safetensors", HTTPStatus.UNPROCESSABLE_ENTITY, "too many for one file: at most"),
+        (
+            "/v1/models/gpt3-175b/safetensors",
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "bytes; at most 1,073,741,824 are allowed (MAX_EXPORT_BYTES)",
+        ),
         ("/v1/models/gpt9/safetensors", HTTPStatus.NOT_FOUND, "gpt9"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(client: FlaskClient, url: str, status: HTTPStatus, told: str) -> None:
+def test_an_invalid_request_is_an_error_with_a_message(
+    client: FlaskClient, url: str, status: HTTPStatus, message: str
+) -> None:
     answer = client.get(url)
     assert answer.status_code == status
-    assert told in answer.text
+    assert message in answer.text
 
 
-def test_who_has_it_is_not_sent_it_again(client: FlaskClient) -> None:
+def test_a_file_with_the_same_etag_is_304(client: FlaskClient) -> None:
     tag = client.get(URL).headers["ETag"]
     assert client.get(URL, headers={"If-None-Match": tag}).status_code == HTTPStatus.NOT_MODIFIED
     assert client.get(f"{URL}?tensors=wte.*", headers={"If-None-Match": tag}).status_code == HTTPStatus.OK
 
 
-def test_sizes_and_a_seed_choose_the_weights_as_they_do_for_one(client: FlaskClient) -> None:
+def test_sizes_and_a_seed_select_weights_as_for_a_single_one(client: FlaskClient) -> None:
     own = "/v1/models/n_layer=1,n_head=2,n_embd=8,vocab_size=17,n_positions=9"
     read = load(client.get(f"{own}/safetensors?tensors=h.0.attn.*&synthetic=7").data)
     assert len(read) == 4

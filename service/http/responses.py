@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from flask import Response, current_app, g, request
@@ -114,6 +116,16 @@ def client_has(media_type: str, *identity: str) -> bool:
 
 def _etag(media_type: str, *identity: str) -> str:
     return hashlib.sha256("\0".join((*identity, media_type, _VERSION)).encode()).hexdigest()[:32]
+
+
+def attachment(response: Response, filename: str) -> Response:
+    """Have browsers save a response under this name (RFC 6266), which may have characters beyond ASCII."""
+    names = {"filename": filename}
+    if not filename.isascii():
+        ascii_name = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+        names = {"filename": ascii_name, "filename*": f"UTF-8''{quote(filename, safe='')}"}
+    response.headers.set("Content-Disposition", "attachment", **names)
+    return response
 
 
 def octets(chunks: Iterable[bytes], length: int, content_type: str) -> Response:

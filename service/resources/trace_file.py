@@ -18,7 +18,7 @@ import service.resources.traces as traces
 import worker.store.safetensors as safetensors
 from service.http.blueprint import BYTES, PREFER, RANGE, Blueprint
 from service.http.negotiation import representation
-from service.http.responses import immutable, ranged
+from service.http.responses import attachment, immutable, ranged
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker
@@ -69,7 +69,7 @@ class TraceFile(MethodView):
         file = build(broker().bytes_of(state), state.manifest["tensors"], query.get("tensors", []), metadata)
         response = immutable(Response(content_type=SAFETENSORS), state, file.digest)
         name = f"{model or 'gpt'}-{trace_id[:12]}.safetensors"
-        response.headers.set("Content-Disposition", "attachment", filename=name)
+        attachment(response, name)
         return ranged(response, file.length, file.read)
 
 

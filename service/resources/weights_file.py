@@ -17,7 +17,7 @@ import worker.store.safetensors as safetensors
 from service.errors import Invalid
 from service.http.blueprint import BYTES, RANGE, Blueprint
 from service.http.negotiation import representation
-from service.http.responses import ranged, revalidated
+from service.http.responses import attachment, ranged, revalidated
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import patterns
@@ -68,7 +68,7 @@ class WeightsFile(MethodView):
             size = f"The file would take {file.length:,} bytes; at most {settings.max_export_bytes:,} are allowed"
             raise Invalid({"tensors": [f"{size} (MAX_EXPORT_BYTES): select some weights by name."]})
         response = revalidated(Response(content_type=SAFETENSORS), model.digest, file.digest)
-        response.headers.set("Content-Disposition", "attachment", filename=f"{model.id}.safetensors")
+        attachment(response, f"{model.id}.safetensors")
         return ranged(response, file.length, file.read)
 
 

@@ -128,7 +128,7 @@ class Weight(MethodView):
     @blueprint.example(path={"model_id": "gpt3-175b", "name": "h.95.mlp.c_fc.weight"}, query={"slice": "12287,49148:"})
     @blueprint.doc(**other_media_types(*BINARY))
     @blueprint.response(200, TensorValuesSchema)
-    @blueprint.alt_response(304, description="What you have is still right", success=True)
+    @blueprint.alt_response(304, description="The cached copy is current", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     @blueprint.alt_response(406, schema=ProblemSchema)
     def get(self, query: dict[str, Any], model_id: str, name: str) -> Response:

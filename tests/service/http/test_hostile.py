@@ -127,10 +127,10 @@ def test_the_lines_of_a_batch_are_parsed_as_strictly(service: FlaskClient) -> No
 def test_a_batch_that_takes_too_long_to_validate_is_refused(
     service: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_SECONDS", 0.0)
+    monkeypatch.setattr(batches, "_MAX_SECONDS", 0.0)
     response = service.post("/v1/batches", json={"requests": [json.loads(NANO + "}")] * 3})
     assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert "ask for fewer at once" in response.get_json()["errors"]["requests"][0]
+    assert "send fewer in one batch" in response.get_json()["errors"]["requests"][0]
 
 
 QUERIES = {

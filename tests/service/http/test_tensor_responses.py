@@ -171,9 +171,7 @@ def test_an_unfinished_trace_has_no_tensors_yet(idle_client: FlaskClient, reques
     id = idle_client.post("/v1/traces", json=request_body).get_json()["id"]
     response = idle_client.get(f"/v1/traces/{id}/{path}")
     assert (response.status_code, response.content_type) == (HTTPStatus.CONFLICT, "application/problem+json")
-    assert (
-        response.get_json()["detail"] == "This trace has no tensors now: it is queued. Wait for it with Prefer: wait."
-    )
+    assert response.get_json()["detail"] == "This trace has no tensors: it is queued. Wait for it with Prefer: wait."
 
 
 # -------------------------------------------------------------------------------------------------- statistics

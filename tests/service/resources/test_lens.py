@@ -124,7 +124,7 @@ def test_a_failed_lens_stays_failed_with_its_reason(idle_servers: Servers, tmp_p
         rmtree(tmp_path / "mine")
         failed = get(client, trace).get_json()
     assert failed["status"] == get(client, trace).get_json()["status"] == "failed"
-    assert "are not here any more" in failed["error"]["detail"]
+    assert "no longer exist" in failed["error"]["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A page as a person's browser shows it: headless Chromium, where there is one."""
+"""Pages rendered by headless Chromium, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
 _OPTIONS = (
     "--headless",
-    "--no-sandbox",  # as root, who runs the tests in a container, there is none
+    "--no-sandbox",  # unavailable to root, as in containers
     "--no-first-run",
     "--no-proxy-server",
     "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing from outside
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no other hosts
     "--enable-logging=stderr",
-    "--virtual-time-budget=20000",  # milliseconds of the page's clock, which waits for what it asks for
+    "--virtual-time-budget=20000",  # milliseconds of the page's clock, which pauses during requests
     "--window-size=1600,900",
 )
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page became: its document, what it wrote to the console, its picture."""
+    """A rendered page: its document, console messages and screenshot."""
 
     document: str
     console: list[str]
@@ -36,7 +36,7 @@ class Page:
 
 
 def browse(url: str, folder: Path) -> Page:
-    """Open a page and let it run; `folder` is the browser's."""
+    """Render a page; `folder` is for the browser's files."""
     assert CHROMIUM is not None
     own = (f"--user-data-dir={folder}/profile", f"--screenshot={folder}/page.png", "--dump-dom")
     ran = subprocess.run(

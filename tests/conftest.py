@@ -1,4 +1,4 @@
-"""One real Redis pair and one real worker a test process; nothing is shared between processes that run in parallel."""
+"""Fixtures with real Redis servers and workers, separate for each test process."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from service.settings import Settings
 from worker.store.connection import connect
 from worker.store.queues import JOB_SIZES, JobSize
 
-# How long an example takes is the machine's affair.
+# No deadline: an example's duration depends on the machine.
 hypothesis.settings.register_profile("cutaway", deadline=None)
 hypothesis.settings.load_profile("cutaway")
 
-gc.disable()  # until all is collected
+gc.disable()  # during collection
 
 Body = dict[str, Any]
 _unused = count(1)  # seeds of synthetic weights
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: a third of the tests' time they wait for the processes that they start."""
+    """Return 1.5 times the number of cores: tests wait a third of their time for the processes they start."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return cores * 3 // 2
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded stays: looking for garbage among it took a quarter of the tests' time."""
+    """Exempt loaded modules from garbage collection, which took a quarter of the tests' time."""
     gc.freeze()
     gc.enable()
     gc.set_threshold(5_000)
@@ -56,11 +56,11 @@ def pytest_collection_finish() -> None:
 
 @dataclass(frozen=True)
 class Servers:
-    """The two Redis of a test process."""
+    """The two Redis servers of a test process."""
 
     queue_url: str
     cache_url: str
-    models_dir: str = ""  # the models of whoever runs the tests are no part of them
+    models_dir: str = ""  # not the developer's models
 
     @property
     def environment(self) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Servers:
 
 @contextmanager
 def running_worker(servers: Servers, *sizes: JobSize) -> Iterator[psutil.Process]:
-    """A worker, registered and ready to take jobs of some sizes, or all; killed at the end."""
+    """Run a worker for jobs of these sizes, by default all; it is registered with RQ, and killed at the end."""
     started = subprocess.Popen(
         [sys.executable, "-m", "worker", *sizes],
         env=servers.environment,
@@ -106,7 +106,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_api(servers: Servers, processes: int, **variables: str) -> Iterator[str]:
-    """Where the API's own server answers, in so many processes."""
+    """Run the API in its own server with this many processes; yield its URL."""
     port = free_port()
     command = [sys.executable, "-m", "service", "api", "--port", str(port), "--processes", str(processes)]
     environment = servers.environment | variables
@@ -124,13 +124,13 @@ def running_api(servers: Servers, processes: int, **variables: str) -> Iterator[
 
 
 def process_of(worker: psutil.Process, size: JobSize) -> psutil.Process:
-    """A worker's process for jobs of a size: they are forked in this order."""
+    """Return a worker's process for jobs of a size; the processes are forked in the order of JOB_SIZES."""
     return worker.children()[JOB_SIZES.index(size)]
 
 
 @contextmanager
 def running_servers() -> Iterator[Servers]:
-    """A pair of Redis with nothing in it."""
+    """Run a pair of empty Redis servers."""
     with (
         tempfile.TemporaryDirectory(prefix="cutaway-test-") as folder,
         redis_server.start("queue", Path(folder)) as queue,
@@ -138,38 +138,38 @@ def running_servers() -> Iterator[Servers]:
     ):
         yield Servers(queue.url, cache.url)
         for server in (queue, cache):
-            server.process.kill()  # asked to stop, each looks up from its work ten times a second
+            server.process.kill()  # faster than a shutdown, which Redis checks for ten times a second
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """Real Redis, started for this test process alone."""
+    """Redis servers of this test process."""
     with running_servers() as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def worker(servers: Servers) -> Iterator[psutil.Process]:
-    """A real worker process."""
+    """A worker process."""
     with running_worker(servers) as process:
         yield process
 
 
 @pytest.fixture(scope="session")
 def app(servers: Servers) -> Flask:
-    """The service, against those Redis; no worker unless a test asks for it."""
-    return create_app(replace(servers.settings, max_streams=10_000))  # a test's client closes none that it has read
+    """The service, without a worker unless a test requests that fixture."""
+    return create_app(replace(servers.settings, max_streams=10_000))  # test clients do not close their streams
 
 
 @pytest.fixture(scope="session")
 def client(app: Flask, worker: psutil.Process) -> FlaskClient:
-    """A client of the service, with a worker behind it."""
+    """A client of the service, with a worker."""
     return app.test_client()
 
 
 @pytest.fixture(scope="session")
 def address(app: Flask, worker: psutil.Process) -> Iterator[str]:
-    """Where the service can be asked over HTTP, with a worker behind it."""
+    """The URL of the service over HTTP, with a worker."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -180,34 +180,34 @@ def address(app: Flask, worker: psutil.Process) -> Iterator[str]:
 
 @pytest.fixture
 def idle_servers() -> Iterator[Servers]:
-    """A pair of Redis for one test, without a worker unless it starts one: what it asks for stays queued."""
+    """Redis servers for one test, without a worker unless it starts one: its jobs stay queued."""
     with running_servers() as started:
         yield started
 
 
 @pytest.fixture
 def idle_client(idle_servers: Servers) -> FlaskClient:
-    """A client of a service that has no worker."""
+    """A client of a service without a worker."""
     return create_app(idle_servers.settings).test_client()
 
 
 @pytest.fixture
 def request_body() -> dict[str, Any]:
-    """A small trace that nobody has asked for before."""
+    """A request for a small trace, different each time."""
     config = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}
     return {"model": config, "tokens": [3, 1, 4], "weights": {"synthetic": next(_unused)}}
 
 
 @pytest.fixture
 def long_request_body(request_body: dict[str, Any]) -> dict[str, Any]:
-    """A trace that takes some seconds and little memory, and that nobody has asked for before."""
+    """A request for a trace that takes some seconds and little memory, different each time."""
     config = {"n_layer": 24, "n_head": 2, "n_embd": 128, "n_positions": 512, "vocab_size": 500}
     return request_body | {"model": config, "generate": {"max_new_tokens": 300}, "capture": ["probs"]}
 
 
 @pytest.fixture
 def streamed_request_body(request_body: dict[str, Any]) -> dict[str, Any]:
-    """A trace of one pass over 100 layers, 140 MB of it, that takes some seconds."""
+    """A request for a trace of one pass over 100 layers: 140 MB, some seconds."""
     config = {"n_layer": 100, "n_head": 1, "n_embd": 512, "n_inner": 4096, "n_positions": 64, "vocab_size": 20}
     return request_body | {"model": config, "tokens": [7] * 43, "capture": ["blocks.*.mlp.*"]}
 
@@ -216,8 +216,8 @@ def streamed_request_body(request_body: dict[str, Any]) -> dict[str, Any]:
 def sorted_letters(client: FlaskClient) -> dict[str, Any]:
     """The finished trace in which nano-gpt sorts CBABBC."""
     body = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
-    answer = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"})
-    assert answer.status_code == 200
-    trace: dict[str, Any] = answer.get_json()
+    response = client.post("/v1/traces", json=body, headers={"Prefer": "wait=30"})
+    assert response.status_code == 200
+    trace: dict[str, Any] = response.get_json()
     assert trace["status"] == "done"
     return trace

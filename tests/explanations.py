@@ -1,4 +1,4 @@
-"""What an explanation has to be: an independent reading of a block of a layout, as its JSON describes it."""
+"""An independent implementation of formulas and index maps, as a layout's JSON describes them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ ACTIVATIONS: Mapping[str, Callable[[float], float]] = {
 }
 
 
-def reached(rows: list[list[int]], *variables: int) -> Place:
-    """Where the rows of an index lead."""
+def apply_index(rows: list[list[int]], *variables: int) -> Place:
+    """Apply the rows of an index map."""
     given = (*variables, 1)
     return tuple(sum(factor * value for factor, value in zip(row, given, strict=True)) for row in rows)
 
 
 def operands(block: Block, cell: Place, token: int) -> set[tuple[str, Place]]:
-    """The cells that a block's formula reads for one of its cells; `token` is the one at its position."""
+    """Return the cells that a block's formula reads for a cell; `token` is the token at its position."""
     formula = block["formula"]
     if formula is None or (formula.get("mask") and cell[0] > cell[1]):
         return set()
     s = [token] if formula["op"] == "embed" else range(formula["over"] or 1)
-    return {(read["block"], reached(read["index"], *cell, n)) for read, n in product(formula["inputs"], s)}
+    return {(read["block"], apply_index(read["index"], *cell, n)) for read, n in product(formula["inputs"], s)}
 
 
-def recomputed(block: Block, cell: Place, values: Sequence[float]) -> float:
-    """The value of a cell, from those of its operands in their order, in Python's float64."""
+def recompute(block: Block, cell: Place, values: Sequence[float]) -> float:
+    """Compute a cell in float64 from the values of its operands, in their order."""
     formula, values = block["formula"], list(values)
     match formula["op"]:
         case "embed":
@@ -67,17 +67,17 @@ def recomputed(block: Block, cell: Place, values: Sequence[float]) -> float:
             return values[0] + values[1]
         case "activation":
             return ACTIVATIONS[formula["function"]](values[0])
-    raise AssertionError(f"{formula['op']} is no operation")
+    raise AssertionError(f"unknown operation: {formula['op']}")
 
 
 def some_cells(block: Block, seed: int, count: int = 3) -> list[Place]:
-    """The two corners of a block and some cells between them."""
+    """Return the two corners of a block and some random cells."""
     sizes = np.array(block["cells"])
     random = np.random.default_rng(seed)
     inside = [tuple(random.integers(0, sizes).tolist()) for _ in range(count)]
     return list(dict.fromkeys([(0, 0, 0), tuple((sizes - 1).tolist()), *inside]))
 
 
-def told(block: Block, cell: Place, tensors: Mapping[str, Any]) -> float:
-    """The value of a block's cell as its layout says where it lies."""
-    return float(tensors[block["tensor"]["name"]][reached(block["tensor"]["index"], *cell)])
+def cell_value(block: Block, cell: Place, tensors: Mapping[str, Any]) -> float:
+    """Return a cell's value from the block's tensor."""
+    return float(tensors[block["tensor"]["name"]][apply_index(block["tensor"]["index"], *cell)])

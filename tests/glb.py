@@ -1,4 +1,4 @@
-"""A reader of GLB files by the specifications of glTF 2.0 and EXT_mesh_gpu_instancing, and nothing else."""
+"""A reader of GLB files, written from the specifications of glTF 2.0 and EXT_mesh_gpu_instancing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WIDTHS = {"SCALAR": (), "VEC3": (3,)}
 
 
 class Glb:
-    """A file: its JSON, and its accessors as arrays."""
+    """A GLB file: its JSON, and its accessors as arrays."""
 
     def __init__(self, content: bytes) -> None:
         magic, version, length = struct.unpack_from("<4sII", content)
@@ -28,11 +28,11 @@ class Glb:
         assert self.json["buffers"] == [{"byteLength": length}]
 
     def array(self, accessor: int) -> NDArray[Any]:
-        """[n] or [n, 3]: the values of an accessor."""
-        told = self.json["accessors"][accessor]
-        view, dtype = self.json["bufferViews"][told["bufferView"]], np.dtype(_DTYPES[told["componentType"]])
-        shape = (told["count"], *_WIDTHS[told["type"]])
-        start, nbytes = told.get("byteOffset", 0), int(np.prod(shape)) * dtype.itemsize
+        """Return the values of an accessor: [n] or [n, 3]."""
+        entry = self.json["accessors"][accessor]
+        view, dtype = self.json["bufferViews"][entry["bufferView"]], np.dtype(_DTYPES[entry["componentType"]])
+        shape = (entry["count"], *_WIDTHS[entry["type"]])
+        start, nbytes = entry.get("byteOffset", 0), int(np.prod(shape)) * dtype.itemsize
         assert (view["byteOffset"] + start) % dtype.itemsize == 0
         assert start + nbytes <= view["byteLength"]
         assert view.get("byteStride", dtype.itemsize) == dtype.itemsize * (shape[1] if shape[1:] else 1)
@@ -40,14 +40,14 @@ class Glb:
 
     @property
     def root(self) -> dict[str, Any]:
-        """The one node of the scene, whose children are drawn."""
+        """The scene's only node, whose children are drawn."""
         [root] = self.json["scenes"][self.json["scene"]]["nodes"]
         node: dict[str, Any] = self.json["nodes"][root]
         return node
 
     @property
     def parts(self) -> list[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
-        """The nodes that are drawn, with the attributes of their instances."""
+        """Return the drawn nodes, with the attributes of their instances."""
         children = [self.json["nodes"][n] for n in self.root["children"]]
         attributes = [node["extensions"]["EXT_mesh_gpu_instancing"]["attributes"] for node in children]
         return [
@@ -56,7 +56,7 @@ class Glb:
         ]
 
     def ids(self) -> list[str]:
-        """The ids of the blocks in the order of their instances, as a client makes them."""
+        """Return the ids of the blocks in the order of their instances, as a client derives them."""
         kinds = self.root["extras"]["kinds"]
         return [
             kinds[int(kind)]["id"].replace("{layer}", str(node["extras"]["layer"])).replace("{head}", f"{head:.0f}")

@@ -1,4 +1,4 @@
-"""GPT-2's published configurations, with their own type."""
+"""GPT-2's published configurations, typed as GPT2Config."""
 
 from __future__ import annotations
 

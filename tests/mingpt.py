@@ -1,4 +1,4 @@
-"""minGPT's forward pass in plain NumPy, over weights under its names and in its (out, in) orientation."""
+"""minGPT's forward pass in NumPy, with its weight names and (out, in) orientation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def block(x: NDArray[Any], w: Tensors, name: str, n_head: int) -> Tensors:
 
 
 def forward(idx: NDArray[Any], weights: Tensors, n_layer: int, n_head: int) -> Tensors:
-    """Every value of the LLM Visualization page's file, in its order, in float64, for tokens [B, T]."""
+    """Return every value in the LLM Visualization page's file, in its order, in float64, for tokens [B, T]."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
     found = {"idx": idx, "tok_emb": w["transformer.wte.weight"][idx.astype(int)]}
     found["pos_emb"] = w["transformer.wpe.weight"][None, : idx.shape[1]]

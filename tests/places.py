@@ -1,4 +1,4 @@
-"""Where an archive may be in a test: a folder, or a bucket of an S3-compatible server in a process of its own."""
+"""An S3-compatible server, and a relay to it, for tests of archives."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
 
-SECRET = "wJalrXUtnFEMI/K7MDENG"  # noqa: S105 - of a server of our own, that asks for none
+SECRET = "wJalrXUtnFEMI/K7MDENG"  # noqa: S105 - of a test server that accepts any
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTING", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
 
 
 @contextmanager
 def running_bucket_server() -> Iterator[int]:
-    """The port of a server that knows a bucket named `bucket`."""
+    """Run a server with a bucket named `bucket`; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     server = subprocess.Popen(
@@ -27,7 +27,7 @@ def running_bucket_server() -> Iterator[int]:
         deadline = time.monotonic() + 60
         while True:
             with suppress(OSError):
-                ask(port, "PUT", "bucket")
+                request(port, "PUT", "bucket")
                 break
             assert time.monotonic() < deadline, "the bucket's server did not start"
             time.sleep(0.05)
@@ -37,26 +37,26 @@ def running_bucket_server() -> Iterator[int]:
         server.wait()
 
 
-def ask(port: int, method: str, path: str) -> str:
-    """What the server answers."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own address
-        told: str = answer.read().decode()
-        return told
+def request(port: int, method: str, path: str) -> str:
+    """Send a request to the server; return the response's text."""
+    url = f"http://127.0.0.1:{port}/{path}"
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as response:
+        text: str = response.read().decode()
+        return text
 
 
 class Relay:
-    """A way to a server of this machine that counts what the server says, and can be closed."""
+    """A TCP relay to a local server that counts the bytes the server sends, and can be closed."""
 
     def __init__(self, port: int) -> None:
-        self.said = 0  # bytes
+        self.sent = 0  # bytes, by the server
         self.to, self._server = port, socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._ends: list[socket.socket] = []
         Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """From now on nobody is here."""
+        """Close all connections, and refuse new ones."""
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         for end in [self._server, *self._ends]:
@@ -75,6 +75,6 @@ class Relay:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if target in self._ends[::2]:
-                    self.said += len(data)
+                    self.sent += len(data)
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: what the manifests promise, and that they are what Kubernetes takes."""
+"""deploy/kubernetes: the manifests, checked against Compose, settings and Kubernetes' schemas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Manifest = dict[str, Any]
 
 
 def manifests(*kinds: str) -> list[Manifest]:
-    """The resources of these kinds, or all."""
+    """Return the resources of these kinds, by default all."""
     files = [(FOLDER / name).read_text(encoding="utf-8") for name in KUSTOMIZATION["resources"]]
     found = [one for text in files for one in yaml.safe_load_all(text)]
     return [one for one in found if not kinds or one["kind"] in kinds]
@@ -43,15 +43,15 @@ def named(manifest: Manifest) -> str:
 
 
 def settings_of_redis(text: str) -> set[str]:
-    """What a Redis is told by standard input."""
+    """Return the settings that a Redis server reads from standard input."""
     return {line.strip().replace("$$", "$") for line in text.split("SETTINGS")[1].strip().split("\n")}
 
 
-def test_every_file_of_the_folder_is_used() -> None:
+def test_kustomization_uses_every_file() -> None:
     assert {*KUSTOMIZATION["resources"], "kustomization.yaml"} == {file.name for file in FOLDER.iterdir()}
 
 
-def test_there_is_what_compose_has_and_a_worker_a_lane() -> None:
+def test_workloads_are_those_of_compose_with_a_worker_per_job_size() -> None:
     assert {*map(named, RUNNING)} == {"api", "redis-queue", "redis-cache", *(f"worker-{size}" for size in JOB_SIZES)}
     for size in JOB_SIZES:
         [one] = [container(manifest) for manifest in RUNNING if named(manifest) == f"worker-{size}"]
@@ -60,7 +60,7 @@ def test_there_is_what_compose_has_and_a_worker_a_lane() -> None:
 
 
 @pytest.mark.parametrize("manifest", RUNNING, ids=named)
-def test_everything_that_runs_is_hardened_bounded_and_watched(manifest: Manifest) -> None:
+def test_every_workload_is_hardened_limited_and_checked(manifest: Manifest) -> None:
     pod, one = manifest["spec"]["template"]["spec"], container(manifest)
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -75,7 +75,7 @@ def test_everything_that_runs_is_hardened_bounded_and_watched(manifest: Manifest
 
 
 @pytest.mark.parametrize("role", ["redis-queue", "redis-cache"])
-def test_the_redis_are_told_what_those_of_compose_are(role: str) -> None:
+def test_redis_settings_equal_those_of_compose(role: str) -> None:
     composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"][role]
     [here] = [container(manifest) for manifest in RUNNING if named(manifest) == role]
     theirs = {line.replace("$CACHE_MEMORY", "2gb") for line in settings_of_redis(composed["command"][-1])}
@@ -83,7 +83,7 @@ def test_the_redis_are_told_what_those_of_compose_are(role: str) -> None:
     assert settings_of_redis(here["args"][0]) == theirs | {"tcp-keepalive 15"}
 
 
-def test_the_password_is_a_secret_in_the_environment_and_nowhere_else() -> None:
+def test_password_is_a_secret_in_the_environment_only() -> None:
     assert not manifests("Secret")
     for manifest in RUNNING:
         one = container(manifest)
@@ -91,18 +91,18 @@ def test_the_password_is_a_secret_in_the_environment_and_nowhere_else() -> None:
         assert "REDIS_PASSWORD" not in json.dumps([one.get("command"), one["args"]])
 
 
-def test_what_is_set_is_known() -> None:
+def test_every_setting_exists() -> None:
     known = {field.name.upper() for field in fields(Settings)}
     [generated] = KUSTOMIZATION["configMapGenerator"]
-    told = dict(literal.split("=", 1) for literal in generated["literals"])
-    assert told.keys() <= known
-    assert Settings.from_environment(told).max_trace_seconds <= 3600
+    configured = dict(literal.split("=", 1) for literal in generated["literals"])
+    assert configured.keys() <= known
+    assert Settings.from_environment(configured).max_trace_seconds <= 3600
     for manifest in RUNNING:
         if not named(manifest).startswith("redis"):
             assert {e["name"] for e in container(manifest)["env"]} - known == {"REDIS_PASSWORD"}
 
 
-def test_workers_are_scaled_by_all_the_queues_of_their_lane() -> None:
+def test_workers_scale_by_all_queues_of_their_job_size() -> None:
     watched = {
         (one["spec"]["scaleTargetRef"]["name"], trigger["metadata"]["listName"])
         for one in manifests("ScaledObject")
@@ -112,17 +112,17 @@ def test_workers_are_scaled_by_all_the_queues_of_their_lane() -> None:
         (f"worker-{size}", queue_key(name, Redis())) for size in JOB_SIZES for name in NAMES if f"-{size}-" in name
     }
     for one in manifests("ScaledObject"):
-        assert one["spec"]["minReplicaCount"] >= 1  # or it is not ready
+        assert one["spec"]["minReplicaCount"] >= 1  # without workers the API is not ready
 
 
-def test_a_worker_has_the_time_to_finish_what_it_runs() -> None:
+def test_worker_has_time_to_finish_its_job() -> None:
     [large] = [one for one in RUNNING if named(one) == "worker-large"]
     [generated] = KUSTOMIZATION["configMapGenerator"]
     seconds = large["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     assert f"MAX_TRACE_SECONDS={seconds}" in generated["literals"]
 
 
-def test_nobody_from_outside_reaches_anything_but_the_api() -> None:
+def test_only_the_api_accepts_outside_connections() -> None:
     policies = {named(one): one["spec"] for one in manifests("NetworkPolicy")}
     assert policies["nothing"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     open_to_all = [
@@ -132,18 +132,18 @@ def test_nobody_from_outside_reaches_anything_but_the_api() -> None:
     assert {one["spec"].get("type", "ClusterIP") for one in manifests("Service")} == {"ClusterIP"}
 
 
-def test_kustomize_puts_them_together() -> None:
+def test_kustomize_builds_the_manifests() -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("there is no kubectl here")
+        pytest.skip("needs kubectl")
     ran = subprocess.run([kubectl, "kustomize", str(FOLDER)], capture_output=True, text=True, check=True)
     built = [*yaml.safe_load_all(ran.stdout)]
     assert len(built) == len(manifests()) + 1  # the generated settings
     assert {one["metadata"].get("namespace", "cutaway") for one in built} == {"cutaway"}
 
 
-def test_kubernetes_takes_them() -> None:
-    validator = pytest.importorskip("kubernetes_validate", reason="its schemas are 72 MB: pip install it to have this")
+def test_manifests_match_the_schemas_of_kubernetes() -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate, whose schemas are 72 MB")
     for manifest in manifests():
-        if not manifest["apiVersion"].startswith("keda.sh"):  # whose schemas are its own
+        if not manifest["apiVersion"].startswith("keda.sh"):  # custom resources have other schemas
             validator.validate(manifest, "1.37", strict=True)

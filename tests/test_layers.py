@@ -1,4 +1,4 @@
-"""The arrows between the parts, as the imports have them."""
+"""The allowed imports between packages."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ ALLOWED = {
     "worker.process",
 }
 
-#: The rooms without Redis.
+#: Packages that do not use Redis.
 PURE = tuple(
-    f"worker.{room}" for room in ("describe", "families", "engine", "weights", "models", "trace", "layout", "explain")
+    f"worker.{package}"
+    for package in ("describe", "families", "engine", "weights", "models", "trace", "layout", "explain")
 )
 
 
 def modules(package: str) -> dict[str, Path]:
-    """Every module of a package by its name, and the file that it is."""
+    """Return the file of every module of a package, by name."""
     [root] = {"service": service, "worker": worker}[package].__path__
     names = {
         ".".join((package, *file.relative_to(root).with_suffix("").parts)): file for file in Path(root).rglob("*.py")
@@ -52,12 +53,12 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it; of `from a import b` both a.b and a."""
+    """Yield the modules that a file imports anywhere; `a.b` for `from a import b`."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file.name}: imports are absolute here"
+            assert node.level == 0, f"{file.name}: imports must be absolute"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -66,7 +67,7 @@ def top(name: str) -> str:
 
 
 def graph(package: str) -> dict[str, set[str]]:
-    """The modules of a package that each of them imports."""
+    """Return the imports between the modules of a package."""
     known = modules(package)
 
     def module(imported: str) -> str:
@@ -76,13 +77,13 @@ def graph(package: str) -> dict[str, set[str]]:
 
 
 def folder(name: str, package: str) -> str:
-    """The folder of a module; a module directly in the package counts by itself."""
+    """Return the folder of a module; for a module directly in the package, the module itself."""
     parent = name.rpartition(".")[0]
     return name if modules(package)[name].name == "__init__.py" or parent in ("", package) else parent
 
 
-def circle(edges: dict[str, set[str]]) -> list[str]:
-    """The nodes of a circle in a graph; [] if it has none."""
+def cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of a cycle in a graph; [] if it has none."""
     try:
         TopologicalSorter(edges).prepare()
     except CycleError as error:
@@ -91,41 +92,41 @@ def circle(edges: dict[str, set[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("package", ["service", "worker"])
-def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
-    assert circle(graph(package)) == []
+def test_modules_have_no_import_cycles(package: str) -> None:
+    assert cycle(graph(package)) == []
 
 
 @pytest.mark.parametrize("package", ["service", "worker"])
-def test_no_folders_import_each_other_in_a_circle(package: str) -> None:
+def test_folders_have_no_import_cycles(package: str) -> None:
     edges: dict[str, set[str]] = {}
     for name, used in graph(package).items():
         own = folder(name, package)
         edges.setdefault(own, set()).update({folder(other, package) for other in used} - {own})
-    assert circle(edges) == []
+    assert cycle(edges) == []
 
 
-def test_a_circle_is_found() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
+def test_cycles_are_detected() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
 
 
 @pytest.mark.parametrize("name", modules("worker"))
-def test_the_worker_knows_neither_the_service_nor_http(name: str) -> None:
+def test_worker_imports_neither_the_service_nor_http(name: str) -> None:
     assert {top(imported) for imported in imports(modules("worker")[name])} & {"service", "flask", "werkzeug"} == set()
 
 
 @pytest.mark.parametrize("name", modules("service"))
-def test_the_service_uses_of_the_worker_only_what_does_no_arithmetic(name: str) -> None:
+def test_service_imports_only_allowed_modules_of_the_worker(name: str) -> None:
     used = {imported for imported in imports(modules("service")[name]) if top(imported) == "worker"}
-    strangers = {imported for imported in used if not {imported, imported.rpartition(".")[0]} & ALLOWED}
-    assert strangers == set()
+    forbidden = {imported for imported in used if not {imported, imported.rpartition(".")[0]} & ALLOWED}
+    assert forbidden == set()
 
 
 @pytest.mark.parametrize("name", [name for name in modules("worker") if name.startswith(PURE)])
-def test_mathematics_and_geometry_know_no_redis(name: str) -> None:
+def test_model_code_does_not_import_redis(name: str) -> None:
     assert {top(imported) for imported in imports(modules("worker")[name])} & {"redis", "rq"} == set()
 
 
-def test_rq_is_imported_by_the_package_that_owns_it_and_its_tests_alone() -> None:
+def test_only_worker_rq_and_its_tests_import_rq() -> None:
     folders = ("service", "worker", "tests", "bench", "tools")
     files = [file.relative_to(ROOT) for folder in folders for file in (ROOT / folder).rglob("*.py")]
     using = {file.parent for file in files if "rq" in {top(imported) for imported in imports(ROOT / file)}}
@@ -133,26 +134,26 @@ def test_rq_is_imported_by_the_package_that_owns_it_and_its_tests_alone() -> Non
 
 
 @pytest.mark.parametrize("name", [name for name in modules("worker") if name.startswith("worker.rq")])
-def test_what_owns_rq_knows_the_store_and_neither_jobs_nor_models(name: str) -> None:
+def test_worker_rq_does_not_import_jobs_or_models(name: str) -> None:
     used = {imported for imported in imports(modules("worker")[name]) if top(imported) == "worker"}
     known = ("worker.rq", "worker.store", "worker.logs", "worker.process", "worker.settings")
     assert {imported for imported in used if not imported.startswith(known)} == set()
 
 
-def test_a_service_that_runs_has_loaded_no_arithmetic() -> None:
+def test_running_service_has_loaded_only_allowed_modules() -> None:
     source = "import service.app, sys; service.app.create_app(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = {name for name in ran.stdout.split() if top(name) == "worker"}
     assert loaded - {"worker", "worker.rq", "worker.store", *PURE} <= ALLOWED
-    assert "worker.models.lookup" in loaded  # it was this package that was loaded
+    assert "worker.models.lookup" in loaded  # the package was loaded at all
 
 
-def test_importing_it_connects_to_nothing() -> None:
+def test_importing_the_service_opens_no_connections() -> None:
     source = "import socket; socket.socket.connect = None; import service.app, worker.jobs; service.app.create_app()"
     subprocess.run([sys.executable, "-c", source], check=True)
 
 
-def test_the_commands_that_serve_nothing_load_no_web_framework() -> None:
+def test_commands_other_than_the_api_do_not_load_the_web_framework() -> None:
     commands = "service.up.command, service.commands.fetch, service.commands.collect"
     source = f"import sys, service.__main__, {commands}; sys.exit(bool({{'flask', 'numpy'}} & {{*sys.modules}}))"
     subprocess.run([sys.executable, "-c", source], check=True)

@@ -1,4 +1,4 @@
-"""What is installed from the package, as the image does: the code brings along all that it reads."""
+"""The installed package contains all files that it reads, as in the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 DESCRIBES = "import service.app as app; print(app.__file__); print(app.openapi_yaml(), end='')"
 
 
-def test_installed_by_itself_it_finds_all_that_it_reads(tmp_path: Path) -> None:
+def test_installed_package_contains_all_files_it_reads(tmp_path: Path) -> None:
     source, installed = tmp_path / "source", tmp_path / "installed"
     for package in ("service", "worker"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -27,13 +27,13 @@ def test_installed_by_itself_it_finds_all_that_it_reads(tmp_path: Path) -> None:
     assert Path("worker/families/nano-gpt.safetensors") in read
     assert {path for path in read if not (installed / path).exists()} == set()
 
-    told = subprocess.run(  # -I: nothing of this checkout is found beside it
+    output = subprocess.run(  # -I: isolated from this checkout
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(installed)!r}); {DESCRIBES}"],
         cwd=tmp_path,
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    where, described = told.split("\n", 1)
-    assert Path(where).is_relative_to(installed)
+    file, described = output.split("\n", 1)
+    assert Path(file).is_relative_to(installed)
     assert described == (ROOT / "openapi.yaml").read_text(encoding="utf-8")

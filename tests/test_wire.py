@@ -1,4 +1,4 @@
-"""What lies in both Redis: JSON, names and raw tensor bytes, and nothing that runs when it is read (no pickle)."""
+"""Redis contains JSON, names and tensor bytes, and nothing that executes when it is read (no pickle)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ RUNS_CODE = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloud
 
 
 def strings(redis: Any, key: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every string that a key holds, beside the word for where in it."""
+    """Yield every string in a key's value, with the type of the value."""
     kind = redis.type(key)
     readers: dict[bytes, Callable[[], Any]] = {
-        b"none": list,  # it is gone since it was listed
+        b"none": list,  # expired since it was listed
         b"string": lambda: [redis.get(key)],
         b"hash": lambda: [part for pair in redis.hgetall(key).items() for part in pair],
         b"list": lambda: redis.lrange(key, 0, -1),
@@ -45,7 +45,7 @@ def strings(redis: Any, key: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def is_plain(value: bytes) -> bool:
-    """Whether it is text without control characters: JSON, a name, a number, a time, a message."""
+    """Return whether a value is text without control characters: JSON, a name, a number, a time or a message."""
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
@@ -54,7 +54,7 @@ def is_plain(value: bytes) -> bool:
 
 
 def is_packed_json(value: bytes) -> bool:
-    """Whether it is JSON that RQ compressed."""
+    """Return whether a value is JSON compressed by RQ."""
     try:
         json.loads(zlib.decompress(value))
     except (zlib.error, ValueError):
@@ -63,7 +63,7 @@ def is_packed_json(value: bytes) -> bool:
 
 
 def result_piece(key: bytes) -> tuple[str, int] | None:
-    """The result and the number of the piece that a key of the cache names."""
+    """Return the result's id and the piece's number in a key of the cache; None for other keys."""
     match key.decode().split(":"):
         case ["result", id, n] if n.isdigit():
             return id, int(n)
@@ -71,7 +71,7 @@ def result_piece(key: bytes) -> tuple[str, int] | None:
 
 
 def gaps(manifest: dict[str, Any]) -> list[int]:
-    """How many bytes lie between the tensors of a result, one after another, and behind the last."""
+    """Return the numbers of bytes between consecutive tensors of a result, and after the last."""
     place, found = 0, []
     slots = {**manifest.get("tensors", {}), **manifest.get("arrays", {})}.values()
     for slot in sorted(slots, key=lambda slot: slot["offset"]):
@@ -81,7 +81,7 @@ def gaps(manifest: dict[str, Any]) -> list[int]:
 
 
 def work(client: FlaskClient, servers: Servers, body: dict[str, Any]) -> None:
-    """A trace with its layout, a lens, a batch that shares jobs, a failure and a cancel, of all sorts of characters."""
+    """Compute traces, layouts, a lens and a batch that shares jobs, with a failure and with all sorts of characters."""
     cache = connect(servers.cache_url)
     cache.config_set("maxmemory", 1)
     assert client.post("/v1/traces", json=body | {"tokens": [7]}, headers=WAIT).get_json()["status"] == "failed"
@@ -101,19 +101,19 @@ def work(client: FlaskClient, servers: Servers, body: dict[str, Any]) -> None:
 
 
 def cancel(client: FlaskClient, body: dict[str, Any]) -> None:
-    """One is cancelled while it runs, and others stay queued."""
+    """Cancel a running trace, and leave others queued."""
     running = client.post("/v1/traces", json=body).get_json()["id"]
     events = client.get(f"/v1/traces/{running}/events").iter_encoded()
     assert any(b"event: started" in chunk for chunk in events)
-    # Of these one is begun when that has ended.
+    # One of these starts when the first has ended.
     queued = [client.post("/v1/traces", json=body | {"tokens": [n]}).get_json()["id"] for n in (7, 8, 9)]
     assert client.delete(f"/v1/traces/{running}").status_code == HTTPStatus.NO_CONTENT
     assert client.get(f"/v1/traces/{queued[-1]}").get_json()["status"] == "queued"
 
 
 @pytest.fixture(scope="module")
-def held() -> Iterator[dict[str, Redis]]:
-    """Both Redis after all kinds of work, while a worker is registered that has more to do: it is made to pause."""
+def populated() -> Iterator[dict[str, Redis]]:
+    """Both Redis servers after all kinds of work, with a registered worker that is suspended during a job."""
     small = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 64, "vocab_size": 20}
     long = {"n_layer": 24, "n_head": 2, "n_embd": 128, "n_positions": 512, "vocab_size": 500}
     with running_servers() as servers, running_worker(servers) as worker:
@@ -128,20 +128,20 @@ def held() -> Iterator[dict[str, Redis]]:
             process.resume()
 
 
-def test_all_that_lies_in_redis_is_text_json_or_the_bytes_of_tensors(held: dict[str, Redis]) -> None:
+def test_redis_contains_only_text_json_and_tensor_bytes(populated: dict[str, Redis]) -> None:
     kinds: set[str] = set()
-    for redis in held.values():
+    for redis in populated.values():
         for key in redis.scan_iter(count=1000):
             assert is_plain(key)
             if result_piece(key) is None:
                 for kind, value in strings(redis, key):
                     kinds.add(kind if is_plain(value) else "packed")
                     assert is_plain(value) or is_packed_json(value), (key, value[:80])
-    assert kinds == {"string", "hash", "list", "set", "zset", "stream", "packed"}  # RQ's own, too
+    assert kinds == {"string", "hash", "list", "set", "zset", "stream", "packed"}  # including RQ's own keys
 
 
-def test_what_the_pieces_of_a_result_hold_are_the_bytes_of_its_tensors_and_nothing_else(held: dict[str, Redis]) -> None:
-    cache = held["cache"]
+def test_pieces_of_a_result_contain_only_the_bytes_of_its_tensors(populated: dict[str, Redis]) -> None:
+    cache = populated["cache"]
     sizes: dict[str, int] = {}
     for key in cache.scan_iter("result:*", count=1000):
         piece = result_piece(key)
@@ -152,11 +152,11 @@ def test_what_the_pieces_of_a_result_hold_are_the_bytes_of_its_tensors_and_nothi
     assert {manifest["kind"] for manifest in manifests.values()} == {"trace", "layout", "lens"}
     for id, manifest in manifests.items():
         assert sizes[id] == manifest["size"]
-        assert set(gaps(manifest)) <= set(range(8))  # they are aligned
+        assert set(gaps(manifest)) <= set(range(8))  # padding for alignment
 
 
 def imported(file: Path) -> set[str]:
-    """The packages that a file imports, wherever in it."""
+    """Return the packages that a file imports anywhere."""
     nodes = [*ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -170,35 +170,35 @@ def calls(file: Path) -> Iterator[ast.Call]:
 FILES = [file for package in (service, worker_package) for file in Path(package.__path__[0]).rglob("*.py")]
 
 
-def test_no_module_reads_what_could_run_code() -> None:
+def test_no_module_deserializes_code() -> None:
     assert len(FILES) > 80
     for file in FILES:
         assert not imported(file) & RUNS_CODE, file
         pipes = "multiprocessing" in imported(file)
         for call in calls(file):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            # multiprocessing's connections pickle what is sent, but for bytes
+            # send and recv of multiprocessing's connections use pickle; send_bytes and recv_bytes do not
             assert not (pipes and name in ("send", "recv")), (file, call.lineno)
             assert not any(keyword.arg == "allow_pickle" for keyword in call.keywords), (file, call.lineno)
 
 
 @pytest.mark.parametrize("name", ["PriorityQueue", "Job.fetch", "JobWorker", "StartedJobRegistry"])
-def test_whatever_of_rq_reads_a_job_is_told_that_it_is_json(name: str) -> None:
+def test_rq_reads_jobs_with_the_json_serializer(name: str) -> None:
     found = [(file, call) for file in FILES for call in calls(file) if ast.unparse(call.func) == name]
     assert found
     assert SERIALIZER == "json"
     for file, call in found:
-        told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert told.get("serializer") == "SERIALIZER", (file, call.lineno)
+        arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert arguments.get("serializer") == "SERIALIZER", (file, call.lineno)
 
 
-def test_no_queue_of_rq_is_opened_that_has_no_serializer() -> None:
+def test_rq_queue_class_is_not_used_directly() -> None:
     assert not any(ast.unparse(call.func) == "Queue" for file in FILES for call in calls(file))
 
 
 @pytest.fixture
 def poisoned(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    """A client of a service in whose process nothing can be unpickled."""
+    """A client of a service in a process where unpickling fails."""
     import pickle
 
     def refuse(*_: object, **__: object) -> None:
@@ -209,7 +209,7 @@ def poisoned(app: Flask, monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     return app.test_client()
 
 
-def test_the_service_unpickles_nothing_that_it_finds_of_a_job(poisoned: FlaskClient, worker: psutil.Process) -> None:
+def test_service_reads_jobs_without_unpickling(poisoned: FlaskClient, worker: psutil.Process) -> None:
     body = {"model": {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 9}, "tokens": [1, 2, 3]}
     trace = poisoned.post("/v1/traces", json=body, headers=WAIT).get_json()
     assert trace["status"] == "done"

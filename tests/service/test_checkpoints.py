@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 
 from service.app import create_app
 from service.settings import Settings
-from tests.checkpoints import SMALL, bfloat16, of_bfloat16, prefixed, values, write, write_config
+from tests.checkpoints import SMALL, bfloat16, from_bfloat16, prefixed, values, write, write_config
 from tests.conftest import Servers, running_worker
 from tests.gpt2 import CONFIGS
 from worker.engine.numpy_engine import Engine
@@ -184,7 +184,7 @@ def test_a_path_that_is_no_folder_name_is_not_found(client: FlaskClient, id: str
 
 def test_slices_of_weights_are_read_from_the_checkpoint(client: FlaskClient, models_dir: Path) -> None:
     stored = values(SMALL)
-    for id, expected in {"mine": stored, "narrow": {n: of_bfloat16(bfloat16(a)) for n, a in stored.items()}}.items():
+    for id, expected in {"mine": stored, "narrow": {n: from_bfloat16(bfloat16(a)) for n, a in stored.items()}}.items():
         if id == "narrow":
             write(models_dir / id, {name: bfloat16(array) for name, array in stored.items()})
         url = f"/v1/models/{id}/tensors/h.1.mlp.c_fc.weight"

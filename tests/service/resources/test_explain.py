@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from service.app import create_app
 from tests.checkpoints import SMALL, prefixed, values, write
 from tests.conftest import Servers, running_worker
-from tests.explanations import operands, recomputed, some_cells, told
+from tests.explanations import cell_value, operands, recompute, some_cells
 from tests.nano import nano
 
 Body = dict[str, Any]
@@ -56,7 +56,7 @@ def check(block: Body, cell: Any, answer: Body, token: int) -> None:
     values = [number(operand["value"]) for operand in given]
     if not block["formula"] or block["formula"]["op"] == "input":
         return
-    expected = recomputed(block, cell, values)
+    expected = recompute(block, cell, values)
     largest = max((abs(value) for value in (*values, expected) if not isinf(value)), default=0.0)
     assert number(answer["value"]) == pytest.approx(expected, rel=2e-6, abs=2e-6 * largest), (block["id"], cell)
 
@@ -80,7 +80,7 @@ def test_every_block_of_nano_gpt_is_explained(client: FlaskClient, sorted_letter
                 answer.get_json(),
                 int(tensor_of("tokens")[0, cell[0]]) if block["id"] == "embedding" else 0,
             )
-            assert number(answer.get_json()["value"]) == pytest.approx(told(block, cell, tensors), rel=1e-7)
+            assert number(answer.get_json()["value"]) == pytest.approx(cell_value(block, cell, tensors), rel=1e-7)
 
 
 def test_blocks_of_gpt2_are_explained_with_their_weights(client: FlaskClient) -> None:

@@ -129,9 +129,9 @@ def test_a_checkpoint_is_exported_too(servers: Servers, tmp_path: Path) -> None:
     app = create_app(replace(servers.settings, models_dir=str(tmp_path)))
     header, exported = parse(app.test_client().get("/v1/models/mine/llm-viz").data)
     assert header["model_type"] == "mine"
-    expected = checkpoints.of_bfloat16(tensors["h.1.attn.c_attn.weight"]).T
+    expected = checkpoints.from_bfloat16(tensors["h.1.attn.c_attn.weight"]).T
     np.testing.assert_array_equal(exported["transformer.h.1.attn.c_attn.weight"], expected)
-    np.testing.assert_array_equal(exported["lm_head.weight"], checkpoints.of_bfloat16(tensors["wte.weight"]))
+    np.testing.assert_array_equal(exported["lm_head.weight"], checkpoints.from_bfloat16(tensors["wte.weight"]))
 
 
 @pytest.mark.parametrize("cells", [1, 7, 1000])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from tests.explanations import reached
+from tests.explanations import apply_index
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.registry import config_from_text
 from worker.models.sources import catalogue, synthetic
@@ -131,7 +131,7 @@ def test_a_trace_links_to_the_weights_that_it_was_computed_with(client: FlaskCli
         cell = [n // 2 for n in block["cells"]]
         at = {"block": block["id"], "cell": ",".join(map(str, cell))}
         explained = client.get(f"/v1/traces/{trace['id']}/explain", query_string=at).get_json()["value"]
-        found = weights[block["tensor"]["name"]][reached(block["tensor"]["index"], *cell)]
+        found = weights[block["tensor"]["name"]][apply_index(block["tensor"]["index"], *cell)]
         assert np.float32(explained) == found, block["id"]
 
 

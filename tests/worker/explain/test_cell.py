@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.explanations import operands, recomputed, some_cells, told
+from tests.explanations import cell_value, operands, recompute, some_cells
 from tests.gpt2 import CONFIGS
 from tests.nano import nano as trained
 from worker.describe.architecture import UnknownBlockError
@@ -88,7 +88,7 @@ def check(traced: Traced, block: dict[str, Any], at: Any) -> None:
     """Check the cell's value, that its operands are those in the layout, and that they give the value."""
     cell = traced.read_cell(block["id"], at)
     by_id = {block["id"]: block for block in traced.blocks} if block["formula"] else {}
-    assert cell.value == told(block, at, traced.tensors)
+    assert cell.value == cell_value(block, at, traced.tensors)
     found = cell.operands()
     assert len(found) == cell.total
     if block["formula"] is None or block["formula"]["op"] == "input":
@@ -96,9 +96,9 @@ def check(traced: Traced, block: dict[str, Any], at: Any) -> None:
         return
     token = int(traced.tensors["tokens"][at[2], at[0]]) if block["id"] == "embedding" else 0
     assert {(one.block, one.cell) for one in found} == operands(block, at, token)
-    assert [one.value for one in found] == [told(by_id[one.block], one.cell, traced.tensors) for one in found]
+    assert [one.value for one in found] == [cell_value(by_id[one.block], one.cell, traced.tensors) for one in found]
     values = [float(one.value) for one in found]
-    wanted = recomputed(block, at, values)
+    wanted = recompute(block, at, values)
     largest = max([abs(value) for value in (*values, wanted) if not isinf(value)], default=0.0)
     assert float(cell.value) == pytest.approx(wanted, rel=2e-6, abs=2e-6 * largest), (block["id"], at)
 

@@ -17,8 +17,8 @@ from tests.checkpoints import (
     Tensors,
     assert_holds,
     bfloat16,
+    from_bfloat16,
     loaded,
-    of_bfloat16,
     prefixed,
     values,
     write,
@@ -50,7 +50,7 @@ def test_a_folder_of_the_format_is_read(folder: Path, config: Config, prefix: bo
     if dtype == "BF16":
         stored = {name: bfloat16(array) for name, array in stored.items()}
     write(folder, prefixed(stored) if prefix else stored, config)
-    meant = {name: of_bfloat16(a) if dtype == "BF16" else a.astype(np.float32) for name, a in stored.items()}
+    meant = {name: from_bfloat16(a) if dtype == "BF16" else a.astype(np.float32) for name, a in stored.items()}
     found = loaded(folder)
     assert found.config == config == read_config("mine", str(folder.parent))
     assert_holds(found, meant)
@@ -145,7 +145,7 @@ def test_a_16_bit_checkpoint_computes_as_its_values_in_float32(folder: Path, hel
 
     weights = loaded(folder).weights()
     found = run(CachedWeights(weights) if held else weights)
-    wanted = run(CachedWeights({name: of_bfloat16(array) for name, array in stored.items()}))
+    wanted = run(CachedWeights({name: from_bfloat16(array) for name, array in stored.items()}))
     for name in wanted:
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 

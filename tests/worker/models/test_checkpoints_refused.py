@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import worker.weights.digests as digests
-from tests.checkpoints import SMALL, Tensors, assert_holds, loaded, raw, values, write, write_config, write_shards
+from tests.checkpoints import SMALL, Tensors, assert_holds, loaded, values, write, write_config, write_raw, write_shards
 from worker.families.gpt2 import GPT2Config as Config
 from worker.models.checkpoints import CheckpointError, load, names
 
@@ -105,7 +105,7 @@ def tensors(change: Callable[[Tensors], object], config: Config = SMALL) -> Brea
         changed = values(config)
         change(changed)
         write_config(folder, config)
-        raw(folder / WEIGHTS, changed)
+        write_raw(folder / WEIGHTS, changed)
 
     return apply
 

@@ -16,7 +16,7 @@ import obstore
 import pytest
 import safetensors.numpy
 
-from tests.places import KEYS, SECRET, Relay, ask, running_bucket_server
+from tests.places import KEYS, SECRET, Relay, request, running_bucket_server
 from worker.store.archive import Archive, ArchivedBytes, ArchiveWriter
 from worker.store.safetensors import Entries
 from worker.store.stored_bytes import Missing, Unavailable, read
@@ -59,7 +59,7 @@ class Place:
 
     def bytes_read(self) -> int:
         if self.relay is not None:
-            return self.relay.said
+            return self.relay.sent
         counters = Path("/proc/self/io").read_text(encoding="ascii")
         return int(counters.partition("rchar: ")[2].partition("\n")[0])
 
@@ -220,7 +220,7 @@ def nothing_is_hidden(place: Place) -> bool:
     if place.archive.folder is not None:
         return [*place.archive.folder.iterdir()] == []
     assert place.relay is not None
-    return place.archive.url.rpartition("/")[2] not in ask(place.relay.to, "GET", "bucket?uploads")
+    return place.archive.url.rpartition("/")[2] not in request(place.relay.to, "GET", "bucket?uploads")
 
 
 # ------------------------------------------------------------------------------ lost objects, unavailable stores

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 
-from tests.checkpoints import raw
+from tests.checkpoints import write_raw
 from worker.weights.folder import FileError
 from worker.weights.header import MAX_HEADER, Entry, read_header
 
@@ -141,7 +141,7 @@ def test_the_library_and_this_service_agree(tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 40, -1])
 def test_a_truncated_file_is_rejected(tmp_path: Path, size: int) -> None:
-    raw(tmp_path / "file", {"table": np.ones((3, 5), np.float32)})
+    write_raw(tmp_path / "file", {"table": np.ones((3, 5), np.float32)})
     whole = (tmp_path / "file").read_bytes()
     (tmp_path / "file").write_bytes(whole[:size])
     assert "is truncated" in refused(tmp_path / "file")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from tests.checkpoints import bfloat16, of_bfloat16, raw
+from tests.checkpoints import bfloat16, from_bfloat16, write_raw
 from worker.weights.folder import FileError
 from worker.weights.mapped import MappedFile, MappedWeights, to_float32
 
@@ -32,14 +32,14 @@ MEANT = {
     "F64": np.where(DOUBLE == 1e300, np.inf, np.minimum(DOUBLE, 9)).astype(np.float32),
     "F32": WIDE,
     "F16": STORED["F16"].astype(np.float32),
-    "BF16": of_bfloat16(STORED["BF16"]),
+    "BF16": from_bfloat16(STORED["BF16"]),
 }
 
 dtypes = pytest.mark.parametrize("dtype", STORED)
 
 
 def weights(path: Path, stored: NDArray[Any], pad: int = 0) -> MappedWeights:
-    raw(path, {"other": stored[:1], "table": stored}, pad=pad)
+    write_raw(path, {"other": stored[:1], "table": stored}, pad=pad)
     return MappedWeights({"table": MappedFile(path).array("table")})
 
 
@@ -89,7 +89,7 @@ def test_files_of_the_safetensors_package_can_be_read(tmp_path: Path) -> None:
 def test_reading_a_row_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> None:
     rows, width, itemsize = 200_000, 1024, STORED[dtype].itemsize
     entry = {"dtype": dtype, "shape": [rows, width], "data_offsets": [0, rows * width * itemsize]}
-    raw(tmp_path / "file", {}, table=entry)
+    write_raw(tmp_path / "file", {}, table=entry)
     with (tmp_path / "file").open("ab") as file:  # zeros that no disk holds
         file.truncate(file.tell() + rows * width * itemsize)
     process = psutil.Process()
@@ -117,7 +117,7 @@ def refused(path: Path, name: str = "table") -> str:
 
 @pytest.mark.parametrize("dtype", ["I8", "BOOL", "C64"])
 def test_a_type_that_is_not_supported_is_rejected(tmp_path: Path, dtype: str) -> None:
-    raw(tmp_path / "file", {}, table={"dtype": dtype, "shape": [0], "data_offsets": [0, 0]})
+    write_raw(tmp_path / "file", {}, table={"dtype": dtype, "shape": [0], "data_offsets": [0, 0]})
     assert refused(tmp_path / "file") == f"the tensor table is {dtype}: must be one of F64, F32, F16, BF16"
 
 

@@ -139,7 +139,7 @@ def test_any_range_is_that_part_of_the_file(client: FlaskClient, url: str, file:
         assert answer.headers["Content-Length"] == str(len(expected))
 
 
-@pytest.mark.parametrize("text", ["{size}-", "{size}-{size}", "-0"])
+@pytest.mark.parametrize("text", ["{size}-", "{size}-{size}"])
 def test_a_range_outside_the_file_is_416_with_the_size(client: FlaskClient, url: str, file: bytes, text: str) -> None:
     answer = client.get(url, headers={"Range": "bytes=" + text.format(size=len(file))})
     assert answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
@@ -147,7 +147,9 @@ def test_a_range_outside_the_file_is_416_with_the_size(client: FlaskClient, url:
     assert answer.headers["Content-Range"] == f"bytes */{len(file)}"
 
 
-@pytest.mark.parametrize("text", ["bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=a-b", "bytes=-", "bytes=9-3", ""])
+@pytest.mark.parametrize(
+    "text", ["bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=a-b", "bytes=-", "bytes=-0", "bytes=9-3", ""]
+)
 def test_an_invalid_or_multiple_range_returns_the_whole_file(
     client: FlaskClient, url: str, file: bytes, text: str
 ) -> None:

@@ -109,7 +109,7 @@ def test_a_limit_is_told(api: Api) -> None:
     for name, said in (
         ("a long target", "longer than 8,190 bytes"),
         ("many fields", "At most 100 header fields of 8,190 bytes"),
-        ("a length beyond 2^63", "larger than the 8,388,608 bytes"),
+        ("a length beyond 2^63", "must have at most 8,388,608 bytes"),
         ("an expectation", "Only 100-continue"),
     ):
         assert said in json.loads(api.tell(BROKEN[name][0]).partition(b"\r\n\r\n")[2])["detail"]

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from worker.describe.architecture import Architecture
 from worker.describe.config import Config
+from worker.families.parts.stream import Tensors
 from worker.weights.synthetic import Initial
 
 if TYPE_CHECKING:
     from worker.engine.numpy_engine import Engine
 
 VocabularyKind = Literal["gpt2", "ids"]
-
-
-class Tensors(Protocol):
-    """Arrays by name, such as an Arena."""
-
-    def __getitem__(self, name: str, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -40,10 +35,6 @@ class Preset:
     trained: Path | None = None
     trained_note: str = ""
     letters: str = ""  # its vocabulary, if that is letters
-
-
-class UnsupportedConfigError(ValueError):
-    """A `config.json` with a setting that is not supported."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
-import worker.families.parts as parts
+import worker.families.parts.attention as attention
+import worker.families.parts.mlp as mlp
+import worker.families.parts.norms as norms
+import worker.families.parts.prediction as prediction
+import worker.families.parts.stream as stream
+import worker.families.parts.tour as tour
 from worker.describe.architecture import RESIDUAL, Architecture, Section
-from worker.describe.blocks import Kind, Label, Part, Spot, Step
+from worker.describe.blocks import Kind, Label, Spot, Step
 from worker.describe.config import (
     MAX_HEADS,
     MAX_INNER,
@@ -28,11 +33,11 @@ from worker.describe.config import (
     Whole,
     config_field,
 )  # fmt: skip
-from worker.describe.formula import Formula
 from worker.describe.functions import FUNCTIONS
-from worker.describe.operations import Parameters
-from worker.families.family import Family, Preset, Tensors, VocabularyKind
-from worker.families.parts import ATTENTION, HEAD, LAYER, STREAM, beside, ids, kind, merge_heads, read, value, weight
+from worker.families.family import Family, Preset, VocabularyKind
+from worker.families.parts.hub import hub_fields
+from worker.families.parts.notation import ASIDE, HEAD, LAYER, ids, kind, read, value, weight
+from worker.families.parts.stream import Tensors
 from worker.weights.synthetic import Initial
 
 if TYPE_CHECKING:
@@ -79,28 +84,21 @@ def describe(config: GPT2Config) -> Architecture:
 
 
 def _embedding() -> Section:
-    embed = Formula("embed", (read("tokens", "i 0 k"), read("wte", "s j 0"), read("wpe", "i j 0")))
     return Section(
         "embedding",
         weights=(
             weight("wte.weight", "V C", "embedding", table=True),
             weight("wpe.weight", "N C", "position", table=True),
         ),
-        values=(
-            value("tokens", "B T", landmark="tokens", dtype="int32"),
-            value("embed", "B T C"),
-            value("pos_embed", "B T C"),
-        ),
+        values=(stream.tokens_value(), value("embed", "B T C"), value("pos_embed", "B T C")),
         kinds=(
-            kind("tokens", "Tokens", "activation", "T 1 B", "tokens: k i", STREAM, "tokens", Formula("input"),
-                 part="tokens"),
+            stream.tokens_kind(),
             kind("wte", "Token Embed", "weight", "V C 1", "wte.weight: i j", Spot("norm", "right"), "tables"),
-            kind("wpe", "Position Embed", "weight", "T C 1", "wpe.weight: i j", Spot("aside", "left"), "tables"),
-            kind("embedding", "Input Embed", "activation", "T C B", "blocks.0.resid_pre: k i j", STREAM, "tables",
-                 embed, part="embedding"),
+            kind("wpe", "Position Embed", "weight", "T C 1", "wpe.weight: i j", ASIDE, "tables"),
+            stream.embedding_kind(("wte", "s j 0"), ("wpe", "i j 0")),
         ),
         shelves={"tokens": "top", "tables": "top + (s + m)", "end": "tables + (C*s + m) + 2*m"},
-    )  # fmt: skip
+    )
 
 
 def _layers(config: GPT2Config) -> Section:
@@ -111,12 +109,12 @@ def _layers(config: GPT2Config) -> Section:
         enters="embedding",
         leaves=f"{LAYER}.resid_post",
         weights=(
-            *_norm_weights(f"{_W}.ln_1"),
+            *norms.layer_norm_weights(f"{_W}.ln_1"),
             weight(f"{_W}.attn.c_attn.weight", "C 3HA", "query", "key", "value"),
             weight(f"{_W}.attn.c_attn.bias", "3HA", "biases"),
             weight(f"{_W}.attn.c_proj.weight", "HA C", "output"),
             weight(f"{_W}.attn.c_proj.bias", "C", "biases"),
-            *_norm_weights(f"{_W}.ln_2"),
+            *norms.layer_norm_weights(f"{_W}.ln_2"),
             weight(f"{_W}.mlp.c_fc.weight", "C F", "up_projection"),
             weight(f"{_W}.mlp.c_fc.bias", "F", "biases"),
             weight(f"{_W}.mlp.c_proj.weight", "F C", "down_projection"),
@@ -124,114 +122,48 @@ def _layers(config: GPT2Config) -> Section:
         ),
         values=(
             value(f"{LAYER}.resid_pre", "B T C", landmark="entering"),
-            *parts.layer_norm_values(f"{LAYER}.ln1"),
+            *norms.layer_norm_values(f"{LAYER}.ln1"),
             value(f"{at}.q", "B T H A"),
             value(f"{at}.k", "B T H A", read_later=True),
             value(f"{at}.v", "B T H A", read_later=True),
-            *parts.attention_values(),
+            *attention.attention_values(),
             value(f"{LAYER}.attn_out", "B T C"),
             value(f"{LAYER}.resid_mid", "B T C"),
-            *parts.layer_norm_values(f"{LAYER}.ln2"),
-            value(f"{LAYER}.mlp.pre", "B T F"),
-            value(f"{LAYER}.mlp.post", "B T F"),
-            value(f"{LAYER}.mlp_out", "B T C"),
+            *norms.layer_norm_values(f"{LAYER}.ln2"),
+            *mlp.mlp_values(),
             value(f"{LAYER}.resid_post", "B T C", landmark="leaving"),
         ),
         kinds=(
-            *parts.layer_norm_kinds(f"{LAYER}.ln1", RESIDUAL, f"{_W}.ln_1", config.layer_norm_epsilon, "ln1"),
-            *_heads(config),
-            *_projection(),
-            *parts.layer_norm_kinds(
+            *norms.layer_norm_kinds(f"{LAYER}.ln1", RESIDUAL, f"{_W}.ln_1", config.layer_norm_epsilon, "ln1"),
+            *_attention(config),
+            stream.resid_mid_kind(),
+            *norms.layer_norm_kinds(
                 f"{LAYER}.ln2", f"{LAYER}.resid_mid", f"{_W}.ln_2", config.layer_norm_epsilon, "ln2"
             ),
-            *_mlp(config),
+            *mlp.mlp_kinds(f"{_W}.mlp.c_fc", f"{_W}.mlp.c_proj", config.activation_function, transposed=False),
+            stream.resid_post_kind(),
         ),
-        shelves=parts.layer_norm_shelves("ln1", "top + 2*m") | {
+        shelves=norms.layer_norm_shelves("ln1", "top + 2*m") | {
             "q": "ln1_out",
             "k": "q + A*s*deep",  # several columns of layers: below each other, to save depth
             "v": "k + A*s*deep",
             "scores": "q + A*s + m + 2*A*s*deep",
             "z": "scores + T*s + m",
             "attn_out": "max(z + A*s + 2*m, q + C*s + m)",
-        } | parts.layer_norm_shelves("ln2", "attn_out + C*s + m") | {
-            "in_weight": "ln2_out",
-            "in_bias": "in_weight - s - m",
-            "pre": "in_weight + (C*s + m)",
-            "post": "pre + (T*s + m)",
-            "mlp_out": "post + (T*s + m)",
+        } | norms.layer_norm_shelves("ln2", "attn_out + C*s + m") | mlp.mlp_shelves("ln2_out") | {
             "end": "mlp_out + (C*s - m) + 2*m",
         },
     )  # fmt: skip
 
 
-_PARTS: Mapping[str, Part] = {"q": "query", "k": "key", "v": "value"}
-
-
-def _heads(config: GPT2Config) -> Iterator[Kind]:
-    offsets = {"q": "h*A", "k": "HA+h*A", "v": "2*HA+h*A"}
-    depths = {"q": "front", "k": "middle", "v": "back"}
-    for n, at in offsets.items():
-        at = f"{_W}.attn.c_attn.weight: i j+{at}"
-        yield kind(f"{HEAD}.{n}_weight", f"{n.upper()} Weights", "weight", "C A 1", at, beside(f"{HEAD}.{n}"), n,
-                   depth=depths[n], stacked=True)  # fmt: skip
-    for n in offsets:
-        dot = (
-            read(f"{HEAD}.{n}_weight", "s j 0"),
-            read(f"{LAYER}.ln1.out", "i s k"),
-            read(f"{HEAD}.{n}_bias", "0 j 0"),
-        )
-        at = f"{LAYER}.attn.{n}: k i h j"
-        yield kind(f"{HEAD}.{n}", f"{n.upper()} vectors", "activation", "T A B", at, ATTENTION, n,
-                   Formula("dot", dot, "C"), part=_PARTS[n], depth=depths[n], stacked=True)  # fmt: skip
-    for n, at in offsets.items():
-        at = f"{_W}.attn.c_attn.bias: j+{at}"
-        yield kind(f"{HEAD}.{n}_bias", f"{n.upper()} Bias", "weight", "1 A 1", at, beside(f"{HEAD}.{n}_weight"), "q",
-                   minor=True, depth=depths[n])  # fmt: skip
+def _attention(config: GPT2Config) -> Iterator[Kind]:
+    at, offsets = f"{_W}.attn", {"q": "h*A", "k": "HA+h*A", "v": "2*HA+h*A"}
+    weights = {n: f"{at}.c_attn.weight: i j+{offset}" for n, offset in offsets.items()}
+    biases = {n: f"{at}.c_attn.bias: j+{offset}" for n, offset in offsets.items()}
+    yield from attention.vector_kinds(HEAD, weights, biases)
     query, key, v = read(f"{HEAD}.q", "j s k"), read(f"{HEAD}.k", "i s k"), read(f"{HEAD}.v", "s j k")
-    yield from parts.attention_kinds(query, key, v, 1 / sqrt(config.d_head))
-
-
-def _projection() -> Iterator[Kind]:
-    dot = (
-        read(f"{LAYER}.attn.out_weight", "s+h*A j 0", each="head"),
-        read(f"{HEAD}.z", "i s k", each="head"),
-        read(f"{LAYER}.attn.out_bias", "0 j 0"),
-    )
-    add = Formula("add", (read(f"{LAYER}.attn_out", "i j k"), read(RESIDUAL, "i j k")))
-    at, out = f"{_W}.attn.c_proj", f"{LAYER}.attn_out"
-    yield kind(f"{LAYER}.attn.out_weight", "Projection Weights", "weight", "HA C 1", f"{at}.weight: i j",
-               beside(out), "attn_out")  # fmt: skip
-    yield kind(f"{LAYER}.attn.out_bias", "Projection Bias", "weight", "1 C 1", f"{at}.bias: j",
-               beside(f"{LAYER}.attn.out_weight"), "attn_out", minor=True)  # fmt: skip
-    yield kind(out, "Attention Output", "activation", "T C B", f"{out}: k i j", ATTENTION, "attn_out",
-               Formula("dot", dot, "A"), part="attention_out")  # fmt: skip
-    yield kind(f"{LAYER}.resid_mid", "Attention Residual", "activation", "T C B", f"{LAYER}.resid_mid: k i j", STREAM,
-               "attn_out", add)  # fmt: skip
-
-
-def _mlp(config: GPT2Config) -> Iterator[Kind]:
-    at, mlp, out = f"{_W}.mlp", f"{LAYER}.mlp", f"{LAYER}.mlp_out"
-    up = (read(f"{mlp}.in_weight", "i s 0"), read(f"{LAYER}.ln2.out", "j s k"), read(f"{mlp}.in_bias", "i 0 0"))
-    down = (read(f"{mlp}.out_weight", "s j 0"), read(f"{mlp}.post", "s i k"), read(f"{mlp}.out_bias", "0 j 0"))
-    function = Parameters(function=config.activation_function)
-    act = Formula("activation", (read(f"{mlp}.pre", "i j k"),), parameters=function)
-    add = Formula("add", (read(out, "i j k"), read(f"{LAYER}.resid_mid", "i j k")))
-    yield kind(f"{mlp}.in_weight", "MLP Weights", "weight", "F C 1", f"{at}.c_fc.weight: j i", ATTENTION,
-               "in_weight")  # fmt: skip
-    yield kind(f"{mlp}.in_bias", "MLP Bias", "weight", "F 1 1", f"{at}.c_fc.bias: i", ATTENTION, "in_bias",
-               minor=True)  # fmt: skip
-    yield kind(f"{mlp}.pre", "MLP", "activation", "F T B", f"{mlp}.pre: k j i", ATTENTION, "pre",
-               Formula("dot", up, "C"))  # fmt: skip
-    yield kind(f"{mlp}.post", "MLP Activation", "activation", "F T B", f"{mlp}.post: k j i", ATTENTION, "post", act,
-               part="mlp")  # fmt: skip
-    yield kind(f"{mlp}.out_weight", "MLP Projection Weights", "weight", "F C 1", f"{at}.c_proj.weight: i j", ATTENTION,
-               "mlp_out")  # fmt: skip
-    yield kind(f"{mlp}.out_bias", "MLP Projection Bias", "weight", "1 C 1", f"{at}.c_proj.bias: j",
-               beside(f"{mlp}.out_weight"), "mlp_out", minor=True)  # fmt: skip
-    yield kind(out, "MLP Result", "activation", "T C B", f"{out}: k i j", Spot("attention", "left", margins=-1),
-               "mlp_out", Formula("dot", down, "F"))  # fmt: skip
-    yield kind(f"{LAYER}.resid_post", "MLP Residual", "activation", "T C B", f"{LAYER}.resid_post: k i j", STREAM,
-               "mlp_out", add, part="resid")  # fmt: skip
+    yield from attention.attention_kinds(query, key, v, 1 / sqrt(config.d_head))
+    yield from attention.projection_kinds(f"{at}.c_proj.weight: i j", f"{at}.c_proj.bias")
 
 
 def _unembedding(config: GPT2Config) -> Section:
@@ -239,20 +171,16 @@ def _unembedding(config: GPT2Config) -> Section:
     return Section(
         "unembedding",
         weights=(
-            *_norm_weights("ln_f"),
+            *norms.layer_norm_weights("ln_f"),
             weight("lm_head.weight", "V C", "unembedding", table=True, alias_of=tied),
         ),
-        values=(*parts.layer_norm_values("ln_final"), *parts.prediction_values()),
+        values=(*norms.layer_norm_values("ln_final"), *prediction.prediction_values()),
         kinds=(
-            *parts.layer_norm_kinds("ln_final", RESIDUAL, "ln_f", config.layer_norm_epsilon, "ln_final"),
-            *parts.prediction_kinds("lm_head.weight"),
+            *norms.layer_norm_kinds("ln_final", RESIDUAL, "ln_f", config.layer_norm_epsilon, "ln_final"),
+            *prediction.prediction_kinds("lm_head.weight"),
         ),
-        shelves=parts.layer_norm_shelves("ln_final", "top + 2*m") | parts.prediction_shelves("ln_final_out"),
+        shelves=norms.layer_norm_shelves("ln_final", "top + 2*m") | prediction.prediction_shelves("ln_final_out"),
     )
-
-
-def _norm_weights(name: str) -> tuple[Any, ...]:
-    return weight(f"{name}.weight", "C", "layer_norm"), weight(f"{name}.bias", "C", "layer_norm")
 
 
 # ------------------------------------------------------------------------------------------------ labels and tour
@@ -288,17 +216,17 @@ LABELS = (
 
 _NORM_FORMULA = "y = (x − μ) / √(σ² + ε) · γ + β"
 STEPS = (
-    parts.TOKENS,
+    tour.TOKENS,
     Step("embedding", "Embedding", "Each token becomes a vector, and its position is added.",
          "x = wte[token] + wpe[position]", ("embedding",)),
     Step("norm", "Layer norm", "Every position's vector is brought to the same scale.", _NORM_FORMULA,
          ids(f"{LAYER}.ln1", "out", "mean", "scale")),
     Step("qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head.",
          "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v")),
-    *parts.ATTEND,
+    *tour.ATTEND,
     Step("project", "Projection", "One more matrix brings the results of all heads together.",
          "a = W_o·[z_0, z_1, …] + b_o", ids(LAYER, "attn_out")),
-    parts.RESIDUAL,
+    tour.RESIDUAL,
     Step("mlp", "MLP: wide", "After another norm, a matrix makes each vector wider.", "h = W_1·norm(x) + b_1",
          ids(LAYER, "mlp.pre")),
     Step("activation", "Activation", "Each number goes through a curve.", "h ← {activation}(h)",
@@ -307,12 +235,10 @@ STEPS = (
          "x ← x + W_2·h + b_2", ids(LAYER, "mlp_out", "resid_post")),
     Step("last", "Final layer norm", "Each vector is brought to the same scale once more.", _NORM_FORMULA,
          ids("ln_final", "out", "mean", "scale")),
-    *parts.PREDICT,
+    *tour.PREDICT,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------- forward pass
-
-_ATTENTION = ("q", "k", "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
 
 
 def block(l: int, config: GPT2Config, engine: Engine, a: Tensors, new: Tensors, rows: slice) -> None:  # noqa: E741 - the papers' letter
@@ -321,14 +247,14 @@ def block(l: int, config: GPT2Config, engine: Engine, a: Tensors, new: Tensors, 
     resid_pre, resid_mid, attn_out, mlp_out = (
         new[f"{here}.{name}"] for name in ("resid_pre", "resid_mid", "attn_out", "mlp_out")
     )
-    normed = parts.layer_norm(engine, resid_pre, f"{weights}.ln_1", epsilon, new, f"{here}.ln1")
-    engine.linear(normed, f"{weights}.attn.c_attn", *(merge_heads(new[f"{here}.attn.{name}"]) for name in "qkv"))
-    engine.attention(rows, *(a[f"{here}.attn.{name}"] for name in _ATTENTION))
-    engine.linear(merge_heads(new[f"{here}.attn.z"]), f"{weights}.attn.c_proj", attn_out)
+    normed = norms.layer_norm(engine, resid_pre, f"{weights}.ln_1", epsilon, new, f"{here}.ln1")
+    engine.linear(normed, f"{weights}.attn.c_attn", *(stream.merge_heads(new[f"{here}.attn.{name}"]) for name in "qkv"))
+    attention.attend(engine, rows, a, here)
+    engine.linear(stream.merge_heads(new[f"{here}.attn.z"]), f"{weights}.attn.c_proj", attn_out)
     engine.add(attn_out, resid_pre, resid_mid)
 
     pre, post = new[f"{here}.mlp.pre"], new[f"{here}.mlp.post"]
-    normed = parts.layer_norm(engine, resid_mid, f"{weights}.ln_2", epsilon, new, f"{here}.ln2")
+    normed = norms.layer_norm(engine, resid_mid, f"{weights}.ln_2", epsilon, new, f"{here}.ln2")
     engine.linear(normed, f"{weights}.mlp.c_fc", pre)
     engine.activate(config.activation_function, pre, post)
     engine.linear(post, f"{weights}.mlp.c_proj", mlp_out)
@@ -340,18 +266,20 @@ def forward(
 ) -> None:
     """Compute the positions `rows` of every tensor in `a` from its `tokens`; call `after_layer` after each layer."""
     tokens = a["tokens"]
-    new = a if rows == slice(0, tokens.shape[1]) else parts.Positions(a, rows)
+    new = stream.restricted(a, rows)
     engine.embed("wte.weight", tokens[:, rows], new["embed"])
     engine.embed("wpe.weight", rows, new["pos_embed"])
     engine.add(new["embed"], new["pos_embed"], new["blocks.0.resid_pre"])
-    resid = parts.run_layers(config.n_layer, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer)
+    resid = stream.run_layers(
+        config.n_layer, lambda layer: block(layer, config, engine, a, new, rows), new, after_layer
+    )
     predict(config, engine, resid, new)
 
 
 def predict(config: GPT2Config, engine: Engine, resid: NDArray[Any], new: Tensors) -> None:
     """Compute `ln_final`, `logits` and `probs` [B, n, V] from a residual stream [B, n, C]."""
-    normed = parts.layer_norm(engine, resid, "ln_f", config.layer_norm_epsilon, new, "ln_final")
-    parts.unembed(engine, normed, new)
+    normed = norms.layer_norm(engine, resid, "ln_f", config.layer_norm_epsilon, new, "ln_final")
+    prediction.unembed(engine, normed, new)
 
 
 # ------------------------------------------------------------------------------------------ weights and vocabulary
@@ -384,7 +312,7 @@ _RENAMED = {
 
 def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration from a `config.json`. Raises UnsupportedConfigError."""
-    return parts.hub_fields(GPT2Config, hub_config, _FIXED, _RENAMED, "activation_function")
+    return hub_fields(GPT2Config, hub_config, _FIXED, _RENAMED, "activation_function")
 
 
 def vocabulary(config: GPT2Config) -> VocabularyKind:

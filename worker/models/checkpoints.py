@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import worker.weights.digests as digests
 from worker.describe.config import Config, ConfigError, short_json
-from worker.families.family import UnsupportedConfigError
+from worker.families.parts.hub import UnsupportedConfigError
 from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, describe, family_of
 from worker.models.sources import catalogue
 from worker.weights.digests import ChangedError, Stamp

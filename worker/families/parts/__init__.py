@@ -1,0 +1,1 @@
+"""Parts that several families share: their values, blocks, shelves and computation."""

@@ -1,0 +1,57 @@
+"""Logits and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from worker.describe.blocks import Kind, Tensor
+from worker.describe.formula import Formula
+from worker.families.parts.notation import NORM, beside, kind, read, value
+from worker.families.parts.stream import Tensors
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
+
+
+def prediction_values() -> tuple[Tensor, ...]:
+    """Return logits and probabilities. These stay float32: most would be subnormal in float16."""
+    return (
+        value("logits", "B T V", landmark="logits"),
+        value("logits_max", "B T", "statistic"),
+        value("logits_sum", "B T", "statistic"),
+        value("probs", "B T V", landmark="probs", is_exact=True),
+    )
+
+
+def prediction_kinds(table: str) -> Iterator[Kind]:
+    """Yield the blocks of the unembedding, with weights `table` [V, C], and of the softmax."""
+    dot = Formula("dot", (read("lm_head", "s j 0"), read("ln_final.out", "i s k")), "C")
+    total = Formula("sum_exp", (read("logits", "i s k"), read("logits_max", "i 0 k")), "V")
+    largest = Formula("max", (read("logits", "i s k"),), "V")
+    softmax = (read("logits", "i j k"), read("logits_max", "i 0 k"), read("logits_sum", "i 0 k"))
+    yield kind("lm_head", "LM Head Weights", "weight", "C V 1", f"{table}: j i", beside("logits"), "logits")
+    yield kind("logits", "Logits", "activation", "T V B", "logits: k i j", NORM, "logits", dot, part="logits")
+    yield kind("logits_sum", "", "statistic", "T 1 B", "logits_sum: k i", NORM, "logits_sum", total)
+    yield kind("logits_max", "SM Agg", "statistic", "T 1 B", "logits_max: k i", NORM, "logits_max", largest)
+    yield kind("probs", "Logits Softmax", "activation", "T V B", "probs: k i j", NORM, "probs",
+               Formula("softmax", softmax), part="probs")  # fmt: skip
+
+
+def prediction_shelves(after: str) -> dict[str, str]:
+    """Return the shelves of the predictions, below the shelf `after` of the final norm."""
+    return {
+        "logits": f"{after} + (C*s + m)",
+        "logits_max": "logits + (V*s + m)",
+        "logits_sum": "logits_max + s",
+        "probs": "logits_max + (2*s + m)",
+        "end": "probs + V*s",
+    }
+
+
+def unembed(engine: Engine, normed: NDArray[Any], new: Tensors) -> None:
+    """Compute logits and probabilities from the final norm [B, n, C]."""
+    engine.unembed(normed, "lm_head.weight", new["logits"])
+    engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))

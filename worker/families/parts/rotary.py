@@ -1,0 +1,66 @@
+"""Rotary positions (Su et al. 2021, arXiv:2104.09864)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from worker.describe.blocks import Kind, Tensor
+from worker.describe.formula import Formula
+from worker.describe.operations import Parameters
+from worker.families.parts.attention import DEPTHS, MEMBERS
+from worker.families.parts.notation import ASIDE, ATTENTION, LAYER, kind, read, value
+from worker.families.parts.stream import Tensors
+
+if TYPE_CHECKING:
+    from worker.engine.numpy_engine import Engine
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """The rotation of `width` channels of a head: pair p turns by `base`^(−2p / width) at each position."""
+
+    base: float
+    width: int
+    pairs: str = "halves"
+
+
+def rotary_values() -> tuple[Tensor, ...]:
+    """Return the cosines and sines of the angles."""
+    return tuple(value(f"rotary.{wave}", "1 T A", "statistic") for wave in ("cos", "sin"))
+
+
+def rotary_kinds(rotary: Rotary, cos_shelf: str, sin_shelf: str) -> Iterator[Kind]:
+    """Yield the blocks of the cosines and sines."""
+    angles = Parameters(base=rotary.base, pairs=rotary.pairs, width=rotary.width)
+    for wave, shelf in (("cos", cos_shelf), ("sin", sin_shelf)):
+        formula = Formula("rotary", parameters=replace(angles, function=wave))
+        yield kind(f"rotary.{wave}", f"Rotary {wave}", "statistic", "T A 1", f"rotary.{wave}: 0 i j", ASIDE, shelf,
+                   formula)  # fmt: skip
+
+
+def rotated_kinds(at: str, names: str, rotary: Rotary) -> Iterator[Kind]:
+    """Yield the rotated vectors ("q", "k") of each head (`at` is HEAD) or key/value head (KV_HEAD)."""
+    for n in names:
+        inputs = (read(f"{at}.{n}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
+        rotate = Formula("rotate", inputs, "A", Parameters(pairs=rotary.pairs, width=rotary.width))
+        tensor = f"{LAYER}.attn.rot_{n}: k i {MEMBERS[at]} j"
+        yield kind(f"{at}.rot_{n}", f"Rotated {n.upper()}", "activation", "T A B", tensor, ATTENTION, f"rot_{n}",
+                   rotate, depth=DEPTHS[n], stacked=True)  # fmt: skip
+
+
+def fill_rotary(rotary: Rotary, rows: slice, new: Tensors) -> None:
+    """Compute the cosine and sine [1, n, A] of the angles of the positions `rows`."""
+    frequencies = rotary.base ** (-np.arange(0, rotary.width, 2) / rotary.width)  # [A/2]
+    angles = np.multiply.outer(np.arange(rows.start, rows.stop), np.tile(frequencies, 2))
+    new["rotary.cos"][:] = np.cos(angles)
+    new["rotary.sin"][:] = np.sin(angles)
+
+
+def rotate(engine: Engine, layer: str, new: Tensors) -> None:
+    """Compute a layer's rotated queries and keys."""
+    for n in "qk":
+        engine.rotate(new[f"{layer}.attn.{n}"], new["rotary.cos"], new["rotary.sin"], new[f"{layer}.attn.rot_{n}"])

@@ -1,0 +1,54 @@
+"""Steps of the tour that several families share."""
+
+from __future__ import annotations
+
+from worker.describe.blocks import Step
+from worker.families.parts.notation import HEAD, KV_HEAD, LAYER, ids
+
+TOKENS = Step("tokens", "Tokens", "The text is cut into tokens, each with a number.", "", ("tokens",))
+ATTEND = (
+    Step("scores", "Attention scores", "Each position's query is compared with the keys of those up to it.",
+         "s(i, j) = q(i) · k(j) / √d", ids(HEAD, "scores")),
+    Step("softmax", "Softmax", "Scores become shares.", "p(i, j) = exp s(i, j) / Σ_j exp s(i, j)",
+         ids(HEAD, "pattern", "scores_max", "scores_sum")),
+    Step("mix", "Mixing the values", "Each position takes its share of the values of the others.",
+         "z(i) = Σ_j p(i, j) · v(j)", ids(HEAD, "z")),
+)  # fmt: skip
+RESIDUAL = Step(
+    "residual", "Residual", "The result is added to the vector that came in.", "x ← x + a", ids(LAYER, "resid_mid")
+)
+PREDICT = (
+    Step("logits", "Logits", "Each vector is compared with every token.", "logits = W_lm·y", ("logits",)),
+    Step("probs", "Probabilities", "Softmax again, over all tokens.", "p(v) = exp logits(v) / Σ exp logits",
+         ("probs", "logits_max", "logits_sum")),
+)  # fmt: skip
+
+_RMS = "y = x / √(mean(x²) + ε) · γ"
+#: The tour of a decoder with RMS norms, rotary positions, shared keys and values, and gated MLPs.
+GATED_DECODER = (
+    TOKENS,
+    Step("lookup", "Embedding", "Each token is replaced by a vector from a table. Where it stands is not added here: "
+         "that comes in with the rotation of queries and keys.", "x = E[token]", ("embedding",)),
+    Step("rms_norm", "RMS norm", "Every position's vector is brought to the same size: divided by the root of the mean "
+         "of its squares, and multiplied by a learned gain. No mean is subtracted, and nothing is added.", _RMS,
+         ids(f"{LAYER}.ln1", "out", "scale")),
+    Step("grouped_qkv", "Queries, keys, values", "Each head has queries of its own; a key and a value are shared by "
+         "several heads, which saves memory when text is generated.", "q = W_q·y\nk = W_k·y\nv = W_v·y",
+         (*ids(HEAD, "q"), *ids(KV_HEAD, "k", "v"))),
+    Step("rotate", "Rotation", "Pairs of channels of each query and key are turned by an angle that grows with the "
+         "position, slowly in some pairs and fast in others. So a score depends on how far apart two positions are.",
+         "q ← q · cos(i·θ) + turned(q) · sin(i·θ)", (*ids(HEAD, "rot_q"), *ids(KV_HEAD, "rot_k"))),
+    *ATTEND,
+    Step("project", "Projection", "One more matrix brings the results of all heads together.",
+         "a = W_o·[z_0, z_1, …]", ids(LAYER, "attn_out")),
+    RESIDUAL,
+    Step("gate_up", "MLP: gate and up", "After another norm, two matrices make each vector wider: one result will be "
+         "the gate of the other.", "g = W_g·norm(x)\nu = W_u·norm(x)", ids(LAYER, "mlp.pre", "mlp.pre_linear")),
+    Step("gated", "Gate", "The gate goes through a curve, which brings negative numbers close to 0, and is multiplied "
+         "with the other result, cell by cell.", "h = {activation}(g) · u", ids(LAYER, "mlp.post")),
+    Step("down", "MLP: down", "A third matrix brings it back to the width of the stream, and it is added.",
+         "x ← x + W_d·h", ids(LAYER, "mlp_out", "resid_post")),
+    Step("last_rms_norm", "Final RMS norm", "Each vector is brought to the same size once more.", _RMS,
+         ids("ln_final", "out", "scale")),
+    *PREDICT,
+)  # fmt: skip

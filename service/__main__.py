@@ -72,6 +72,7 @@ def api(host: str, port: int, processes: int, threads: int) -> None:
     with process.loading():
         from service.server.gunicorn_app import Server
 
+    os.environ["HOST"] = host  # the app's settings are read from the environment
     try:
         server = Server(host, port, processes, threads)
     except ValueError as error:  # an invalid setting

@@ -9,18 +9,17 @@ from typing import Any
 import orjson
 from flask import Flask
 from flask.json.provider import JSONProvider
-from flask_cors import CORS
 from flask_smorest import Api
 
 import service.http.auth as auth
 import service.http.compression as compression
+import service.http.cross_origin as cross_origin
+import service.http.hosts as hosts
 import service.http.negotiation as negotiation
 import service.http.problems as problems
-import service.http.rate_limit as rate_limit
 import service.http.request_context as request_context
 import service.http.response_cache as response_cache
 import service.http.security_headers as security_headers
-import service.http.tensor_responses as tensor_responses
 import service.openapi.document as document
 import service.resources.batches as batches
 import service.resources.docs as docs
@@ -46,21 +45,6 @@ from service.http.shared_bytes import SharedBytes
 from service.jobs.archive_probe import ArchiveProbe
 from service.jobs.broker import Broker
 from service.settings import Settings
-
-#: Response headers that scripts of other origins may read, in addition to those that CORS always exposes.
-EXPOSED = [
-    "Location",
-    "ETag",
-    "Preference-Applied",
-    "Retry-After",
-    "Allow",
-    *tensor_responses.HEADERS,
-    *rate_limit.HEADERS,
-    request_context.REQUEST_ID,
-    "Accept-Ranges",
-    "Content-Range",
-    "Content-Disposition",
-]
 
 
 class Json(JSONProvider):
@@ -97,9 +81,10 @@ def create_app(given: Settings | None = None) -> Flask:
     request_context.register(app)
     negotiation.register(app)
     metrics.register(app)
+    hosts.register(app, settings)
     auth.register(app, settings, app.extensions["broker"].queue)  # before any hook or view that responds
     response_cache.register(app, settings.max_kept_bytes // 4 * 3)
-    CORS(app, origins=settings.cors_origins.split(","), expose_headers=EXPOSED, send_wildcard=True)
+    cross_origin.register(app, settings)
     compression.Compression(app)
     api = Api(app)
     api.spec.components.schema("Problem", schema=ProblemSchema)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import worker.settings
+
+_HOST = re.compile(r"\*|[\w.-]+|[0-9a-f:]*:[0-9a-f:.]*")  # all, a name or an IPv4 address, an IPv6 address
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(worker.settings.Settings):
     """The settings of the service. Times are in seconds, sizes in bytes."""
 
-    cors_origins: str = "*"  # origins whose pages may read responses, separated by commas
+    host: str = "127.0.0.1"  # the address that the API listens on
+    allowed_hosts: str = ""  # host names of requests beside this machine's own, separated by commas; * allows all
+    cors_origins: str = ""  # origins whose pages may do everything, separated by commas; without any, all may read
     max_body_bytes: int = 8 << 20
     max_export_bytes: int = 1 << 30  # of a model or a trace in another program's format
     max_wait: int = 60  # the longest that `Prefer: wait` delays a response
@@ -27,3 +32,15 @@ class Settings(worker.settings.Settings):
     api_keys: str = field(default="", repr=False)  # as name:key or key, separated by commas
     api_keys_file: str = ""  # a file of the same, one a line
     trusted_proxies: int = 0  # reverse proxies in a row whose X-Forwarded-For is trusted
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wrong = next((host for host in self.hosts if not _HOST.fullmatch(host)), None)
+        if wrong is not None:
+            raise ValueError(f"ALLOWED_HOSTS must be names or addresses without scheme, port and path, not {wrong!r}.")
+
+    @property
+    def hosts(self) -> list[str]:
+        """The names in `allowed_hosts`, in lower case."""
+        names = (name.strip().lower() for name in self.allowed_hosts.split(","))
+        return [name.removeprefix("[").removesuffix("]") for name in names if name]

@@ -65,6 +65,7 @@ class Servers:
     @property
     def environment(self) -> dict[str, str]:
         own = {"QUEUE_URL": self.queue_url, "CACHE_URL": self.cache_url, "MODELS_DIR": self.models_dir}
+        own["ALLOWED_HOSTS"] = "a,cutaway"  # the hosts in the bytes of raw requests
         return os.environ | own | {"OPENBLAS_NUM_THREADS": "1"}
 
     @property

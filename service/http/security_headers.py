@@ -30,7 +30,7 @@ PAGES = {
 def register(app: Flask, settings: Settings) -> None:
     """Add these headers to all responses of an app; a header that a response has already is left."""
     # This does not affect CORS: it is for <img>, <script> and the like, which load without it.
-    resource_policy = "cross-origin" if settings.cors_origins == "*" else "same-origin"
+    resource_policy = "cross-origin" if settings.cors_origins in ("", "*") else "same-origin"
     headers = ALL_RESPONSES | {"Cross-Origin-Resource-Policy": resource_policy}
 
     @app.after_request

@@ -78,9 +78,10 @@ def test_a_policy_has_the_hashes_of_scripts_and_accepts_more_directives() -> Non
 
 
 @pytest.mark.parametrize(
-    ("origins", "resource_policy"), [("*", "cross-origin"), ("https://viewer.example", "same-origin")]
+    ("origins", "resource_policy"),
+    [("", "cross-origin"), ("*", "cross-origin"), ("https://viewer.example", "same-origin")],
 )
-def test_only_an_api_open_to_all_origins_may_be_embedded(origins: str, resource_policy: str) -> None:
+def test_only_an_api_that_all_origins_may_read_may_be_embedded(origins: str, resource_policy: str) -> None:
     response = (
         create_app(Settings(cors_origins=origins))
         .test_client()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from reprlib import Repr
 from typing import Any, ClassVar, Protocol, Self
 
@@ -89,17 +90,21 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A number between 0 and `below`, both excluded."""
+    """A number above 0, and below `below` or at most `most`."""
 
-    below: float
+    below: float = inf
+    most: float = inf
 
     def error(self, value: Any) -> str | None:
-        if not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < self.below:
+        is_number = not isinstance(value, bool) and isinstance(value, int | float)
+        if is_number and 0 < value < self.below and value <= self.most:
             return None
-        return f"{_short_repr(value)} is not allowed: must be a number above 0 and below {self.below:,g}."
+        limit = f"below {self.below:,g}" if self.below < inf else f"at most {self.most:,g}"
+        return f"{_short_repr(value)} is not allowed: must be a number above 0 and {limit}."
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": self.below}
+        limit = {"exclusiveMaximum": self.below} if self.below < inf else {"maximum": self.most}
+        return {"type": "number", "exclusiveMinimum": 0, **limit}
 
 
 @dataclass(frozen=True)

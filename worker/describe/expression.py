@@ -42,9 +42,11 @@ _OPERATORS: Mapping[type[ast.operator], str] = {
 
 
 class Sizes(dict[str, int]):
-    """The value of each size of a model; a product such as `3HA` is computed from its letters."""
+    """The value of each size of a model; products such as `3HA` and sums such as `N+2` are computed from letters."""
 
     def __missing__(self, name: str) -> int:
+        if "+" in name:
+            return sum(self[term] for term in name.split("+"))
         number, letters = _factors(name)
         return number * prod(self[letter] for letter in letters)
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from worker.describe.expression import Expression
 from worker.describe.functions import FUNCTIONS
 from worker.describe.index import MEMBERS, Index
-from worker.describe.operations import MASKS, NONE, OPERATIONS, PAIRS, WAVES, Cell, Operation, Parameters
+from worker.describe.operations import BIASES, MASKS, NONE, OPERATIONS, PAIRS, WAVES, Cell, Operation, Parameters
 
 _MEMBERS = frozenset(MEMBERS)
 
@@ -80,6 +80,8 @@ class Formula:
             self._reject(f"the function must be one of {', '.join(WAVES if self.op == 'rotary' else FUNCTIONS)}")
         if p.pairs is not None and p.pairs not in PAIRS:
             self._reject(f"`pairs` must be {' or '.join(PAIRS)}")
+        if p.bias is not None and (p.bias not in BIASES or len(self.inputs) % 2 == 0):
+            self._reject(f"`bias` must be {' or '.join(BIASES)}, and there must be an input left over")
 
     def _reject(self, reason: str) -> NoReturn:
         raise ValueError(f"Formula {self.op!r}: {reason}.")

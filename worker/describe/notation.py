@@ -36,6 +36,9 @@ class Notation(ABC):
     def power(self, x: str, n: int) -> str: ...
 
     @abstractmethod
+    def exponential(self, base: str, x: str) -> str: ...
+
+    @abstractmethod
     def grouped(self, x: str) -> str: ...
 
     @abstractmethod
@@ -76,6 +79,9 @@ class _Text(Notation):
     def power(self, x: str, n: int) -> str:
         return f"{x}{'⁰¹²³'[n]}"
 
+    def exponential(self, base: str, x: str) -> str:
+        return f"{base}^({x})"
+
     def grouped(self, x: str) -> str:
         return f"({x})"
 
@@ -114,6 +120,9 @@ class _Latex(Notation):
 
     def power(self, x: str, n: int) -> str:
         return rf"{x}^{n}" if x.endswith(")") else rf"{{{x}}}^{n}"
+
+    def exponential(self, base: str, x: str) -> str:
+        return rf"{base}^{{{x}}}"
 
     def grouped(self, x: str) -> str:
         return rf"\left({x}\right)"

@@ -26,6 +26,7 @@ Mask = Literal["causal", "window"]
 MASKS: tuple[Mask, ...] = ("causal", "window")
 PAIRS = ("halves", "neighbours")
 WAVES = ("cos", "sin")
+BIASES = ("distance",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Parameters:
     pairs: str | None = None  # rotated channel pairs: "halves" is (i, i + width/2), "neighbours" (2i, 2i + 1)
     base: float | None = None
     width: int | None = None  # number of rotated channels
+    bias: str | None = None  # "distance": the input left over is multiplied by i − j
+    heads: int | None = None
 
     @cached_property
     def given(self) -> Mapping[str, Any]:
@@ -93,7 +96,7 @@ class Operation(ABC):
         """Return the values of s that are read, or None for all; `first` is the first input's value."""
         return None
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         """Yield the inputs that form terms, and the weights [n] of the terms: magnitudes, or ∞ if always shown."""
         yield slice(None), np.array([inf])
 
@@ -134,7 +137,7 @@ class Mean(Operation):
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.fraction(total, str(over))
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         yield slice(None), np.abs(inputs[0])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -154,7 +157,7 @@ class NormScale(Operation):
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         yield slice(1), (inputs[0] - inputs[1]) ** 2
         yield slice(1, None), np.array([inf])
 
@@ -163,18 +166,21 @@ class NormScale(Operation):
 
 
 class LayerNorm(Operation):
-    name, meaning, arity = "layer_norm", "(x − y) / z · weight + bias", (5, 5)
+    name, meaning, arity = "layer_norm", "(x − y) / z · weight + bias, the last two only if given", (3, 5)
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        x, mean, scale, weight, bias = (one[:, 0] for one in inputs)
-        return (x - mean) / scale * weight + bias
+        x, mean, scale, *affine = (one[:, 0] for one in inputs)
+        normed = (x - mean) / scale
+        return normed * affine[0] + affine[1] if affine else normed
 
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        x, mean, scale, weight, bias = inputs
-        return f"{n.times(n.fraction(n.less(x, mean), scale), weight)} + {bias}"
+        x, mean, scale, *affine = inputs
+        normed = n.fraction(n.less(x, mean), scale)
+        return f"{n.times(normed, affine[0])} + {affine[1]}" if affine else normed
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        return f"{names[0]} less its mean, divided by its scale, times the gain γ, plus the bias β"
+        affine = ", times the gain γ, plus the bias β" if len(names) > 3 else ""
+        return f"{names[0]} less its mean, divided by its scale{affine}"
 
 
 class RmsScale(Operation):
@@ -190,7 +196,7 @@ class RmsScale(Operation):
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         yield slice(None), inputs[0] ** 2
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -214,16 +220,16 @@ class RmsNorm(Operation):
 class Dot(Operation):
     name, arity, sums = "dot", (2, inf), True
     meaning = (
-        "Σₛ x·y over every pair of inputs, plus the one left over; times `scale`, −∞ where `mask` is causal and i > j, "
-        "or is window and i > j or i ≤ j − `window`"
+        "Σₛ x·y over every pair of inputs, times `scale`, plus the one left over (times i − j where `bias` is "
+        "distance); −∞ where `mask` is causal and i > j, or is window and i > j or i ≤ j − `window`"
     )
-    takes = frozenset({"scale", "mask", "window"})
+    takes = frozenset({"scale", "mask", "window", "bias"})
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         total = np.add.reduce([(x * y).sum(1) for x, y in zip(inputs[::2], inputs[1::2], strict=False)])
         total = total * (1 if p.scale is None else p.scale)
         if len(inputs) % 2:
-            total = total + inputs[-1][:, 0]
+            total = total + inputs[-1][:, 0] * (cells[0] - cells[1] if p.bias else 1)
         masked = [p.masks(cell) for cell in zip(*(axis.tolist() for axis in cells), strict=True)]
         return np.where(masked, -inf, total)
 
@@ -234,19 +240,52 @@ class Dot(Operation):
         if p.scale is not None:
             root = _inverse_square(p.scale)
             total = n.fraction(total, n.root(str(root))) if root else n.times(n.number(p.scale), n.grouped(total))
-        return f"{total} + {inputs[-1]}" if len(inputs) % 2 else total
+        if len(inputs) % 2 == 0:
+            return total
+        bias = n.times(inputs[-1], n.grouped(n.less(str(cell[0]), str(cell[1])))) if p.bias else inputs[-1]
+        return f"{total} + {bias}"
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         for at in range(0, len(inputs) - 1, 2):
-            yield slice(at, at + 2), np.abs(inputs[at] * inputs[at + 1])
+            yield slice(at, at + 2), np.abs(inputs[at] * inputs[at + 1]) * (1 if p.scale is None else p.scale)
         if len(inputs) % 2:
-            yield slice(len(inputs) - 1, None), np.abs(inputs[-1])
+            yield slice(len(inputs) - 1, None), np.abs(inputs[-1] * (cell[0] - cell[1] if p.bias else 1))
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
         root = None if p.scale is None else _inverse_square(p.scale)
         scaled = "" if p.scale is None else f", divided by √{root}" if root else f", times {p.scale:g}"
         bias = f", plus {names[2]}" if len(names) == 3 else ""
+        if p.bias:
+            bias = f", less the head's slope times the distance {cell[1] - cell[0]}"
         return f"The sum of {over:,} products of {names[0]} and {names[1]}{scaled}{bias}"
+
+
+class AlibiSlope(Operation):
+    """Press et al. 2022 (arXiv:2108.12409)."""
+
+    name, arity = "alibi_slope", (0, 0)
+    meaning = (
+        "2^(−8(i + 1) / n), n being `heads` or, if that is not a power of two, the largest one below it; from head n "
+        "on 2^(−4(2(i − n) + 1) / n)"
+    )
+    needs = frozenset({"heads"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        numerator, denominator = self._exponent(p, cells[0])
+        return 2.0 ** (-numerator / denominator)
+
+    @staticmethod
+    def _exponent(p: Parameters, head: Any) -> tuple[Any, int]:
+        """Return the negative exponent of 2 as a fraction."""
+        power = 1 << ((p.heads or 1).bit_length() - 1)  # the largest power of two that is at most `heads`
+        return np.where(head < power, 8 * (head + 1), 4 * (2 * (head - power) + 1)), power
+
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        numerator, denominator = self._exponent(p, cell[0])
+        return n.fraction("1", n.exponential("2", n.fraction(str(numerator), str(denominator))))
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"The slope of head {cell[0]} of {p.heads}: what a score loses with each position of distance"
 
 
 class Max(Operation):
@@ -261,7 +300,7 @@ class Max(Operation):
     def sum_in_numbers(self, n: Notation, terms: Sequence[str]) -> str:
         return n.call("max", ", ".join(terms))
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         yield slice(None), inputs[0]
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
@@ -277,7 +316,7 @@ class SumExp(Operation):
     def term(self, n: Notation, inputs: Sequence[str]) -> str:
         return n.call("exp", n.less(*inputs[:2]))
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         yield slice(1), np.exp(inputs[0] - inputs[1])
         yield slice(1, None), np.array([inf])
 
@@ -346,7 +385,9 @@ class Rotary(Operation):
     """Su et al. 2021 (arXiv:2104.09864): one angle for each pair of channels."""
 
     name, arity = "rotary", (0, 0)
-    meaning = "`function` (cos or sin) of i · `base`^(−2p / `width`), p being the pair of j"
+    meaning = (
+        "`function` (cos or sin) of i · `base`^(−2p / `width`), p being the pair of j; of 0 from channel `width` on"
+    )
     needs = frozenset({"function", "base", "pairs", "width"})
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
@@ -355,8 +396,9 @@ class Rotary(Operation):
 
     @staticmethod
     def _frequency(p: Parameters, channel: Any) -> Any:
-        pair = channel % ((p.width or 0) // 2) if p.pairs == "halves" else channel // 2
-        return (p.base or 0.0) ** (-2.0 * pair / (p.width or 1))
+        width = p.width or 0
+        pair = channel % (width // 2) if p.pairs == "halves" else channel // 2
+        return np.where(channel < width, (p.base or 0.0) ** (-2.0 * pair / width), 0)
 
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         frequency = float(self._frequency(p, cell[1]))
@@ -369,39 +411,49 @@ class Rotary(Operation):
 
 class Rotate(Operation):
     name, arity, sums = "rotate", (3, 3), True
-    meaning = "x(j)·y ∓ x(its partner)·z: − in the first of a pair, + in the second; `pairs` says which are partners"
+    meaning = (
+        "x(j)·y ∓ x(its partner)·z: − in the first of a pair, + in the second; `pairs` says which are partners; x(j) "
+        "from channel `width` on"
+    )
     needs = frozenset({"pairs", "width"})
 
     @staticmethod
     def _pair(p: Parameters, channel: Any) -> tuple[Any, Any, Any]:
-        """Return the channels of its pair, and whether it is the first of them."""
-        half = (p.width or 0) // 2
+        """Return the channels of its pair, and whether it is the first; one that is not rotated is its own partner."""
+        width = p.width or 0
+        half = width // 2
         first = channel % half if p.pairs == "halves" else channel // 2 * 2
-        return first, first + (half if p.pairs == "halves" else 1), channel == first
+        first = np.where(channel < width, first, channel)
+        last = np.where(channel < width, first + (half if p.pairs == "halves" else 1), channel)
+        return first, last, channel == first
 
     def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
-        start, last, _ = self._pair(p, cell[1])
-        return range(start, last + 1, last - start)
+        start, last, _ = map(int, self._pair(p, cell[1]))
+        return range(start, last + 1, max(1, last - start))
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         x, wave_cos, wave_sin = inputs
         start, last, is_first = self._pair(p, cells[1])
         each = np.arange(len(x))
         a, b, c, s = x[each, start], x[each, last], wave_cos[:, 0], wave_sin[:, 0]
-        return np.where(is_first, a * c - b * s, b * c + a * s)
+        return np.where(start == last, a, np.where(is_first, a * c - b * s, b * c + a * s))
 
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        if cell[1] >= (p.width or 0):
+            return inputs[0]
         a, b, c, s = inputs
         if self._pair(p, cell[1])[2]:
             return n.less(n.times(a, c), n.times(b, s))
         return f"{n.times(b, c)} + {n.times(a, s)}"
 
-    def terms(self, inputs: Sequence[Array]) -> Iterator[tuple[slice, Array]]:
+    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
         yield slice(1), np.full(len(inputs[0]), inf)
         yield slice(1, None), np.array([inf])
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
         start, last, _ = self._pair(p, cell[1])
+        if start == last:
+            return f"Channel {start} of {names[0]}, as only the first {p.width} are rotated"
         return f"Channels {start} and {last} of {names[0]}, turned by the angle of position {cell[0]}"
 
 
@@ -430,6 +482,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             RmsScale,
             RmsNorm,
             Dot,
+            AlibiSlope,
             Rotary,
             Rotate,
             Max,

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from worker.engine.memory import aligned
-from worker.engine.numpy_engine import Array, Engine
+from worker.engine.numpy_engine import Array, Engine, split
 from worker.weights.base import CachedWeights, Weights
 from worker.weights.synthetic import SyntheticWeights
 
@@ -27,6 +27,7 @@ else:
 _Source = tuple[int, Array | None, int, int, int, float]
 
 _ROWS, _TABLE, _PACKED, _DRAWN, _DRAWN_TABLE = range(5)  # kinds of weights, as in kernels.c
+_AT_ONCE = 3  # products of one call
 _FUNCTIONS = {"gelu_new": 0, "gelu": 1, "relu": 2, "silu": 3}
 
 
@@ -73,16 +74,33 @@ class CompiledEngine(Engine):
         for rows, tile in self.weights.tiles(name):
             kernels.linear(x, False, (None, out[..., rows], _TABLE, tile, 0, 0, 0, 0.0))
 
-    def layer_norm(self, x: Array, name: str, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
-        weight, bias = self._vector(f"{name}.weight"), self._vector(f"{name}.bias")
+    def project(self, x: Array, name: str, *outs: Array, bias: bool = False) -> None:
+        vector, weight, depth = self._vector(f"{name}.bias") if bias else None, f"{name}.weight", x.shape[-1]
+        if self._caches or isinstance(self.weights, SyntheticWeights):
+            parts = _parts([out.shape[-1] for out in outs])
+            _multiply(x, [
+                (None if vector is None else vector[part], out, *self._whole(weight, part, depth, table=True))
+                for part, out in zip(parts, outs, strict=True)
+            ])  # fmt: skip
+            return
+        for rows, tile in self.weights.tiles(weight):
+            _multiply(x, [
+                (None if vector is None else vector[rows][part], out, _TABLE, tile[part], 0, 0, 0, 0.0)
+                for part, out in split(rows, outs)
+            ])  # fmt: skip
+
+    def layer_norm(self, x: Array, name: str | None, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
+        width = x.shape[-1]
+        weight = np.ones(width, np.float32) if name is None else self._vector(f"{name}.weight")
+        bias = np.zeros(width, np.float32) if name is None else self._vector(f"{name}.bias")
         kernels.layer_norm(x, weight, bias, epsilon, mean, scale, out)
 
     def attention(
         self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
-        z: Array,
+        z: Array, slopes: Array | None = None,
     ) -> None:  # fmt: skip
-        if k.shape[2] != q.shape[2]:  # the kernel has as many heads of keys as of queries
-            super().attention(rows, q, k, v, scores, largest, total, pattern, z)
+        if k.shape[2] != q.shape[2] or slopes is not None:  # the kernel has as many heads of keys as of queries
+            super().attention(rows, q, k, v, scores, largest, total, pattern, z, slopes)
             return
         kernels.attention(rows.start, rows.stop, q, k, v, scores, largest, total, pattern, z)
 
@@ -134,10 +152,16 @@ class CompiledEngine(Engine):
                 source = self._generated(name, part, depth, table)
             else:
                 whole = np.ascontiguousarray(self.weights[name])
-                source = (_TABLE if table else _ROWS, whole if table else whole[:, part], 0, 0, 0, 0.0)
+                source = (_TABLE if table else _ROWS, whole[part] if table else whole[:, part], 0, 0, 0, 0.0)
             kernels.pack(*source, count, depth, packed)
             self._packed[name, part.start] = packed
         return packed
+
+
+def _multiply(x: Array, products: list[tuple[Array | None, Array, int, Array | None, int, int, int, float]]) -> None:
+    """Multiply x by any number of matrices, with the arguments of the kernel."""
+    for first in range(0, len(products), _AT_ONCE):
+        kernels.linear(x, False, *products[first : first + _AT_ONCE])
 
 
 def _parts(widths: list[int]) -> list[slice]:

@@ -6,6 +6,7 @@ It reads large weights tile by tile, so they need not fit into memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,17 @@ class Engine:
         for rows, tile in self.weights.tiles(name):
             np.matmul(x, tile.T, out=out[..., rows])
 
-    def project(self, x: Array, name: str, out: Array, *, bias: bool = False) -> None:
-        """x · weightᵀ + bias, as torch.nn.Linear stores them: [B, n, K], [N, K] -> [B, n, N]."""
-        self.unembed(x, f"{name}.weight", out)
+    def project(self, x: Array, name: str, *outs: Array, bias: bool = False) -> None:
+        """x · weightᵀ + bias, as torch.nn.Linear stores them, its columns split among `outs` in order:
+        [B, n, K], [N, K] -> [B, n, N].
+        """
+        for rows, tile in self.weights.tiles(f"{name}.weight"):
+            for part, out in split(rows, outs):
+                np.matmul(x, tile[part].T, out=out)
         if bias:
-            out += self.weights[f"{name}.bias"]
+            vector = self.weights[f"{name}.bias"]
+            for part, out in split(slice(0, len(vector)), outs):
+                out += vector[part]
 
     def rms_norm(self, x: Array, name: str, epsilon: float, scale: Array, out: Array) -> None:
         """x / √(mean of squares + ε) · weight over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
@@ -60,23 +67,33 @@ class Engine:
         np.divide(x, scale, out=out)
         out *= self.weights[f"{name}.weight"]
 
-    def rotate(self, x: Array, cos: Array, sin: Array, out: Array) -> None:
-        """Rotate the channel pairs (i, i + A/2) of x [B, n, H, A] by the angles whose cos and sin are [1, n, A]
-        (Su et al. 2021, arXiv:2104.09864).
+    def rotate(
+        self, x: Array, cos: Array, sin: Array, out: Array, pairs: str = "halves", width: int | None = None
+    ) -> None:
+        """Rotate pairs of the first `width` channels (default: all) of x [B, n, H, A] by the angles whose cos and sin
+        are [1, n, A]; the others have the angle 0 (Su et al. 2021, arXiv:2104.09864).
+
+        `pairs`: "halves" are the channels (i, i + width/2), "neighbours" (2i, 2i + 1).
         """
-        half = x.shape[-1] // 2
+        width = width or x.shape[-1]
+        half = width // 2
+        halves, neighbours = (slice(0, half), slice(half, width)), (slice(0, width, 2), slice(1, width, 2))
+        first, second = halves if pairs == "halves" else neighbours
         cos, sin = cos[:, :, None], sin[:, :, None]  # [1, n, 1, A]
         np.multiply(x, cos, out=out)
-        out[..., :half] -= x[..., half:] * sin[..., :half]
-        out[..., half:] += x[..., :half] * sin[..., half:]
+        out[..., first] -= x[..., second] * sin[..., first]
+        out[..., second] += x[..., first] * sin[..., second]
 
     def gate(self, function: str, x: Array, y: Array, out: Array) -> None:
         """function(x) · y (Shazeer 2020, arXiv:2002.05202)."""
         self.activate(function, x, out)
         out *= y
 
-    def layer_norm(self, x: Array, name: str, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
-        """(x − mean) / √(variance + ε) · weight + bias over the last axis (Ba et al. 2016, arXiv:1607.06450)."""
+    def layer_norm(self, x: Array, name: str | None, epsilon: float, mean: Array, scale: Array, out: Array) -> None:
+        """(x − mean) / √(variance + ε) · weight + bias over the last axis (Ba et al. 2016, arXiv:1607.06450).
+
+        Without a name, it has no weight and bias.
+        """
         part = 1 / x.shape[-1]
         np.add.reduce(x, axis=-1, keepdims=True, out=mean)  # [B, n, 1]
         mean *= part
@@ -86,14 +103,18 @@ class Engine:
         scale += epsilon
         np.sqrt(scale, out=scale)
         out /= scale
-        out *= self.weights[f"{name}.weight"]
-        out += self.weights[f"{name}.bias"]
+        if name is not None:
+            out *= self.weights[f"{name}.weight"]
+            out += self.weights[f"{name}.bias"]
 
     def attention(
         self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
-        z: Array,
+        z: Array, slopes: Array | None = None,
     ) -> None:  # fmt: skip
         """Causal attention of the positions `rows` (Vaswani et al. 2017, arXiv:1706.03762).
+
+        `slopes` [H]: less the distance between query and key times the head's slope (Press et al. 2022,
+        arXiv:2108.12409).
 
         q, z [B, T, H, A]; k, v [B, T, G, A], each read by H/G heads (Ainslie et al. 2023, arXiv:2305.13245);
         scores, pattern [B, H, T, T]; largest, total [B, H, T]. The arrays have all positions, not only `rows`.
@@ -105,6 +126,8 @@ class Engine:
         shared = q.shape[1] // k.shape[1]
         _matmul(q[:, :, rows], k[:, :, :stop].swapaxes(-1, -2), scores[..., :stop], shared)
         scores[..., :stop] *= A**-0.5
+        if slopes is not None:
+            scores[..., :stop] += slopes[:, None, None] * (np.arange(stop) - np.arange(rows.start, stop)[:, None])
         if stop - rows.start == 1:
             scores[..., stop:] = -np.inf
         else:
@@ -124,6 +147,19 @@ class Engine:
     def add(self, x: Array, y: Array, out: Array) -> None:
         """x + y."""
         np.add(x, y, out=out)
+
+
+def split(rows: slice, outs: tuple[Array, ...]) -> Iterator[tuple[slice, Array]]:
+    """Yield each part of a tile, which has these rows of a matrix, and the part of an output [B, n, …] that they give;
+    the outputs belong to the rows in order.
+    """
+    start = 0
+    for out in outs:
+        stop = start + out.shape[-1]
+        first, last = max(start, rows.start), min(stop, rows.stop)
+        if first < last:
+            yield slice(first - rows.start, last - rows.start), out[..., first - start : last - start]
+        start = stop
 
 
 def _matmul(x: Array, y: Array, out: Array, shared: int) -> None:

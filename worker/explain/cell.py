@@ -124,7 +124,8 @@ class Cell:
             return []
         with np.errstate(over="ignore", invalid="ignore"):  # a value may have overflowed float16
             values = [run.values.astype(np.float64) for run in self.reads]
-            return [Terms(self.reads[which], weight) for which, weight in formula.operation.terms(values)]
+            terms = formula.operation.terms(values, formula.parameters, self.at)
+            return [Terms(self.reads[which], weight) for which, weight in terms]
 
     def operands(self, limit: int | None = None) -> list[Operand]:
         """Return the operands in formula order, or at most `limit` of them, those of the largest terms first.

@@ -45,8 +45,8 @@ class Block:
 def block_id(architecture: Architecture, pattern: str, layer: int | None, member: int) -> str:
     """Return the id of a pattern in a layer, for a group member."""
     if pattern == RESIDUAL:
-        before = (architecture.n_layer if layer is None else layer) - 1
-        return "embedding" if before < 0 else f"blocks.{before}.resid_post"
+        before, stack = (architecture.n_layer if layer is None else layer) - 1, architecture.stack
+        return stack.enters if before < 0 else stack.leaves.replace("{layer}", str(before))
     return re.sub(r"{(\w+)}", lambda place: str(layer if place[1] == "layer" else member), pattern)
 
 
@@ -127,16 +127,20 @@ class Reader:
                 y = others[0]
                 return np.sqrt(((x() - y()) ** 2).sum(1) / len(s) + formula.parameters.epsilon)
             case "layer_norm":
-                y, z, weight, bias = others
-                return ((x() - y()) / z() * weight() + bias())[:, 0]
+                y, z, *affine = others
+                normed = (x() - y()) / z()
+                return (normed * affine[0]() + affine[1]() if affine else normed)[:, 0]
             case "dot":
                 reads = [x, *others]
                 pairs = zip(reads[::2], reads[1::2], strict=False)
-                total = sum(((left() * right()).sum(1) for left, right in pairs), np.zeros(len(i)))
-                if len(reads) % 2:
-                    total = total + reads[-1](np.zeros(1, int))[:, 0]
                 p = formula.parameters
-                return np.where((i > j) & (p.mask is not None), -np.inf, total * (1.0 if p.scale is None else p.scale))
+                total = sum(((left() * right()).sum(1) for left, right in pairs), np.zeros(len(i)))
+                total = total * (1.0 if p.scale is None else p.scale)
+                if len(reads) % 2:
+                    total = total + reads[-1](np.zeros(1, int))[:, 0] * (i - j if p.bias == "distance" else 1)
+                return np.where((i > j) & (p.mask is not None), -np.inf, total)
+            case "alibi_slope":
+                return alibi_slopes(formula.parameters.heads or 0)[i]
             case "max":
                 return x().max(1)
             case "sum_exp":
@@ -158,13 +162,17 @@ class Reader:
             case "rotary":
                 p = formula.parameters
                 width, base = p.width or 0, p.base or 0.0
-                angle = i * base ** (-2 * (j % (width // 2)) / width)
+                pair = j % (width // 2) if p.pairs == "halves" else j // 2
+                angle = np.where(j < width, i * base ** (-2 * pair / width), 0)
                 return np.cos(angle) if p.function == "cos" else np.sin(angle)
             case "rotate":
                 y, z = others[:2]
-                half = (formula.parameters.width or 0) // 2
-                own, partner = (np.take_along_axis(x(), at[:, None], 1) for at in (j, (j + half) % (2 * half)))
-                return (own * y() + np.where(j < half, -1, 1)[:, None] * partner * z())[:, 0]
+                p = formula.parameters
+                width, half = p.width or 0, (p.width or 0) // 2
+                partners, is_first = ((j + half) % width, j < half) if p.pairs == "halves" else (j ^ 1, j % 2 == 0)
+                own, partner = (np.take_along_axis(x(), at[:, None], 1) for at in (j, np.where(j < width, partners, j)))
+                turned = (own * y() + np.where(is_first, -1, 1)[:, None] * partner * z())[:, 0]
+                return np.where(j < width, turned, own[:, 0])
         raise AssertionError(f"unknown operation {formula.op}")
 
     def inputs(self, block: Block, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
@@ -187,6 +195,16 @@ class Reader:
             return read
 
         return [reading(*one) for one in (*repeated, *own)] or [lambda: np.empty(0)]
+
+
+def alibi_slopes(heads: int) -> Array:
+    """Return the slopes as the paper's code does (Press et al. 2022): a geometric sequence for powers of two; else that
+    of the power below, and every other slope of the power above.
+    """
+    power = 2 ** int(np.log2(heads))
+    if power == heads:
+        return np.array([2.0 ** (-8 * n / heads) for n in range(1, heads + 1)])
+    return np.concatenate([alibi_slopes(power), alibi_slopes(2 * power)[::2][: heads - power]])
 
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {

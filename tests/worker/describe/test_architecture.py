@@ -111,10 +111,13 @@ def coverage(config: AnyConfig, tokens: int, batch: int) -> dict[str, Array]:
 
 
 def check_coverage(config: AnyConfig, tokens: int, batch: int) -> None:
-    times = coverage(config, tokens, batch)
-    if "wpe.weight" in times:
-        position = times.pop("wpe.weight")
-        np.testing.assert_array_equal(position, np.arange(len(position))[:, None] < tokens + 0 * position)
+    """Every cell is in one block; of a position table, the rows of these tokens, the last possible ones at its end."""
+    times, context = coverage(config, tokens, batch), describe(config).fixed_sizes["N"]
+    for table in [tensor.name for tensor in describe(config).weights if tensor.parts == ("position",)]:
+        position = times.pop(table)
+        rows = np.arange(len(position)) - (len(position) - context)
+        used = (rows >= 0) & (rows < tokens)
+        np.testing.assert_array_equal(position, used[:, None] + 0 * position)
     for name, count in times.items():
         np.testing.assert_array_equal(count, 1, err_msg=name)
 

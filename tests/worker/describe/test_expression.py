@@ -14,7 +14,12 @@ def test_adjacent_letters_are_a_product(name: str, value: int) -> None:
     assert SIZES[name] == value
 
 
-@pytest.mark.parametrize("name", ["X", "", "h", "HX"])
+@pytest.mark.parametrize(("name", "value"), [("T+2", 9), ("HA+3A", 30)])
+def test_sizes_may_be_sums(name: str, value: int) -> None:
+    assert SIZES[name] == value
+
+
+@pytest.mark.parametrize("name", ["X", "", "h", "HX", "T+", "T+X"])
 def test_an_unknown_size_is_a_key_error(name: str) -> None:
     with pytest.raises(KeyError):
         SIZES[name]

@@ -37,6 +37,8 @@ X = Input("x", Index("i s k"))
         ("dot", 2, "A", {"mask": "window"}, "only a window mask has a `window`"),
         ("dot", 2, "A", {"mask": "causal", "window": 4}, "only a window mask has a `window`"),
         ("dot", 2, "A", {"mask": "diagonal"}, "the mask must be causal or window"),
+        ("dot", 3, "A", {"bias": "square"}, "`bias` must be distance"),
+        ("dot", 2, "A", {"bias": "distance"}, "there must be an input left over"),
     ],
 )
 def test_invalid_formulas_are_rejected(op: str, inputs: int, over: str | None, parameters: Any, reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.nano import nano
 from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt2 import forward
+from worker.families.llama import LlamaConfig
 from worker.models.sources import synthetic
 from worker.trace.arena import Arena, plan
 from worker.weights.base import CachedWeights, Weights
@@ -96,13 +98,46 @@ def test_several_passes_match_one(cuts: list[int], cached: bool) -> None:
     assert_same(found, filled(config, Engine(nano()), tokens, [slice(0, 11)]))
 
 
-def test_matrices_may_be_read_in_tiles() -> None:
-    class Tiled(CachedWeights):
-        def tiles(self, name: str) -> Any:
-            whole = self[name]
-            for start in range(0, len(whole), 7):
-                yield slice(start, min(start + 7, len(whole))), whole[start : start + 7]
+class Tiled(CachedWeights):
+    """Weights that are read seven rows at a time."""
 
+    def tiles(self, name: str) -> Any:
+        whole = self[name]
+        for start in range(0, len(whole), 7):
+            rows = slice(start, min(start + 7, len(whole)))
+            yield rows, whole[rows]
+
+
+ENGINES: dict[str, Callable[[Weights], Engine]] = {
+    "read": compiled.CompiledEngine,
+    "cached": lambda weights: compiled.CompiledEngine(weights, cache_weights=True),
+    "in tiles": lambda weights: compiled.CompiledEngine(Tiled(weights)),
+    "NumPy": lambda weights: Engine(CachedWeights(weights)),
+    "NumPy, in tiles": lambda weights: Engine(Tiled(weights)),
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("held", [False, True], ids=["drawn", "arrays"])
+@pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES)
+def test_a_projection_is_split_among_its_outputs(make: Callable[[Weights], Engine], held: bool, bias: bool) -> None:
+    config = LlamaConfig(
+        num_hidden_layers=1, num_attention_heads=2, hidden_size=24, intermediate_size=301, vocab_size=9, mlp_bias=True
+    )
+    name, weights = "model.layers.0.mlp.gate_proj", synthetic(config, 1)
+    x = np.random.default_rng(1).normal(size=(2, 5, 24)).astype(np.float32)
+    outs = [np.full((2, 5, width), np.nan, np.float32) for width in (3, 97, 1, 150, 50)]
+    source: Weights = CachedWeights(weights) if held else weights
+    if held and bias:
+        source = CachedWeights(
+            {f"{name}.weight": weights[f"{name}.weight"], f"{name}.bias": np.linspace(-1, 1, 301, dtype="f4")}
+        )
+    make(source).project(x, name, *outs, bias=bias)
+    wanted = x @ source[f"{name}.weight"].T + (source[f"{name}.bias"] if bias else 0)
+    np.testing.assert_allclose(np.concatenate(outs, -1), wanted, rtol=0, atol=1e-6)
+
+
+def test_matrices_may_be_read_in_tiles() -> None:
     config = odd()
     weights, tokens = synthetic(config, 1), tokens_of(config, 20, 2)
     found = filled(config, compiled.CompiledEngine(Tiled(weights)), tokens, [slice(0, 20)])

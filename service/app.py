@@ -20,6 +20,7 @@ import service.http.problems as problems
 import service.http.request_context as request_context
 import service.http.response_cache as response_cache
 import service.http.security_headers as security_headers
+import service.jobs.digests as digests
 import service.openapi.document as document
 import service.resources.batches as batches
 import service.resources.docs as docs
@@ -71,6 +72,7 @@ def create_app(given: Settings | None = None) -> Flask:
         "API_SPEC_OPTIONS": {"info": {"description": document.INTRODUCTION}},
     }
     app.extensions["broker"] = Broker.for_requests(settings)
+    digests.register()
     archive = app.extensions["broker"].results.archive
     app.extensions["probe"] = ArchiveProbe(archive) if archive else None
     app.extensions["waiters"] = Semaphore(settings.max_waits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,21 @@ def write(folder: Path, tensors: Tensors | None = None, config: Config = SMALL, 
     else:
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return tensors
+
+
+def write_sparse(folder: Path, config: Config) -> int:
+    """Write a checkpoint of zeros that takes no room on the disk; return the size of its file."""
+    write_config(folder, config)
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, shape in catalogue(config).items():
+        if name != "lm_head.weight" or not config.tie_word_embeddings:
+            offsets = [offset, offset := offset + 4 * prod(shape)]
+            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        return file.truncate(8 + len(text) + offset)
 
 
 def write_shards(folder: Path, tensors: Tensors, config: Config = SMALL, count: int = 3) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """The command `python -m worker`: runs a worker.
 
-It loads what jobs share, then runs one process for small jobs and one for large jobs.
+It loads what jobs share, then runs one process for small jobs, one for large jobs, and one that reads checkpoints if
+there is a folder of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 
 import worker.jobs as jobs
 import worker.logs as logs
+import worker.reader as reader
 from worker.engine.compiled import COMPILED
 from worker.failed_jobs import FailedJob
 from worker.process import loading
@@ -36,7 +38,11 @@ def main(sizes: list[str]) -> None:
     settings = Settings.from_environment()
     with loading():  # before forking, so that the processes share it
         jobs.warm_up(settings)
-    Processes([size for size in JOB_SIZES if not sizes or size in sizes], partial(_work, settings)).run()
+    chosen = [size for size in JOB_SIZES if not sizes or size in sizes]
+    work = {f"{size} jobs": partial(_work, settings, size) for size in chosen}
+    if settings.models_dir:
+        work["checkpoints"] = partial(reader.run, settings)
+    Processes(work).run()
     log.info("stopped")
 
 

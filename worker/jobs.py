@@ -8,18 +8,21 @@ import time
 import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 import worker.describe.counts as counts
 import worker.models.lookup as models
+import worker.reader as reader
 import worker.rq.failures as failures
 import worker.rq.running as running
 import worker.store.events as events
 import worker.store.job_metrics as job_metrics
 import worker.store.requests as requests
 import worker.store.shared_jobs as shared_jobs
+import worker.weights.digests as digests
 from worker.compute import COMPUTE
 from worker.families.registry import describe
 from worker.requests import LayoutRequest, TraceRequest
@@ -42,6 +45,7 @@ def configure(settings: Settings) -> None:
     """Set the settings for jobs in this process and its forks, as RQ passes jobs only their arguments."""
     global _settings
     _settings = settings
+    digests.look_elsewhere(partial(reader.known, settings))
 
 
 def _configured() -> Settings:

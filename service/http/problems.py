@@ -21,7 +21,7 @@ from werkzeug.exceptions import (
 import worker.logs as logs
 from service.errors import Errors, Invalid
 from worker.describe.config import ConfigError
-from worker.models.checkpoints import CheckpointError
+from worker.models.checkpoints import BeingReadError, CheckpointError
 from worker.models.lookup import UnknownModelError
 from worker.store.stored_bytes import Missing, Unavailable
 
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _OUT_OF_SPACE = ("OOM ", "MISCONF ")  # in Redis' errors, also those from scripts: memory or disk is full
 _MAX_ERRORS = 110  # reported fields, and messages of a field; one mistake is often in all of them
 _MAX_TEXT = 2000  # characters of a message
+_READ_RATE = 500_000_000  # bytes of a checkpoint that are read in a second, about
 #: Headers of an exception that its response has, too.
 _HEADERS = ("Allow", "Retry-After", "Accept", "Accept-Encoding", "Content-Range", "WWW-Authenticate")
 
@@ -60,6 +61,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ConfigError, lambda error: _invalid(errors_of(error)))
     app.register_error_handler(UnknownModelError, lambda error: problem(404, _cut(str(error))))
     app.register_error_handler(CheckpointError, lambda error: _invalid(errors_of(error)))
+    app.register_error_handler(BeingReadError, _being_read)
     for unavailable in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(unavailable, _redis_unavailable)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_error)
@@ -156,6 +158,12 @@ def _archive_unavailable(error: Unavailable) -> Response:
 
 def _missing(error: Missing) -> Response:
     return problem(503, "The result was lost while it was read; try again.", headers={"Retry-After": "1"})
+
+
+def _being_read(error: BeingReadError) -> Response:
+    """Return a 503 that asks to retry after about the rest of the reading."""
+    seconds = min(max(1, (error.total - error.done) // _READ_RATE), 60)
+    return problem(503, f"{error} Try again.", headers={"Retry-After": str(seconds)})
 
 
 def _bug(error: Exception) -> Response:

@@ -12,7 +12,7 @@ _BODY_ERRORS = {
     "413": "The body is too large",
     "415": "The Content-Type is not JSON",
 }
-_ALWAYS = {"503": "Redis is temporarily unavailable"}
+_ALWAYS = {"503": "Redis is temporarily unavailable, or a new checkpoint is still being read"}
 _UNAUTHORIZED = {"401": "An API key is required"}
 _TOO_MANY = {"429": "Too many requests, or too many jobs; retry after `Retry-After`"}
 #: Operations that may compute something (to read what the cache lost, too), or are large reads.

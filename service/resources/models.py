@@ -28,7 +28,7 @@ from service.http.schemas.tensors import TensorsSchema, TensorValuesSchema
 from service.jobs.broker import broker
 from service.tensors.encode import BINARY
 from service.tensors.slices import View, parse_slice
-from worker.models.checkpoints import CheckpointError
+from worker.models.checkpoints import BeingReadError, CheckpointError
 from worker.models.lookup import Model, UnknownModelError
 from worker.models.sources import catalogue
 from worker.store.arrays import Axes
@@ -71,20 +71,25 @@ def weights_of(model: Model) -> dict[str, Any]:
 @blueprint.get("")
 @blueprint.response(200, ModelsSchema)
 def index() -> dict[str, Any]:
-    """List the models: presets from small to large, then other checkpoints; `problems` has those that cannot be used.
+    """List the models: presets from small to large, then other checkpoints.
+
+    `reading` has new checkpoints whose files are still being read, `problems` those that cannot be used.
 
     Weights are `trained` (by this project), from a `checkpoint`, or `synthetic`: made from a seed, so that only their
     shapes are real.
     """
-    listed, problems = [], []
+    listed, reading, problems = [], [], []
     for id in models.ids(_models_dir()):
         try:
             listed.append(describe(models.find(id, _models_dir())))
         except CheckpointError as error:
             problems.append({"id": id, "detail": str(error)})
+        except BeingReadError as error:
+            progress = {"done": error.done, "total": error.total, "unit": "bytes"}
+            reading.append({"id": id, "detail": str(error), "progress": progress})
         except UnknownModelError:  # its folder was removed meanwhile
             continue
-    return {"models": listed, "problems": problems}
+    return {"models": listed, "reading": reading, "problems": problems}
 
 
 @blueprint.get("/<model_id>")

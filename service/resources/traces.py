@@ -26,6 +26,7 @@ from service.resources.models import weights_of
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY
 from worker.describe.architecture import value_name
+from worker.models.checkpoints import BeingReadError
 from worker.models.lookup import Model
 from worker.models.tokens import Vocabulary
 from worker.requests import TraceRequest
@@ -76,7 +77,10 @@ class Traces(MethodView):
         def matches(state: State[TraceRequest]) -> bool:
             if query.get("status") not in (None, state.status):
                 return False
-            model_ids[state.id] = model_of(state).id
+            try:
+                model_ids[state.id] = model_of(state).id
+            except BeingReadError:
+                model_ids[state.id] = models.id_of(state.request.config)  # as if its weights were gone
             return model in (None, model_ids[state.id])
 
         page, cursor = broker().page(TraceRequest, query.get("cursor"), query["limit"], matches)

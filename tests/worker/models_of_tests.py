@@ -92,9 +92,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     hashed: list[Path] = []
     compute = digests._computed
 
-    def recording(path: Path, as_of: digests.Stamp) -> str:
+    def recording(path: Path, as_of: digests.Stamp, progress: Callable[[int], None] | None) -> str:
         hashed.append(path)
-        return compute(path, as_of)
+        return compute(path, as_of, progress)
 
     monkeypatch.setattr(digests, "_computed", recording)
     return hashed

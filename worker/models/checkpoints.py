@@ -25,7 +25,7 @@ from worker.describe.config import Config, ConfigError, short_json
 from worker.families.parts.hub import UnsupportedConfigError
 from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, describe, family_of
 from worker.models.sources import catalogue
-from worker.weights.digests import ChangedError, Stamp
+from worker.weights.digests import ChangedError, Stamp, UnreadError
 from worker.weights.folder import FileError, Folder
 from worker.weights.mapped import STORED, MappedFile, MappedWeights
 
@@ -49,6 +49,15 @@ def _shortened(reason: str) -> str:
     return reason if len(reason) <= _MAX_REASON else f"{reason[: _MAX_REASON - 1]}…"
 
 
+class BeingReadError(Exception):
+    """A checkpoint whose digest is not known yet, as its files are still being read: `done` of `total` bytes."""
+
+    def __init__(self, id: str, done: int, total: int) -> None:
+        gigabytes = f"{done / 1e9:,.1f} of {total / 1e9:,.1f} GB"
+        super().__init__(f"The checkpoint in the folder {id!r} is being read to identify its weights: {gigabytes}.")
+        self.id, self.done, self.total = id, done, total
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """An opened checkpoint: every tensor is mapped and has the expected shape."""
@@ -64,13 +73,23 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256, in hex, of the configuration and the weight files. Raises CheckpointError if a file changed."""
+        """SHA-256, in hex, of the configuration and the weight files.
+
+        Raises CheckpointError if a file changed, and BeingReadError if another process is reading a file.
+        """
+        parts, done, total = [orjson.dumps(self.config.to_mapping()).decode()], 0, 0
         with _as_checkpoint_error(self.id):
-            parts = [orjson.dumps(self.config.to_mapping()).decode()]
-            for path, stamp in self.stamps.items():
-                if stamp is not None and path.name != CONFIG:
+            files = {path: stamp for path, stamp in self.stamps.items() if stamp is not None and path.name != CONFIG}
+            for path, stamp in files.items():
+                total += stamp.size
+                try:
                     parts.append(f"{path.name} {digests.sha256(path, stamp)}")
-            return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+                    done += stamp.size
+                except UnreadError as error:
+                    done += error.done
+        if len(parts) <= len(files):
+            raise BeingReadError(self.id, done, total)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def note(self) -> str:

@@ -19,7 +19,7 @@ from worker.describe.architecture import Architecture
 from worker.describe.config import Config
 from worker.families.family import Preset
 from worker.families.registry import PRESETS, config_from_mapping, config_from_text, describe, family_of
-from worker.models.checkpoints import Checkpoint, CheckpointError
+from worker.models.checkpoints import BeingReadError, Checkpoint, CheckpointError
 from worker.models.reference import ModelRef
 from worker.weights.base import Weights
 from worker.weights.synthetic import synthetic_digest
@@ -73,7 +73,10 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """The digest of the weights; with the configuration, it identifies them. Raises CheckpointError."""
+        """The digest of the weights; with the configuration, it identifies them.
+
+        Raises CheckpointError and BeingReadError.
+        """
         if self.lost:
             return self.lost
         if self.checkpoint:
@@ -109,7 +112,7 @@ class Model:
 
     @property
     def reference(self) -> ModelRef:
-        """The configuration and digest, which determine a result. Raises CheckpointError."""
+        """The configuration and digest, which determine a result. Raises CheckpointError and BeingReadError."""
         return ModelRef(self.config, self.digest)
 
     def weights(self) -> Weights:
@@ -193,7 +196,11 @@ def resolve(spec: str | Mapping[str, Any], models_dir: str = "", *, synthetic_se
 
 
 def from_reference(reference: ModelRef, models_dir: str = "") -> Model:
-    """Return the model of a reference. Raises MissingWeightsError if its weights no longer exist."""
+    """Return the model of a reference.
+
+    Raises MissingWeightsError if its weights no longer exist, and BeingReadError if they may be in a checkpoint that is
+    still being read.
+    """
     config, digest = reference.config, reference.weights
     same = preset_of(config)
     if digest.startswith(_SYNTHETIC):
@@ -201,15 +208,23 @@ def from_reference(reference: ModelRef, models_dir: str = "") -> Model:
     trained = PRESETS[same].trained if same else None
     if same and trained and digest == sources.trained_digest(trained):
         return find(same)
+    unread: BeingReadError | None = None
     for found in _checkpoints_of(config, models_dir):
-        with suppress(CheckpointError):
+        try:
             if found.digest == digest:
                 return Model(found.id, config, "checkpoint", checkpoint=found)
-    raise MissingWeightsError(digest)
+        except CheckpointError:
+            continue
+        except BeingReadError as error:
+            unread = error
+    raise unread or MissingWeightsError(digest)
 
 
 def from_old_reference(reference: ModelRef, models_dir: str = "") -> Model:
-    """Return the model of an old request's reference; if its weights no longer exist, `lost` is set."""
+    """Return the model of an old request's reference; if its weights no longer exist, `lost` is set.
+
+    Raises BeingReadError.
+    """
     try:
         return from_reference(reference, models_dir)
     except MissingWeightsError:

@@ -1,4 +1,7 @@
-"""SHA-256 of large files, cached in memory and on disk."""
+"""SHA-256 of large files, cached in memory and on disk.
+
+A process whose requests must not wait for a large file sets `look_elsewhere`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import stat
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -16,6 +19,8 @@ from typing import NamedTuple
 
 import orjson
 
+SMALL = 64 << 20  # bytes of a file that is always read at once: a fraction of a second
+_BLOCK = 1 << 20  # bytes hashed at a time
 _TICK = 0.02  # seconds: possible resolution of file timestamps
 _MAX_RECORD = 1024  # bytes of a record file that are read
 
@@ -33,6 +38,16 @@ class ChangedError(ValueError):
     """A file that changed, or is being written."""
 
 
+class UnreadError(Exception):
+    """A file that another process reads, or will read; `done` of its bytes are read."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__()
+        self.done = done
+
+
+Elsewhere = Callable[[Path, Stamp], str | None]
+_elsewhere: Elsewhere = lambda path, stamp: None  # noqa: E731 - reassigned below
 _known: dict[Path, tuple[Stamp, str]] = {}
 _locks: defaultdict[Path, Lock] = defaultdict(Lock)
 
@@ -46,8 +61,17 @@ def stamp(path: Path) -> Stamp | None:
     return Stamp(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 
+def look_elsewhere(find: Elsewhere) -> None:
+    """Ask `find` for the digest of a large file before this process reads it.
+
+    It returns None if the file is to be read here, and raises UnreadError if it must not be.
+    """
+    global _elsewhere
+    _elsewhere = find
+
+
 def sha256(path: Path, as_of: Stamp) -> str:
-    """Return the SHA-256, in hex, of the file whose stamp was `as_of`. Raises ChangedError and OSError.
+    """Return the SHA-256, in hex, of the file whose stamp was `as_of`. Raises ChangedError, UnreadError and OSError.
 
     A file with a known stamp is not read again, neither by this process nor by later ones.
     """
@@ -55,22 +79,42 @@ def sha256(path: Path, as_of: Stamp) -> str:
         known = _known.get(path)
         if known is None or known[0] != as_of:
             digest = _load(path, as_of)
+            if digest is None and as_of.size > SMALL:
+                digest = _elsewhere(path, as_of)
+                if digest is not None:
+                    _save(path, as_of, digest)
             if digest is None:
-                digest = _computed(path, as_of)
-                _save(path, as_of, digest)
+                digest = read(path, as_of)
             known = _known[path] = as_of, digest
         return known[1]
 
 
-def _computed(path: Path, as_of: Stamp) -> str:
+def read(path: Path, as_of: Stamp, progress: Callable[[int], None] | None = None) -> str:
+    """Read a file here, unless its digest is on disk, and return its SHA-256. Raises ChangedError and OSError.
+
+    `progress` gets the number of bytes read so far.
+    """
+    digest = _load(path, as_of)
+    if digest is None:
+        digest = _computed(path, as_of, progress)
+        _save(path, as_of, digest)
+    return digest
+
+
+def _computed(path: Path, as_of: Stamp, progress: Callable[[int], None] | None) -> str:
     age = time.time() - as_of.changed / 1e9
     if 0 <= age < _TICK:  # another change could still leave the same stamp
         time.sleep(_TICK - age)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest, block, done = hashlib.sha256(), memoryview(bytearray(_BLOCK)), 0
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
+            done += size
+            if progress is not None:
+                progress(done)
     if stamp(path) != as_of:
         raise ChangedError(f"{path.name} changed while it was read: try again")
-    return digest
+    return digest.hexdigest()
 
 
 def _load(path: Path, as_of: Stamp) -> str | None:

@@ -99,6 +99,20 @@ class ModelSchema(Schema):
     vocabulary = fields.Nested(VocabularySchema, required=True)
 
 
+class ReadingProgressSchema(Schema):
+    done = fields.Integer(required=True)
+    total = fields.Integer(required=True)
+    unit = fields.String(required=True, validate=validate.Equal("bytes"))
+
+
+class ReadingSchema(Schema):
+    """A new checkpoint that is being read to identify its weights; requests that need them get 503 until then."""
+
+    id = fields.String(required=True)
+    detail = fields.String(required=True)
+    progress = fields.Nested(ReadingProgressSchema, required=True)
+
+
 class UnusableSchema(Schema):
     """A checkpoint that cannot be used, and why."""
 
@@ -108,4 +122,5 @@ class UnusableSchema(Schema):
 
 class ModelsSchema(Schema):
     models = fields.List(fields.Nested(ModelSchema), required=True)
+    reading = fields.List(fields.Nested(ReadingSchema), required=True)
     problems = fields.List(fields.Nested(UnusableSchema), required=True)

@@ -1,4 +1,4 @@
-"""A models folder that is removed: only requests that need it fail."""
+"""A models folder that is removed, and one with a large new model: only requests that need it fail."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import values, write
-from tests.processes import Body, Stack
+from tests.checkpoints import values, write, write_sparse
+from tests.processes import Body, Stack, eventually
 from worker.families.gpt2 import GPT2Config as Config
 
 MINE = Config(n_layer=60, n_head=2, n_embd=64, d_head=32, n_inner=256, n_positions=64, vocab_size=17)
+LARGE = Config(n_layer=1, n_head=1, n_embd=256, n_positions=8, vocab_size=100_000)  # 105 MB
 BODY = {"model": "mine", "tokens": [3, 1, 4], "generate": {"max_new_tokens": 40}, "capture": ["probs"]}
 
 
@@ -53,3 +54,15 @@ def test_a_missing_folder_is_treated_as_empty(stack: Stack, tmp_path: Path, requ
         assert api.request("GET", "/v1/models").body["problems"] == []
         assert api.request("POST", "/v1/traces", BODY).status == 404
         assert api.wait(api.submit(request_body))["status"] == "done"
+
+
+def test_a_large_new_checkpoint_is_read_by_the_worker_and_then_traced(stack: Stack, models: Path) -> None:
+    write_sparse(models / "large", LARGE)
+    with stack.api() as api:
+        refused = api.request("GET", "/v1/models/large")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert [entry["id"] for entry in api.request("GET", "/v1/models").body["reading"]] == ["large"]
+        with stack.workers(1):
+            eventually(lambda: api.request("GET", "/v1/models/large").status == 200)
+            trace = api.wait(api.submit({"model": "large", "tokens": [1, 2], "capture": ["probs"]}))
+            assert (trace["status"], trace["model"]) == ("done", "large")

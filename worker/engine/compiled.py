@@ -67,13 +67,6 @@ class CompiledEngine(Engine):
             ]
             kernels.linear(x[..., rows], add, *tiles)
 
-    def unembed(self, x: Array, name: str, out: Array) -> None:
-        if self._caches or isinstance(self.weights, SyntheticWeights):
-            kernels.linear(x, False, (None, out, *self._whole(name, slice(0, out.shape[-1]), x.shape[-1], table=True)))
-            return
-        for rows, tile in self.weights.tiles(name):
-            kernels.linear(x, False, (None, out[..., rows], _TABLE, tile, 0, 0, 0, 0.0))
-
     def project(self, x: Array, name: str, *outs: Array, bias: bool = False) -> None:
         vector, weight, depth = self._vector(f"{name}.bias") if bias else None, f"{name}.weight", x.shape[-1]
         if self._caches or isinstance(self.weights, SyntheticWeights):

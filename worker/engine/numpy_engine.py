@@ -41,11 +41,6 @@ class Engine:
                 else:
                     out += x[..., rows] @ tile[:, columns]
 
-    def unembed(self, x: Array, name: str, out: Array) -> None:
-        """x · tableᵀ: [B, n, C], [V, C] -> [B, n, V]."""
-        for rows, tile in self.weights.tiles(name):
-            np.matmul(x, tile.T, out=out[..., rows])
-
     def project(self, x: Array, name: str, *outs: Array, bias: bool = False) -> None:
         """x · weightᵀ + bias, as torch.nn.Linear stores them, its columns split among `outs` in order:
         [B, n, K], [N, K] -> [B, n, N].

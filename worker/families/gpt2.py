@@ -214,27 +214,17 @@ LABELS = (
           (*ids("ln_final", *_NORM), "lm_head", "logits", "logits_sum", "logits_max", "probs")),
 )  # fmt: skip
 
-_NORM_FORMULA = "y = (x − μ) / √(σ² + ε) · γ + β"
 STEPS = (
     tour.TOKENS,
     Step("embedding", "Embedding", "Each token becomes a vector, and its position is added.",
          "x = wte[token] + wpe[position]", ("embedding",)),
-    Step("norm", "Layer norm", "Every position's vector is brought to the same scale.", _NORM_FORMULA,
-         ids(f"{LAYER}.ln1", "out", "mean", "scale")),
-    Step("qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head.",
-         "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v")),
+    tour.NORM,
+    tour.QKV,
     *tour.ATTEND,
-    Step("project", "Projection", "One more matrix brings the results of all heads together.",
-         "a = W_o·[z_0, z_1, …] + b_o", ids(LAYER, "attn_out")),
+    tour.PROJECT,
     tour.RESIDUAL,
-    Step("mlp", "MLP: wide", "After another norm, a matrix makes each vector wider.", "h = W_1·norm(x) + b_1",
-         ids(LAYER, "mlp.pre")),
-    Step("activation", "Activation", "Each number goes through a curve.", "h ← {activation}(h)",
-         ids(LAYER, "mlp.post")),
-    Step("back", "MLP: narrow", "A second matrix brings it back to the width of the stream, and it is added.",
-         "x ← x + W_2·h + b_2", ids(LAYER, "mlp_out", "resid_post")),
-    Step("last", "Final layer norm", "Each vector is brought to the same scale once more.", _NORM_FORMULA,
-         ids("ln_final", "out", "mean", "scale")),
+    *tour.MLP,
+    tour.LAST,
     *tour.PREDICT,
 )  # fmt: skip
 

@@ -218,7 +218,7 @@ def block(l: int, config: LlamaConfig, engine: Engine, a: Tensors, new: Tensors,
     for n in "qkv":
         out = stream.merge_heads(new[f"{here}.attn.{n}"])
         engine.project(normed, f"{weights}.self_attn.{n}_proj", out, bias=config.attention_bias)
-    rotate(engine, here, new)
+    rotate(engine, _rotary(config), here, new)
     attention.attend(engine, rows, a, here, "rot_q", "rot_k")
     z = stream.merge_heads(new[f"{here}.attn.z"])
     engine.project(z, f"{weights}.self_attn.o_proj", attn_out, bias=config.attention_bias)

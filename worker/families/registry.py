@@ -8,12 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 import worker.families.gpt2 as gpt2
+import worker.families.gptj as gptj
 import worker.families.llama as llama
 from worker.describe.architecture import Architecture
 from worker.describe.config import Config, ConfigError, parse_values
 from worker.families.family import Family, Preset
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in (gpt2.FAMILY, llama.FAMILY)})
+#: Every family by its `model_type`.
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {family.name: family for family in (gpt2.FAMILY, llama.FAMILY, gptj.FAMILY)}
+)
 
 #: Every published model by id, ordered by family and size.
 PRESETS: Mapping[str, Preset] = MappingProxyType(

@@ -70,7 +70,8 @@ def _x(plan: Plan, middle: Floats, left: Floats, attention: Floats) -> Floats:
             if spot.beside is not None:
                 at = edge(plan.architecture.kinds_by_id[spot.beside]) - spot.margins * m
             else:
-                at = lanes[spot.lane] - Expression(spot.cells).evaluate(n) * CELL - spot.margins * m
+                cells = Expression(spot.cells, operators="+ - * // max").evaluate(n)
+                at = lanes[spot.lane] - cells * CELL - spot.margins * m
             x[number] = at - plan.size[number, 0] * _ANCHORS[spot.anchor]
         left: Floats = x[number]
         return left

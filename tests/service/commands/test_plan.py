@@ -20,6 +20,7 @@ from tests.hub import (
     error_line,
     only,
 )
+from worker.families.registry import FAMILIES
 
 
 def test_shards_are_downloaded_with_their_index(hub: StubHub, models: Path, run: Run) -> None:
@@ -40,8 +41,8 @@ def test_one_file_is_preferred_to_shards(hub: StubHub, models: Path, run: Run) -
         (OTHERS, "is not a checkpoint: it has no config.json."),
         ({"config.json": CONFIG} | OTHERS, "has no model.safetensors; other formats are not supported."),
         (
-            WHOLE | {"config.json": b'{"model_type": "bert"}'},
-            "has model_type 'bert', which must be one of gpt2, llama.",
+            WHOLE | {"config.json": b'{"model_type": "rnn"}'},
+            f"has model_type 'rnn', which must be one of {', '.join(FAMILIES)}.",
         ),
         (WHOLE | {"config.json": b"[]"}, "is not a checkpoint: its config.json is not a JSON object."),
         (WHOLE | {"config.json": b"\xff"}, "is not a checkpoint: its config.json is not a JSON object."),

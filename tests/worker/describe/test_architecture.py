@@ -19,6 +19,7 @@ from worker.describe.counts import parameters
 from worker.describe.expression import Sizes
 from worker.describe.index import Index
 from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gptj import GPTJConfig
 from worker.families.llama import LlamaConfig
 from worker.families.registry import describe
 
@@ -35,7 +36,14 @@ BIASED = LlamaConfig(
     max_position_embeddings=9, vocab_size=17, attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
     hidden_act="gelu",
 )  # fmt: skip
-FAMILIES: dict[str, AnyConfig] = {"gpt2": DEEP, "gpt2, untied": UNTIED, "llama": LLAMA, "llama, biased": BIASED}
+GPTJ = GPTJConfig(n_layer=13, n_head=3, n_embd=24, n_inner=40, rotary_dim=4, n_positions=9, vocab_size=17)
+FAMILIES: dict[str, AnyConfig] = {
+    "gpt2": DEEP,
+    "gpt2, untied": UNTIED,
+    "llama": LLAMA,
+    "llama, biased": BIASED,
+    "gptj": GPTJ,
+}
 
 
 def configs() -> st.SearchStrategy[Config]:

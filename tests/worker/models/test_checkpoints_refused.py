@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import worker.weights.digests as digests
 from tests.checkpoints import SMALL, Tensors, assert_holds, loaded, values, write, write_config, write_raw, write_shards
 from worker.families.gpt2 import GPT2Config as Config
+from worker.families.registry import FAMILIES
 from worker.models.checkpoints import CheckpointError, load, names
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -163,8 +164,8 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "config no JSON": (text("config.json", "{"), "config.json is not JSON: "),
     "config no object": (text("config.json", "[1]"), "config.json is not a JSON object"),
     "another architecture": (
-        config(model_type="bert"),
-        'has model_type: "bert", and only gpt2, llama are supported',
+        config(model_type="rnn"),
+        f'has model_type: "rnn", and only {", ".join(FAMILIES)} are supported',
     ),
     "scaled by layer": (
         config(scale_attn_by_inverse_layer_idx=True),
@@ -211,7 +212,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         shards(text("model-00002-of-00003.safetensors", POINTER)),
         "model-00002-of-00003.safetensors is a Git LFS pointer, not the weights",
     ),
-    "a nested model_type": (deep(model_type="@"), "has model_type: [[[[...]]]], and only gpt2, llama are"),
+    "a nested model_type": (deep(model_type="@"), "has model_type: [[[[...]]]], and only gpt2, llama, "),
     "a nested size": (deep(n_layer="@"), "config.json: n_layer: [[[[...]]]] is not allowed"),
     "a nested function": (deep(activation_function="@"), "activation_function: [[[[...]]]] is not allowed"),
     "a nested flag": (deep(scale_attn_weights="@"), "has scale_attn_weights: [[[[...]]]], and only true"),

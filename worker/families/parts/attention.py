@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from worker.describe.blocks import Depth, Kind, Part, Spot, Tensor
 from worker.describe.formula import Formula, Input
@@ -47,23 +49,41 @@ def separate(prefix: str, at: str, names: str) -> tuple[dict[str, str], dict[str
     )
 
 
-def vector_kinds(at: str, weights: Mapping[str, str], biases: Mapping[str, str]) -> Iterator[Kind]:
+def fused(name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the same where one linear layer has queries, keys and values, head by head: its rows are [H, 3, A]."""
+    rows = {n: f"j+{number}*A+3*h*A" for number, n in enumerate("qkv")}
+    return (
+        {n: f"{name}.weight: {row} i" for n, row in rows.items()},
+        {n: f"{name}.bias: {row}" for n, row in rows.items()},
+    )
+
+
+def vector_kinds(
+    at: str, weights: Mapping[str, str], biases: Mapping[str, str], source: str = f"{LAYER}.ln1.out"
+) -> Iterator[Kind]:
     """Yield the vectors of each head (`at` is HEAD) or key/value head (KV_HEAD), with their weights and biases.
 
-    `weights` and `biases` are the "tensor: index" of each vector ("q", "k", "v"): a weight's cell (i, j) is from
-    channel i of the norm to channel j of the vector, a bias's cell is (0, j).
+    They are computed from the block `source`. `weights` and `biases` are the "tensor: index" of each vector ("q", "k",
+    "v"): a weight's cell (i, j) is from channel i of the source to channel j of the vector, a bias's cell is (0, j).
     """
     for n, tensor in weights.items():
         yield kind(f"{at}.{n}_weight", f"{n.upper()} Weights", "weight", "C A 1", tensor, beside(f"{at}.{n}"), n,
                    depth=DEPTHS[n], stacked=True)  # fmt: skip
     for n in weights:
-        dot: Inputs = (read(f"{at}.{n}_weight", "s j 0"), read(f"{LAYER}.ln1.out", "i s k"))
+        dot: Inputs = (read(f"{at}.{n}_weight", "s j 0"), read(source, "i s k"))
         dot += read_if(n in biases, f"{at}.{n}_bias", "0 j 0")
         yield kind(f"{at}.{n}", f"{n.upper()} vectors", "activation", "T A B", f"{_AT}.{n}: k i {MEMBERS[at]} j",
                    ATTENTION, n, Formula("dot", dot, "C"), part=_PARTS[n], depth=DEPTHS[n], stacked=True)  # fmt: skip
     for n, tensor in biases.items():
         yield kind(f"{at}.{n}_bias", f"{n.upper()} Bias", "weight", "1 A 1", tensor, beside(f"{at}.{n}_weight"), "q",
                    minor=True, depth=DEPTHS[n])  # fmt: skip
+
+
+def vector_values(*, rotated: bool = False) -> tuple[Tensor, ...]:
+    """Return the queries, keys and values; keys and values of a group of heads, of which each head may be one."""
+    names = ("q", "k", "v", *(("rot_q", "rot_k") if rotated else ()))
+    later = ("v", "rot_k" if rotated else "k")
+    return tuple(value(f"{_AT}.{n}", f"B T {'H' if n.endswith('q') else 'G'} A", read_later=n in later) for n in names)
 
 
 # ----------------------------------------------------------------------------------------------------- scores to z
@@ -80,9 +100,10 @@ def attention_values() -> tuple[Tensor, ...]:
     )
 
 
-def attention_kinds(query: Input, key: Input, v: Input, scale: float) -> Iterator[Kind]:
-    """Yield the blocks of a head, from scores to z; `query`, `key` and `v` are its inputs."""
-    scores = Formula("dot", (query, key), "A", Parameters(scale=scale, mask="causal"))
+def attention_kinds(query: Input, key: Input, v: Input, scale: float, slope: Inputs = ()) -> Iterator[Kind]:
+    """Yield the blocks of a head, from scores to z; `query`, `key` and `v` are its inputs, `slope` that of ALiBi."""
+    parameters = Parameters(scale=scale, mask="causal", bias="distance" if slope else None)
+    scores = Formula("dot", (query, key, *slope), "A", parameters)
     total = Formula("sum_exp", (read(f"{HEAD}.scores", "s j k"), read(f"{HEAD}.scores_max", "0 j k")), "T")
     largest = Formula("max", (read(f"{HEAD}.scores", "s j k"),), "T")
     pattern = Formula(
@@ -113,6 +134,21 @@ def shared_attention_kinds(query: str, key: str, head_dim: int) -> Iterator[Kind
     )
 
 
+def attention_shelves(top: str, *, rotated: bool) -> dict[str, str]:
+    """Return the shelves of attention, from queries to z; `end_of_z` is below."""
+    vectors = {
+        "q": top,
+        "k": "q + A*s*deep",  # several columns of layers: below each other, to save depth
+        "v": "k + A*s*deep",
+    }
+    turned = {"rot_q": "v + A*s + m", "rot_k": "rot_q + A*s*deep"} if rotated else {}
+    return vectors | turned | {
+        "scores": f"{'rot_k' if rotated else 'v'} + A*s + m",
+        "z": "scores + T*s + m",
+        "end_of_z": "max(z + A*s + 2*m, q + C*s + m)",
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------ projection
 
 
@@ -132,7 +168,18 @@ def projection_kinds(weight: str, bias: str | None) -> Iterator[Kind]:
 # ---------------------------------------------------------------------------------------------------- forward pass
 
 
-def attend(engine: Engine, rows: slice, a: Tensors, layer: str, query: str = "q", key: str = "k") -> None:
-    """Compute the positions `rows` of a layer's values from scores to z."""
-    names = (query, key, "v", "scores", "scores_max", "scores_sum", "pattern", "z")  # in the engine's order
-    engine.attention(rows, *(a[f"{layer}.attn.{name}"] for name in names))
+def project_fused(engine: Engine, x: NDArray[Any], name: str, new: Tensors, layer: str, biased: bool) -> None:
+    """Compute a layer's queries, keys and values from x [B, n, C] where one linear layer has them, head by head."""
+    q, k, v = (new[f"{layer}.attn.{n}"] for n in "qkv")  # [B, n, H, A]
+    outs = (part[:, :, head] for head in range(q.shape[2]) for part in (q, k, v))
+    engine.project(x, name, *outs, bias=biased)
+
+
+def attend(
+    engine: Engine, rows: slice, a: Tensors, layer: str, query: str = "q", key: str = "k",
+    slopes: NDArray[Any] | None = None,
+) -> None:  # fmt: skip
+    """Compute the positions `rows` of a layer's values from scores to z; `slopes` [H] are those of ALiBi."""
+    names = (query, key, "v", "scores", "scores_max", "scores_sum", "pattern", "z")
+    q, k, v, scores, largest, total, pattern, z = (a[f"{layer}.attn.{name}"] for name in names)
+    engine.attention(rows, q, k, v, scores, largest, total, pattern, z, slopes)

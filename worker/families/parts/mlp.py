@@ -23,17 +23,27 @@ _RESULT = Spot("attention", "left", margins=-1)
 # ------------------------------------------------------------------------------------------------- two linear layers
 
 
+def mlp_weights(up: str, down: str, biased: bool = True) -> Iterator[Tensor]:
+    """Yield the weights of an MLP of two linear layers, stored (out, in)."""
+    for name, rows, columns, part in ((up, "F", "C", "up_projection"), (down, "C", "F", "down_projection")):
+        yield weight(f"{name}.weight", f"{rows} {columns}", part)
+        if biased:
+            yield weight(f"{name}.bias", rows, "biases")
+
+
 def mlp_values() -> tuple[Tensor, ...]:
     """Return the values of an MLP of two linear layers."""
     return (*(value(f"{_AT}.{name}", "B T F") for name in ("pre", "post")), value(_OUT, "B T C"))
 
 
 def mlp_kinds(
-    up: str, down: str, function: str, *, source: str = f"{LAYER}.ln2.out", biased: bool = True, transposed: bool = True
-) -> Iterator[Kind]:
+    up: str, down: str, function: str, *, source: str = f"{LAYER}.ln2.out", biased: bool = True,
+    transposed: bool = True, spot: Spot = ATTENTION,
+) -> Iterator[Kind]:  # fmt: skip
     """Yield the blocks of an MLP of two linear layers, whose tensors are `{up}.weight` and so on.
 
-    `transposed`: the weights are stored (out, in), as torch.nn.Linear's are; else (in, out).
+    All but the result are at `spot`. `transposed`: weights are stored (out, in), as torch.nn.Linear's are; else
+    (in, out).
     """
     wide: Inputs = (read(f"{_AT}.in_weight", "i s 0"), read(source, "j s k"))
     narrow: Inputs = (read(f"{_AT}.out_weight", "s j 0"), read(f"{_AT}.post", "s i k"))
@@ -41,16 +51,16 @@ def mlp_kinds(
     narrow += read_if(biased, f"{_AT}.out_bias", "0 j 0")
     act = Formula("activation", (read(f"{_AT}.pre", "i j k"),), parameters=Parameters(function=function))
     of_up, of_down = ("i j", "j i") if transposed else ("j i", "i j")
-    yield kind(f"{_AT}.in_weight", "MLP Weights", "weight", "F C 1", f"{up}.weight: {of_up}", ATTENTION,
+    yield kind(f"{_AT}.in_weight", "MLP Weights", "weight", "F C 1", f"{up}.weight: {of_up}", spot,
                "in_weight")  # fmt: skip
     if biased:
-        yield kind(f"{_AT}.in_bias", "MLP Bias", "weight", "F 1 1", f"{up}.bias: i", ATTENTION, "in_bias",
+        yield kind(f"{_AT}.in_bias", "MLP Bias", "weight", "F 1 1", f"{up}.bias: i", spot, "in_bias",
                    minor=True)  # fmt: skip
-    yield kind(f"{_AT}.pre", "MLP", "activation", "F T B", f"{_AT}.pre: k j i", ATTENTION, "pre",
+    yield kind(f"{_AT}.pre", "MLP", "activation", "F T B", f"{_AT}.pre: k j i", spot, "pre",
                Formula("dot", wide, "C"))  # fmt: skip
-    yield kind(f"{_AT}.post", "MLP Activation", "activation", "F T B", f"{_AT}.post: k j i", ATTENTION, "post", act,
+    yield kind(f"{_AT}.post", "MLP Activation", "activation", "F T B", f"{_AT}.post: k j i", spot, "post", act,
                part="mlp")  # fmt: skip
-    yield kind(f"{_AT}.out_weight", "MLP Projection Weights", "weight", "F C 1", f"{down}.weight: {of_down}", ATTENTION,
+    yield kind(f"{_AT}.out_weight", "MLP Projection Weights", "weight", "F C 1", f"{down}.weight: {of_down}", spot,
                "mlp_out")  # fmt: skip
     if biased:
         yield kind(f"{_AT}.out_bias", "MLP Projection Bias", "weight", "1 C 1", f"{down}.bias: j",
@@ -68,6 +78,17 @@ def mlp_shelves(top: str) -> dict[str, str]:
         "post": "pre + (T*s + m)",
         "mlp_out": "post + (T*s + m)",
     }
+
+
+def mlp(
+    engine: Engine, x: NDArray[Any], up: str, down: str, function: str, new: Tensors, layer: str, *, biased: bool = True
+) -> NDArray[Any]:
+    """Compute a layer's MLP of two linear layers, stored (out, in), from x [B, n, C]; return its result."""
+    pre, post, out = (new[f"{layer}.{name}"] for name in ("mlp.pre", "mlp.post", "mlp_out"))
+    engine.project(x, up, pre, bias=biased)
+    engine.activate(function, pre, post)
+    engine.project(post, down, out, bias=biased)
+    return out
 
 
 # ------------------------------------------------------------------------------------------------------ with a gate

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from worker.describe.blocks import Kind, Tensor
 from worker.describe.formula import Formula
-from worker.families.parts.notation import NORM, beside, kind, read, value
+from worker.families.parts.notation import NORM, beside, kind, read, read_if, value
 from worker.families.parts.stream import Tensors
 
 if TYPE_CHECKING:
@@ -26,13 +26,21 @@ def prediction_values() -> tuple[Tensor, ...]:
     )
 
 
-def prediction_kinds(table: str) -> Iterator[Kind]:
-    """Yield the blocks of the unembedding, with weights `table` [V, C], and of the softmax."""
-    dot = Formula("dot", (read("lm_head", "s j 0"), read("ln_final.out", "i s k")), "C")
+def prediction_kinds(
+    table: str, bias: str | None = None, source: str = "ln_final.out", width: str = "C"
+) -> Iterator[Kind]:
+    """Yield the blocks of the unembedding of the block `source`, and of the softmax; `table` is a weight [V, width],
+    `bias` one of [V].
+    """
+    inputs = read("lm_head", "s j 0"), read(source, "i s k"), *read_if(bias, "lm_head_bias", "0 j 0")
+    dot = Formula("dot", inputs, width)
     total = Formula("sum_exp", (read("logits", "i s k"), read("logits_max", "i 0 k")), "V")
     largest = Formula("max", (read("logits", "i s k"),), "V")
     softmax = (read("logits", "i j k"), read("logits_max", "i 0 k"), read("logits_sum", "i 0 k"))
-    yield kind("lm_head", "LM Head Weights", "weight", "C V 1", f"{table}: j i", beside("logits"), "logits")
+    yield kind("lm_head", "LM Head Weights", "weight", f"{width} V 1", f"{table}: j i", beside("logits"), "logits")
+    if bias:
+        yield kind("lm_head_bias", "LM Head Bias", "weight", "1 V 1", f"{bias}: j", beside("lm_head"), "logits",
+                   minor=True)  # fmt: skip
     yield kind("logits", "Logits", "activation", "T V B", "logits: k i j", NORM, "logits", dot, part="logits")
     yield kind("logits_sum", "", "statistic", "T 1 B", "logits_sum: k i", NORM, "logits_sum", total)
     yield kind("logits_max", "SM Agg", "statistic", "T 1 B", "logits_max: k i", NORM, "logits_max", largest)
@@ -40,10 +48,10 @@ def prediction_kinds(table: str) -> Iterator[Kind]:
                Formula("softmax", softmax), part="probs")  # fmt: skip
 
 
-def prediction_shelves(after: str) -> dict[str, str]:
-    """Return the shelves of the predictions, below the shelf `after` of the final norm."""
+def prediction_shelves(after: str, width: str = "C") -> dict[str, str]:
+    """Return the shelves of the predictions, below the shelf `after` of what they are computed from."""
     return {
-        "logits": f"{after} + (C*s + m)",
+        "logits": f"{after} + ({width}*s + m)",
         "logits_max": "logits + (V*s + m)",
         "logits_sum": "logits_max + s",
         "probs": "logits_max + (2*s + m)",
@@ -51,7 +59,7 @@ def prediction_shelves(after: str) -> dict[str, str]:
     }
 
 
-def unembed(engine: Engine, normed: NDArray[Any], new: Tensors) -> None:
+def unembed(engine: Engine, normed: NDArray[Any], new: Tensors, head: str = "lm_head", *, biased: bool = False) -> None:
     """Compute logits and probabilities from the final norm [B, n, C]."""
-    engine.unembed(normed, "lm_head.weight", new["logits"])
+    engine.project(normed, head, new["logits"], bias=biased)
     engine.softmax(*(new[name] for name in ("logits", "logits_max", "logits_sum", "probs")))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rotary:
-    """The rotation of `width` channels of a head: pair p turns by `base`^(−2p / width) at each position."""
+    """The rotation of the first `width` channels of a head: pair p turns by `base`^(−2p / width) at each position."""
 
     base: float
     width: int
@@ -42,10 +42,12 @@ def rotary_kinds(rotary: Rotary, cos_shelf: str, sin_shelf: str) -> Iterator[Kin
                    formula)  # fmt: skip
 
 
-def rotated_kinds(at: str, names: str, rotary: Rotary) -> Iterator[Kind]:
-    """Yield the rotated vectors ("q", "k") of each head (`at` is HEAD) or key/value head (KV_HEAD)."""
+def rotated_kinds(at: str, names: str, rotary: Rotary, suffix: str = "") -> Iterator[Kind]:
+    """Yield the rotated vectors ("q", "k") of each head (`at` is HEAD) or key/value head (KV_HEAD); `suffix` is that of
+    the vectors they are computed from.
+    """
     for n in names:
-        inputs = (read(f"{at}.{n}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
+        inputs = (read(f"{at}.{n}{suffix}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
         rotate = Formula("rotate", inputs, "A", Parameters(pairs=rotary.pairs, width=rotary.width))
         tensor = f"{LAYER}.attn.rot_{n}: k i {MEMBERS[at]} j"
         yield kind(f"{at}.rot_{n}", f"Rotated {n.upper()}", "activation", "T A B", tensor, ATTENTION, f"rot_{n}",
@@ -54,13 +56,17 @@ def rotated_kinds(at: str, names: str, rotary: Rotary) -> Iterator[Kind]:
 
 def fill_rotary(rotary: Rotary, rows: slice, new: Tensors) -> None:
     """Compute the cosine and sine [1, n, A] of the angles of the positions `rows`."""
-    frequencies = rotary.base ** (-np.arange(0, rotary.width, 2) / rotary.width)  # [A/2]
-    angles = np.multiply.outer(np.arange(rows.start, rows.stop), np.tile(frequencies, 2))
-    new["rotary.cos"][:] = np.cos(angles)
-    new["rotary.sin"][:] = np.sin(angles)
+    cos, sin = new["rotary.cos"], new["rotary.sin"]
+    frequencies = np.zeros(cos.shape[-1])  # those of channels that are not rotated stay 0
+    of_pairs = rotary.base ** (-np.arange(0, rotary.width, 2) / rotary.width)
+    frequencies[: rotary.width] = np.tile(of_pairs, 2) if rotary.pairs == "halves" else np.repeat(of_pairs, 2)
+    angles = np.multiply.outer(np.arange(rows.start, rows.stop), frequencies)
+    cos[:] = np.cos(angles)
+    sin[:] = np.sin(angles)
 
 
-def rotate(engine: Engine, layer: str, new: Tensors) -> None:
-    """Compute a layer's rotated queries and keys."""
-    for n in "qk":
-        engine.rotate(new[f"{layer}.attn.{n}"], new["rotary.cos"], new["rotary.sin"], new[f"{layer}.attn.rot_{n}"])
+def rotate(engine: Engine, rotary: Rotary, layer: str, new: Tensors, *sources: str) -> None:
+    """Compute a layer's rotated queries and keys, from its values `sources` (default: q and k)."""
+    for n, source in zip("qk", sources or ("q", "k"), strict=True):
+        x, out = new[f"{layer}.attn.{source}"], new[f"{layer}.attn.rot_{n}"]
+        engine.rotate(x, new["rotary.cos"], new["rotary.sin"], out, rotary.pairs, rotary.width)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from worker.describe.architecture import RESIDUAL
 from worker.describe.blocks import Kind, Tensor
 from worker.describe.formula import Formula
-from worker.families.parts.notation import LAYER, STREAM, kind, read, value
+from worker.families.parts.notation import LAYER, NORM, STREAM, kind, read, value
 
 
 class Tensors(Protocol):
@@ -30,6 +30,11 @@ def tokens_kind() -> Kind:
                 part="tokens")  # fmt: skip
 
 
+def table_kind(id: str, tensor: str, dims: str = "V C 1") -> Kind:
+    """Return the block of the table of tokens, on the shelf "tables"."""
+    return kind(id, "Token Embed", "weight", dims, f"{tensor}: i j", NORM, "tables")
+
+
 def embedding_kind(*inputs: tuple[str, str]) -> Kind:
     """Return the block of the stream before the layers, on the shelf "tables": a row of each table.
 
@@ -40,9 +45,9 @@ def embedding_kind(*inputs: tuple[str, str]) -> Kind:
                 part="embedding")  # fmt: skip
 
 
-def resid_mid_kind(added: str = f"{LAYER}.attn_out") -> Kind:
-    """Return the block of the stream after attention, on the shelf "attn_out"."""
-    add = Formula("add", (read(added, "i j k"), read(RESIDUAL, "i j k")))
+def resid_mid_kind(added: str = f"{LAYER}.attn_out", stream: str = RESIDUAL) -> Kind:
+    """Return the block of the stream after attention, on the shelf "attn_out": the sum of these blocks."""
+    add = Formula("add", (read(added, "i j k"), read(stream, "i j k")))
     at = f"{LAYER}.resid_mid"
     return kind(at, "Attention Residual", "activation", "T C B", f"{at}: k i j", STREAM, "attn_out", add)
 
@@ -71,15 +76,15 @@ class _Positions:
 
 
 def run_layers(
-    layers: int, block: Callable[[int], None], new: Tensors, after_layer: Callable[[], None]
+    layers: int, block: Callable[[int], None], new: Tensors, after_layer: Callable[[], None], leaves: str = "resid_post"
 ) -> NDArray[Any]:
-    """Run `block` on each layer, passing on the residual stream; return the output of the last."""
+    """Run `block` on each layer, passing on the stream, which `leaves` is the value of after each; return the last."""
     for layer in range(layers):
         if layer:
-            new[f"blocks.{layer}.resid_pre"][:] = new[f"blocks.{layer - 1}.resid_post"]
+            new[f"blocks.{layer}.resid_pre"][:] = new[f"blocks.{layer - 1}.{leaves}"]
         block(layer)
         after_layer()
-    return new[f"blocks.{layers - 1}.resid_post"]
+    return new[f"blocks.{layers - 1}.{leaves}"]
 
 
 def merge_heads(x: NDArray[Any]) -> NDArray[Any]:

@@ -23,12 +23,55 @@ PREDICT = (
          ("probs", "logits_max", "logits_sum")),
 )  # fmt: skip
 
+_LN = "y = (x − μ) / √(σ² + ε) · γ + β"
+LOOKUP = Step("lookup", "Embedding", "Each token is replaced by a vector from a table. Where it stands is not added "
+              "here: that comes in with the rotation of queries and keys.", "x = E[token]", ("embedding",))  # fmt: skip
+NORM = Step("norm", "Layer norm", "Every position's vector is brought to the same scale.", _LN,
+            ids(f"{LAYER}.ln1", "out", "mean", "scale"))  # fmt: skip
+QKV = Step("qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head.",
+           "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v"))  # fmt: skip
+PROJECT = Step("project", "Projection", "One more matrix brings the results of all heads together.",
+               "a = W_o·[z_0, z_1, …] + b_o", ids(LAYER, "attn_out"))  # fmt: skip
+MLP = (
+    Step("mlp", "MLP: wide", "After another norm, a matrix makes each vector wider.", "h = W_1·norm(x) + b_1",
+         ids(LAYER, "mlp.pre")),
+    Step("activation", "Activation", "Each number goes through a curve.", "h ← {activation}(h)",
+         ids(LAYER, "mlp.post")),
+    Step("back", "MLP: narrow", "A second matrix brings it back to the width of the stream, and it is added.",
+         "x ← x + W_2·h + b_2", ids(LAYER, "mlp_out", "resid_post")),
+)  # fmt: skip
+LAST = Step("last", "Final layer norm", "Each vector is brought to the same scale once more.", _LN,
+            ids("ln_final", "out", "mean", "scale"))  # fmt: skip
+
+
+def rotate_part(shared: bool = False) -> Step:
+    """Return the step of a rotation of only some channels; `shared`: keys belong to several heads."""
+    return Step(
+        "rotate_part", "Rotation", "Pairs of the first channels of each query and key are turned by an angle that "
+        "grows with the position; the other channels are left as they are. So part of a score depends on how far apart "
+        "two positions are, and part only on what stands there.", "q ← q · cos(i·θ) + turned(q) · sin(i·θ)",
+        (*ids(HEAD, "rot_q"), *ids(KV_HEAD if shared else HEAD, "rot_k")),
+    )  # fmt: skip
+
+
+def parallel_mlp(norm: str) -> tuple[Step, ...]:
+    """Return the steps of an MLP beside attention; `norm` says what it reads, in words."""
+    return (
+        Step("parallel_mlp", "MLP, in parallel", f"The MLP does not wait for attention: it reads {norm}, and a matrix "
+             "makes it wider. Both could be computed at the same time.", "h = W_1·norm(x) + b_1",
+             ids(LAYER, "mlp.pre")),
+        MLP[1],
+        Step("parallel_sum", "Sum", "A second matrix brings it back to the width of the stream. Attention's result and "
+             "the MLP's are added together to the vector that came in.", "x ← x + a + W_2·h + b_2",
+             ids(LAYER, "mlp_out", "resid_post")),
+    )  # fmt: skip
+
+
 _RMS = "y = x / √(mean(x²) + ε) · γ"
 #: The tour of a decoder with RMS norms, rotary positions, shared keys and values, and gated MLPs.
 GATED_DECODER = (
     TOKENS,
-    Step("lookup", "Embedding", "Each token is replaced by a vector from a table. Where it stands is not added here: "
-         "that comes in with the rotation of queries and keys.", "x = E[token]", ("embedding",)),
+    LOOKUP,
     Step("rms_norm", "RMS norm", "Every position's vector is brought to the same size: divided by the root of the mean "
          "of its squares, and multiplied by a learned gain. No mean is subtracted, and nothing is added.", _RMS,
          ids(f"{LAYER}.ln1", "out", "scale")),

@@ -67,7 +67,7 @@ def test_module_contains_no_names_of_a_family(name: str, file: Path) -> None:
 
 #: Names with another meaning: operations, and parts of the description.
 GENERIC: dict[str, set[str]] = {
-    "worker.describe.operations": {"layer_norm", "rms_norm"},
+    "worker.describe.norm_operations": {"layer_norm", "rms_norm"},
     "worker.describe.blocks": {"attention_out"},
 }
 

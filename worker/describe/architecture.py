@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from worker.describe.blocks import GROUPS, LAYER, Group, Kind, Label, Landmark, Step, Tensor
 from worker.describe.expression import Expression, Sizes
-from worker.describe.formula import Input
+from worker.describe.formula import Formula, Input
 
 RESIDUAL = "{residual}"  # placeholder: the residual stream before a layer, or after the last one
 _NUMBER = re.compile(r"(?<=\.)(?:0|[1-9]\d{0,8})(?=\.)", re.ASCII)
@@ -181,6 +181,10 @@ class Block:
         return self.architecture.block_id(self.kind.id, self.layer, self.member)
 
     @property
+    def formula(self) -> Formula | None:
+        return self.kind.formula_in(self.layer)
+
+    @property
     def tensor(self) -> str:
         """The name of the tensor that holds its values."""
         return (self.kind.tensor or "").replace(LAYER, str(self.layer))
@@ -199,7 +203,7 @@ class Block:
     @property
     def values(self) -> list[str]:
         """The names of its values and of those its formula reads: what a trace must contain to explain its cells."""
-        inputs = self.kind.formula.inputs if self.kind.formula else ()
+        inputs = self.formula.inputs if self.formula else ()
         read = (self, *(self.source(input, 0 if input.each else None) for input in inputs))
         return list(dict.fromkeys(block.tensor for block in read if block.kind.role != "weight"))
 

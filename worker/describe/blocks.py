@@ -112,6 +112,7 @@ class Kind:
     stacked: bool = False
     part: Part | None = None
     merges: tuple[str, ...] = ()  # the kinds that this one is drawn instead of
+    by_layer: tuple[Formula, ...] = ()  # the formula in each layer, if layers differ; `formula` is then the first
 
     @cached_property
     def group(self) -> Group | None:
@@ -126,6 +127,10 @@ class Kind:
     def short_name(self) -> str:
         """The end of the id pattern: `ln1.out`, `q_weight`, `mlp.pre`."""
         return self.id.rpartition("}.")[2]
+
+    def formula_in(self, layer: int | None) -> Formula | None:
+        """Return its formula in a layer."""
+        return self.formula if layer is None or not self.by_layer else self.by_layer[layer]
 
     def shape(self, sizes: Sizes) -> tuple[int, ...]:
         return tuple(sizes[size] for size in self.cells)

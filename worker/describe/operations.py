@@ -1,104 +1,22 @@
-"""The operations of formulas: arguments, values and explanations.
-
-An operation computes a cell (i, j, k) from its inputs x, y, z, … in order. It sums over the summation index s, or
-reads only selected values of s.
-"""
+"""The operations of formulas."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
-from math import cos, inf, isclose, sin
+from math import inf, isclose
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.describe.functions import FUNCTIONS
+from worker.describe.norm_operations import LayerNorm, Mean, NormScale, RmsNorm, RmsScale
 from worker.describe.notation import Notation
+from worker.describe.operation import BIASES, MASKS, NONE, PAIRS, WAVES, Array, Cell, Operation, Parameters, masked
+from worker.describe.position_operations import AlibiSlope, Rotary, Rotate
 
-Array = NDArray[Any]
-Cell = tuple[int, int, int]
-Mask = Literal["causal", "window"]
-MASKS: tuple[Mask, ...] = ("causal", "window")
-PAIRS = ("halves", "neighbours")
-WAVES = ("cos", "sin")
-BIASES = ("distance",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """The parameters of an operation; None if not given."""
-
-    scale: float | None = None  # factor of a sum of products
-    mask: Mask | None = None  # i is a key, j a query: −∞ where i > j, with "window" also where i ≤ j − window
-    window: int | None = None
-    epsilon: float | None = None
-    function: str | None = None  # one of FUNCTIONS, or of WAVES
-    pairs: str | None = None  # rotated channel pairs: "halves" is (i, i + width/2), "neighbours" (2i, 2i + 1)
-    base: float | None = None
-    width: int | None = None  # number of rotated channels
-    bias: str | None = None  # "distance": the input left over is multiplied by i − j
-    heads: int | None = None
-
-    @cached_property
-    def given(self) -> Mapping[str, Any]:
-        """The parameters that are not None, by name."""
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-
-    def masks(self, cell: Cell) -> bool:
-        """Return whether a cell is masked."""
-        key, query, _ = cell
-        return self.mask is not None and (key > query or (self.window is not None and key <= query - self.window))
-
-
-NONE = Parameters()
-
-
-class Operation(ABC):
-    """Base class of operations. `arity` is the minimum and maximum number of inputs; `sums`: it sums over s."""
-
-    name: ClassVar[str]
-    meaning: ClassVar[str]  # the definition, as in docs/concepts.md
-    arity: ClassVar[tuple[int, float]]
-    sums: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset()  # required parameters
-    takes: ClassVar[frozenset[str]] = frozenset()  # optional parameters
-
-    @abstractmethod
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        """Return the values [n] of n cells. `cells` are i, j, k, [n] each; inputs are [n, S], or [n, 1] without s."""
-
-    @abstractmethod
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        """Return an explanation in a sentence; `names` are the inputs', `values` the first value of each."""
-
-    def term(self, n: Notation, inputs: Sequence[str]) -> str:
-        """Return the term that is summed over s, in symbols or numbers."""
-        return inputs[0]
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        """Return the whole formula; `total` is the sum of terms. An input occurs once for each selected s."""
-        return total
-
-    def sum_in_symbols(self, n: Notation, over: int, term: str) -> str:
-        """Return the sum of a term over s, in symbols."""
-        return f"{n.sum('s', over)}{term}"
-
-    def sum_in_numbers(self, n: Notation, terms: Sequence[str]) -> str:
-        """Return the sum of terms, in numbers."""
-        return " + ".join(terms)
-
-    def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
-        """Return the values of s that are read, or None for all; `first` is the first input's value."""
-        return None
-
-    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
-        """Yield the inputs that form terms, and the weights [n] of the terms: magnitudes, or ∞ if always shown."""
-        yield slice(None), np.array([inf])
+__all__ = ["BIASES", "MASKS", "NONE", "OPERATIONS", "PAIRS", "WAVES", "Cell", "Operation", "Parameters"]
 
 
 class Input(Operation):
@@ -112,109 +30,24 @@ class Input(Operation):
 
 
 class Embed(Operation):
-    name, meaning, arity = "embed", "y(s), s being the token x, plus z if there is one", (2, 3)
+    name, meaning, arity = "embed", "y(s), s being the token x, times `scale`, plus z if there is one", (2, 3)
+    takes = frozenset({"scale"})
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        return np.add.reduce([one[:, 0] for one in inputs[1:]])
+        row, *position = (one[:, 0] for one in inputs[1:])
+        return np.add.reduce([row * (1 if p.scale is None else p.scale), *position])
 
     def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
         return None if first is None else range(int(first), int(first) + 1)
 
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        return " + ".join(inputs[1:])
+        row, *position = inputs[1:]
+        return " + ".join((row if p.scale is None else n.times(n.number(p.scale), row), *position))
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        scaled = "" if p.scale is None else f", times {p.scale:g}"
         position = f", plus row {cell[0]} of {names[2]}, its position" if len(names) > 2 else ""
-        return f"Row {values[0]} of {names[1]}, as that is the token{position}"
-
-
-class Mean(Operation):
-    name, meaning, arity, sums = "mean", "(1/over) Σₛ x", (1, 1), True
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        return np.mean(inputs[0], 1)
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        return n.fraction(total, str(over))
-
-    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
-        yield slice(None), np.abs(inputs[0])
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        return f"The mean of the {over:,} channels of {names[0]}"
-
-
-class NormScale(Operation):
-    name, meaning, arity, sums = "norm_scale", "√((1/over) Σₛ (x − y)² + `epsilon`)", (2, 2), True
-    needs = frozenset({"epsilon"})
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        return np.sqrt(np.mean((inputs[0] - inputs[1]) ** 2, 1) + p.epsilon)
-
-    def term(self, n: Notation, inputs: Sequence[str]) -> str:
-        return n.power(n.grouped(n.less(*inputs[:2])), 2)
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
-
-    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
-        yield slice(1), (inputs[0] - inputs[1]) ** 2
-        yield slice(1, None), np.array([inf])
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        return f"The standard deviation of the {over:,} channels of {names[0]}, with ε = {p.epsilon:g}"
-
-
-class LayerNorm(Operation):
-    name, meaning, arity = "layer_norm", "(x − y) / z · weight + bias, the last two only if given", (3, 5)
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        x, mean, scale, *affine = (one[:, 0] for one in inputs)
-        normed = (x - mean) / scale
-        return normed * affine[0] + affine[1] if affine else normed
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        x, mean, scale, *affine = inputs
-        normed = n.fraction(n.less(x, mean), scale)
-        return f"{n.times(normed, affine[0])} + {affine[1]}" if affine else normed
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        affine = ", times the gain γ, plus the bias β" if len(names) > 3 else ""
-        return f"{names[0]} less its mean, divided by its scale{affine}"
-
-
-class RmsScale(Operation):
-    name, meaning, arity, sums = "rms_scale", "√((1/over) Σₛ x² + `epsilon`)", (1, 1), True
-    needs = frozenset({"epsilon"})
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        return np.sqrt(np.mean(inputs[0] ** 2, 1) + p.epsilon)
-
-    def term(self, n: Notation, inputs: Sequence[str]) -> str:
-        return n.power(inputs[0], 2)
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        return n.root(f"{n.fraction(total, str(over))} + {n.number(p.epsilon)}")
-
-    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
-        yield slice(None), inputs[0] ** 2
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        return f"The root of the mean square of the {over:,} channels of {names[0]}, with ε = {p.epsilon:g}"
-
-
-class RmsNorm(Operation):
-    name, meaning, arity = "rms_norm", "x / y · z", (3, 3)
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        x, scale, weight = (one[:, 0] for one in inputs)
-        return x / scale * weight
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        return n.times(n.fraction(*inputs[:2]), inputs[2])
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        return f"{names[0]}, divided by its scale, times the gain γ"
+        return f"Row {values[0]} of {names[1]}, as that is the token{scaled}{position}"
 
 
 class Dot(Operation):
@@ -230,8 +63,7 @@ class Dot(Operation):
         total = total * (1 if p.scale is None else p.scale)
         if len(inputs) % 2:
             total = total + inputs[-1][:, 0] * (cells[0] - cells[1] if p.bias else 1)
-        masked = [p.masks(cell) for cell in zip(*(axis.tolist() for axis in cells), strict=True)]
-        return np.where(masked, -inf, total)
+        return np.where(masked(p, cells), -inf, total)
 
     def term(self, n: Notation, inputs: Sequence[str]) -> str:
         return n.times(*inputs[:2])
@@ -258,34 +90,6 @@ class Dot(Operation):
         if p.bias:
             bias = f", less the head's slope times the distance {cell[1] - cell[0]}"
         return f"The sum of {over:,} products of {names[0]} and {names[1]}{scaled}{bias}"
-
-
-class AlibiSlope(Operation):
-    """Press et al. 2022 (arXiv:2108.12409)."""
-
-    name, arity = "alibi_slope", (0, 0)
-    meaning = (
-        "2^(−8(i + 1) / n), n being `heads` or, if that is not a power of two, the largest one below it; from head n "
-        "on 2^(−4(2(i − n) + 1) / n)"
-    )
-    needs = frozenset({"heads"})
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        numerator, denominator = self._exponent(p, cells[0])
-        return 2.0 ** (-numerator / denominator)
-
-    @staticmethod
-    def _exponent(p: Parameters, head: Any) -> tuple[Any, int]:
-        """Return the negative exponent of 2 as a fraction."""
-        power = 1 << ((p.heads or 1).bit_length() - 1)  # the largest power of two that is at most `heads`
-        return np.where(head < power, 8 * (head + 1), 4 * (2 * (head - power) + 1)), power
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        numerator, denominator = self._exponent(p, cell[0])
-        return n.fraction("1", n.exponential("2", n.fraction(str(numerator), str(denominator))))
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        return f"The slope of head {cell[0]} of {p.heads}: what a score loses with each position of distance"
 
 
 class Max(Operation):
@@ -338,6 +142,25 @@ class Softmax(Operation):
         return f"Softmax: the exponential of {names[0]}, less the largest, as a share of the sum of all"
 
 
+class Softcap(Operation):
+    """Bello et al. 2016 (arXiv:1611.09940); Gemma Team 2024 (arXiv:2408.00118)."""
+
+    name, arity = "softcap", (1, 1)
+    meaning = "`cap` · tanh(x / `cap`), −∞ where `mask` says so, as for dot"
+    needs = frozenset({"cap"})
+    takes = frozenset({"mask", "window"})
+
+    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
+        x, cap = inputs[0][:, 0], p.cap or 1.0
+        return np.where(masked(p, cells), -inf, cap * np.tanh(x / cap))
+
+    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
+        return n.times(n.number(p.cap), n.call("tanh", n.fraction(inputs[0], n.number(p.cap))))
+
+    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
+        return f"{names[0]}, kept between −{p.cap:g} and {p.cap:g} by a curve that is nearly straight around 0"
+
+
 class Add(Operation):
     name, meaning, arity = "add", "x + y + …", (2, inf)
 
@@ -381,82 +204,6 @@ class Gated(Operation):
         return f"{p.function} of {names[0]}, times {names[1]}"
 
 
-class Rotary(Operation):
-    """Su et al. 2021 (arXiv:2104.09864): one angle for each pair of channels."""
-
-    name, arity = "rotary", (0, 0)
-    meaning = (
-        "`function` (cos or sin) of i · `base`^(−2p / `width`), p being the pair of j; of 0 from channel `width` on"
-    )
-    needs = frozenset({"function", "base", "pairs", "width"})
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        angle = cells[0] * self._frequency(p, cells[1])
-        return np.cos(angle) if p.function == "cos" else np.sin(angle)
-
-    @staticmethod
-    def _frequency(p: Parameters, channel: Any) -> Any:
-        width = p.width or 0
-        pair = channel % (width // 2) if p.pairs == "halves" else channel // 2
-        return np.where(channel < width, (p.base or 0.0) ** (-2.0 * pair / width), 0)
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        frequency = float(self._frequency(p, cell[1]))
-        return n.call(p.function or "", n.times(str(cell[0]), n.number(frequency)))
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        wave = cos if p.function == "cos" else sin
-        return f"The {'co' if wave is cos else ''}sine of position {cell[0]} times the frequency of channel {cell[1]}"
-
-
-class Rotate(Operation):
-    name, arity, sums = "rotate", (3, 3), True
-    meaning = (
-        "x(j)·y ∓ x(its partner)·z: − in the first of a pair, + in the second; `pairs` says which are partners; x(j) "
-        "from channel `width` on"
-    )
-    needs = frozenset({"pairs", "width"})
-
-    @staticmethod
-    def _pair(p: Parameters, channel: Any) -> tuple[Any, Any, Any]:
-        """Return the channels of its pair, and whether it is the first; one that is not rotated is its own partner."""
-        width = p.width or 0
-        half = width // 2
-        first = channel % half if p.pairs == "halves" else channel // 2 * 2
-        first = np.where(channel < width, first, channel)
-        last = np.where(channel < width, first + (half if p.pairs == "halves" else 1), channel)
-        return first, last, channel == first
-
-    def selected(self, p: Parameters, cell: Cell, first: Any) -> range | None:
-        start, last, _ = map(int, self._pair(p, cell[1]))
-        return range(start, last + 1, max(1, last - start))
-
-    def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
-        x, wave_cos, wave_sin = inputs
-        start, last, is_first = self._pair(p, cells[1])
-        each = np.arange(len(x))
-        a, b, c, s = x[each, start], x[each, last], wave_cos[:, 0], wave_sin[:, 0]
-        return np.where(start == last, a, np.where(is_first, a * c - b * s, b * c + a * s))
-
-    def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
-        if cell[1] >= (p.width or 0):
-            return inputs[0]
-        a, b, c, s = inputs
-        if self._pair(p, cell[1])[2]:
-            return n.less(n.times(a, c), n.times(b, s))
-        return f"{n.times(b, c)} + {n.times(a, s)}"
-
-    def terms(self, inputs: Sequence[Array], p: Parameters, cell: Cell) -> Iterator[tuple[slice, Array]]:
-        yield slice(1), np.full(len(inputs[0]), inf)
-        yield slice(1, None), np.array([inf])
-
-    def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
-        start, last, _ = self._pair(p, cell[1])
-        if start == last:
-            return f"Channel {start} of {names[0]}, as only the first {p.width} are rotated"
-        return f"Channels {start} and {last} of {names[0]}, turned by the angle of position {cell[0]}"
-
-
 def _apply(function: str | None, x: Array) -> Array:
     out = np.empty_like(x)
     FUNCTIONS[function or ""].apply(x, out)
@@ -488,6 +235,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             Max,
             SumExp,
             Softmax,
+            Softcap,
             Add,
             Activation,
             Gated,

@@ -90,10 +90,15 @@ class CompiledEngine(Engine):
 
     def attention(
         self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
-        z: Array, slopes: Array | None = None,
+        z: Array, slopes: Array | None = None, *, scale: float | None = None, window: int | None = None,
+        cap: float | None = None, uncapped: Array | None = None,
     ) -> None:  # fmt: skip
-        if k.shape[2] != q.shape[2] or slopes is not None:  # the kernel has as many heads of keys as of queries
-            super().attention(rows, q, k, v, scores, largest, total, pattern, z, slopes)
+        plain = slopes is None and scale is None and cap is None and (window is None or window >= rows.stop)
+        if k.shape[2] != q.shape[2] or not plain:  # the kernel has as many heads of keys as of queries
+            super().attention(
+                rows, q, k, v, scores, largest, total, pattern, z, slopes,
+                scale=scale, window=window, cap=cap, uncapped=uncapped,
+            )  # fmt: skip
             return
         kernels.attention(rows.start, rows.stop, q, k, v, scores, largest, total, pattern, z)
 

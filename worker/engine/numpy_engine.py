@@ -24,9 +24,11 @@ class Engine:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def embed(self, name: str, rows: Array | slice, out: Array) -> None:
-        """Rows of a table: [V, C], [B, n] -> [B, n, C]."""
+    def embed(self, name: str, rows: Array | slice, out: Array, scale: float | None = None) -> None:
+        """Rows of a table, times `scale`: [V, C], [B, n] -> [B, n, C]."""
         out[...] = self.weights.rows(name, rows)
+        if scale is not None:
+            out *= scale
 
     def linear(self, x: Array, name: str, *outs: Array) -> None:
         """x · weight + bias, its columns split among `outs` in order: [B, n, K], [K, N] -> [B, n, N]."""
@@ -53,14 +55,19 @@ class Engine:
             for part, out in split(slice(0, len(vector)), outs):
                 out += vector[part]
 
-    def rms_norm(self, x: Array, name: str, epsilon: float, scale: Array, out: Array) -> None:
-        """x / √(mean of squares + ε) · weight over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    def rms_norm(
+        self, x: Array, name: str, epsilon: float, scale: Array, out: Array, offset: float | None = None
+    ) -> None:
+        """x / √(mean of squares + ε) · (offset + weight) over the last axis (Zhang and Sennrich 2019,
+        arXiv:1910.07467).
+        """
         np.vecdot(x, x, out=scale[..., 0])  # [B, n, 1]
         scale /= x.shape[-1]
         scale += epsilon
         np.sqrt(scale, out=scale)
         np.divide(x, scale, out=out)
-        out *= self.weights[f"{name}.weight"]
+        gain = self.weights[f"{name}.weight"]
+        out *= gain if offset is None else gain + offset
 
     def rotate(
         self, x: Array, cos: Array, sin: Array, out: Array, pairs: str = "halves", width: int | None = None
@@ -104,32 +111,40 @@ class Engine:
 
     def attention(
         self, rows: slice, q: Array, k: Array, v: Array, scores: Array, largest: Array, total: Array, pattern: Array,
-        z: Array, slopes: Array | None = None,
+        z: Array, slopes: Array | None = None, *, scale: float | None = None, window: int | None = None,
+        cap: float | None = None, uncapped: Array | None = None,
     ) -> None:  # fmt: skip
         """Causal attention of the positions `rows` (Vaswani et al. 2017, arXiv:1706.03762).
 
-        `slopes` [H]: less the distance between query and key times the head's slope (Press et al. 2022,
-        arXiv:2108.12409).
-
         q, z [B, T, H, A]; k, v [B, T, G, A], each read by H/G heads (Ainslie et al. 2023, arXiv:2305.13245);
         scores, pattern [B, H, T, T]; largest, total [B, H, T]. The arrays have all positions, not only `rows`.
+
+        `scale` of the products (default: 1/√A). `slopes` [H]: less the distance between query and key times the head's
+        slope (Press et al. 2022, arXiv:2108.12409). `window`: only the last so many keys, up to the query's position
+        (Beltagy et al. 2020, arXiv:2004.05150). `cap`: scores, in `uncapped` [B, H, T, T], become cap · tanh(s / cap).
         """
-        T, A = q.shape[1], q.shape[-1]
+        A = q.shape[-1]
         stop = rows.stop
         q, k, v, z = (part.transpose(0, 2, 1, 3) for part in (q, k, v, z))  # [B, H, T, A]
         scores, pattern = scores[:, :, rows], pattern[:, :, rows]  # [B, H, n, T]
         shared = q.shape[1] // k.shape[1]
         _matmul(q[:, :, rows], k[:, :, :stop].swapaxes(-1, -2), scores[..., :stop], shared)
-        scores[..., :stop] *= A**-0.5
+        scores[..., :stop] *= A**-0.5 if scale is None else scale
         if slopes is not None:
             scores[..., :stop] += slopes[:, None, None] * (np.arange(stop) - np.arange(rows.start, stop)[:, None])
-        if stop - rows.start == 1:
-            scores[..., stop:] = -np.inf
-        else:
-            future = np.arange(T) > np.arange(rows.start, stop)[:, None]  # [n, T]
-            np.copyto(scores, -np.inf, where=future)
+        if cap is not None and uncapped is not None:
+            uncapped[:, :, rows, :stop] = scores[..., :stop]
+            self.softcap(scores[..., :stop], cap, scores[..., :stop])
+            _mask(uncapped[:, :, rows], rows, window)
+        _mask(scores, rows, window)
         _softmax(scores, largest[:, :, rows], total[:, :, rows], pattern)
         _matmul(pattern[..., :stop], v[:, :, :stop], z[:, :, rows], shared)
+
+    def softcap(self, x: Array, cap: float, out: Array) -> None:
+        """cap · tanh(x / cap)."""
+        np.divide(x, cap, out=out)
+        np.tanh(out, out=out)
+        out *= cap
 
     def softmax(self, x: Array, largest: Array, total: Array, out: Array) -> None:
         """exp(x − max) / Σ exp(x − max) over the last axis, with max in `largest` and the sum in `total`."""
@@ -155,6 +170,17 @@ def split(rows: slice, outs: tuple[Array, ...]) -> Iterator[tuple[slice, Array]]
         if first < last:
             yield slice(first - rows.start, last - rows.start), out[..., first - start : last - start]
         start = stop
+
+
+def _mask(scores: Array, rows: slice, window: int | None) -> None:
+    """Set to −∞ the scores [B, H, n, T] of keys after each query, and of those out of its window."""
+    T, stop = scores.shape[-1], rows.stop
+    if stop - rows.start == 1:
+        scores[..., stop:] = -np.inf
+    else:
+        np.copyto(scores, -np.inf, where=np.arange(T) > np.arange(rows.start, stop)[:, None])  # [n, T]
+    if window is not None and window < stop:
+        np.copyto(scores, -np.inf, where=np.arange(T) <= np.arange(rows.start, stop)[:, None] - window)
 
 
 def _matmul(x: Array, y: Array, out: Array, shared: int) -> None:

@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def formula(self) -> Formula | None:
-        return self.block.kind.formula
+        return self.block.formula
 
     @property
     def masked(self) -> bool:
@@ -176,7 +176,7 @@ _SELF = Input("", Index("i j k"))
 
 
 def _masked(block: Block, at: Place) -> bool:
-    return block.kind.formula is not None and block.kind.formula.masks(at)
+    return block.formula is not None and block.formula.masks(at)
 
 
 def _selected(formula: Formula, at: Place, reads: Sequence[Cells]) -> range | None:
@@ -185,7 +185,7 @@ def _selected(formula: Formula, at: Place, reads: Sequence[Cells]) -> range | No
 
 def _reads(block: Block, at: Place, sizes: Sizes, sources: Sources) -> tuple[Cells, ...]:
     """Read the inputs of a formula: those repeated for each member, member by member, then the others."""
-    formula, found = block.kind.formula, list[Cells]()
+    formula, found = block.formula, list[Cells]()
     if formula is None:
         return ()
     repeated = [input for input in formula.inputs if input.each]

@@ -104,7 +104,10 @@ class _Describer:
         if kind.tensor is not None and "tensor" in self.fields:
             parts["tensor"] = self.tensor(kind.tensor, self.rows(kind.index, self.letter(kind), member))
         if kind.formula is not None and "formula" in self.fields:
-            parts["formula"] = self.formula(kind.formula, self.letter(kind), member)
+            formulas = {formula: self.formula(formula, self.letter(kind), member) for formula in {*kind.by_layer}}
+            plain = self.formula(kind.formula, self.letter(kind), member)
+            of_layer = [formulas[formula] for formula in kind.by_layer]
+            parts["formula"] = (lambda layer: of_layer[layer or 0](layer)) if of_layer else plain
         return parts
 
     @staticmethod

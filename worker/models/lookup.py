@@ -246,5 +246,5 @@ def _checkpoints_of(config: Config, models_dir: str) -> Iterator[Checkpoint]:
 def _differences(wanted: Config, found: Config) -> str:
     if wanted.model_type != found.model_type:
         return f"model_type {found.model_type}, not {wanted.model_type}"
-    pairs = zip(wanted.to_mapping().items(), found.to_mapping().values(), strict=True)
-    return ", ".join(f"{name} {other}, not {value}" for (name, value), other in pairs if other != value)
+    pairs = {name: (getattr(wanted, name), getattr(found, name)) for name in wanted.rules()}
+    return ", ".join(f"{name} {other}, not {value}" for name, (value, other) in pairs.items() if other != value)

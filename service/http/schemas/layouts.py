@@ -60,10 +60,15 @@ class FormulaSchema(Schema):
     mask = fields.String()
     window = fields.Integer()
     epsilon = fields.Float()
+    offset = fields.Float(metadata={"description": "added to the gain of a norm"})
     function = fields.String()
     pairs = fields.String(metadata={"description": "which channels rotate together: halves or neighbours"})
     base = fields.Float()
     width = fields.Integer(metadata={"description": "the number of channels that rotate"})
+    scaling = fields.Dict(metadata={"description": "of their frequencies, with the names of rope_parameters"})
+    cap = fields.Float()
+    bias = fields.String(metadata={"description": "distance: the input left over is multiplied by i − j"})
+    heads = fields.Integer()
 
 
 class BlockSchema(Schema):

@@ -17,7 +17,9 @@ from worker.describe.architecture import RESIDUAL, Architecture
 from worker.describe.blocks import Kind
 from worker.describe.config import Config
 from worker.describe.expression import Sizes
-from worker.describe.formula import Input
+from worker.describe.formula import Formula, Input
+from worker.describe.operations import Parameters
+from worker.describe.rotary import frequencies
 from worker.families.registry import describe
 
 Array = NDArray[Any]
@@ -36,6 +38,10 @@ class Block:
     def tensor(self) -> str:
         assert self.kind.tensor is not None
         return self.kind.tensor.replace("{layer}", str(self.layer))
+
+    @property
+    def formula(self) -> Formula | None:
+        return self.kind.formula if not self.kind.by_layer else self.kind.by_layer[self.layer or 0]
 
     @property
     def members(self) -> dict[str, int]:
@@ -110,7 +116,7 @@ class Reader:
 
     def formula(self, block: Block, *cell: Array) -> Any:
         """Compute the same values [n] from the block's formula."""
-        formula = block.kind.formula
+        formula = block.formula
         assert formula is not None
         i, j, _ = cell
         s = np.arange(self.sizes[formula.over] if formula.over else 1)
@@ -120,7 +126,8 @@ class Reader:
                 return self.cells(block, *cell)
             case "embed":
                 rows, *more = others
-                return sum((each() for each in more), rows(x().astype(int)))[:, 0]
+                scale = 1.0 if formula.parameters.scale is None else formula.parameters.scale
+                return sum((each() for each in more), scale * rows(x().astype(int)))[:, 0]
             case "mean":
                 return x().sum(1) / len(s)
             case "norm_scale":
@@ -138,7 +145,10 @@ class Reader:
                 total = total * (1.0 if p.scale is None else p.scale)
                 if len(reads) % 2:
                     total = total + reads[-1](np.zeros(1, int))[:, 0] * (i - j if p.bias == "distance" else 1)
-                return np.where((i > j) & (p.mask is not None), -np.inf, total)
+                return np.where(masked(p, i, j), -np.inf, total)
+            case "softcap":
+                p = formula.parameters
+                return np.where(masked(p, i, j), -np.inf, p.cap * np.tanh(x()[:, 0] / (p.cap or 0)))
             case "alibi_slope":
                 return alibi_slopes(formula.parameters.heads or 0)[i]
             case "max":
@@ -158,13 +168,14 @@ class Reader:
                 return np.sqrt((x() ** 2).sum(1) / len(s) + formula.parameters.epsilon)
             case "rms_norm":
                 y, z = others[:2]
-                return (x() / y() * z())[:, 0]
+                return (x() / y() * (z() + (formula.parameters.offset or 0)))[:, 0]
             case "rotary":
                 p = formula.parameters
                 width, base = p.width or 0, p.base or 0.0
                 pair = j % (width // 2) if p.pairs == "halves" else j // 2
-                angle = np.where(j < width, i * base ** (-2 * pair / width), 0)
-                return np.cos(angle) if p.function == "cos" else np.sin(angle)
+                angle = np.where(j < width, i * frequencies(base, width, pair, p.scaling), 0)
+                factor = (p.scaling and p.scaling.attention_factor) or 1.0
+                return factor * (np.cos(angle) if p.function == "cos" else np.sin(angle))
             case "rotate":
                 y, z = others[:2]
                 p = formula.parameters
@@ -176,7 +187,7 @@ class Reader:
         raise AssertionError(f"unknown operation {formula.op}")
 
     def inputs(self, block: Block, cell: tuple[Array, ...], s: Array) -> list[Callable[..., Array]]:
-        formula = block.kind.formula
+        formula = block.formula
         assert formula is not None
         own = [(source, block.members, block.member) for source in formula.inputs if not source.each]
         of_heads = [source for source in formula.inputs if source.each]
@@ -195,6 +206,13 @@ class Reader:
             return read
 
         return [reading(*one) for one in (*repeated, *own)] or [lambda: np.empty(0)]
+
+
+def masked(p: Parameters, key: Array, query: Array) -> Array:
+    """Return which scores are masked: those of later keys, and of keys before the window."""
+    if p.mask is None:
+        return np.zeros(len(key), bool)
+    return (key > query) | (key + (p.window or np.inf) <= query)
 
 
 def alibi_slopes(heads: int) -> Array:

@@ -171,7 +171,7 @@ def test_kinds_are_found_by_their_ids() -> None:
 def test_formulas_read_blocks_that_exist(config: Config) -> None:
     ids = [block.id for block in all_blocks(config)]
     for block in all_blocks(config):
-        for source in block.kind.formula.inputs if block.kind.formula else ():
+        for source in block.formula.inputs if block.formula else ():
             assert block_id(describe(config), source.block, block.layer, block.member) in ids
 
 

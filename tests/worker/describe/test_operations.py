@@ -30,7 +30,7 @@ def test_values_match_an_independent_implementation(family: str, make_weights, r
     read = Reader(config, 6, 2, {**weights, **run_model(config, weights, random.integers(0, 17, (2, 6)))})
     seen = set()
     for block in all_blocks(config):
-        formula = block.kind.formula
+        formula = block.formula
         if formula is None or formula.op == "input" or block.kind.id in seen:
             continue
         seen.add(block.kind.id)

@@ -6,7 +6,7 @@ import { blockName as nameOf } from "../i18n/names";
 import { cellValue, textOr, number, t, currentLanguage } from "../i18n/text";
 import type { Layout } from "../layout/layout";
 import { locate } from "../layout/place";
-import { inWords, partsOf } from "../reading/formula";
+import { inWords, masks, partsOf } from "../reading/formula";
 import { inputTokens, visible } from "../reading/tokens";
 import { sourceOf, type Figure, type State, type CellInfo } from "../state/state";
 import type { Readable } from "../state/store";
@@ -66,7 +66,7 @@ function translated({ figures }: State, { at, formula }: CellInfo): string {
   const { layout, trace } = figure;
   const [i, j] = at.cell;
   if (!formula) return t("cell.weight.own");
-  if (formula.mask === "causal" && i > j) return t("how.masked", { i: number(i), j: number(j) });
+  if (masks(formula, at.cell)) return t(i > j ? "how.masked" : "how.masked.window", { i: number(i), j: number(j), window: number(formula.window ?? 0) });
   if (formula.op === "input") return t("how.token", { token: t("quoted", { text: trace ? visible(inputTokens(trace)[i]?.text ?? "") : "" }) });
   return inWords(formula, (block) => nameFrom(figure, block, layerOf(layout, at.block)));
 }

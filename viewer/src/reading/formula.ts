@@ -3,8 +3,14 @@
 import type { Formula } from "../api/service";
 import { number, t, textOr } from "../i18n/text";
 
+/** Whether a cell is masked: its key, at i, comes after its query, at j, or before the query's window. */
+export function masks({ mask, window }: Formula, [i, j]: readonly number[]): boolean {
+  const [key, query] = [i ?? 0, j ?? 0];
+  return mask !== undefined && (key > query || (window !== undefined && key <= query - window));
+}
+
 /** How the cells of a block are computed, in one sentence; "" for an unknown operation. `nameOf`: names of blocks. */
-export function inWords({ op, over, inputs, scale, mask, function: activation }: Formula, nameOf: (block: string) => string): string {
+export function inWords({ op, over, inputs, scale, mask, window, cap, function: activation }: Formula, nameOf: (block: string) => string): string {
   const [x = "", y = "", z = "", weight = "", bias = ""] = inputs.map(({ block }) => t("quoted", { text: nameOf(block) }));
   const each = number(over ?? 1);
   switch (op) {
@@ -12,7 +18,7 @@ export function inWords({ op, over, inputs, scale, mask, function: activation }:
       const terms = number((over ?? 1) * Math.floor(inputs.length / 2));
       const last = inputs.at(-1);
       const left = last && inputs.length % 2 ? t("quoted", { text: nameOf(last.block) }) : "";
-      if (scale !== undefined) return t(mask === "causal" ? "how.scores.causal" : "how.scores", { n: terms, x, y, root: number(scale ** -2) });
+      if (scale !== undefined) return t(mask === "window" ? "how.scores.window" : mask === "causal" ? "how.scores.causal" : "how.scores", { n: terms, x, y, root: number(scale ** -2), window: number(window ?? 0) });
       return t(left ? "how.dot.plus" : "how.dot", { n: terms, x, y, bias: left });
     }
     case "embed":
@@ -20,6 +26,8 @@ export function inWords({ op, over, inputs, scale, mask, function: activation }:
     case "activation":
     case "gated":
       return t(`how.${op}`, { x, y, name: (activation ?? "").startsWith("gelu") ? "GELU" : (activation ?? "") });
+    case "softcap":
+      return t("how.softcap", { x, cap: number(cap ?? 0) });
     default:
       return textOr(`how.${op}`, "", { n: each, x, y, z, weight, bias });
   }

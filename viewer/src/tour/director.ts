@@ -8,6 +8,7 @@ import type { Stage } from "../scene/stage";
 import type { Bar, Figure, Highlight } from "../state/state";
 import type { Store } from "../state/store";
 import type { Camera, CellAt } from "../state/view";
+import { masks } from "../reading/formula";
 import { nth, operands, type Formula } from "./fill";
 import { computed } from "../state/player";
 import { sight } from "./sight";
@@ -141,8 +142,7 @@ export class Director {
     const cells = layout.cellsOf(row);
     const cell = nth(Math.min(Math.floor(share * cells[0] * cells[1]), cells[0] * cells[1] - 1), cells, layout.kindAt(row).dims);
     const tokens = trace && [...trace.tokens, ...(trace.generated ?? []).map(({ token }) => token)];
-    const masked = formula?.mask === "causal" && cell[0] > cell[1];
-    const from = formula && !masked ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
+    const from = formula && !masks(formula, cell) ? operands(formula, cell, tokens?.[cell[0]] ?? null) : [];
     return [{ figure: 0, block, cell }, ...from];
   }
 

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it, test } from "vitest";
 
 import type { Formula } from "../../src/api/service";
-import { inWords, partsOf } from "../../src/reading/formula";
+import { inWords, masks, partsOf } from "../../src/reading/formula";
 import { setLanguage, type Language } from "../../src/i18n/text";
 
 const formula = (op: string, inputs: string[], more: Partial<Formula> = {}): Formula =>
@@ -18,6 +18,8 @@ const CASES: [string, Formula][] = [
   ["The sum of 32 products of “a” and “b”, plus “e”.", formula("dot", ["a", "b", "c", "d", "e"], { over: 16 })],
   ["The sum of 16 products of “a” and “b”, divided by √16.", formula("dot", ["a", "b"], { over: 16, scale: 0.25 })],
   ["The sum of 16 products of “a” and “b”, divided by √16; later positions are masked (−∞).", formula("dot", ["a", "b"], { over: 16, scale: 0.25, mask: "causal" })],
+  ["The sum of 16 products of “a” and “b”, divided by √16; later positions, and those 4 or more before, are masked (−∞).", formula("dot", ["a", "b"], { over: 16, scale: 0.25, mask: "window", window: 4 })],
+  ["“a”, kept between −50 and 50 by a curve that is nearly straight around 0.", formula("softcap", ["a"], { cap: 50 })],
   ["The largest of 11 values of “a”.", formula("max", ["a"], { over: 11 })],
   ["The sum of the exponentials of 11 values of “a”, each minus “b”.", formula("sum_exp", ["a", "b"], { over: 11 })],
   ["Softmax: the exponential of “a” minus “b”, divided by “c”.", formula("softmax", ["a", "b", "c"])],
@@ -42,6 +44,14 @@ describe.each(["en", "zh-Hant"] as const)("in %s", (language) => {
     expect(sentence).not.toMatch(/[{}]|undefined|NaN|“”|「」/);
     expect(sentence).not.toBe("");
   });
+});
+
+test("a mask hides later keys, and a window those before it", () => {
+  const [none, causal, window] = [formula("dot", ["a", "b"]), formula("dot", ["a", "b"], { mask: "causal" }), formula("dot", ["a", "b"], { mask: "window", window: 2 })];
+  const cells = [[0, 2], [1, 2], [2, 2], [3, 2]];
+  expect(cells.map((cell) => masks(none, cell))).toEqual([false, false, false, false]);
+  expect(cells.map((cell) => masks(causal, cell))).toEqual([false, false, false, true]);
+  expect(cells.map((cell) => masks(window, cell))).toEqual([true, false, false, true]);
 });
 
 test("an unknown operation has no sentence", () => {

@@ -1,8 +1,9 @@
-"""Connections as the internet has them: slow ones, silent ones and broken ones take no thread from the others.
+"""gunicorn's thread worker, hardened: slow, silent and broken connections block no threads.
 
-gunicorn's threads read a request themselves, for as long as its client likes, and its one loop waits for each client
-to close. Here the loop gathers a request without waiting for anybody, and a thread takes it when it is whole. The rest
-of a large body is read by a thread, but by few at a time and at a pace. Whoever is too slow is told so and let go.
+gunicorn's threads read a request themselves, however slowly it comes, and its event loop waits for each client to
+close. Here the loop gathers requests without blocking, and a thread takes one when it is complete. The rest of a large
+body is read by a thread, but by few threads at a time and at a minimum pace. A client that is too slow gets an error
+and is disconnected.
 """
 
 from __future__ import annotations
@@ -27,30 +28,30 @@ from service.server.refusals import refusal
 
 HEAD_SECONDS = 10.0  # from the first byte of a request until it is whole, or large
 IDLE_SECONDS = 5.0  # without a byte, before a request and between two
-LINGER_SECONDS = 2.0  # in which a client closes its side, so that nothing that was sent is lost (RFC 9112, 9.6)
-GRACE_SECONDS = 5.0  # that a thread reads of a request before its pace counts
-PACE = 10_000  # bytes a second: who sends or takes less is let go
-READERS = 4  # one thread of so many may wait for the rest of a request
-FILES = 65536  # that a process may have open, connections among them, if the system allows it
+LINGER_SECONDS = 2.0  # for the client to close its side, so that it gets all that was sent (RFC 9112, 9.6)
+GRACE_SECONDS = 5.0  # that a thread reads before the pace counts
+PACE = 10_000  # bytes a second, the least that a client must send or take
+READERS = 4  # one of so many threads may wait for the rest of a request
+FILES = 65536  # open files and connections of a process, if the system allows
 
 _GATHERED = 1 << 16  # bytes of a request that are gathered before a thread takes it
 _SENT = 1 << 17  # bytes that are sent at a time
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_EXPECTING = re.compile(rb"\r\nexpect:", re.IGNORECASE)  # the body comes when a thread has asked for it
+_EXPECTING = re.compile(rb"\r\nexpect:", re.IGNORECASE)  # the body comes when a thread has sent 100-continue
 
 
 class Worker(ThreadWorker):
-    """gunicorn's worker with threads, whose loop gives them requests and not connections."""
+    """gunicorn's thread worker, whose loop gives its threads requests instead of connections."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = self.cfg.worker_connections
-        self.waiting: dict[Connection, None] = {}  # in the loop, who began to wait first first
+        self.waiting: dict[Connection, None] = {}  # in the loop, the oldest first
         self.readers = threading.Semaphore(max(1, self.cfg.threads // READERS))
 
     def init_process(self) -> None:
-        """Have room for all connections that may be."""
+        """Raise the limit of open files."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         allowed = FILES if most == resource.RLIM_INFINITY else min(FILES, most)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
@@ -58,7 +59,7 @@ class Worker(ThreadWorker):
         super().init_process()
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a connection. Where there are as many as may be, the one that has waited longest makes room."""
+        """Accept a connection. At the maximum, drop the one that has waited longest."""
         if self.waiting and self.nr_conns >= self.worker_connections - 1:
             self._drop(next(iter(self.waiting)))
         try:
@@ -66,22 +67,22 @@ class Worker(ThreadWorker):
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE) and self.waiting:
                 self._drop(next(iter(self.waiting)))
-            return  # it is gone, or still there
+            return  # the client is gone, or the connection waits in the backlog
         self.nr_conns += 1
         self._wait(Connection(self.cfg, accepted, client, listener.getsockname(), self.readers), IDLE_SECONDS)
 
     def handle(self, conn: Connection) -> Any:
-        """In a thread: read a request and have it answered."""
+        """In a thread: read a request and answer it."""
         conn.unreader.begin()
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: Connection) -> Any:
-        """In a thread: have a request answered."""
+        """In a thread: answer a request."""
         req.body = _Body(req.body.reader)
         return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """Answer what never came to the application."""
+        """Answer a request that never reached the application."""
         status, answer = refusal(exc)
         if status == 500:
             self.log.exception("unexpected error", exc_info=exc)
@@ -98,14 +99,14 @@ class Worker(ThreadWorker):
                 conn.closing = True
                 self._wait(conn, LINGER_SECONDS)
             elif conn.is_whole():
-                self.enqueue_req(conn)  # it was sent ahead
+                self.enqueue_req(conn)  # pipelined
             else:
                 self._wait(conn, HEAD_SECONDS if conn.begun else IDLE_SECONDS)
         except Exception:  # the client is gone
             self._close(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Let go who has waited too long; with a word where a request has begun."""
+        """Drop connections that waited too long, with a 408 if a request has begun."""
         now = time.monotonic()
         for conn in [conn for conn in self.waiting if force or conn.deadline <= now]:
             if conn.begun:
@@ -120,7 +121,7 @@ class Worker(ThreadWorker):
     def _keepalive_after(self, conn: Connection, keepalive: Any) -> bool:
         try:
             return bool(super()._keepalive_after(conn, keepalive))
-        except HTTPException:  # what is left of the body cannot be read either
+        except HTTPException:  # the rest of the body cannot be read either
             return False
 
     def _wait(self, conn: Connection, seconds: float) -> None:
@@ -153,7 +154,7 @@ class Worker(ThreadWorker):
 
 
 class Connection(TConn):
-    """One client's connection. `deadline` is when the loop lets it go, where it waits there."""
+    """A client's connection. `deadline` is when the loop drops it."""
 
     def __init__(
         self, cfg: Any, accepted: socket.socket, client: Any, server: Any, readers: threading.Semaphore
@@ -162,10 +163,10 @@ class Connection(TConn):
         self.init()
         self.parser.unreader = self.unreader = _Unreader(self.sock, readers)
         self.deadline = 0.0
-        self.closing = False  # all was sent, and what comes now is nothing to us
+        self.closing = False  # all was sent; what still comes is ignored
 
     def gather(self) -> bool:
-        """Take what has come, without waiting. False where the client is gone."""
+        """Read without blocking. False if the client is gone."""
         try:
             data = self.sock.recv(_GATHERED)
         except BlockingIOError:
@@ -178,11 +179,11 @@ class Connection(TConn):
 
     @property
     def begun(self) -> bool:
-        """Whether any of a request is here."""
+        """Whether a part of a request has come."""
         return bool(self.unreader.gathered())
 
     def is_whole(self) -> bool:
-        """Whether a request is here, or so much that a thread has to see to it: it is large, or none at all."""
+        """Whether a thread must take over: a request is complete, or large, or invalid."""
         held = self.unreader.gathered()
         end = held.find(b"\r\n\r\n")
         if len(held) >= _GATHERED:
@@ -192,19 +193,19 @@ class Connection(TConn):
         if _EXPECTING.search(held, 0, end + 2):
             return True
         if _CHUNKED.search(held, 0, end + 2):
-            return len(held) > end + 4 and held.endswith(b"\r\n\r\n")  # or it only looks so: a thread waits, then
+            return len(held) > end + 4 and held.endswith(b"\r\n\r\n")  # if it only looks complete, a thread waits
         length = _LENGTH.search(held, 0, end + 2)
         return length is None or len(held) >= min(_GATHERED, end + 4 + int(length[1]))
 
 
 class _Socket(socket.socket):
-    """A socket whose other side has to take what it is sent."""
+    """A socket whose client must read at a minimum pace."""
 
     def __init__(self, accepted: socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send everything. Raises ConnectionResetError where the client is too slow."""
+        """Send everything. Raises ConnectionResetError if the client is too slow."""
         self.settimeout(_SENT / PACE)
         try:
             with memoryview(data) as view:
@@ -217,7 +218,7 @@ class _Socket(socket.socket):
 
 
 class _Unreader(SocketUnreader):
-    """What was gathered, and what a thread reads beyond it."""
+    """The bytes that the loop gathered, and what a thread reads after them."""
 
     def __init__(self, sock: socket.socket, readers: threading.Semaphore) -> None:
         super().__init__(sock)
@@ -225,20 +226,20 @@ class _Unreader(SocketUnreader):
         self._deadline = 0.0
 
     def gather(self, data: bytes) -> None:
-        """Add what has come."""
+        """Add bytes."""
         self.buf.seek(0, 2)
         self.buf.write(data)
 
     def gathered(self) -> bytes:
-        """What nobody has read."""
+        """The bytes that were not read yet."""
         return bytes(self.buf.getvalue())
 
     def begin(self) -> None:
-        """A thread begins to read a request."""
+        """Start the clock of a thread that reads a request."""
         self._deadline = time.monotonic() + GRACE_SECONDS
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """What comes next, which the request has to have. Raises HTTPException: 400, 408, 429."""
+        """Read on, within a request. Raises HTTPException: 400, 408, 429."""
         if not self._readers.acquire(blocking=False):
             raise TooManyRequests("Many clients are slow to send their requests at the moment; try again.", None, 5)
         try:
@@ -258,7 +259,7 @@ class _Unreader(SocketUnreader):
 
 
 class _Body(Body):
-    """A request's body, as the application reads it: what is wrong with it is an answer like any other."""
+    """A request's body; errors in it become error responses."""
 
     def _read_reader(self, size: int) -> Any:
         try:

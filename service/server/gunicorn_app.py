@@ -21,7 +21,7 @@ from service.server.logger import Logger
 from service.settings import Settings
 from worker.process import die_with_parent, limit_arenas
 
-_ARENAS = 2  # of memory, for all threads of a process: one runs Python at a time
+_ARENAS = 2  # of malloc, for all threads of a process: one runs Python at a time
 _COUNTED = 1 << 18  # bytes of a file of counts: far more than those of all routes take
 
 
@@ -32,7 +32,7 @@ class Server(BaseApplication):
         settings = Settings.from_environment()
         self.keys = Keys.from_settings(settings)
         if settings.rate_limit:
-            rate_limit.parse(settings.rate_limit)  # what is wrong is said here, and not by each process
+            rate_limit.parse(settings.rate_limit)  # reports an invalid value once, not in each process
         occupied = settings.max_streams + settings.max_waits + large_reads.LIMIT  # each occupies a thread
         self.settings: dict[str, Any] = {
             "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
@@ -43,7 +43,7 @@ class Server(BaseApplication):
             "limit_request_line": refusals.LINE,
             "limit_request_fields": refusals.FIELDS,
             "limit_request_field_size": refusals.FIELD,
-            "forwarder_headers": "",  # nobody says where the application begins
+            "forwarder_headers": "",  # no client may set SCRIPT_NAME
             "control_socket_disable": True,
             "on_starting": self._on_starting,
             "post_fork": _post_fork,
@@ -61,8 +61,8 @@ class Server(BaseApplication):
             self.cfg.set(name, value)
 
     def _on_starting(self, arbiter: Any) -> None:
-        said = f"{len(self.keys)} keys let callers in" if self.keys else "no API_KEYS are set: whoever comes is let in"
-        arbiter.log.info(said)
+        accepted = f"{len(self.keys)} API keys are accepted" if self.keys else "no API_KEYS are set: no key is needed"
+        arbiter.log.info(accepted)
 
     def load(self) -> Callable[..., Any]:
         return create_app()
@@ -75,9 +75,9 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
 
 
 def _reserve(folder: str) -> None:
-    """Take the room on the disk in which this process will count its requests, or count them in memory, alone.
+    """Reserve the files in which this process counts its requests; without room, count in memory.
 
-    The files are mapped: a page that there is no room for later would kill the process.
+    The files are mapped: a page that does not fit on the disk later would kill the process.
     """
     try:
         for kind in ("counter", "histogram"):
@@ -98,4 +98,4 @@ def _on_exit(arbiter: Any) -> None:
 
 
 def _post_worker_init(worker: Any) -> None:
-    worker.wsgi.extensions["streams"].is_running = lambda: worker.alive  # a stop need not wait for endless answers
+    worker.wsgi.extensions["streams"].is_running = lambda: worker.alive  # a stop need not wait for open streams

@@ -1,4 +1,4 @@
-"""gunicorn's lines as Cutaway's: its own, and one for each request when its answer has been sent, or was cut off."""
+"""gunicorn's log lines in Cutaway's format: its own, and one for each request when its response has ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import worker.logs as logs
 
 
 class Logger(glogging.Logger):
-    """Tells of a request its method, its route and never its query or headers: nobody's secret is in a line."""
+    """Logs a request's method and route, but never its query or headers, which may hold secrets."""
 
     def setup(self, cfg: Any) -> None:
         logs.configure("api")
@@ -26,6 +26,6 @@ class Logger(glogging.Logger):
         seconds, status = request_time.total_seconds(), int(str(resp.status).split(None, 1)[0])
         method, route = environ.get("REQUEST_METHOD"), logs.context().get("route")
         fields = {"method": method, "route": route, "status": status, "seconds": seconds, "bytes": resp.sent}
-        told = (method, route or "(no route)", status, resp.sent, 1e3 * seconds)
-        self.access_log.info("%s %s %d, %d bytes in %.1f ms", *told, extra={"fields": fields})
-        logs.clear()  # a request that gunicorn refuses by itself has no id, and not that of the one before it
+        values = (method, route or "(no route)", status, resp.sent, 1e3 * seconds)
+        self.access_log.info("%s %s %d, %d bytes in %.1f ms", *values, extra={"fields": fields})
+        logs.clear()  # a request that gunicorn refuses has no id; it must not get that of the one before

@@ -1,4 +1,4 @@
-"""Answers to what is no request: before the application sees it, and in the application's words."""
+"""Error responses to invalid requests, which the application never sees, in the application's format."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FIELD = 8190  # bytes of each
 
 
 def refusal(error: BaseException) -> tuple[int, bytes]:
-    """The status, and the whole of an answer that closes the connection. 500 for what is no client's fault."""
-    status, detail = _told(error)
+    """The status and the bytes of a response that closes the connection. 500 if it is not the client's fault."""
+    status, detail = _described(error)
     content = orjson.dumps(body(status, detail))
     phrase = HTTPStatus(status).phrase
     headers = ALL_RESPONSES | {
@@ -38,7 +38,7 @@ def refusal(error: BaseException) -> tuple[int, bytes]:
     return status, "\r\n".join(lines).encode("ascii") + content
 
 
-def _told(error: BaseException) -> tuple[int, str]:
+def _described(error: BaseException) -> tuple[int, str]:
     if isinstance(error, HTTPException):
         return error.code or 500, error.description or ""
     if isinstance(error, LimitRequestLine):
@@ -53,6 +53,6 @@ def _told(error: BaseException) -> tuple[int, str]:
 
 
 def _short(text: str) -> str:
-    """A parser's words about a client's bytes, of which there may be many."""
+    """A parser's message, shortened: it may quote many bytes."""
     text = text.removesuffix(".")
     return text if len(text) <= 200 else f"{text[:200]}…"

@@ -17,8 +17,8 @@ import pytest
 
 from tests.conftest import Servers
 
-FEW = 2  # threads for requests, for streams, and for who waits
-SECONDS = 30  # for whatever a slow machine does
+FEW = 2  # threads for requests, streams and waiting clients each
+SECONDS = 30  # time for anything on a slow machine
 
 
 @dataclass(frozen=True)
@@ -29,44 +29,46 @@ class Api:
     process: psutil.Process
 
     def connect(self) -> socket.socket:
-        """A connection that says nothing yet."""
+        """Return a new connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
 
-    def ask(self, path: str = "/healthz", method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, bytes]:
-        """The status and the body of an answer, over a connection of its own."""
+    def request(
+        self, path: str = "/healthz", method: str = "GET", body: bytes = b"", **headers: str
+    ) -> tuple[int, bytes]:
+        """Send a request over a new connection; return the status and the body of the response."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         try:
             connection.request(method, path, body or None, {k.replace("_", "-"): v for k, v in headers.items()})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
-    def tell(self, text: bytes) -> bytes:
-        """Everything that is answered to these bytes, of which there are no more."""
+    def send(self, text: bytes) -> bytes:
+        """Send these bytes and no more; return everything that the server sends."""
         with self.connect() as client:
             try:
                 client.sendall(text)
                 client.shutdown(socket.SHUT_WR)
             except OSError:
-                pass  # it was refused before it was read
-            return heard(client)
+                pass  # the server refused it before reading all
+            return read_all(client)
 
 
-def heard(client: socket.socket) -> bytes:
-    """All that comes until the other side closes."""
-    told = b""
+def read_all(client: socket.socket) -> bytes:
+    """Return all bytes until the server closes the connection."""
+    received = b""
     try:
         while piece := client.recv(65536):
-            told += piece
+            received += piece
     except ConnectionResetError:
         pass
-    return told
+    return received
 
 
 @contextmanager
 def running_api(servers: Servers, before: str = "") -> Iterator[Api]:
-    """The API in processes of its own, `before` being run in them first."""
+    """Run the API in its own processes, after the Python source `before`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = servers.environment | {"MAX_STREAMS": str(FEW), "MAX_WAITS": str(FEW)}
@@ -82,11 +84,11 @@ def running_api(servers: Servers, before: str = "") -> Iterator[Api]:
         deadline = time.monotonic() + SECONDS
         while True:
             try:
-                assert api.ask()[0] == 200
+                assert api.request()[0] == 200
                 break
             except OSError:
                 assert started.poll() is None, "the API did not start"
-                assert time.monotonic() < deadline, "the API does not answer"
+                assert time.monotonic() < deadline, "the API does not respond"
                 time.sleep(0.05)
         yield api
     finally:
@@ -96,7 +98,7 @@ def running_api(servers: Servers, before: str = "") -> Iterator[Api]:
 
 @pytest.fixture(scope="session")
 def api(servers: Servers, worker: psutil.Process) -> Iterator[Api]:
-    """The API, with a worker behind it."""
+    """A running API with a worker."""
     assert os.environ.get("PROMETHEUS_MULTIPROC_DIR") is None
     with running_api(servers) as running:
         yield running

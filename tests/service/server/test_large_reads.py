@@ -28,14 +28,14 @@ def test_the_api_answers_while_many_large_lists_are_read_and_abandoned(api: Api)
     before = resident(api)
     clients = [ask_for_list(api, 9_900 + n) for n in range(CLIENTS)]
     for path in ("/healthz", "/v1/models/nano-gpt/tensors"):
-        assert api.ask(path)[0] == 200
+        assert api.request(path)[0] == 200
     statuses = [client.recv(12) for client in clients]
     assert set(statuses) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}
     assert resident(api) - before < GROWTH
     for client in clients:
         client.close()
     deadline = time.monotonic() + SECONDS
-    while (answer := api.ask(LISTED.format(9_800)))[0] != 200:  # until the abandoned ones have ended
+    while (answer := api.request(LISTED.format(9_800)))[0] != 200:  # until the abandoned ones have ended
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(json.loads(answer[1])["tensors"]) > 9_800 * 12

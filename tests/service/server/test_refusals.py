@@ -1,4 +1,4 @@
-"""Broken HTTP: whatever comes is answered with a 4xx problem or not at all, and the server goes on."""
+"""Invalid HTTP gets a 4xx problem or no response, and the server goes on."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def get(target: bytes, *fields: bytes, version: bytes = b"HTTP/1.1") -> bytes:
 
 
 BROKEN = {
-    "no request": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # as TLS begins
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "an empty first line": (b"\r\n\r\n\r\n", 400),
     "no version": (b"GET /\r\n\r\n", 400),
-    "a version that is none": (get(b"/", version=b"HTTP/9.x"), 400),
-    "a version to come": (get(b"/", version=b"HTTP/3.0"), 400),
-    "a method in small letters": (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    "an invalid version": (get(b"/", version=b"HTTP/9.x"), 400),
+    "a later version": (get(b"/", version=b"HTTP/3.0"), 400),
+    "a lower-case method": (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "no target": (b"GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "two spaces": (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     "lines without CR": (b"GET / HTTP/1.1\nHost: a\n\n", 400),
@@ -44,10 +44,10 @@ BROKEN = {
     "two hosts": (get(b"/", b"Host: b"), 400),
     "a long target": (get(b"/" + b"a" * 9000), 414),
     "a long field": (get(b"/", b"X: " + b"a" * 9000), 431),
-    "a field beyond all bounds": (get(b"/", b"X: " + b"a" * 2_000_000), 431),
+    "a field of two megabytes": (get(b"/", b"X: " + b"a" * 2_000_000), 431),
     "many fields": (get(b"/", *[b"X: y"] * 101), 431),
-    "a length that is none": (HEAD + b"Content-Length: ten\r\n\r\n" + BODY, 400),
-    "a length below nothing": (HEAD + b"Content-Length: -1\r\n\r\n" + BODY, 400),
+    "a length that is not a number": (HEAD + b"Content-Length: ten\r\n\r\n" + BODY, 400),
+    "a negative length": (HEAD + b"Content-Length: -1\r\n\r\n" + BODY, 400),
     "a length with a sign": (HEAD + b"Content-Length: +34\r\n\r\n" + BODY, 400),
     "a length in other digits": (HEAD + b"Content-Length: \xb2\r\n\r\n" + BODY, 400),
     "a length of 5,000 digits": (HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n" + BODY, 400),
@@ -57,44 +57,44 @@ BROKEN = {
     "a length and chunks": (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
     "chunks and a length": (HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
     "chunks twice": (HEAD + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
-    "chunks that are no last coding": (HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
-    "a coding that nobody knows": (HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
+    "chunked before the last coding": (HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
+    "an unknown coding": (HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
     "a coding with a tab": (HEAD + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
     "chunks in HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED, 400),
-    "a chunk whose size is none": (CHUNKED + b"zz\r\nab\r\n0\r\n\r\n", 400),
-    "a chunk whose size is below nothing": (CHUNKED + b"-1\r\nab\r\n0\r\n\r\n", 400),
-    "a chunk whose size is written as Python would": (CHUNKED + b"0x2\r\nab\r\n0\r\n\r\n", 400),
+    "a chunk whose size is not a number": (CHUNKED + b"zz\r\nab\r\n0\r\n\r\n", 400),
+    "a chunk with a negative size": (CHUNKED + b"-1\r\nab\r\n0\r\n\r\n", 400),
+    "a chunk size with 0x": (CHUNKED + b"0x2\r\nab\r\n0\r\n\r\n", 400),
     "a chunk with a longer content": (CHUNKED + b"2\r\nabc\r\n0\r\n\r\n", 400),
     "a chunk with a bad extension": (CHUNKED + b"2;\n\r\nab\r\n0\r\n\r\n", 400),
     "a chunk that is beyond 2^63": (CHUNKED + b"fffffffffffffffff\r\nab\r\n0\r\n\r\n", 400),
     "chunks without an end": (CHUNKED + b"2\r\n{}\r\n\r\n", 400),
-    "a trailer that is none": (CHUNKED + b"2\r\n{}\r\n0\r\nnonsense\r\n\r\n", 400),
+    "an invalid trailer": (CHUNKED + b"2\r\n{}\r\n0\r\nnonsense\r\n\r\n", 400),
     "an expectation": (get(b"/", b"Expect: the impossible"), 417),
-    "a name for the application": (get(b"/healthz", b"SCRIPT_NAME: /elsewhere"), 200),
+    "a SCRIPT_NAME field": (get(b"/healthz", b"SCRIPT_NAME: /elsewhere"), 200),
     "an absolute target": (get(b"http://elsewhere/healthz"), 200),
     "an absolute target of another kind": (get(b"file:///etc/passwd"), 404),
     "a bad escape": (get(b"/v1/models/%zz%"), 404),
     "an escape that is no UTF-8": (get(b"/v1/models/%ff%fe"), 404),
     "an escaped null byte": (get(b"/v1/models/%00"), 404),
-    "a way out": (get(b"/docs/files/../../../../etc/passwd"), 404),
-    "an escaped way out": (get(b"/docs/files/%2e%2e%2f%2e%2e%2fetc/passwd"), 404),
-    "a way out of the models": (get(b"/v1/models/..%2f..%2fetc/tensors/passwd"), 404),
-    "all of the server": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 404),
-    "a tunnel": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+    "a path out of the folder": (get(b"/docs/files/../../../../etc/passwd"), 404),
+    "an escaped path out of the folder": (get(b"/docs/files/%2e%2e%2f%2e%2e%2fetc/passwd"), 404),
+    "a path out of the models": (get(b"/v1/models/..%2f..%2fetc/tensors/passwd"), 404),
+    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+    "CONNECT": (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: a\r\n\r\n", 404),
     "an upgrade to HTTP/2": (get(b"/healthz", b"Connection: Upgrade", b"Upgrade: h2c", b"HTTP2-Settings: AAMA"), 200),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
 }
 
 
-def statuses(told: bytes) -> list[int]:
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", told)]
+def statuses(received: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", received)]
 
 
 @pytest.mark.parametrize(("text", "status"), BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_is_answered_once_and_nothing_after_it_is_a_request(api: Api, text: bytes, status: int) -> None:
-    told = api.tell(text)
-    assert statuses(told) == [status]
-    head, _, content = told.partition(b"\r\n\r\n")
+def test_invalid_http_gets_one_problem_and_what_follows_is_not_a_request(api: Api, text: bytes, status: int) -> None:
+    received = api.send(text)
+    assert statuses(received) == [status]
+    head, _, content = received.partition(b"\r\n\r\n")
     assert b"\r\nX-Content-Type-Options: nosniff" in head
     assert not re.search(rb"\r\nServer:[^\r]*\d", head)  # no version
     if status >= 400:
@@ -102,28 +102,28 @@ def test_what_is_broken_is_answered_once_and_nothing_after_it_is_a_request(api: 
         problem = json.loads(content)
         assert (problem["status"], problem["title"]) == (status, HTTPStatus(status).phrase)
         assert 0 < len(problem["detail"]) < 20_000
-    assert api.ask()[0] == 200
+    assert api.request()[0] == 200
 
 
-def test_a_limit_is_told(api: Api) -> None:
-    for name, said in (
+def test_problems_state_the_limit(api: Api) -> None:
+    for name, expected in (
         ("a long target", "longer than 8,190 bytes"),
         ("many fields", "At most 100 header fields of 8,190 bytes"),
         ("a length beyond 2^63", "must have at most 8,388,608 bytes"),
         ("an expectation", "Only 100-continue"),
     ):
-        assert said in json.loads(api.tell(BROKEN[name][0]).partition(b"\r\n\r\n")[2])["detail"]
+        assert expected in json.loads(api.send(BROKEN[name][0]).partition(b"\r\n\r\n")[2])["detail"]
 
 
-def test_a_defect_of_ours_tells_nothing_of_itself() -> None:
-    status, answer = refusal(ZeroDivisionError("a secret"))
+def test_an_internal_error_reveals_nothing() -> None:
+    status, response = refusal(ZeroDivisionError("a secret"))
     assert status == 500
-    assert b"secret" not in answer
+    assert b"secret" not in response
 
 
-def test_an_answer_to_what_is_broken_has_the_headers_of_every_answer() -> None:
-    _, answer = refusal(LimitRequestHeaders("limit request headers fields"))
-    head = answer.partition(b"\r\n\r\n")[0].decode()
+def test_a_refusal_has_the_headers_of_all_responses() -> None:
+    _, response = refusal(LimitRequestHeaders("limit request headers fields"))
+    head = response.partition(b"\r\n\r\n")[0].decode()
     assert head.startswith("HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert all(f"\r\n{name}: {value}" in head for name, value in ALL_RESPONSES.items())
 
@@ -138,8 +138,8 @@ PIECES = [
 
 @settings(max_examples=250, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=25).map(b"".join))
-def test_no_bytes_at_all_are_answered_with_a_5xx(api: Api, text: bytes) -> None:
-    assert all(status < 500 for status in statuses(api.tell(text)))
+def test_no_bytes_cause_a_5xx(api: Api, text: bytes) -> None:
+    assert all(status < 500 for status in statuses(api.send(text)))
 
 
 @settings(max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -149,15 +149,13 @@ def test_no_bytes_at_all_are_answered_with_a_5xx(api: Api, text: bytes) -> None:
     cut=st.integers(0, 3),
     put=st.binary(max_size=3),
 )
-def test_no_request_with_some_bytes_changed_is_answered_with_a_5xx(
-    api: Api, request: bytes, place: float, cut: int, put: bytes
-) -> None:
+def test_no_changed_request_causes_a_5xx(api: Api, request: bytes, place: float, cut: int, put: bytes) -> None:
     at = int(place * len(request))
-    assert all(status < 500 for status in statuses(api.tell(request[:at] + put + request[at + cut :])))
+    assert all(status < 500 for status in statuses(api.send(request[:at] + put + request[at + cut :])))
 
 
-def test_the_processes_that_serve_are_still_the_first(api: Api) -> None:
+def test_no_server_process_was_replaced(api: Api) -> None:
     [serving] = api.process.children()
     for text, _ in BROKEN.values():
-        api.tell(text)
+        api.send(text)
     assert [process.pid for process in api.process.children()] == [serving.pid]

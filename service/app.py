@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from threading import Semaphore
 from typing import Any
@@ -18,6 +19,7 @@ import service.http.hosts as hosts
 import service.http.negotiation as negotiation
 import service.http.problems as problems
 import service.http.request_context as request_context
+import service.http.request_metrics as request_metrics
 import service.http.response_cache as response_cache
 import service.http.security_headers as security_headers
 import service.jobs.digests as digests
@@ -39,6 +41,7 @@ import service.resources.viewer as viewer
 import service.resources.weights_file as weights_file
 from service.http.event_stream import Streams
 from service.http.large_reads import LargeReads
+from service.http.request_metrics import RequestMetrics
 from service.http.schemas.models import config_components
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import VALUES
@@ -46,6 +49,13 @@ from service.http.shared_bytes import SharedBytes
 from service.jobs.archive_probe import ArchiveProbe
 from service.jobs.broker import Broker
 from service.settings import Settings
+
+
+class App(Flask):
+    """A Flask application whose hooks and views are all synchronous."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func  # Flask inspects each of the dozen functions of each request for `async def`
 
 
 class Json(JSONProvider):
@@ -61,7 +71,7 @@ class Json(JSONProvider):
 def create_app(given: Settings | None = None) -> Flask:
     """Create the application, by default with settings from the environment. Opens no connection before a request."""
     settings = given or Settings.from_environment()
-    app = Flask(__name__, static_folder=None)
+    app = App(__name__, static_folder=None)
     app.json = Json(app)
     app.url_map.strict_slashes = False
     app.config |= compression.SETTINGS | {
@@ -78,14 +88,15 @@ def create_app(given: Settings | None = None) -> Flask:
     app.extensions["waiters"] = Semaphore(settings.max_waits)
     app.extensions["streams"] = Streams(settings.max_streams)
     app.extensions["large_reads"] = LargeReads()
+    app.extensions["metrics"] = RequestMetrics()
     app.extensions["shared_bytes"] = SharedBytes(settings.max_kept_bytes // 4, app.extensions["waiters"])
     # Hooks registered earlier see requests earlier and responses later.
+    response_cache.register(app, settings.max_kept_bytes // 4 * 3, app.extensions["metrics"])
     request_context.register(app)
     negotiation.register(app)
-    metrics.register(app)
+    request_metrics.register(app)
     hosts.register(app, settings)
     auth.register(app, settings, app.extensions["broker"].queue)  # before any hook or view that responds
-    response_cache.register(app, settings.max_kept_bytes // 4 * 3)
     cross_origin.register(app, settings)
     compression.Compression(app)
     api = Api(app)

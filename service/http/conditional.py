@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response, request
+from flask import Request, Response, request
 from werkzeug.datastructures import ETags
 from werkzeug.exceptions import PreconditionFailed, RequestedRangeNotSatisfiable
 from werkzeug.http import parse_range_header
@@ -10,7 +10,7 @@ from werkzeug.http import parse_range_header
 from service.http.negotiation import CODINGS
 
 
-def evaluate_preconditions(response: Response) -> Response:
+def evaluate_preconditions(response: Response, request: Request = request) -> Response:
     """Make a response with an ETag a 304 if the client has it. 412 if If-Match names another one.
 
     The order is that of RFC 9110, 13.2.2: If-Match, If-None-Match, then the range.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 import redis.exceptions
-from flask import Flask, Response, current_app, g, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
+from flask import Response, current_app
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -27,7 +26,6 @@ from worker.store.queues import JOB_SIZES
 TEXT = "text/plain"
 #: The variable that names the folder in which the processes of a server share counters; each has its own without it.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 
 blueprint = Blueprint("metrics", __name__, description="Metrics for Prometheus")
 
@@ -41,44 +39,13 @@ def get() -> Response:
     process was killed has the outcome `retried`, and after the last attempt `failed`. Waiting jobs, workers and the
     cache are current values. A Redis that does not answer has `cutaway_redis_up` 0 and no other metrics.
     """
-    of_requests: CollectorRegistry = current_app.extensions["metrics"]
+    of_requests: CollectorRegistry = current_app.extensions["metrics"].registry
     if os.environ.get(FOLDER):
         of_requests = CollectorRegistry()
         MultiProcessCollector(of_requests)  # type: ignore[no-untyped-call]
     of_redis = CollectorRegistry()
     of_redis.register(_RedisCollector(broker().settings))
     return Response(generate_latest(of_requests) + generate_latest(of_redis), content_type=CONTENT_TYPE_LATEST)
-
-
-def register(app: Flask) -> None:
-    """Count an app's requests, together with the other processes of the server if FOLDER is set."""
-    # prometheus_client chose this class at import, when FOLDER may not have been set yet.
-    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
-    registry = app.extensions["metrics"] = CollectorRegistry()
-    cached = Counter("cutaway_http_kept_answers", "Requests answered from the response cache", registry=registry)
-    answered = Counter("cutaway_http_requests", "Requests answered", ["method", "route", "status"], registry=registry)
-    seconds = Histogram(
-        "cutaway_http_request_seconds",
-        "Seconds until the response started",
-        ["method", "route"],
-        buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
-        registry=registry,
-    )
-
-    @app.before_request
-    def start_timer() -> None:
-        g.started = time.perf_counter()
-
-    @app.after_request
-    def count(response: Response) -> Response:
-        route = request.url_rule.rule if request.url_rule else "none"
-        method = request.method if request.method in _METHODS else "other"  # clients could invent any number
-        answered.labels(method, route, str(response.status_code)).inc()
-        if "cached" in g:
-            cached.inc()
-        if "started" in g:
-            seconds.labels(method, route).observe(time.perf_counter() - g.started)
-        return response
 
 
 class _RedisCollector(Collector):

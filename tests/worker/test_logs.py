@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -124,3 +125,25 @@ def test_default_is_text_and_info() -> None:
 def test_unknown_format_or_level_is_refused(name: str, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be {allowed}.*, not 'xml'"):
         logs.settings({name: "xml"})
+
+
+def test_lines_of_many_threads_are_written_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = logs.Handler()
+    handler.setFormatter(logs.Formatter("api", "json"))
+    texts = [str(n) * 2_000 for n in range(8)]
+
+    def write(text: str) -> None:
+        for _ in range(50):
+            handler.handle(logging.makeLogRecord({"msg": text, "levelname": "INFO"}))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, texts))
+    messages = [json.loads(text)["message"] for text in capfd.readouterr().err.splitlines()]
+    assert sorted(messages) == sorted(texts * 50)
+
+
+def test_a_line_beyond_unicode_is_written_escaped(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = logs.Handler()
+    handler.setFormatter(logs.Formatter("api", "text"))
+    handler.handle(logging.makeLogRecord({"msg": "half of a pair: \ud800", "levelname": "INFO"}))
+    assert "half of a pair: \\ud800" in capfd.readouterr().err

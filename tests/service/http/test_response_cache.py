@@ -7,11 +7,13 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 
 import service.http.response_cache as response_cache
 from service.app import create_app
+from service.http.request_metrics import RequestMetrics
 from service.http.response_cache import _OVERHEAD, CachedResponse, ResponseCache
 from tests.conftest import Servers
 from worker.store.connection import connect
@@ -117,11 +119,11 @@ def test_an_unfinished_result_is_not_cached(idle_client: FlaskClient, request_bo
 
 
 def test_the_cache_stays_within_its_capacity() -> None:
-    cache = ResponseCache(100 * _OVERHEAD)
+    cache = ResponseCache(Flask("empty"), 100 * _OVERHEAD, RequestMetrics())
     for n in range(1000):
         cache._put(
             (str(n),),
-            CachedResponse(b"x" * _OVERHEAD, [], "id", "then", 0.0, 2 * _OVERHEAD),
+            CachedResponse(b"x" * _OVERHEAD, [], {}, "id", "then", 0.0, 2 * _OVERHEAD),
         )
         assert cache._size == sum(response.size for response in cache._responses.values()) <= cache.capacity
     assert [key for (key,) in cache._responses] == [str(n) for n in range(950, 1000)]  # the most recently used
@@ -147,6 +149,26 @@ def test_a_cached_response_needs_a_key_too(servers: Servers, path: str) -> None:
     refused = client.get(path)
     assert refused.status_code == HTTPStatus.UNAUTHORIZED
     assert client.get(path, headers={"X-API-Key": 40 * "x"}).status_code == HTTPStatus.UNAUTHORIZED
+
+
+def test_a_cached_response_is_not_for_a_host_that_is_not_allowed(fresh: FlaskClient, path: str) -> None:
+    assert [fresh.get(path).status_code for _ in range(2)] == [HTTPStatus.OK] * 2
+    assert fresh.get(path, headers={"Host": "rebound.example"}).status_code == HTTPStatus.MISDIRECTED_REQUEST
+
+
+def test_a_cached_response_is_412_for_another_if_match(fresh: FlaskClient, path: str) -> None:
+    assert [fresh.get(path).status_code for _ in range(2)] == [HTTPStatus.OK] * 2
+    refused = fresh.get(path, headers={"If-Match": '"another"'})
+    assert (refused.status_code, refused.mimetype) == (HTTPStatus.PRECONDITION_FAILED, "application/problem+json")
+
+
+def test_a_cached_response_has_the_id_of_its_request_and_is_counted(fresh: FlaskClient, path: str) -> None:
+    sample = 'cutaway_http_requests_total{method="GET",route="/v1/traces/<trace_id>/tensors/<name>",status="200"} 3.0'
+    ids = [fresh.get(path, headers={"X-Request-ID": f"id-{n}"}).headers["X-Request-ID"] for n in range(3)]
+    assert ids == ["id-0", "id-1", "id-2"]
+    metrics = fresh.get("/metrics").text
+    assert sample in metrics
+    assert "cutaway_http_kept_answers_total 2.0" in metrics
 
 
 def test_a_result_that_was_computed_again_replaces_the_cached_response(

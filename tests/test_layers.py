@@ -22,7 +22,7 @@ ALLOWED = {
     *(f"worker.describe.{name}" for name in ("norm_operations", "position_operations", "rotary", "rules")),
     *(f"worker.families.{name}" for name in ("family", "gpt2", "registry")),
     *(f"worker.engine.{name}" for name in ("_kernels", "memory")),
-    *(f"worker.weights.{name}" for name in ("base", "catalogue", "synthetic", "mapped", "header", "digests", "folder")),
+    *(f"worker.weights.{name}" for name in ("base", "catalogue", "synthetic", "header", "digests", "folder", "stored")),
     *(f"worker.models.{name}" for name in ("lookup", "checkpoints", "reference", "sources", "tokens")),
     *(f"worker.trace.{name}" for name in ("arena", "sampling", "work", "detail")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf", "llm_viz")),

@@ -61,7 +61,7 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
 
     cached = work.caches_weights
     shared = cached and not model.checkpoint
-    runner = _shared_engine(model) if shared else engine(model.weights(), cache_weights=cached)
+    runner = _shared_engine(model) if shared else engine(model.weights(mapped=True), cache_weights=cached)
     new = generate(config, runner, arena, prompt, sampling, after_layer)
     model.check_unchanged()
     writer.write_rest()
@@ -82,7 +82,7 @@ def layout(request: LayoutRequest, settings: Settings, open: Open, progress: Pro
 def lens(request: LensRequest, settings: Settings, open: Open, progress: Progress) -> Manifest:
     """Compute what the residual stream of each layer would predict, over all tokens of a request."""
     model, tokens = models.from_reference(request.model, settings.models_dir), request.tokens
-    config, architecture, weights = model.config, model.architecture, model.weights()
+    config, architecture, weights = model.config, model.architecture, model.weights(mapped=True)
     arena = Arena(plan(config, len(tokens), capture=(), streamed=True))
     arena["tokens"][0] = tokens
     sizes = architecture.fixed_sizes

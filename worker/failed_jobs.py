@@ -9,6 +9,7 @@ from datetime import datetime
 from redis.exceptions import RedisError
 
 import worker.jobs as jobs
+import worker.rq.failures as failures
 import worker.store.events as events
 import worker.store.requests as requests
 import worker.store.shared_jobs as shared_jobs
@@ -52,7 +53,8 @@ class FailedJob:
             case "cancelled":
                 self._publish(self._unfinished(), "cancelled", "The request was cancelled.")
             case "retried":
-                self._publish([self.request], "queued", "The process was killed; the job is being retried.")
+                message = reason if reason == failures.SHORTENED else "The process was killed"
+                self._publish([self.request], "queued", f"{message.removesuffix('.')}; the job is being retried.")
             case "failed":
                 self._publish(self._unfinished(), "failed", reason)
 

@@ -24,6 +24,7 @@ from worker.describe.config import ConfigError
 from worker.models.checkpoints import BeingReadError, CheckpointError
 from worker.models.lookup import UnknownModelError
 from worker.store.stored_bytes import Missing, Unavailable
+from worker.weights.digests import ChangedError
 
 log = logging.getLogger(__name__)
 _OUT_OF_SPACE = ("OOM ", "MISCONF ")  # in Redis' errors, also those from scripts: memory or disk is full
@@ -61,6 +62,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(ConfigError, lambda error: _invalid(errors_of(error)))
     app.register_error_handler(UnknownModelError, lambda error: problem(404, _cut(str(error))))
     app.register_error_handler(CheckpointError, lambda error: _invalid(errors_of(error)))
+    app.register_error_handler(ChangedError, _changed)
     app.register_error_handler(BeingReadError, _being_read)
     for unavailable in (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
         app.register_error_handler(unavailable, _redis_unavailable)
@@ -158,6 +160,10 @@ def _archive_unavailable(error: Unavailable) -> Response:
 
 def _missing(error: Missing) -> Response:
     return problem(503, "The result was lost while it was read; try again.", headers={"Retry-After": "1"})
+
+
+def _changed(error: ChangedError) -> Response:
+    return problem(503, f"A file of the checkpoint has changed: {error}. Try again.", headers={"Retry-After": "1"})
 
 
 def _being_read(error: BeingReadError) -> Response:

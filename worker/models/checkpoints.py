@@ -1,7 +1,7 @@
 """Checkpoints: model folders as saved by Hugging Face's transformers.
 
 A folder has `config.json` and `model.safetensors`, or `model.safetensors.index.json` and the files it lists. Tensors
-are memory-mapped; their names may have the family's prefix. Other tensors and files are ignored.
+are read only when they are used; their names may have the family's prefix. Other tensors and files are ignored.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 import worker.weights.digests as digests
 from worker.describe.config import Config, ConfigError, short_json
@@ -27,7 +26,10 @@ from worker.families.registry import DEFAULT_MODEL_TYPE, FAMILIES, describe, fam
 from worker.models.sources import catalogue
 from worker.weights.digests import ChangedError, Stamp, UnreadError
 from worker.weights.folder import FileError, Folder
-from worker.weights.mapped import STORED, MappedFile, MappedWeights
+from worker.weights.stored import STORED, StoredFile, StoredTensor, StoredWeights
+
+if TYPE_CHECKING:
+    from worker.weights.mapped import MappedWeights
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +62,11 @@ class BeingReadError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """An opened checkpoint: every tensor is mapped and has the expected shape."""
+    """An opened checkpoint: every tensor has the expected shape. No file is kept open."""
 
     id: str
     config: Config
-    tensors: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, StoredTensor]
     stamps: Mapping[Path, Stamp | None]  # of the files that determine the model; None: the file must be absent
 
     @property
@@ -104,9 +106,16 @@ class Checkpoint:
             return all(digests.stamp(path) == stamp for path, stamp in self.stamps.items())
         return False
 
-    def weights(self) -> MappedWeights:
-        """Return the weights, under the catalogue's names."""
-        return MappedWeights(self.tensors)
+    def weights(self) -> StoredWeights:
+        """Return the weights, under the catalogue's names. Reading raises ChangedError if the files have changed."""
+        return StoredWeights(self.tensors)
+
+    def mapped_weights(self) -> MappedWeights:
+        """Return the weights mapped, which is faster. If a file is shortened, reading them kills this process."""
+        from worker.weights.mapped import MappedWeights  # imported late: the API never maps a file
+
+        with _as_checkpoint_error(self.id):
+            return MappedWeights(self.tensors)
 
 
 def names(models_dir: str) -> list[str]:
@@ -141,7 +150,7 @@ def load(id: str, models_dir: str) -> Checkpoint:
     checkpoint = _opened.get((models_dir, id))
     if checkpoint is None or not checkpoint.is_unchanged():
         for key, other in [*_opened.items()]:
-            if not other.is_unchanged():  # a deleted file takes disk space as long as it is mapped
+            if not other.is_unchanged():
                 _opened.pop(key, None)
         with _as_checkpoint_error(id):
             checkpoint = _opened[models_dir, id] = _open(id, Folder(id, models_dir))
@@ -189,7 +198,7 @@ def _open(id: str, folder: Folder) -> Checkpoint:
         stamps |= {folder.path / name: digests.stamp(folder.require(name)) for name in shards}
     else:
         raise FileError(_no_weights(folder))
-    files = {name: _mapped(folder, name) for name in shards}
+    files = {name: _opened_file(folder, name) for name in shards}
     tensors = _tensors(config, files, where or dict.fromkeys(files[WEIGHTS].entries, WEIGHTS))
     checkpoint = Checkpoint(id, config, tensors, stamps)
     if not checkpoint.is_unchanged():
@@ -214,15 +223,15 @@ def _no_weights(folder: Folder) -> str:
     return f"it has neither {WEIGHTS} nor {INDEX}"
 
 
-def _mapped(folder: Folder, name: str) -> MappedFile:
+def _opened_file(folder: Folder, name: str) -> StoredFile:
     path = folder.require(name)
     try:
-        return MappedFile(path)
+        return StoredFile(path)
     except FileError as error:
         raise FileError(f"{name} {error}") from None
 
 
-def _tensors(config: Config, files: Mapping[str, MappedFile], where: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def _tensors(config: Config, files: Mapping[str, StoredFile], where: Mapping[str, str]) -> dict[str, StoredTensor]:
     """Return every tensor of the catalogue, as stored."""
     shapes, tensors, missing = catalogue(config), {}, []
     copies = {shapes.source(tensor.name): tensor.name for tensor in describe(config).weights if tensor.alias_of}
@@ -252,7 +261,7 @@ def _stored_as(config: Config, name: str) -> list[str]:
     return list(dict.fromkeys((name, f"{prefix}{name.removeprefix(prefix)}", name.removeprefix(prefix))))
 
 
-def _tensor(files: Mapping[str, MappedFile], file: str, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def _tensor(files: Mapping[str, StoredFile], file: str, name: str, shape: tuple[int, ...]) -> StoredTensor:
     found = files[file].entries.get(name)
     if found is None:
         raise FileError(f"{file} has no tensor {name}, although {INDEX} lists it")
@@ -261,15 +270,15 @@ def _tensor(files: Mapping[str, MappedFile], file: str, name: str, shape: tuple[
             f"{file}: the tensor {name} has the shape {list(found.shape)}, but {CONFIG} requires {list(shape)}"
         )
     try:
-        return files[file].array(name)
+        return files[file].tensor(name)
     except FileError as error:
         raise FileError(f"{file}: {error}") from None
 
 
-def _check_tied(source: str, table: NDArray[Any], copy: str, head: NDArray[Any]) -> None:
+def _check_tied(source: str, table: StoredTensor, copy: str, head: StoredTensor) -> None:
     """Raise FileError if a tied head differs from the embedding: which of the two applies is ambiguous."""
-    pair, step = MappedWeights({"table": table, "head": head}), max(1, (1 << 20) // table.shape[1])
-    for start in range(0, len(table), step):
+    pair, step = StoredWeights({"table": table, "head": head}), max(1, (1 << 20) // table.shape[1])
+    for start in range(0, table.shape[0], step):
         part = (slice(start, start + step),)
         if not np.array_equal(pair.read("table", part), pair.read("head", part), equal_nan=True):
             raise FileError(

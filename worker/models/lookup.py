@@ -115,12 +115,15 @@ class Model:
         """The configuration and digest, which determine a result. Raises CheckpointError and BeingReadError."""
         return ModelRef(self.config, self.digest)
 
-    def weights(self) -> Weights:
-        """Return the weights; synthetic ones are generated when read, those of a checkpoint are mapped."""
+    def weights(self, *, mapped: bool = False) -> Weights:
+        """Return the weights; synthetic ones are generated when read.
+
+        Those of a checkpoint are read from its files, or `mapped`, see `Checkpoint.mapped_weights`.
+        """
         if self.lost:
             raise MissingWeightsError(self.lost)
         if self.checkpoint:
-            return self.checkpoint.weights()
+            return self.checkpoint.mapped_weights() if mapped else self.checkpoint.weights()
         return sources.trained(self._trained) if self._trained else sources.synthetic(self.config, self.seed)
 
     def check_unchanged(self) -> None:

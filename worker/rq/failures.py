@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import Enum, auto
 
 #: The start of RQ's message about a work horse that exited without a result.
@@ -9,8 +10,10 @@ HORSE_DIED = "Work-horse terminated unexpectedly"
 #: The start of the last line in a traceback of one of redis-py's exceptions.
 REDIS_EXCEPTIONS = "redis.exceptions."
 
+_SIGBUS = f"(signal {signal.SIGBUS.value})"  # in that message
 LOST = "The worker that ran the job died on every attempt."
 KILLED = "The process that ran the job was killed on every attempt, possibly because it ran out of memory."
+SHORTENED = "A file that the job was reading was shortened, such as a checkpoint that another program copied over."
 UNAVAILABLE = "Redis was unavailable on every attempt."
 
 
@@ -41,7 +44,7 @@ def reason(text: str) -> str:
     """Return the reason of a failure for clients: the message of the exception, without the traceback."""
     match cause(text):
         case Cause.KILLED:
-            return KILLED
+            return SHORTENED if _SIGBUS in text else KILLED
         case Cause.UNAVAILABLE:
             return UNAVAILABLE
     return message(text)

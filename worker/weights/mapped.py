@@ -1,68 +1,33 @@
-"""Memory-mapped safetensors files, read as float32.
+"""Memory-mapped safetensors files, read as float32: only the parts that are read take memory.
 
-Only the parts that are read take memory. The safetensors package is not used: its arrays are copies, and it has no
-bfloat16 for NumPy.
+A process that reads a mapped file dies if another program shortens the file: only the processes of jobs map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.weights.base import Key, Weights
-from worker.weights.folder import FileError
-from worker.weights.header import read_header
+from worker.weights.digests import ChangedError
+from worker.weights.stored import StoredTensor, to_float32, version
 
-#: The stored types. NumPy has no bfloat16: it is the upper half of a float32, here as uint16.
-STORED: Mapping[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-}
-_BFLOAT16 = STORED["BF16"]
 _TILE = 1 << 20  # values that are converted at a time
 
 
-class MappedFile:
-    """A mapped safetensors file with a valid header. Raises FileError and OSError."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self.entries, start = read_header(file)
-            self._data: NDArray[np.uint8] = np.asarray(np.memmap(file, np.uint8, "r"))[start:]
-
-    def array(self, name: str) -> NDArray[Any]:
-        """Return a tensor as stored, bfloat16 as uint16, without reading it. Raises FileError."""
-        entry = self.entries[name]
-        dtype = STORED.get(entry.dtype)
-        if dtype is None:
-            raise FileError(f"the tensor {name} is {entry.dtype}: must be one of {', '.join(STORED)}")
-        return self._data[entry.start : entry.stop].view(dtype).reshape(entry.shape)
-
-
-def to_float32(values: Any) -> NDArray[np.float32]:
-    """Return stored values as float32, without a copy if they are aligned float32."""
-    stored = np.asarray(values)
-    if stored.dtype == _BFLOAT16:
-        bits = stored.astype("<u4")
-        np.left_shift(bits, 16, out=bits)
-        return bits.view("<f4")
-    if stored.dtype == np.float32 and stored.flags.aligned:
-        return stored
-    with np.errstate(over="ignore"):  # float64 values out of the range of float32 become infinite
-        return stored.astype(np.float32)
-
-
 class MappedWeights(Weights):
-    """Mapped weights; other types than float32 are converted when read."""
+    """Mapped weights; other types than float32 are converted when read. Raises ChangedError and OSError."""
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self._tensors = tensors
+    def __init__(self, tensors: Mapping[str, StoredTensor]) -> None:
+        files = {tensor.path: _mapped(tensor) for tensor in {each.path: each for each in tensors.values()}.values()}
+        self._tensors: dict[str, NDArray[Any]] = {}
+        for name, tensor in tensors.items():
+            data = files[tensor.path][tensor.offset :][: prod(tensor.shape) * tensor.dtype.itemsize]
+            self._tensors[name] = data.view(tensor.dtype).reshape(tensor.shape)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return to_float32(self._tensors[name])
@@ -81,3 +46,11 @@ class MappedWeights(Weights):
         for start in range(0, count, step):
             rows = slice(start, min(start + step, count))
             yield rows, to_float32(stored[rows])
+
+
+def _mapped(tensor: StoredTensor) -> NDArray[np.uint8]:
+    """Map the file of a tensor."""
+    with tensor.path.open("rb") as file:
+        if version(file.fileno()) != tensor.version:
+            raise ChangedError(f"{tensor.path.name} changed while it was read")
+        return np.asarray(np.memmap(file, np.uint8, "r"))

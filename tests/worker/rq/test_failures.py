@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 
 import pytest
 from redis.exceptions import TimeoutError
 
 import worker.rq.failures as failures
-from worker.rq.failures import KILLED, LOST, UNAVAILABLE, Cause
+from worker.rq.failures import KILLED, LOST, SHORTENED, UNAVAILABLE, Cause
 
 HORSE_DIED = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); "
 
@@ -25,6 +26,7 @@ def raised(error: Exception) -> str:
     ("text", "cause", "reason"),
     [
         (HORSE_DIED, Cause.KILLED, KILLED),
+        (HORSE_DIED.replace("9", str(signal.SIGBUS.value)), Cause.KILLED, SHORTENED),
         (LOST, Cause.LOST, LOST),
         (raised(TimeoutError("Timeout reading from socket")), Cause.UNAVAILABLE, UNAVAILABLE),
         (raised(ValueError("wide: too wide")), Cause.RAISED, "wide: too wide"),

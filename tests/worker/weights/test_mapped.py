@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from tests.checkpoints import bfloat16, from_bfloat16, write_raw
-from worker.weights.folder import FileError
-from worker.weights.mapped import MappedFile, MappedWeights, to_float32
+from worker.weights.digests import ChangedError
+from worker.weights.mapped import MappedWeights
+from worker.weights.stored import StoredFile
 
 WIDE = np.random.default_rng(0).normal(size=(31, 7)).astype(np.float32)
 DOUBLE = np.random.default_rng(1).normal(size=(31, 7))
@@ -40,7 +39,7 @@ dtypes = pytest.mark.parametrize("dtype", STORED)
 
 def weights(path: Path, stored: NDArray[Any], pad: int = 0) -> MappedWeights:
     write_raw(path, {"other": stored[:1], "table": stored}, pad=pad)
-    return MappedWeights({"table": MappedFile(path).array("table")})
+    return MappedWeights({"table": StoredFile(path).tensor("table")})
 
 
 @dtypes
@@ -71,20 +70,6 @@ def test_tiles_cover_the_matrix_in_order(
         assert max(tile.size for _, tile in tiles) <= max(values_a_tile, 7)
 
 
-@settings(max_examples=200)
-@given(st.lists(st.floats(width=32), min_size=1, max_size=20))
-def test_bfloat16_is_the_upper_half_of_a_float32(numbers: list[float]) -> None:
-    halves = bfloat16(np.array(numbers, np.float32))
-    np.testing.assert_array_equal(to_float32(halves).view(np.uint32), halves.astype(np.uint32) << 16)
-
-
-def test_files_of_the_safetensors_package_can_be_read(tmp_path: Path) -> None:
-    save_file({"b": WIDE, "a": STORED["F16"]}, tmp_path / "file", {"format": "pt"})
-    file = MappedFile(tmp_path / "file")
-    np.testing.assert_array_equal(file.array("b"), WIDE)
-    np.testing.assert_array_equal(file.array("a"), STORED["F16"])
-
-
 @dtypes
 def test_reading_a_row_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> None:
     rows, width, itemsize = 200_000, 1024, STORED[dtype].itemsize
@@ -96,7 +81,7 @@ def test_reading_a_row_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> 
     before = process.memory_info().rss
     tracemalloc.start()
     try:
-        table = MappedWeights({"table": MappedFile(tmp_path / "file").array("table")})
+        table = MappedWeights({"table": StoredFile(tmp_path / "file").tensor("table")})
         assert table.read("table", (rows - 1,)).shape == (width,)
         assert table.rows("table", np.array([[5, rows - 2]])).shape == (1, 2, width)
         assert next(table.tiles("table"))[1].shape[1] == width
@@ -106,21 +91,9 @@ def test_reading_a_row_takes_the_memory_of_a_row(tmp_path: Path, dtype: str) -> 
     assert process.memory_info().rss - before < 60e6  # the table has 400 MB or more
 
 
-# -------------------------------------------------------------------------------------------------- what is wrong
-
-
-def refused(path: Path, name: str = "table") -> str:
-    with pytest.raises(FileError) as error:
-        MappedFile(path).array(name)
-    return str(error.value)
-
-
-@pytest.mark.parametrize("dtype", ["I8", "BOOL", "C64"])
-def test_a_type_that_is_not_supported_is_rejected(tmp_path: Path, dtype: str) -> None:
-    write_raw(tmp_path / "file", {}, table={"dtype": dtype, "shape": [0], "data_offsets": [0, 0]})
-    assert refused(tmp_path / "file") == f"the tensor table is {dtype}: must be one of F64, F32, F16, BF16"
-
-
-def test_a_file_that_is_not_a_safetensors_file_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(bytes(7))
-    assert "is truncated or not a safetensors file" in refused(tmp_path / "file")
+def test_a_file_that_has_changed_since_it_was_opened_is_not_mapped(tmp_path: Path) -> None:
+    write_raw(tmp_path / "file", {"table": WIDE})
+    tensor = StoredFile(tmp_path / "file").tensor("table")
+    os.truncate(tmp_path / "file", 100)
+    with pytest.raises(ChangedError, match="file changed while it was read"):
+        MappedWeights({"table": tensor})

@@ -27,7 +27,7 @@ from worker.describe.config import (
 )  # fmt: skip
 from worker.describe.functions import FUNCTIONS
 from worker.families.family import Family, Preset, VocabularyKind
-from worker.families.parts import attention, defaults, mlp, norms, parallel, prediction, sections, stream, tour
+from worker.families.parts import attention, defaults, mlp, norms, prediction, residual, sections, stream, tour
 from worker.families.parts.hub import hub_fields
 from worker.families.parts.labels import decoder_labels
 from worker.families.parts.notation import HEAD, LAYER, ids, read, value, weight
@@ -123,11 +123,11 @@ def _layers(config: GPTJConfig) -> Section:
             *attention.projection_kinds(f"{_W}.attn.out_proj.weight: j i", None),
             *mlp.mlp_kinds(
                 f"{_W}.mlp.fc_in", f"{_W}.mlp.fc_out", config.activation_function, source=f"{LAYER}.ln1.out",
-                spot=parallel.mlp_spot(own_norm=False),
+                spot=residual.mlp_spot(own_norm=False),
             ),
-            parallel.parallel_sum_kind(),
+            residual.parallel_sum_kind(),
         ),
-        shelves=parallel.parallel_shelves(),
+        shelves=residual.parallel_shelves(),
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def block(l: int, config: GPTJConfig, engine: Engine, a: Tensors, new: Tensors, 
     attention.attend(engine, rows, a, here, "rot_q", "rot_k")
     engine.project(stream.merge_heads(new[f"{here}.attn.z"]), f"{weights}.attn.out_proj", new[f"{here}.attn_out"])
     mlp.mlp(engine, normed, f"{weights}.mlp.fc_in", f"{weights}.mlp.fc_out", config.activation_function, new, here)
-    parallel.add_both(engine, new, here)
+    residual.add_both(engine, new, here)
 
 
 def forward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from worker.describe.counts import parameters
 from worker.describe.expression import Sizes
 from worker.describe.index import Index
 from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt_neox import GPTNeoXConfig
 from worker.families.gptj import GPTJConfig
 from worker.families.llama import LlamaConfig
+from worker.families.phi import PhiConfig
 from worker.families.registry import describe
 
 NANO = CONFIGS["nano-gpt"]
@@ -37,12 +40,29 @@ BIASED = LlamaConfig(
     hidden_act="gelu",
 )  # fmt: skip
 GPTJ = GPTJConfig(n_layer=13, n_head=3, n_embd=24, n_inner=40, rotary_dim=4, n_positions=9, vocab_size=17)
+NEOX = GPTNeoXConfig(
+    num_hidden_layers=3, num_attention_heads=3, hidden_size=24, intermediate_size=28, max_position_embeddings=9,
+    vocab_size=17, rotary_pct=0.5, rotary_emb_base=50.0,
+)  # fmt: skip
+SERIAL = replace(
+    NEOX, num_hidden_layers=13, use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True,
+    rotary_pct=1.0,
+)  # fmt: skip
+PHI = PhiConfig(
+    num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_size=32, intermediate_size=28,
+    max_position_embeddings=9, vocab_size=17, rope_theta=50.0, partial_rotary_factor=0.75,
+)  # fmt: skip
 FAMILIES: dict[str, AnyConfig] = {
     "gpt2": DEEP,
     "gpt2, untied": UNTIED,
     "llama": LLAMA,
     "llama, biased": BIASED,
+    "gpt_neox": NEOX,
+    "gpt_neox, serial": SERIAL,
     "gptj": GPTJ,
+    "phi": PHI,
+    "phi, normed heads": replace(PHI, qk_layernorm=True, tie_word_embeddings=True),
+    "phi, normed heads, deep": replace(PHI, qk_layernorm=True, num_hidden_layers=13, num_key_value_heads=4),
 }
 
 

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.gpt2 import CONFIGS
+from worker.describe.config import Config as AnyConfig
 from worker.describe.config import ConfigError
 from worker.families.gpt2 import GPT2Config as Config
+from worker.families.gpt_neox import GPTNeoXConfig
+from worker.families.gptj import GPTJConfig
 from worker.families.llama import LlamaConfig
+from worker.families.phi import PhiConfig
 from worker.families.registry import PRESETS, describe
 from worker.layout.encode import columns
 from worker.layout.geometry import STYLES, Geometry, Style
@@ -199,6 +203,40 @@ def llamas(n_layer: int = 30) -> st.SearchStrategy[LlamaConfig]:
 @settings(max_examples=25)
 def test_no_two_blocks_of_any_llama_overlap(config: LlamaConfig, tokens: int, batch: int) -> None:
     assert overlapping(boxes(place(config, tokens, batch))) == 0
+
+
+def parallel(n_layer: int = 30) -> st.SearchStrategy[GPTNeoXConfig | PhiConfig]:
+    """Any sizes of families that run attention and MLP in parallel, with a norm of the MLP or of the heads' vectors."""
+    most: Any = {"num_hidden_layers": n_layer, "intermediate_size": 900, "vocab_size": 5000}
+    sizes: Any = {name: st.integers(1, n) for name, n in most.items()} | {
+        "num_attention_heads": st.just(6),
+        "hidden_size": st.integers(1, 60).map(lambda width: 24 * width),
+        "max_position_embeddings": st.just(3000),
+    }
+    neox = st.builds(
+        GPTNeoXConfig, rotary_pct=st.just(0.5), use_parallel_residual=st.booleans(), attention_bias=st.booleans(),
+        **sizes,
+    )  # fmt: skip
+    phi = st.builds(PhiConfig, num_key_value_heads=st.sampled_from([1, 3, 6]), qk_layernorm=st.booleans(), **sizes)
+    return st.one_of(neox, phi)
+
+
+@given(parallel(), st.integers(1, 3000), st.integers(1, 64))
+@settings(max_examples=40)
+def test_no_two_blocks_of_any_parallel_model_overlap(
+    config: GPTNeoXConfig | PhiConfig, tokens: int, batch: int
+) -> None:
+    assert overlapping(boxes(place(config, tokens, batch))) == 0
+
+
+@pytest.mark.parametrize(
+    "config", [GPTNeoXConfig(), GPTJConfig(), PhiConfig(qk_layernorm=True)], ids=lambda c: c.model_type
+)
+def test_attention_and_mlp_in_parallel_begin_and_end_on_the_same_shelves(config: AnyConfig) -> None:
+    geometry = place(config, 20)
+    tops = {kind.short_name: float(top) for kind, top in zip(geometry.kinds, geometry.y[:, 0], strict=True)}
+    assert tops["q"] == tops["mlp.in_weight"]
+    assert tops["attn_out"] == tops["mlp_out"] == tops["resid_post"]
 
 
 @given(configs(), st.integers(1, 64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import sqrt
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -134,15 +135,16 @@ def shared_attention_kinds(query: str, key: str, head_dim: int) -> Iterator[Kind
     )
 
 
-def attention_shelves(top: str, *, rotated: bool) -> dict[str, str]:
-    """Return the shelves of attention, from queries to z; `end_of_z` is below."""
+def attention_shelves(top: str, *, rotated: bool, normed: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Return the shelves of attention, from queries to z; `end_of_z` is below. `normed` are those of norms of heads."""
     vectors = {
         "q": top,
         "k": "q + A*s*deep",  # several columns of layers: below each other, to save depth
         "v": "k + A*s*deep",
     }
-    turned = {"rot_q": "v + A*s + m", "rot_k": "rot_q + A*s*deep"} if rotated else {}
-    return vectors | turned | {
+    end = "end_of_norms" if normed else "v + A*s"
+    turned = {"rot_q": f"{end} + m", "rot_k": "rot_q + A*s*deep"} if rotated else {}
+    return vectors | dict(normed) | turned | {
         "scores": f"{'rot_k' if rotated else 'v'} + A*s + m",
         "z": "scores + T*s + m",
         "end_of_z": "max(z + A*s + 2*m, q + C*s + m)",

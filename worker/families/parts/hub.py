@@ -34,3 +34,15 @@ def hub_fields(
     if isinstance(values.get(function), str):
         values[function] = SYNONYMS.get(values[function], values[function])
     return values
+
+
+def rope_parameters(hub_config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return those of these settings of rotary positions that a `config.json` nests. Raises UnsupportedConfigError."""
+    where = next((name for name in ("rope_scaling", "rope_parameters") if hub_config.get(name)), None)
+    rotary = hub_config[where] if where else {}
+    if not isinstance(rotary, dict):
+        raise UnsupportedConfigError(f"has {where}: {short_json(rotary)}, which must be an object or null")
+    kind = rotary.get("rope_type", rotary.get("type", "default"))
+    if kind != "default":
+        raise UnsupportedConfigError(f'has {where}: {short_json(kind)}, and only "default" is supported')
+    return {name: rotary[name] for name in names if name in rotary}

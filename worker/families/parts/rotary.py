@@ -28,6 +28,15 @@ class Rotary:
     pairs: str = "halves"
 
 
+def partial_width_error(field: str, share: float, head_dim: int) -> dict[str, str]:
+    """Return the error of a field that is the rotated share of a head, unless it gives pairs of channels."""
+    width = int(head_dim * share)
+    if width and width % 2 == 0:
+        return {}
+    wrong = f"it gives {width} of {head_dim} channels"
+    return {field: f"{share:g} is not allowed: {wrong}; must be an even number above 0, as pairs are rotated."}
+
+
 def rotary_values() -> tuple[Tensor, ...]:
     """Return the cosines and sines of the angles."""
     return tuple(value(f"rotary.{wave}", "1 T A", "statistic") for wave in ("cos", "sin"))
@@ -65,8 +74,8 @@ def fill_rotary(rotary: Rotary, rows: slice, new: Tensors) -> None:
     sin[:] = np.sin(angles)
 
 
-def rotate(engine: Engine, rotary: Rotary, layer: str, new: Tensors, *sources: str) -> None:
-    """Compute a layer's rotated queries and keys, from its values `sources` (default: q and k)."""
-    for n, source in zip("qk", sources or ("q", "k"), strict=True):
-        x, out = new[f"{layer}.attn.{source}"], new[f"{layer}.attn.rot_{n}"]
+def rotate(engine: Engine, rotary: Rotary, layer: str, new: Tensors, suffix: str = "") -> None:
+    """Compute a layer's rotated queries and keys; `suffix` is that of the values they are computed from."""
+    for n in "qk":
+        x, out = new[f"{layer}.attn.{n}{suffix}"], new[f"{layer}.attn.rot_{n}"]
         engine.rotate(x, new["rotary.cos"], new["rotary.sin"], out, rotary.pairs, rotary.width)

@@ -1,10 +1,13 @@
-"""Parallel blocks: attention and MLP both read the stream before the layer, and are both added to it.
+"""How a layer adds attention and MLP to the stream: one after the other, or in parallel.
 
-So there is no `resid_mid`. They stand side by side, on the same shelves, the MLP to the left of attention.
+In a parallel layer both read the stream before the layer, and both are added to it: there is no `resid_mid`. They stand
+side by side, on the same shelves, the MLP to the left of attention.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from worker.describe.architecture import RESIDUAL
@@ -31,11 +34,24 @@ def mlp_spot(*, own_norm: bool) -> Spot:
     return Spot("attention", "right", f"{_ATTENTION}+{_NORM}", 6) if own_norm else MLP_NORM
 
 
-def parallel_shelves() -> dict[str, str]:
-    """Return the shelves of a parallel block: the norms, rotated attention beside the MLP, and the sum."""
+def serial_shelves(*, rotated: bool) -> dict[str, str]:
+    """Return the shelves of a serial layer: a norm and attention, another norm and the MLP."""
+    return layer_norm_shelves("ln1", "top + 2*m") | attention_shelves("ln1_out", rotated=rotated) | {
+        "attn_out": "end_of_z",
+    } | layer_norm_shelves("ln2", "attn_out + C*s + m") | mlp_shelves("ln2_out") | {
+        "end": "mlp_out + C*s + m",
+    }  # fmt: skip
+
+
+def parallel_shelves(normed: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Return the shelves of a parallel layer: the norms, rotated attention beside the MLP, and the sum.
+
+    `normed` are the shelves of norms of heads.
+    """
     beside = mlp_shelves("ln1_out")
     end = beside.pop("mlp_out")
-    return layer_norm_shelves("ln1", "top + 2*m") | attention_shelves("ln1_out", rotated=True) | beside | {
+    own = attention_shelves("ln1_out", rotated=True, normed=normed)
+    return layer_norm_shelves("ln1", "top + 2*m") | own | beside | {
         "attn_out": f"max(end_of_z, {end})",
         "mlp_out": "attn_out",
         "end": "mlp_out + C*s + m",
@@ -43,12 +59,12 @@ def parallel_shelves() -> dict[str, str]:
 
 
 def parallel_sum_kind() -> Kind:
-    """Return the block of the stream after a layer: what it was before, plus both results."""
+    """Return the block of the stream after a parallel layer: what it was before, plus both results."""
     return stream.resid_post_kind(f"{LAYER}.mlp_out", f"{LAYER}.attn_out", RESIDUAL)
 
 
 def add_both(engine: Engine, new: Tensors, layer: str) -> None:
-    """Compute the stream after a layer."""
+    """Compute the stream after a parallel layer."""
     resid_pre, attn_out, mlp_out, resid_post = (
         new[f"{layer}.{name}"] for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")
     )

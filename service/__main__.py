@@ -36,9 +36,21 @@ def main() -> None:
     show_default=True,
     help="Size of the embedded cache, in Redis's units (500mb, 2gb).",
 )
+@click.option(
+    "--data-dir",
+    envvar="DATA_DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the embedded Redis servers' data.  [default: ~/.local/share/cutaway/PORT]",
+)
+@click.option("--fresh", is_flag=True, help="Forget the requests and results of earlier runs.")
 @click.option("--die-with-parent", is_flag=True, help="Stop when the process that started this one dies.")
-def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: bool) -> None:
-    """Run everything: Redis (unless QUEUE_URL and CACHE_URL are set), the workers and the API."""
+def up(
+    host: str, port: int, workers: int, cache_memory: str, data_dir: Path | None, fresh: bool, die_with_parent: bool
+) -> None:
+    """Run everything: Redis (unless QUEUE_URL and CACHE_URL are set), the workers and the API.
+
+    Requests that were accepted are finished after a restart, and results are kept.
+    """
     from service.up import command
     from service.up.redis_server import RedisServerError
     from worker import process
@@ -46,7 +58,7 @@ def up(host: str, port: int, workers: int, cache_memory: str, die_with_parent: b
     if die_with_parent:
         process.die_with_parent(signal.SIGTERM)
     try:
-        sys.exit(command.up(host, port, workers, cache_memory))
+        sys.exit(command.up(host, port, workers, cache_memory, data_dir, fresh))
     except (command.CannotStart, RedisServerError) as error:
         raise click.ClickException(str(error)) from None
 

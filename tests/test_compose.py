@@ -92,6 +92,7 @@ DIFFERENT = {
     "QUEUE_URL": "Compose runs both Redis servers",
     "CACHE_URL": "Compose runs both Redis servers",
     "CACHE_MEMORY": "a setting of redis-cache",
+    "DATA_DIR": "the queue's data are a volume",
     "MODELS_DIR": "the folder on the host, which is mounted",
     "API_KEYS_FILE": "the file on the host, which is a secret",
 }

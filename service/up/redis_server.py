@@ -10,6 +10,7 @@ import signal
 import subprocess  # nosec B404
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ Role = Literal["queue", "cache"]
 
 START_SECONDS = 10
 STOP_SECONDS = 10
+_LOADING = "loading the dataset"  # in Redis' reply while it reads its data, which may take long
 MAX_SOCKET_PATH = 103  # bytes, on macOS; Linux allows more. Redis silently truncates longer paths
 
 
@@ -72,8 +74,11 @@ def find_binary() -> Path:
     return Path(found)
 
 
-def command(role: Role, socket: Path, folder: Path, maxmemory: str) -> list[str]:
-    """Return the command line of a server. Jobs must survive crashes and never be evicted; traces may be lost."""
+def command(role: Role, socket: Path, folder: Path, maxmemory: str, *, durable: bool = False) -> list[str]:
+    """Return the command line of a server. Jobs must survive crashes and never be evicted.
+
+    Results may be lost, as they can be computed again; if `durable`, they survive crashes, too.
+    """
     policy = {
         # Every reply follows a write to the file, which is synced every second: a killed server loses nothing, a power
         # failure at most that second. A stream allocates a whole node at once, and most streams have few events.
@@ -84,32 +89,37 @@ def command(role: Role, socket: Path, folder: Path, maxmemory: str) -> list[str]
         # There are few, large keys: five samples (the default) are often all of the result that is being written.
         "cache": [
             *("--maxmemory", maxmemory, "--maxmemory-policy", "allkeys-lru", "--maxmemory-samples", "10"),
-            *("--appendonly", "no"),
+            *("--appendonly", "yes" if durable else "no", "--appendfsync", "no", "--no-appendfsync-on-rewrite", "yes"),
         ],
     }[role]
     address = ["--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
-    files = ["--dir", str(folder), "--appendfilename", f"{role}.aof", "--save", ""]
+    files = ["--dir", str(folder / role), "--appendfilename", f"{role}.aof", "--save", ""]
     return [str(find_binary()), *address, *files, *policy, "--loglevel", "warning"]
 
 
-def start(role: Role, folder: Path, maxmemory: str = "2gb") -> RunningRedis:
-    """Start a server in `folder` and wait until it responds. It stops if this process dies.
+def start(
+    role: Role, folder: Path, maxmemory: str = "2gb", *, durable: bool = False, inherited: Sequence[int] = ()
+) -> RunningRedis:
+    """Start a server with the data in `folder` and wait until it responds. It stops if this process dies.
 
+    `durable` keeps the data of a cache, too. `inherited` are the file descriptors that the server keeps open.
     Raises RedisServerError.
     """
     socket = folder / f"{role}.sock"
     if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
-        raise RedisServerError(f"socket path {socket} is too long: set TMPDIR to a shorter path")
+        raise RedisServerError(f"socket path {socket} is too long: set DATA_DIR to a shorter path")
 
     parent = os.getpid()
     log = folder / f"{role}.log"
+    (folder / role).mkdir(mode=0o700, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(  # nosec B603
-            command(role, socket, folder, maxmemory),
+            command(role, socket, folder, maxmemory, durable=durable),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=inherited,
             preexec_fn=lambda: die_with_parent(signal.SIGTERM, parent),
         )
     server = RunningRedis(role, f"unix://{quote(str(socket))}", process, log)
@@ -129,7 +139,7 @@ def _wait_until_ready(server: RunningRedis) -> None:
         except RedisServerError as error:
             if server.process.poll() is not None:
                 raise RedisServerError(f"the {server.role} Redis did not start: {server.last_log_line()}") from None
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and _LOADING not in str(error):
                 raise RedisServerError(f"the {server.role} Redis did not start in {START_SECONDS} s: {error}") from None
         time.sleep(0.01)
 

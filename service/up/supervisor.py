@@ -73,7 +73,7 @@ class Supervisor:
                 if not self.stopping:
                     self._restart_workers()
                     self.announced = self.announced or announce(self.host, self.port, self.terminal)
-                elif time.monotonic() - self.stopped_at > STOP_TIMEOUT:
+                elif self.children and time.monotonic() - self.stopped_at > STOP_TIMEOUT:
                     self._stop_at_once(f"not stopped after {STOP_TIMEOUT} s")
         finally:
             self._kill()

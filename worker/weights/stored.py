@@ -95,7 +95,7 @@ class StoredTensor:
 
     def _fill(self, file: int, out: NDArray[Any], start: int) -> None:
         """Read the bytes from `start` on into an array."""
-        left, at = memoryview(out.reshape(-1).view(np.uint8)), self.offset + start
+        left, at = out.reshape(-1).view(np.uint8).data, self.offset + start
         while left:
             size = os.preadv(file, [left], at)
             if size == 0:

@@ -36,6 +36,15 @@ def test_each_role_has_its_settings(role: Role, settings: dict[str, str], folder
     assert found == settings
 
 
+def test_a_durable_cache_survives_a_kill(folder: Path) -> None:
+    for expected in (None, b"1"):
+        with redis_server.start("cache", folder, "64mb", durable=True) as server, Redis.from_url(server.url) as redis:
+            assert redis.get("result") == expected
+            redis.set("result", 1)
+            server.process.kill()
+            server.process.wait()
+
+
 def test_only_its_user_can_connect_and_only_to_its_socket(folder: Path) -> None:
     with redis_server.start("queue", folder) as server, Redis.from_url(server.url) as redis:
         assert (folder / "queue.sock").stat().st_mode & 0o777 == 0o700
@@ -99,7 +108,7 @@ def test_the_binary_of_the_environment_is_preferred_to_the_one_on_path(
 
 
 def test_a_socket_path_that_is_too_long_is_rejected(folder: Path) -> None:
-    with pytest.raises(RedisServerError, match="set TMPDIR"):
+    with pytest.raises(RedisServerError, match="set DATA_DIR"):
         redis_server.start("cache", folder / ("long" * 30))
 
 

@@ -63,7 +63,8 @@ class Up:
 
 def environment(folder: Path) -> dict[str, str]:
     removed = {"QUEUE_URL", "CACHE_URL", "HOST", "PORT"}
-    return {name: value for name, value in os.environ.items() if name not in removed} | {"TMPDIR": str(folder / "tmp")}
+    own = {"TMPDIR": str(folder / "tmp"), "DATA_DIR": str(folder / "data"), "MODELS_DIR": ""}
+    return {name: value for name, value in os.environ.items() if name not in removed} | own
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def failure(folder: Path, *options: str, variables: dict[str, str] | None = None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_all_processes_and_removes_all_files(up: Up, number: signal.Signals) -> None:
+def test_a_signal_stops_all_processes_and_removes_all_temporary_files(up: Up, number: signal.Signals) -> None:
     with urlopen(f"http://127.0.0.1:{up.port}/healthz") as response:
         assert response.status == 200
     assert f"curl -s localhost:{up.port}/v1/traces" in up.printed()
@@ -198,6 +199,7 @@ def test_the_death_of_the_api_or_a_redis_stops_everything(up: Up, words: str, me
     up.child(words).kill()
     assert up.wait() == 1
     assert message in up.printed()
+    assert "not stopped after" not in up.printed()
     assert psutil.wait_procs(processes, timeout=SECONDS)[1] == []
 
 

@@ -23,6 +23,7 @@ from service.errors import Errors, Invalid
 from worker.describe.config import ConfigError
 from worker.models.checkpoints import BeingReadError, CheckpointError
 from worker.models.lookup import UnknownModelError
+from worker.models.tokenizer import TokenizerBusyError
 from worker.store.stored_bytes import Missing, Unavailable
 from worker.weights.digests import ChangedError
 
@@ -68,6 +69,7 @@ def register(app: Flask) -> None:
         app.register_error_handler(unavailable, _redis_unavailable)
     app.register_error_handler(redis.exceptions.ResponseError, _redis_error)
     app.register_error_handler(Missing, _missing)
+    app.register_error_handler(TokenizerBusyError, _tokenizer_busy)
     app.register_error_handler(Unavailable, _archive_unavailable)
     app.register_error_handler(Exception, _bug)
 
@@ -170,6 +172,10 @@ def _being_read(error: BeingReadError) -> Response:
     """Return a 503 that asks to retry after about the rest of the reading."""
     seconds = min(max(1, (error.total - error.done) // _READ_RATE), 60)
     return problem(503, f"{error} Try again.", headers={"Retry-After": str(seconds)})
+
+
+def _tokenizer_busy(error: TokenizerBusyError) -> Response:
+    return problem(503, f"{error} Try again.", headers={"Retry-After": "5"})
 
 
 def _bug(error: Exception) -> Response:

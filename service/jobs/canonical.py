@@ -26,12 +26,25 @@ ModelSpec = str | Mapping[str, Any]  # a model's id or its configuration, which 
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraceFields:
-    """A client's request for a trace, each field validated by itself; exactly one of `text` and `tokens` is given."""
+class PromptFields:
+    """A client's prompt: exactly one of `text`, `tokens` and `messages` is given."""
 
-    model: ModelSpec
     text: str | None = None
     tokens: Sequence[int] | None = None
+    messages: Sequence[Mapping[str, str]] | None = None  # each has a role and content
+    add_special_tokens: bool | None = None  # None: what the tokenizer does with text; messages have the template's
+
+    @property
+    def given(self) -> str:
+        """The name of the field that is given."""
+        return "text" if self.text is not None else "messages" if self.messages is not None else "tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceFields(PromptFields):
+    """A client's request for a trace, each field validated by itself."""
+
+    model: ModelSpec
     generate: Sampling | None = None
     capture: Sequence[str] = ("*",)
     dtype: str = "float32"
@@ -52,9 +65,12 @@ class LayoutFields:
 def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]:
     """Return the model and the canonical request. Raises Invalid if the model cannot do what is requested."""
     model = models.resolve(fields.model, settings.models_dir, synthetic_seed=fields.weights)
+    tokens = tokenize(model, fields, settings)
+    if not tokens:
+        raise Invalid({fields.given: ["Must have at least 1 token."]})
     request = TraceRequest(
         model.reference,
-        tuple(_tokens(model, fields, settings)),
+        tuple(tokens),
         fields.generate,
         tuple(value_name(pattern) for pattern in fields.capture),
         fields.dtype,
@@ -75,32 +91,32 @@ def layout(fields: LayoutFields, settings: Settings) -> LayoutRequest:
     return LayoutRequest(config, plan.tokens, plan.batch, plan.style)
 
 
-def _tokens(model: Model, fields: TraceFields, settings: Settings) -> Sequence[int]:
-    if fields.text is not None:
-        field, tokens = "text", _encode(model, fields.text, settings)
-    else:
-        field, tokens = "tokens", fields.tokens or ()
-    if not tokens:
-        raise Invalid({field: ["Must have at least 1 token."]})
+def tokenize(model: Model, fields: PromptFields, settings: Settings) -> Sequence[int]:
+    """Return the tokens of a prompt. Raises Invalid if its model has none for it, or if they are too many."""
+    try:
+        tokens = _encode(model, fields, settings)
+    except TextError as error:
+        raise Invalid({fields.given: [str(error)]}) from None
     if len(tokens) > settings.max_prompt_tokens:
         limit = f"Must have at most {settings.max_prompt_tokens:,} tokens (MAX_PROMPT_TOKENS)"
-        raise Invalid({field: [f"{limit}, but has {len(tokens):,}."]})
+        raise Invalid({fields.given: [f"{limit}, but has {len(tokens):,}."]})
     size = model.architecture.fixed_sizes["V"]
     outside = next((token for token in tokens if token >= size), None)
     if outside is not None:
-        raise Invalid({field: [f"Token {outside} is out of range: this model's tokens are 0 to {size - 1}."]})
+        raise Invalid({fields.given: [f"Token {outside} is out of range: this model's tokens are 0 to {size - 1}."]})
     return tokens
 
 
-def _encode(model: Model, text: str, settings: Settings) -> Sequence[int]:
-    nbytes = len(text.encode())
-    if nbytes > settings.max_prompt_bytes:
-        limit = f"Must have at most {settings.max_prompt_bytes:,} bytes (MAX_PROMPT_BYTES)"
-        raise Invalid({"text": [f"{limit}, but has {nbytes:,}."]})
-    try:
-        return model.vocabulary.encode(text)
-    except TextError as error:
-        raise Invalid({"text": [str(error)]}) from None
+def _encode(model: Model, fields: PromptFields, settings: Settings) -> Sequence[int]:
+    special, most = fields.add_special_tokens, settings.max_prompt_bytes
+    if fields.messages is not None:
+        return model.vocabulary.chat(fields.messages, add_special_tokens=special is True, max_bytes=most)
+    if fields.text is None:
+        return fields.tokens or ()
+    nbytes = len(fields.text.encode())
+    if nbytes > most:
+        raise TextError(f"Must have at most {most:,} bytes (MAX_PROMPT_BYTES), but has {nbytes:,}.")
+    return model.vocabulary.encode(fields.text, add_special_tokens=special is not False)
 
 
 def _check_length(request: TraceRequest) -> None:

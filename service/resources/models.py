@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +15,7 @@ from flask.views import MethodView
 from numpy.typing import NDArray
 
 import service.http.tensor_responses as tensor_responses
+import service.jobs.canonical as canonical
 import service.tensors.weight_list as weight_list
 import worker.describe.counts as counts
 import worker.models.lookup as models
@@ -25,12 +26,15 @@ from service.http.responses import JSON, revalidated
 from service.http.schemas.models import ModelSchema, ModelsSchema, WeightQuery, WeightsQuery
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorsSchema, TensorValuesSchema
+from service.http.schemas.tokens import TokenizeRequestSchema, TokensSchema
 from service.jobs.broker import broker
+from service.jobs.canonical import PromptFields
 from service.tensors.encode import BINARY
 from service.tensors.slices import View, parse_slice
 from worker.models.checkpoints import BeingReadError, CheckpointError
 from worker.models.lookup import Model, UnknownModelError
 from worker.models.sources import catalogue
+from worker.models.tokens import Vocabulary
 from worker.store.arrays import Axes
 from worker.weights.base import Weights
 
@@ -73,7 +77,8 @@ def weights_of(model: Model) -> dict[str, Any]:
 def index() -> dict[str, Any]:
     """List the models: presets from small to large, then other checkpoints.
 
-    `reading` has new checkpoints whose files are still being read, `problems` those that cannot be used.
+    `reading` has new checkpoints whose files are still being read, `problems` those that cannot be used. One of which
+    only the tokenizer cannot be used is also a model, which takes tokens.
 
     Weights are `trained` (by this project), from a `checkpoint`, or `synthetic`: made from a seed, so that only their
     shapes are real.
@@ -81,7 +86,10 @@ def index() -> dict[str, Any]:
     listed, reading, problems = [], [], []
     for id in models.ids(_models_dir()):
         try:
-            listed.append(describe(models.find(id, _models_dir())))
+            model = models.find(id, _models_dir())
+            listed.append(describe(model))
+            if model.vocabulary.problem:
+                problems.append({"id": id, "detail": model.vocabulary.problem})
         except CheckpointError as error:
             problems.append({"id": id, "detail": str(error)})
         except BeingReadError as error:
@@ -151,6 +159,36 @@ class Weight(MethodView):
         with large_reads().take() if cells > _MAX_SMALL_READ else nullcontext():
             response = tensor_responses.respond(name, source, query, *identity)  # reduced here, or streamed later
         return revalidated(response, *identity)
+
+
+@blueprint.post("/<model_id>/tokenize")
+@blueprint.arguments(TokenizeRequestSchema)
+@blueprint.example(path={"model_id": "nano-gpt"}, body={"text": "CBA"})
+@blueprint.response(200, TokensSchema)
+@blueprint.alt_response(404, schema=ProblemSchema)
+@blueprint.alt_response(422, schema=ProblemSchema)
+def tokenize(fields: PromptFields, model_id: str) -> dict[str, Any]:
+    """Tokenize a text or messages as a trace of the model does, without computing anything.
+
+    `pieces` has every token, also those that the tokenizer or the chat template adds; these are `special`. Joined, the
+    bytes of the others are the text. A token that holds only a part of a character has U+FFFD in its `text`.
+    """
+    model = models.resolve(model_id, _models_dir())
+    return tokenized(canonical.tokenize(model, fields, broker().settings), model.vocabulary)
+
+
+def tokenized(tokens: Sequence[int], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return tokens and their pieces as JSON."""
+    pieces = [
+        {
+            "token": token,
+            "text": piece.decode(errors="replace"),
+            "bytes": list(piece),
+            "special": vocabulary.is_special(token),
+        }
+        for token, piece in zip(tokens, vocabulary.pieces(tokens), strict=True)
+    ]
+    return {"tokens": tokens, "pieces": pieces}
 
 
 def _find(model_id: str, query: dict[str, Any]) -> Model:

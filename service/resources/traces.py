@@ -22,7 +22,7 @@ from service.http.schemas.traces import TraceRequestSchema, TraceSchema, TracesQ
 from service.jobs.broker import State, broker
 from service.jobs.canonical import TraceFields
 from service.jobs.limits import trace_estimate, trace_timeout
-from service.resources.models import weights_of
+from service.resources.models import tokenized, weights_of
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY
 from worker.describe.architecture import value_name
@@ -206,13 +206,11 @@ def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[s
     """Return a trace as JSON. `model` is its model, if the view has it already."""
     model = model or model_of(state)
     vocabulary = model.vocabulary
-    pieces = [(token, vocabulary.piece(token)) for token in state.request.tokens]
     body: dict[str, Any] = {
         "model": model.id,
         "config": model.config.to_mapping(),
         "weights": weights_of(model),
-        "tokens": state.request.tokens,
-        "pieces": [{"token": t, "text": b.decode(errors="replace"), "bytes": list(b)} for t, b in pieces],
+        **tokenized(state.request.tokens, vocabulary),
     }
     if state.status != "done":
         return body

@@ -23,6 +23,7 @@ from service.settings import Settings
 from tests.checkpoints import SMALL, bfloat16, from_bfloat16, prefixed, values, write, write_config
 from tests.conftest import Servers, running_worker
 from tests.gpt2 import CONFIGS
+from tests.tokenizers import write_tokenizer
 from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt2 import forward
@@ -323,11 +324,46 @@ def test_text_is_tokenized_if_the_vocabulary_has_the_size_of_gpt2s(
     assert [piece["text"] for piece in done(response)["pieces"]] == ["Hello", " world"]
 
 
-def test_text_for_a_checkpoint_with_another_tokenizer_is_rejected(client: FlaskClient, models_dir: Path) -> None:
-    config = Config(n_layer=1, n_head=2, n_embd=8, n_positions=9)
-    write(models_dir / "texts", values(config), config)
-    (models_dir / "texts" / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
-    assert client.get("/v1/models/texts").get_json()["vocabulary"] == {"kind": "ids", "size": 50257}
-    response = client.post("/v1/traces", json={"model": "texts", "text": "Hello world"}, headers=WAIT)
+def test_a_tokenizer_that_cannot_be_used_is_a_problem_of_a_model_that_takes_ids(
+    client: FlaskClient, models_dir: Path
+) -> None:
+    (models_dir / "mine" / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {"a": 0}}}')
+    listed = client.get("/v1/models").get_json()
+    [mine] = [model for model in listed["models"] if model["id"] == "mine"]
+    assert mine["vocabulary"] == {"kind": "ids", "size": 17}
+    [detail] = [problem["detail"] for problem in listed["problems"] if problem["id"] == "mine"]
+    assert detail.startswith("Its tokenizer.json cannot be used: Exception: ")
+    assert detail.endswith("The model takes tokens, and no text.")
+    response = client.post("/v1/traces", json={"model": "mine", "text": "Hello world"}, headers=WAIT)
     assert response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-    assert "because its tokenizer.json is not GPT-2's: send" in response.get_json()["errors"]["text"][0]
+    assert "because its tokenizer.json cannot be used: Exc" in response.get_json()["errors"]["text"][0]
+
+
+def test_a_checkpoint_is_traced_over_text_and_messages_with_its_own_tokens(
+    computing_client: FlaskClient, models_dir: Path
+) -> None:
+    config = Config(n_layer=1, n_head=2, n_embd=8, n_positions=40, vocab_size=420)
+    write(models_dir / "texts", values(config), config)
+    template = "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
+    write_tokenizer(models_dir / "texts", "byte_level", chat_template=template)
+    assert computing_client.get("/v1/models/texts").get_json()["vocabulary"] == {"kind": "tokenizer.json", "size": 420}
+    prompts: list[tuple[Body, list[str]]] = [
+        ({"text": "the cat"}, ["<|begin_of_text|>", "the", " cat"]),
+        ({"text": "the cat", "add_special_tokens": False}, ["the", " cat"]),
+        ({"messages": [{"role": "user", "content": "the cat"}]}, ["<|im_start|>", "the", " cat", "<|im_end|>"]),
+    ]
+    for prompt, texts in prompts:
+        body = {"model": "texts", "generate": {"max_new_tokens": 2}} | prompt
+        trace = done(computing_client.post("/v1/traces", json=body, headers=WAIT))
+        assert [piece["text"] for piece in trace["pieces"]] == texts
+        assert [piece["special"] for piece in trace["pieces"]] == [text.startswith("<|") for text in texts]
+        assert trace["output"] == b"".join(bytes_of(computing_client, trace)).decode(errors="replace")
+        same = done(submit(computing_client, model="texts", tokens=trace["tokens"], generate={"max_new_tokens": 2}))
+        assert same["id"] == trace["id"]
+
+
+def bytes_of(client: FlaskClient, trace: Body) -> list[bytes]:
+    """Return the bytes of the tokens that a trace generated, which are those of a prompt with them."""
+    tokens = [*trace["tokens"], *(step["token"] for step in trace["generated"])]
+    pieces = client.post("/v1/traces", json={"model": trace["model"], "tokens": tokens}).get_json()["pieces"]
+    return [bytes(piece["bytes"]) for piece in pieces[len(trace["tokens"]) :]]

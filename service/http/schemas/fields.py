@@ -39,6 +39,15 @@ class Number(fields.Float):
         return super()._deserialize(value + 0.0, attr, data, **kwargs)  # turns −0 into 0
 
 
+class Boolean(fields.Boolean):
+    """True or false; numbers and strings are invalid."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
 class QueryInteger(fields.Integer):
     """An integer in a query string: at most 19 ASCII digits, with an optional minus sign."""
 

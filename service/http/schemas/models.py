@@ -82,7 +82,7 @@ class WeightQuery(WeightsQuery, TensorQuery):
 
 
 class VocabularySchema(Schema):
-    kind = fields.String(required=True, validate=validate.OneOf(["letters", "gpt2", "ids"]))
+    kind = fields.String(required=True, validate=validate.OneOf(["letters", "gpt2", "tokenizer.json", "ids"]))
     size = fields.Integer(required=True)
     tokens = fields.List(fields.String())
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import Schema, ValidationError, fields, post_load, validate, validates_schema
+from marshmallow import Schema, fields, post_load, validate
 
 from service.http.schemas.fields import Number, Tokens, integer
 from service.http.schemas.models import ConfigField, ModelField, WeightsSchema
 from service.http.schemas.requests import STATUSES, PageQuery, SummarySchema
 from service.http.schemas.tensors import TensorSchema
+from service.http.schemas.tokens import PieceSchema, PromptSchema
 from service.jobs.canonical import TraceFields
 from worker.describe.config import MAX_POSITIONS, MAX_TOKENS
 from worker.store.queues import PRIORITIES
@@ -39,11 +40,12 @@ class WeightsChoiceSchema(Schema):
         return seed
 
 
-class TraceRequestSchema(Schema):
-    """A model and its prompt, as text or tokens."""
+class TraceRequestSchema(PromptSchema):
+    """A model and its prompt: exactly one of text, tokens and messages."""
+
+    prompts = ("text", "tokens", "messages")
 
     model = ModelField(required=True)
-    text = fields.String()
     tokens = Tokens(integer(0, MAX_TOKENS - 1), validate=validate.Length(max=MAX_POSITIONS))
     generate = fields.Nested(GenerateSchema, load_default=None, allow_none=True)
     capture = fields.List(
@@ -60,22 +62,9 @@ class TraceRequestSchema(Schema):
         },
     )
 
-    @validates_schema
-    def one_prompt(self, data: dict[str, Any], **kwargs: Any) -> None:
-        if ("text" in data) == ("tokens" in data):
-            raise ValidationError('Exactly one of "text" and "tokens" is required.', "text")
-
     @post_load
     def make(self, data: dict[str, Any], **kwargs: Any) -> TraceFields:
         return TraceFields(**data)
-
-
-class PieceSchema(Schema):
-    """A token and its bytes, since not every token is valid UTF-8 by itself."""
-
-    token = fields.Integer(required=True)
-    text = fields.String(required=True)
-    bytes = fields.List(fields.Integer(), required=True)
 
 
 class ProbabilitySchema(Schema):

@@ -21,6 +21,7 @@ from worker.families.registry import PRESETS
 
 JSON = "application/json"
 NANO = {"model": "nano-gpt", "text": "CBABBC"}
+MESSAGE = {"role": "user", "content": "CBABBC"}
 
 
 @pytest.fixture
@@ -70,8 +71,23 @@ def without(key: str) -> dict[str, Any]:
         (without("text") | {"tokens": "012"}, "tokens", "Not a valid list"),
         (NANO | {"text": 7}, "text", "Not a valid string"),
         (NANO | {"text": None}, "text", "may not be null"),
-        (NANO | {"tokens": [0]}, "text", 'Exactly one of "text" and "tokens" is required.'),
-        (without("text"), "text", 'Exactly one of "text" and "tokens" is required.'),
+        (NANO | {"tokens": [0]}, "text", 'Exactly one of "text", "tokens" and "messages" is required.'),
+        (NANO | {"messages": [MESSAGE]}, "text", 'Exactly one of "text", "tokens" and "messages" is required.'),
+        (without("text"), "text", 'Exactly one of "text", "tokens" and "messages" is required.'),
+        (without("text") | {"messages": []}, "messages", "Length must be between 1 and 1000."),
+        (without("text") | {"messages": [MESSAGE] * 1001}, "messages", "Length must be between 1 and 1000."),
+        (without("text") | {"messages": "Hi"}, "messages", "Not a valid list"),
+        (without("text") | {"messages": ["Hi"]}, "messages.0", "Invalid input type"),
+        (without("text") | {"messages": [{"role": "user"}]}, "messages.0.content", "Missing data"),
+        (without("text") | {"messages": [MESSAGE | {"content": 1}]}, "messages.0.content", "Not a valid string"),
+        (without("text") | {"messages": [MESSAGE | {"name": "x"}]}, "messages.0.name", "Unknown field"),
+        (without("text") | {"messages": [MESSAGE]}, "messages", "This model has no chat template: send"),
+        (NANO | {"add_special_tokens": 1}, "add_special_tokens", "Not a valid boolean"),
+        (
+            without("text") | {"tokens": [0], "add_special_tokens": True},
+            "add_special_tokens",
+            "added to text and messages",
+        ),
         ({"model": {"vocab_size": 100}, "text": "A"}, "text", 'This model has no text vocabulary: send "tokens"'),
         # the model
         (without("model"), "model", "Missing data"),

@@ -11,8 +11,11 @@ from typing import Any
 
 from service.commands.hub import SMALL, FetchError, File, Hub
 from service.commands.receive import receive
+from worker.models.tokenizer import FILES as TOKENIZER
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+OPTIONAL = (*TOKENIZER, "generation_config.json")  # downloaded if the repository has them
 
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors")
 
@@ -56,6 +59,7 @@ def make_plan(hub: Hub) -> Plan:
         if invalid or not weights:
             why = f"names {invalid[0]!r}, which is not a file of it" if invalid else "names no file"
             raise FetchError(f"{hub.repo} is incomplete: {INDEX} {why}.")
+    small |= {name: _read_small(hub, commit, name) for name in OPTIONAL if name in names}
     return Plan(commit, small, [hub.describe(commit, name) for name in weights])
 
 

@@ -35,6 +35,26 @@ def test_one_file_is_preferred_to_shards(hub: StubHub, models: Path, run: Run) -
     assert content(models / "gpt2") == WANTED
 
 
+def test_the_tokenizer_and_the_chat_template_are_downloaded(hub: StubHub, models: Path, run: Run) -> None:
+    names = (
+        "tokenizer.json tokenizer_config.json special_tokens_map.json chat_template.jinja chat_template.json "
+        "generation_config.json"
+    )
+    files = {name: f"the {name}".encode() for name in names.split()}
+    hub.repos[REPO] = WHOLE | files | {"vocab.json": b"{}", "onnx/tokenizer.json": b"{}"}
+    assert run(REPO).exit_code == 0
+    assert content(models / "gpt2") == only(f"config.json model.safetensors {names}", WHOLE | files)
+
+
+def test_an_oversized_tokenizer_is_not_downloaded(
+    hub: StubHub, models: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.commands.plan.SMALL", 100)
+    hub.repos[REPO] = WHOLE | {"tokenizer.json": bytes(101)}
+    assert error_line(run(REPO)) == "tokenizer.json must be at most 100 bytes, not 101."
+    assert hub.downloads() == []
+
+
 @pytest.mark.parametrize(
     ("files", "line"),
     [

@@ -8,7 +8,7 @@ where it is not given, so that existing requests keep their ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from worker.describe.config import Config
@@ -112,7 +112,7 @@ class TraceRequest:
         """Return the canonical form."""
         return self.model.to_json() | {
             "tokens": list(self.tokens),
-            "generate": None if self.generate is None else asdict(self.generate),
+            "generate": None if self.generate is None else dict(vars(self.generate)),
             "capture": list(self.capture),
             "dtype": self.dtype,
         }

@@ -64,7 +64,17 @@ class LayoutFields:
 
 def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]:
     """Return the model and the canonical request. Raises Invalid if the model cannot do what is requested."""
-    model = models.resolve(fields.model, settings.models_dir, synthetic_seed=fields.weights)
+    model = model_of(fields, settings)
+    return model, trace_of(model, fields, settings)
+
+
+def model_of(fields: TraceFields, settings: Settings) -> Model:
+    """Return the model of a request. Raises UnknownModelError, ConfigError and CheckpointError."""
+    return models.resolve(fields.model, settings.models_dir, synthetic_seed=fields.weights)
+
+
+def trace_of(model: Model, fields: TraceFields, settings: Settings) -> TraceRequest:
+    """Return the canonical request of a model. Raises Invalid if the model cannot do what is requested."""
     tokens = tokenize(model, fields, settings)
     if not tokens:
         raise Invalid({fields.given: ["Must have at least 1 token."]})
@@ -77,7 +87,7 @@ def trace(fields: TraceFields, settings: Settings) -> tuple[Model, TraceRequest]
     )
     _check_length(request)
     _check_capture(request)
-    return model, request
+    return request
 
 
 def layout(fields: LayoutFields, settings: Settings) -> LayoutRequest:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import marshmallow
+import orjson
 from flask import Request, Response
 from flask.views import MethodView
 from marshmallow import Schema, fields, validate
@@ -30,10 +33,11 @@ from service.http.schemas.traces import TraceRequestSchema
 from service.jobs.batch_events import BatchEvents
 from service.jobs.batching import Batch, BatchItem
 from service.jobs.broker import Status, broker
+from service.jobs.canonical import TraceFields
 from service.jobs.limits import trace_estimate, trace_timeout
 from worker.describe.config import ConfigError
 from worker.models.checkpoints import CheckpointError
-from worker.models.lookup import UnknownModelError
+from worker.models.lookup import Model, UnknownModelError
 
 NDJSON = "application/x-ndjson"
 MAX_REQUESTS = 10_000
@@ -224,15 +228,15 @@ def _find(batch_id: str) -> Batch:
 
 def _check(requests: list[Any]) -> list[BatchItem]:
     """Return the canonical form of every request. Raises Invalid (422) with the errors of all."""
-    schema, errors, checked = TraceRequestSchema(), Errors(), []
+    loader, errors, checked = _Loader(), Errors(), []
     deadline, settings = time.monotonic() + _MAX_SECONDS, broker().settings
     for n, request in enumerate(requests):
         if time.monotonic() > deadline:
             slow = f"Checking {n:,} of {len(requests):,} requests took {_MAX_SECONDS:.0f} seconds, the limit"
             raise Invalid({"requests": [f"{slow}: send fewer in one batch."]})
         try:
-            trace = schema.load(request)
-            _, trace_request = canonical.trace(trace, settings)
+            trace, model = loader.load(request)
+            trace_request = canonical.trace_of(model, trace, settings)
             timeout, seconds = trace_timeout(trace_request, settings), trace_estimate(trace_request, settings)
             checked.append(BatchItem(trace_request, timeout, seconds, trace.priority or "low"))
         except marshmallow.ValidationError as error:
@@ -241,6 +245,39 @@ def _check(requests: list[Any]) -> list[BatchItem]:
             errors |= {f"requests.{n}.{field}": messages for field, messages in errors_of(error).items()}
     _raise_any(errors)
     return checked
+
+
+class _Loader:
+    """Loads the requests of a batch. Of those that differ only in their prompt, the rest is loaded once."""
+
+    def __init__(self) -> None:
+        self._schema = TraceRequestSchema()
+        self._loaded: dict[tuple[str, bytes], tuple[TraceFields, Model]] = {}  # by the prompt's field and the rest
+
+    def load(self, request: Any) -> tuple[TraceFields, Model]:
+        """Return the fields and the model of a request. Raises ValidationError and what `canonical.model_of` raises."""
+        key = _split(request)
+        if key is not None and key in self._loaded:
+            trace, model = self._loaded[key]
+            with suppress(marshmallow.ValidationError):  # raised below, with the name of the field
+                prompt: dict[str, Any] = {key[0]: self._schema.fields[key[0]].deserialize(request[key[0]])}
+                return replace(trace, **prompt), model
+        trace = self._schema.load(request)
+        model = canonical.model_of(trace, broker().settings)
+        if key is not None:
+            self._loaded[key] = trace, model
+        return trace, model
+
+
+def _split(request: Any) -> tuple[str, bytes] | None:
+    """Return the field of a request's prompt, and the rest as JSON; None if it has not exactly one prompt."""
+    prompts = [name for name in TraceRequestSchema.prompts if name in request] if isinstance(request, dict) else []
+    if len(prompts) != 1:
+        return None
+    try:
+        return prompts[0], orjson.dumps({name: value for name, value in request.items() if name != prompts[0]})
+    except orjson.JSONEncodeError:  # an integer of more than 64 bits
+        return None
 
 
 def _by_field(messages: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ class Model:
             return tokens.of_checkpoint(self.config, self.checkpoint.folder)
         return tokens.of(self.config, self.preset.letters if self.preset else "")
 
-    @property
+    @cached_property
     def reference(self) -> ModelRef:
         """The configuration and digest, which determine a result. Raises CheckpointError and BeingReadError."""
         return ModelRef(self.config, self.digest)

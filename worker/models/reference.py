@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from worker.describe.config import Config
@@ -19,7 +20,11 @@ class ModelRef:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, for a canonical request."""
-        return {"config": self.config.to_mapping(), "weights": self.weights}
+        return {"config": self._config, "weights": self.weights}
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:  # thousands of requests may have the same model
+        return self.config.to_mapping()
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> ModelRef:

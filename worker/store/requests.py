@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import orjson
 from redis import Redis
 
 import worker.requests as requests
@@ -44,7 +45,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return the record as JSON."""
-        return json.dumps({"kind": self.kind} | vars(self) | {"request": self.request.to_json()})
+        return orjson.dumps({"kind": self.kind} | vars(self) | {"request": self.request.to_json()}).decode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Record:

@@ -319,3 +319,13 @@ def test_a_stream_sends_keepalives_while_other_requests_have_events(
     entries = iter([[(f"9999999999999-{n}", "another", "started")] for n in range(3)])
     monkeypatch.setattr(events, "log", lambda *_: next(entries))
     assert [next(stream) for _ in range(3)] == [None] * 3
+
+
+def test_requests_that_differ_only_in_their_prompt_have_the_ids_of_single_ones(idle_client: FlaskClient) -> None:
+    prompts: list[Body] = [{"text": "ABC"}, {"text": "CAB"}, {"tokens": [2, 1]}, {"text": "A"}, {"tokens": [0]}]
+    rests: list[Body] = [{}, {"generate": {"max_new_tokens": 2}}, {"capture": ["probs"]}, {"weights": {"synthetic": 3}}]
+    requests = [{"model": "nano-gpt"} | rest | prompt for prompt in prompts for rest in rests]
+    batch = idle_client.post("/v1/batches", json={"requests": requests}).get_json()
+    single = [idle_client.post("/v1/traces", json=request).get_json()["id"] for request in requests]
+    assert [trace["id"] for trace in batch["traces"]] == single
+    assert len({*single}) == len(rests) * 4  # "A" is the token 0

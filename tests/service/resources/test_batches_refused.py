@@ -76,3 +76,24 @@ def test_415_lists_the_accepted_content_types(idle_client: FlaskClient) -> None:
 def test_an_unknown_batch_is_404(idle_client: FlaskClient, path: str) -> None:
     assert idle_client.get(f"/v1/batches/{'0' * 32}{path}").status_code == HTTPStatus.NOT_FOUND
     assert idle_client.delete(f"/v1/batches/{'0' * 32}").status_code == HTTPStatus.NOT_FOUND
+
+
+def test_an_invalid_prompt_is_reported_although_the_rest_of_the_request_was_checked_before(
+    idle_client: FlaskClient,
+) -> None:
+    prompts: list[Body] = [
+        *({"text": "A"}, {"text": 7}, {"tokens": "A"}, {"tokens": [0]}, {"text": "Z"}, {}, {"text": "B"}),
+        *({"text": "A", "tokens": [0]}, {"text": None}),
+    ]
+    requests = [{"model": "nano-gpt", "generate": {"max_new_tokens": 2}} | prompt for prompt in prompts]
+    errors = errors_of(idle_client.post("/v1/batches", json={"requests": requests}))
+    wrong = {1: "text", 2: "tokens", 4: "text", 5: "text", 7: "text", 8: "text"}
+    assert sorted(errors) == [f"requests.{n}.{name}" for n, name in wrong.items()]
+    assert errors["requests.4.text"] == ["'Z' is not allowed: must be one of A, B, C."]
+
+
+def test_a_setting_of_more_than_64_bits_is_reported(idle_client: FlaskClient) -> None:
+    request = {"model": "nano-gpt", "text": "A", "generate": {"max_new_tokens": 2, "seed": 2**70}}
+    body = json.dumps({"requests": [request, request]})
+    errors = errors_of(idle_client.post("/v1/batches", data=body, content_type="application/json"))
+    assert sorted(errors) == ["requests.0.generate.seed", "requests.1.generate.seed"]

@@ -93,14 +93,34 @@ class CompiledEngine(Engine):
         z: Array, slopes: Array | None = None, *, scale: float | None = None, window: int | None = None,
         cap: float | None = None, uncapped: Array | None = None,
     ) -> None:  # fmt: skip
-        plain = slopes is None and scale is None and cap is None and (window is None or window >= rows.stop)
-        if k.shape[2] != q.shape[2] or not plain:  # the kernel has as many heads of keys as of queries
+        if cap is not None:  # the kernel caps no scores
             super().attention(
                 rows, q, k, v, scores, largest, total, pattern, z, slopes,
                 scale=scale, window=window, cap=cap, uncapped=uncapped,
             )  # fmt: skip
             return
-        kernels.attention(rows.start, rows.stop, q, k, v, scores, largest, total, pattern, z)
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        slopes = None if slopes is None else slopes.astype(np.float32, copy=False)
+        kernels.attention(
+            rows.start, rows.stop, factor, window or rows.stop + 1, slopes,
+            q, k, v, scores, largest, total, pattern, z,
+        )  # fmt: skip
+
+    def rms_norm(
+        self, x: Array, name: str, epsilon: float, scale: Array, out: Array, offset: float | None = None
+    ) -> None:
+        gain = self._vector(f"{name}.weight")
+        if x.ndim == 4:  # of each head
+            x, scale, out = (one.reshape(len(one), -1, one.shape[-1], copy=False) for one in (x, scale, out))
+        kernels.rms_norm(x, gain if offset is None else gain + np.float32(offset), epsilon, scale, out)
+
+    def rotate(
+        self, x: Array, cos: Array, sin: Array, out: Array, pairs: str = "halves", width: int | None = None
+    ) -> None:
+        kernels.rotate(x, cos, sin, width or x.shape[-1], pairs == "neighbours", out)
+
+    def gate(self, function: str, x: Array, y: Array, out: Array) -> None:
+        kernels.gate(_FUNCTIONS[function], x, y, out)
 
     def softmax(self, x: Array, largest: Array, total: Array, out: Array) -> None:
         kernels.softmax(x, largest[..., None], total[..., None], out)

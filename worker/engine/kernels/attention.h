@@ -33,7 +33,9 @@ static void FN(arrange)(const Attention *t, const float *k, const float *v, floa
 /* One head, its rows start to stop; see `attention` in python.h. `room` holds attention_room() floats. */
 static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) {
 #define HERE(of) (t->of.p + b * t->of.b + h * t->of.h)
-    const float *q = HERE(q), *k = HERE(k), *v = HERE(v);
+    const ptrdiff_t group = h / t->shared;
+    const float *q = HERE(q), *k = t->k.p + b * t->k.b + group * t->k.h, *v = t->v.p + b * t->v.b + group * t->v.h;
+    const float slope = t->slopes ? t->slopes[h] : 0;
     float *z = HERE(z), *scores = HERE(scores), *pattern = HERE(pattern), *largest = HERE(largest), *total = HERE(total);
 #undef HERE
     const ptrdiff_t A = t->width, T = t->length, stop = t->stop;
@@ -45,21 +47,26 @@ static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) 
     if (!few) FN(arrange)(t, k, v, keys, values);
     for (ptrdiff_t i = t->start; i < stop;) {
         const int rows = few ? 1 : (int)(stop - i < ROWS ? stop - i : ROWS);
-        const ptrdiff_t past = i + rows;
+        const ptrdiff_t past = i + rows, first = seen_from(t, i);
         const float *from[ROWS];
         for (int r = 0; r < rows; r++) from[r] = q + (i + r) * t->q.t;
         if (few)
-            for (ptrdiff_t j = 0; j < past; j++) products[j] = t->factor * FN(dot)(A, from[0], k + j * t->k.t);
+            for (ptrdiff_t j = first; j < past; j++) products[j] = t->factor * FN(dot)(A, from[0], k + j * t->k.t);
         else {
             FN(interleave)(rows, A, from, t->factor, packed, rows);
-            for (ptrdiff_t j = 0; j < past; j += PANEL)
+            for (ptrdiff_t j = first / PANEL * PANEL; j < past; j += PANEL)
                 FN(product)(rows, A, packed, keys + j * A, zeros, 0, products + j, pitch, NULL, 0);
         }
         for (int r = 0; r < rows; r++, i++) {
             float *x = products + r * pitch;
+            const ptrdiff_t low = seen_from(t, i);
+            if (t->slopes)
+                for (ptrdiff_t j = low; j <= i; j++) x[j] += slope * (float)(j - i);
+            for (ptrdiff_t j = 0; j < low; j++) x[j] = -INFINITY;
             for (ptrdiff_t j = i + 1; j <= i + LANES; j++) x[j] = -INFINITY;
             FN(send)(x, i + 1, -INFINITY, T, scores + i * t->scores.t);
-            FN(softmax)(i + 1, x, largest + i * t->largest.t, total + i * t->total.t, x);
+            FN(softmax)(i + 1 - low, x + low, largest + i * t->largest.t, total + i * t->total.t, x + low);
+            for (ptrdiff_t j = 0; j < low; j++) x[j] = 0;
             for (ptrdiff_t j = i + 1; j < past + LANES; j++) x[j] = 0;
             FN(send)(x, i + 1, 0, T, pattern + i * t->pattern.t);
             from[r] = x;
@@ -67,7 +74,7 @@ static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) 
         float *to = z + (past - rows) * t->z.t;
         if (few) {
             memset(to, 0, 4 * (size_t)A);
-            for (ptrdiff_t j = 0; j < past; j++)
+            for (ptrdiff_t j = first; j < past; j++)
                 for (ptrdiff_t a = 0; a < A; a++) to[a] += products[j] * v[j * t->v.t + a];
         } else {
             FN(interleave)(rows, past, from, 1.f, packed, rows);

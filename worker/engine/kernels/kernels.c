@@ -40,8 +40,14 @@ typedef struct { float *p; ptrdiff_t b, h, t; } Heads; /* strides of batch, head
 typedef struct {
     Heads q, k, v, z, scores, pattern, largest, total;
     ptrdiff_t batch, heads, width, length, start, stop;
+    ptrdiff_t shared; /* heads of queries that read the same keys and values */
+    ptrdiff_t window; /* how many keys a query sees at most, itself included */
+    const float *slopes; /* of each head, or NULL: scores are less by the distance times it */
     float factor;
 } Attention;
+
+/* The first key that query i sees. */
+static INLINE ptrdiff_t seen_from(const Attention *t, ptrdiff_t i) { return i < t->window ? 0 : i - t->window + 1; }
 
 /* ------------------------------------------------------------------------------------------------ instruction sets */
 
@@ -54,6 +60,8 @@ typedef struct {
     void (*draw_tile)(uint64_t, float, uint64_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *);
     void (*activate)(int, ptrdiff_t, const float *, float *);
     void (*normalise)(ptrdiff_t, const float *, const float *, const float *, float, float *, float *, float *);
+    void (*rms)(ptrdiff_t, const float *, const float *, float, float *, float *);
+    void (*rotate)(ptrdiff_t, ptrdiff_t, int, const float *, const float *, const float *, float *);
     void (*softmax)(ptrdiff_t, const float *, float *, float *, float *);
     void (*head)(const Attention *, ptrdiff_t, ptrdiff_t, float *);
 } Set;
@@ -68,7 +76,8 @@ typedef struct {
 #define FN(f) f##_avx512
 #include "vectors.h"
 static const Set avx512 = {
-    ROWS, product_avx512, interleave_avx512, draw_avx512, draw_tile_avx512, activate_avx512, normalise_avx512, softmax_avx512, head_avx512,
+    ROWS, product_avx512, interleave_avx512, draw_avx512, draw_tile_avx512, activate_avx512, normalise_avx512, rms_avx512,
+    rotate_avx512, softmax_avx512, head_avx512,
 };
 #undef LANES
 #undef ROWS
@@ -85,7 +94,8 @@ static const Set avx512 = {
 #define FN(f) f##_avx2
 #include "vectors.h"
 static const Set avx2 = {
-    ROWS, product_avx2, interleave_avx2, draw_avx2, draw_tile_avx2, activate_avx2, normalise_avx2, softmax_avx2, head_avx2,
+    ROWS, product_avx2, interleave_avx2, draw_avx2, draw_tile_avx2, activate_avx2, normalise_avx2, rms_avx2,
+    rotate_avx2, softmax_avx2, head_avx2,
 };
 #undef LANES
 #undef ROWS
@@ -101,7 +111,8 @@ static const Set avx2 = {
 #define FN(f) f##_plain
 #include "vectors.h"
 static const Set plain = {
-    ROWS, product_plain, interleave_plain, draw_plain, draw_tile_plain, activate_plain, normalise_plain, softmax_plain, head_plain,
+    ROWS, product_plain, interleave_plain, draw_plain, draw_tile_plain, activate_plain, normalise_plain, rms_plain,
+    rotate_plain, softmax_plain, head_plain,
 };
 #endif
 
@@ -246,7 +257,7 @@ typedef struct {
     float epsilon;
 } Each;
 
-enum { NORMALISE, SOFTMAX, ACTIVATE, ADD };
+enum { NORMALISE, RMS, SOFTMAX, ACTIVATE, GATE, ADD };
 
 static void do_row(void *argument, ptrdiff_t i, int thread) {
     const Each *t = argument;
@@ -255,12 +266,35 @@ static void do_row(void *argument, ptrdiff_t i, int thread) {
     float *out = row(&t->out, i);
     if (t->what == NORMALISE)
         set->normalise(t->x.n, x, t->weight, t->bias, t->epsilon, row(&t->mean, i), row(&t->scale, i), out);
+    else if (t->what == RMS) set->rms(t->x.n, x, t->weight, t->epsilon, row(&t->scale, i), out);
     else if (t->what == SOFTMAX) set->softmax(t->x.n, x, row(&t->mean, i), row(&t->scale, i), out);
-    else if (t->what == ACTIVATE) set->activate(t->function, t->x.n, x, out);
-    else {
+    else if (t->what == ACTIVATE || t->what == GATE) set->activate(t->function, t->x.n, x, out);
+    if (t->what == GATE || t->what == ADD) {
         const float *y = row(&t->y, i);
-        for (ptrdiff_t n = 0; n < t->x.n; n++) out[n] = x[n] + y[n];
+        if (t->what == ADD)
+            for (ptrdiff_t n = 0; n < t->x.n; n++) out[n] = x[n] + y[n];
+        else
+            for (ptrdiff_t n = 0; n < t->x.n; n++) out[n] *= y[n];
     }
+}
+
+typedef struct {
+    Heads x, out;
+    const float *cosine, *sine; /* [T, A] */
+    ptrdiff_t positions, heads, channels, width, cosine_pitch, sine_pitch;
+    int neighbours;
+} Rotation;
+
+/* All heads of a position. */
+static void rotate_position(void *argument, ptrdiff_t task, int thread) {
+    const Rotation *t = argument;
+    (void)thread;
+    const ptrdiff_t b = task / t->positions, i = task % t->positions;
+    for (ptrdiff_t h = 0; h < t->heads; h++)
+        set->rotate(
+            t->channels, t->width, t->neighbours, t->x.p + b * t->x.b + i * t->x.t + h * t->x.h,
+            t->cosine + i * t->cosine_pitch, t->sine + i * t->sine_pitch, t->out.p + b * t->out.b + i * t->out.t + h * t->out.h
+        );
 }
 
 static void do_head(void *argument, ptrdiff_t task, int thread) {

@@ -164,6 +164,47 @@ end:
     return answer;
 }
 
+/* rms_norm(x, weight, epsilon, scale, out) */
+static PyObject *rms_norm(PyObject *self, PyObject *arguments) {
+    PyObject *o[4], *answer = NULL;
+    Array a[4] = {0};
+    Each t = {.what = RMS};
+    if (!PyArg_ParseTuple(arguments, "OOfOO", &o[0], &o[1], &t.epsilon, &o[2], &o[3])) return NULL;
+    for (int n = 0; n < 4; n++)
+        if (!array(o[n], n == 1 ? 1 : 3, n > 1, &a[n])) goto end;
+    if (!shaped_alike(&a[0], &a[2], 1) || !shaped_alike(&a[0], &a[3], a[0].n[2]) || !same(a[1].n[0] == a[0].n[2])) goto end;
+    t.x = rows_of(&a[0]), t.scale = rows_of(&a[2]), t.out = rows_of(&a[3]), t.weight = a[1].p;
+    answer = each(&t, 2);
+end:
+    release(a, 4);
+    return answer;
+}
+
+/* rotate(x, cos, sin, width, neighbours, out): [B, n, H, A], [1, n, A] */
+static PyObject *rotate(PyObject *self, PyObject *arguments) {
+    PyObject *o[4], *answer = NULL;
+    Array a[4] = {0};
+    Rotation t = {0};
+    if (!PyArg_ParseTuple(arguments, "OOOnpO", &o[0], &o[1], &o[2], &t.width, &t.neighbours, &o[3])) return NULL;
+    for (int n = 0; n < 4; n++)
+        if (!array(o[n], n == 1 || n == 2 ? 3 : 4, n == 3, &a[n])) goto end;
+    const ptrdiff_t *s = a[0].n;
+    for (int n = 0; n < 4; n++) same(a[3].n[n] == s[n]);
+    for (int n = 1; n < 3; n++) same(a[n].n[0] == 1 && a[n].n[1] == s[1] && a[n].n[2] == s[3]);
+    same(0 <= t.width && t.width <= s[3] && t.width % 2 == 0);
+    if (PyErr_Occurred()) goto end;
+    t.x = (Heads){a[0].p, a[0].s[0], a[0].s[2], a[0].s[1]}, t.out = (Heads){a[3].p, a[3].s[0], a[3].s[2], a[3].s[1]};
+    t.cosine = a[1].p, t.sine = a[2].p, t.cosine_pitch = a[1].s[1], t.sine_pitch = a[2].s[1];
+    t.positions = s[1], t.heads = s[2], t.channels = s[3];
+    BEGIN
+    run(rotate_position, &t, s[0] * s[1], (double)(s[0] * s[1]) * (double)(s[2] * s[3]) > ENOUGH);
+    END
+    answer = Py_NewRef(Py_None);
+end:
+    release(a, 4);
+    return answer;
+}
+
 /* softmax(x, largest, total, out): the statistics with a last axis of one */
 static PyObject *softmax(PyObject *self, PyObject *arguments) {
     PyObject *o[4], *answer = NULL;
@@ -194,52 +235,68 @@ static PyObject *activate(PyObject *self, PyObject *arguments) {
     return answer;
 }
 
-/* add(x, y, out) */
-static PyObject *add(PyObject *self, PyObject *arguments) {
-    PyObject *o[3], *answer = NULL;
+static PyObject *of_two(Each t, PyObject **o) {
+    PyObject *answer = NULL;
     Array a[3] = {0};
-    Each t = {.what = ADD};
-    if (!PyArg_ParseTuple(arguments, "OOO", &o[0], &o[1], &o[2])) return NULL;
     for (int n = 0; n < 3; n++)
         if (!array(o[n], 3, n == 2, &a[n]) || !shaped_alike(&a[0], &a[n], a[0].n[2])) goto end;
     t.x = rows_of(&a[0]), t.y = rows_of(&a[1]), t.out = rows_of(&a[2]);
-    answer = each(&t, 1);
+    answer = each(&t, t.what == ADD ? 1 : 4);
 end:
     release(a, 3);
     return answer;
 }
 
-/* attention(start, stop, q, k, v, scores, largest, total, pattern, z): [B, T, H, A], [B, H, T, T] and [B, H, T] */
+/* add(x, y, out) */
+static PyObject *add(PyObject *self, PyObject *arguments) {
+    PyObject *o[3];
+    if (!PyArg_ParseTuple(arguments, "OOO", &o[0], &o[1], &o[2])) return NULL;
+    return of_two((Each){.what = ADD}, o);
+}
+
+/* gate(function, x, y, out) */
+static PyObject *gate(PyObject *self, PyObject *arguments) {
+    PyObject *o[3];
+    Each t = {.what = GATE};
+    if (!PyArg_ParseTuple(arguments, "iOOO", &t.function, &o[0], &o[1], &o[2])) return NULL;
+    return of_two(t, o);
+}
+
+/* attention(start, stop, scale, window, slopes, q, k, v, scores, largest, total, pattern, z): q and z [B, T, H, A], k and
+ * v [B, T, G, A], slopes [H] or None, then [B, H, T, T] and [B, H, T] */
 static PyObject *attention(PyObject *self, PyObject *arguments) {
-    PyObject *o[8], *answer = NULL;
-    Array a[8] = {0};
+    PyObject *o[9], *answer = NULL;
+    Array a[9] = {0};
     Attention t = {0};
     int no_memory = 0;
-    if (!PyArg_ParseTuple(arguments, "nnOOOOOOOO", &t.start, &t.stop, &o[0], &o[1], &o[2], &o[3], &o[4], &o[5], &o[6], &o[7]))
+    if (!PyArg_ParseTuple(arguments, "nnfnOOOOOOOOO", &t.start, &t.stop, &t.factor, &t.window, &o[8], &o[0], &o[1], &o[2],
+                          &o[3], &o[4], &o[5], &o[6], &o[7]))
         return NULL;
     for (int n = 0; n < 8; n++)
         if (!array(o[n], n == 4 || n == 5 ? 3 : 4, n > 2, &a[n])) goto end;
-    const ptrdiff_t B = a[0].n[0], T = a[0].n[1], H = a[0].n[2], A = a[0].n[3];
+    if (o[8] != Py_None && !array(o[8], 1, 0, &a[8])) goto end;
+    const ptrdiff_t B = a[0].n[0], T = a[0].n[1], H = a[0].n[2], A = a[0].n[3], G = a[1].n[2];
     for (int n = 0; n < 8; n++) {
         const int by_position = n < 3 || n == 7;
-        const ptrdiff_t *s = a[n].n;
-        if (!same(s[0] == B && s[1] == (by_position ? T : H) && s[2] == (by_position ? H : T))) goto end;
+        const ptrdiff_t *s = a[n].n, heads = n == 1 || n == 2 ? G : H;
+        if (!same(s[0] == B && s[1] == (by_position ? T : H) && s[2] == (by_position ? heads : T))) goto end;
         if (a[n].view.ndim == 4 && !same(s[3] == (by_position ? A : T))) goto end;
     }
-    if (!same(0 <= t.start && t.start <= t.stop && t.stop <= T)) goto end;
+    if (!same(0 <= t.start && t.start <= t.stop && t.stop <= T && t.window > 0 && G > 0 && H % G == 0)) goto end;
+    if (a[8].held && !same(a[8].n[0] == H)) goto end;
     Heads *parts[] = {&t.q, &t.k, &t.v, &t.scores, &t.largest, &t.total, &t.pattern, &t.z};
     for (int n = 0; n < 8; n++) {
         const int by_position = n < 3 || n == 7;
         *parts[n] = (Heads){a[n].p, a[n].s[0], a[n].s[by_position ? 2 : 1], a[n].s[by_position ? 1 : 2]};
     }
-    t.batch = B, t.heads = H, t.width = A, t.length = T, t.factor = (float)(1 / sqrt((double)A));
+    t.batch = B, t.heads = H, t.width = A, t.length = T, t.shared = H / G, t.slopes = a[8].p;
     BEGIN
     for (int n = 0; n < pool.threads; n++) no_memory |= !room(n, attention_room(&t));
     if (!no_memory) run(do_head, &t, B * H, (double)(B * H * A) * (double)(t.stop - t.start) * (double)t.stop > 4 * ENOUGH);
     END
     answer = no_memory ? PyErr_NoMemory() : Py_NewRef(Py_None);
 end:
-    release(a, 8);
+    release(a, 9);
     return answer;
 }
 
@@ -248,6 +305,8 @@ static PyMethodDef methods[] = {
     {"draw", draw, METH_VARARGS, NULL},             {"layer_norm", layer_norm, METH_VARARGS, NULL},
     {"softmax", softmax, METH_VARARGS, NULL},       {"activate", activate, METH_VARARGS, NULL},
     {"add", add, METH_VARARGS, NULL},               {"attention", attention, METH_VARARGS, NULL},
+    {"rms_norm", rms_norm, METH_VARARGS, NULL},     {"rotate", rotate, METH_VARARGS, NULL},
+    {"gate", gate, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

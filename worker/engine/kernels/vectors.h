@@ -165,6 +165,46 @@ static void FN(normalise)(
     *scale = s;
 }
 
+/* x / √(mean of squares + ε) · weight */
+static void FN(rms)(ptrdiff_t n, const float *x, const float *weight, float epsilon, float *scale, float *out) {
+    vf squares = {0};
+    float rest = 0;
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) squares += FN(load)(x + i) * FN(load)(x + i);
+    for (; i < n; i++) rest += x[i] * x[i];
+    const float s = sqrtf((FN(sum)(squares) + rest) / (float)n + epsilon), inverse = 1.f / s;
+    for (i = 0; i + LANES <= n; i += LANES) FN(store)(out + i, FN(load)(x + i) * inverse * FN(load)(weight + i));
+    for (; i < n; i++) out[i] = x[i] * inverse * weight[i];
+    *scale = s;
+}
+
+/* Pairs of the first `width` of n channels, by the angles of which cos and sin are given. */
+static void FN(rotate)(
+    ptrdiff_t n, ptrdiff_t width, int neighbours, const float *x, const float *cosine, const float *sine, float *out
+) {
+    const ptrdiff_t half = width / 2;
+    if (neighbours)
+        for (ptrdiff_t i = 0; i < width; i += 2) {
+            const float a = x[i], b = x[i + 1];
+            out[i] = a * cosine[i] - b * sine[i];
+            out[i + 1] = b * cosine[i + 1] + a * sine[i + 1];
+        }
+    else {
+        ptrdiff_t i = 0;
+        for (; i + LANES <= half; i += LANES) {
+            const vf a = FN(load)(x + i), b = FN(load)(x + half + i);
+            FN(store)(out + i, a * FN(load)(cosine + i) - b * FN(load)(sine + i));
+            FN(store)(out + half + i, b * FN(load)(cosine + half + i) + a * FN(load)(sine + half + i));
+        }
+        for (; i < half; i++) {
+            const float a = x[i], b = x[half + i];
+            out[i] = a * cosine[i] - b * sine[i];
+            out[half + i] = b * cosine[half + i] + a * sine[half + i];
+        }
+    }
+    for (ptrdiff_t i = width; i < n; i++) out[i] = x[i] * cosine[i];
+}
+
 static void FN(softmax)(ptrdiff_t n, const float *x, float *largest, float *total, float *out) {
     float most = -INFINITY, sum = 0;
     ptrdiff_t i = 0;

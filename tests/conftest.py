@@ -47,6 +47,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores * 3 // 2
 
 
+def pytest_xdist_setupnodes() -> None:
+    """Have each test process compute on one thread: threads of several processes wait for each other by spinning."""
+    os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+
+
 def pytest_collection_finish() -> None:
     """Exempt loaded modules from garbage collection, which took a quarter of the tests' time."""
     gc.freeze()

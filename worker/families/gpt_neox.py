@@ -30,7 +30,7 @@ from worker.families.family import Family, Preset
 from worker.families.parts import attention, defaults, mlp, norms, prediction, residual, sections, stream, tour
 from worker.families.parts.hub import hub_fields, rope_parameters
 from worker.families.parts.labels import decoder_labels
-from worker.families.parts.notation import ATTENTION, HEAD, LAYER, ids, read, value, weight
+from worker.families.parts.notation import ATTENTION, HEAD, LAYER, read, value, weight
 from worker.families.parts.rotary import Rotary, fill_rotary, partial_width_error, rotate, rotated_kinds
 from worker.families.parts.stream import Tensors
 
@@ -154,11 +154,8 @@ def _layer_weights(config: GPTNeoXConfig) -> Iterator[Tensor]:
 
 
 def _steps(config: GPTNeoXConfig) -> Iterator[Step]:
-    yield from (tour.TOKENS, tour.LOOKUP, tour.NORM)
-    yield Step("fused_qkv", "Queries, keys, values", "Three short vectors are made for each position and head. Their "
-               "matrices are stored as one, head by head, so that one product makes them all.",
-               "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v"))  # fmt: skip
-    yield from (tour.rotate_part(), *tour.ATTEND, tour.PROJECT)
+    qkv = tour.FUSED_QKV if config.attention_bias else tour.PLAIN_QKV
+    yield from (tour.TOKENS, tour.LOOKUP, tour.NORM, qkv, tour.rotate_part(), *tour.ATTEND, tour.PROJECT)
     if config.use_parallel_residual:
         yield from tour.parallel_mlp("the same stream through a norm of its own")
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from numpy.typing import NDArray
 
 from worker.describe.architecture import RESIDUAL, Architecture, Section
-from worker.describe.blocks import Step, Tensor
+from worker.describe.blocks import Tensor
 from worker.describe.config import (
     MAX_HEADS,
     MAX_INNER,
@@ -30,7 +30,7 @@ from worker.families.family import Family, Preset, VocabularyKind
 from worker.families.parts import attention, defaults, mlp, norms, prediction, residual, sections, stream, tour
 from worker.families.parts.hub import hub_fields
 from worker.families.parts.labels import decoder_labels
-from worker.families.parts.notation import HEAD, LAYER, ids, read, value, weight
+from worker.families.parts.notation import HEAD, LAYER, read, value, weight
 from worker.families.parts.rotary import Rotary, fill_rotary, rotate, rotated_kinds
 from worker.families.parts.stream import Tensors
 
@@ -143,9 +143,7 @@ STEPS = (
     tour.TOKENS,
     tour.LOOKUP,
     tour.NORM,
-    Step("plain_qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head. "
-         "Nothing is added to them: attention has no biases here.", "q = W_q·y\nk = W_k·y\nv = W_v·y",
-         ids(HEAD, "q", "k", "v")),
+    tour.PLAIN_QKV,
     tour.rotate_part(),
     *tour.ATTEND,
     tour.PROJECT,

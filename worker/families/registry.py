@@ -7,10 +7,12 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+import worker.families.bloom as bloom
 import worker.families.gpt2 as gpt2
 import worker.families.gpt_neox as gpt_neox
 import worker.families.gptj as gptj
 import worker.families.llama as llama
+import worker.families.opt as opt
 import worker.families.phi as phi
 from worker.describe.architecture import Architecture
 from worker.describe.config import Config, ConfigError, parse_values
@@ -18,7 +20,10 @@ from worker.families.family import Family, Preset
 
 #: Every family by its `model_type`.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.name: family for family in (gpt2.FAMILY, llama.FAMILY, gpt_neox.FAMILY, gptj.FAMILY, phi.FAMILY)}
+    {
+        family.name: family
+        for family in (gpt2.FAMILY, llama.FAMILY, gpt_neox.FAMILY, gptj.FAMILY, phi.FAMILY, opt.FAMILY, bloom.FAMILY)
+    }
 )
 
 #: Every published model by id, ordered by family and size.

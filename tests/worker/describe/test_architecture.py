@@ -19,10 +19,12 @@ from worker.describe.config import Config as AnyConfig
 from worker.describe.counts import parameters
 from worker.describe.expression import Sizes
 from worker.describe.index import Index
+from worker.families.bloom import BloomConfig
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt_neox import GPTNeoXConfig
 from worker.families.gptj import GPTJConfig
 from worker.families.llama import LlamaConfig
+from worker.families.opt import OPTConfig
 from worker.families.phi import PhiConfig
 from worker.families.registry import describe
 
@@ -52,6 +54,13 @@ PHI = PhiConfig(
     num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, hidden_size=32, intermediate_size=28,
     max_position_embeddings=9, vocab_size=17, rope_theta=50.0, partial_rotary_factor=0.75,
 )  # fmt: skip
+OPT = OPTConfig(
+    num_hidden_layers=3, num_attention_heads=3, hidden_size=24, ffn_dim=28, max_position_embeddings=9, vocab_size=17,
+)  # fmt: skip
+POST_NORM = replace(
+    OPT, num_hidden_layers=13, do_layer_norm_before=False, word_embed_proj_dim=10, activation_function="gelu",
+)  # fmt: skip
+BLOOM = BloomConfig(n_layer=3, n_head=3, hidden_size=24, seq_length=9, vocab_size=17)
 FAMILIES: dict[str, AnyConfig] = {
     "gpt2": DEEP,
     "gpt2, untied": UNTIED,
@@ -60,6 +69,16 @@ FAMILIES: dict[str, AnyConfig] = {
     "gpt_neox": NEOX,
     "gpt_neox, serial": SERIAL,
     "gptj": GPTJ,
+    "opt": OPT,
+    "opt, norms after": POST_NORM,
+    "opt, plain": replace(
+        OPT, enable_bias=False, layer_norm_elementwise_affine=False, tie_word_embeddings=False, word_embed_proj_dim=10
+    ),
+    "opt, no final norm": replace(OPT, _remove_final_layer_norm=True),
+    "bloom": BLOOM,
+    "bloom, from the norms": replace(
+        BLOOM, n_layer=13, n_head=4, apply_residual_connection_post_layernorm=True, tie_word_embeddings=False
+    ),
     "phi": PHI,
     "phi, normed heads": replace(PHI, qk_layernorm=True, tie_word_embeddings=True),
     "phi, normed heads, deep": replace(PHI, qk_layernorm=True, num_hidden_layers=13, num_key_value_heads=4),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from worker.describe.blocks import Kind, Spot, Tensor
+from worker.describe.blocks import Kind, Landmark, Spot, Tensor
 from worker.describe.formula import Formula
 from worker.describe.operations import Parameters
 from worker.families.parts.notation import NORM, beside, kind, read, read_if, value, weight
@@ -21,10 +21,14 @@ def layer_norm_weights(name: str, dims: str = "C") -> tuple[Tensor, ...]:
     return weight(f"{name}.weight", dims, "layer_norm"), weight(f"{name}.bias", dims, "layer_norm")
 
 
-def layer_norm_values(name: str) -> tuple[Tensor, ...]:
-    """Return the values of a layer norm."""
-    statistics = (value(f"{name}.{part}", "B T 1", "statistic") for part in ("mean", "scale"))
-    return (*statistics, value(f"{name}.out", "B T C"))
+def layer_norm_values(name: str, landmark: Landmark | None = None) -> tuple[Tensor, ...]:
+    """Return the values of a layer norm, of which the last has this role in every family."""
+    return *norm_statistics(name), value(f"{name}.out", "B T C", landmark=landmark)
+
+
+def norm_statistics(name: str) -> tuple[Tensor, ...]:
+    """Return the mean and scale of a layer norm."""
+    return tuple(value(f"{name}.{part}", "B T 1", "statistic") for part in ("mean", "scale"))
 
 
 def layer_norm_kinds(

@@ -43,6 +43,15 @@ def serial_shelves(*, rotated: bool) -> dict[str, str]:
     }  # fmt: skip
 
 
+def post_norm_shelves() -> dict[str, str]:
+    """Return the shelves of a serial layer whose norms come after the sums."""
+    return attention_shelves("top + 2*m", rotated=False) | {"attn_out": "end_of_z"} | layer_norm_shelves(
+        "ln1", "attn_out + C*s + m"
+    ) | mlp_shelves("ln1_out") | layer_norm_shelves("ln2", "mlp_out + C*s + m") | {
+        "end": "ln2_out + C*s + m",
+    }  # fmt: skip
+
+
 def parallel_shelves(normed: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """Return the shelves of a parallel layer: the norms, rotated attention beside the MLP, and the sum.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from worker.describe.blocks import Step
 from worker.families.parts.notation import HEAD, KV_HEAD, LAYER, ids
 
@@ -30,6 +32,15 @@ NORM = Step("norm", "Layer norm", "Every position's vector is brought to the sam
             ids(f"{LAYER}.ln1", "out", "mean", "scale"))  # fmt: skip
 QKV = Step("qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head.",
            "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v"))  # fmt: skip
+PLAIN_QKV = Step(
+    "plain_qkv", "Queries, keys, values", "Three matrices make three short vectors for each position and head. Nothing "
+    "is added to them: attention has no biases here.", "q = W_q·y\nk = W_k·y\nv = W_v·y", ids(HEAD, "q", "k", "v"),
+)  # fmt: skip
+FUSED_QKV = Step(
+    "fused_qkv", "Queries, keys, values", "Three short vectors are made for each position and head. Their matrices are "
+    "stored as one, head by head, so that one product makes them all.",
+    "q = W_q·y + b_q\nk = W_k·y + b_k\nv = W_v·y + b_v", ids(HEAD, "q", "k", "v"),
+)  # fmt: skip
 PROJECT = Step("project", "Projection", "One more matrix brings the results of all heads together.",
                "a = W_o·[z_0, z_1, …] + b_o", ids(LAYER, "attn_out"))  # fmt: skip
 MLP = (
@@ -42,6 +53,28 @@ MLP = (
 )  # fmt: skip
 LAST = Step("last", "Final layer norm", "Each vector is brought to the same scale once more.", _LN,
             ids("ln_final", "out", "mean", "scale"))  # fmt: skip
+
+#: Where tokens have vectors narrower than the stream, and norms come after the sums.
+EMBEDDED = Step(
+    "embedding", "Embedding", "Each token becomes a vector, and its position is added.",
+    "x = E[token] + P[position + 2]", ("embedding",),
+)  # fmt: skip
+WIDENED = Step(
+    "projected_embedding", "Embedding", "Each token becomes a vector that is narrower than the stream, and a matrix "
+    "widens it. Then its position is added.", "x = W_in·E[token] + P[position + 2]", ("embed", "embedding"),
+)  # fmt: skip
+NORM_AFTER = replace(
+    NORM, id="norm_after", text="Only after the sum is each vector brought to the same scale. So the stream itself "
+    "is normed, and not only what attention and MLP read of it.",
+)  # fmt: skip
+NORM_AFTER_MLP = replace(
+    NORM, id="norm_after_mlp", kinds=ids(f"{LAYER}.ln2", "out", "mean", "scale"),
+    text="Once more, the sum is brought to the same scale. That is what the next layer reads.",
+)  # fmt: skip
+NARROWED = Step(
+    "project_out", "Narrow", "A matrix brings each vector to the width of the tokens' vectors. There it is compared "
+    "with them.", "y ← W_out·y", ("projected",),
+)  # fmt: skip
 
 
 def rotate_part(shared: bool = False) -> Step:

@@ -8,7 +8,7 @@ used: its arrays are copies, and it has no bfloat16 for NumPy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -50,27 +50,32 @@ class StoredTensor:
     def read(self, key: Key) -> NDArray[Any]:
         """Return `tensor[key]` as stored, without reading the rest. Raises ChangedError."""
         key = (*key, *(slice(None),) * (len(self.shape) - len(key)))
-        axes = [_picked(size, part) for size, part in zip(self.shape, key, strict=True)]
+        axes = [picked(size, part) for size, part in zip(self.shape, key, strict=True)]
         one = [range(1)] * (2 - len(axes))  # a vector is a matrix of one row
-        values = self._read([*one, *axes], (*map(len, one), *self.shape))
+        rows, *others = [*one, *axes]
+        values = self._read(rows, others, (*map(len, one), *self.shape))
         values = values.reshape([len(axis) for axis in axes])
         return np.asarray(values[tuple(slice(None) if isinstance(part, slice) else 0 for part in key)])
 
-    def _read(self, axes: list[range], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return the cells at `axes` of the tensor as one of this shape, of at least two axes."""
-        rows, columns, *_ = axes
-        values = np.empty([len(axis) for axis in axes], self.dtype)
+    def rows(self, rows: Sequence[int], columns: range) -> NDArray[Any]:
+        """Return some columns of some rows of a tensor with at least two axes, as stored. Raises ChangedError."""
+        return self._read(rows, [columns, *map(range, self.shape[2:])], self.shape)
+
+    def _read(self, rows: Sequence[int], axes: list[range], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the cells at `rows` and `axes` of the tensor as one of this shape."""
+        columns = axes[0]
+        values = np.empty([len(rows), *map(len, axes)], self.dtype)
         item = prod(shape[2:]) * self.dtype.itemsize  # bytes of a column in a row
         low, high = 0, shape[1]
         if columns and shape[1] * item > _PAGES:
             low, high = min(columns[0], columns[-1]), max(columns[0], columns[-1]) + 1
-        part = tuple(_slice(axis, low if at == 0 else 0) for at, axis in enumerate(axes[1:]))
+        part = tuple(_slice(axis, low if at == 0 else 0) for at, axis in enumerate(axes))
         count = max(_BLOCK // max((high - low) * item, 1), 1)  # rows of a block
         with self._opened() as file:
             for start in range(0, len(rows) if values.size else 0, count):
                 some = rows[start : start + count]
                 block = np.empty((len(some), high - low, *shape[2:]), self.dtype)
-                if some.step == 1 and high - low == shape[1]:
+                if isinstance(some, range) and some.step == 1 and high - low == shape[1]:
                     self._fill(file, block, some[0] * shape[1] * item)
                 else:
                     for row, out in zip(some, block, strict=True):
@@ -153,7 +158,7 @@ def to_float32(values: Any) -> NDArray[np.float32]:
         return stored.astype(np.float32)
 
 
-def _picked(size: int, part: slice | int) -> range:
+def picked(size: int, part: slice | int) -> range:
     """Return the indices that a part of a key selects; an integer selects one. Raises IndexError."""
     if isinstance(part, slice):
         return range(size)[part]

@@ -24,7 +24,7 @@ from worker.trace.arena import Arena, plan
 from worker.trace.capture import CaptureWriter, Sink, arrays
 from worker.trace.generate import generate
 from worker.trace.lens import run_lens
-from worker.trace.sampling import passes
+from worker.trace.sampling import Sampling, passes, probability
 from worker.trace.work import Work
 
 Manifest = dict[str, Any]
@@ -65,7 +65,7 @@ def trace(request: TraceRequest, settings: Settings, open: Open, progress: Progr
     new = generate(config, runner, arena, prompt, sampling, after_layer)
     model.check_unchanged()
     writer.write_rest()
-    return {"tensors": writer.described, "generated": _generated(arena, len(prompt), new)}
+    return {"tensors": writer.described, "generated": _generated(arena, len(prompt), sampling, new)}
 
 
 @lru_cache(maxsize=1)  # traces that share a job often have the same model
@@ -116,12 +116,16 @@ COMPUTE: dict[RequestKind, Callable[[Any, Settings, Open, Progress], Manifest]] 
 }
 
 
-def _generated(arena: Arena, prompt: int, new: list[int]) -> list[dict[str, Any]]:
-    """Return each new token with its probability and the most probable tokens at its position."""
+def _generated(arena: Arena, prompt: int, sampling: Sampling, new: list[int]) -> list[dict[str, Any]]:
+    """Return each new token with its probabilities and the most probable tokens at its position.
+
+    `probability` is the model's, at temperature 1; the token was sampled with `sampling_probability`.
+    """
     steps = []
     for position, token in enumerate(new, start=prompt - 1):
         probs = arena["probs"][0, position]
         top = np.argsort(-probs, kind="stable")[:_TOP].tolist()
         drawn, *best = ({"token": token, "probability": float(probs[token])} for token in (token, *top))
-        steps.append({"position": position, **drawn, "top": best})
+        sampled_with = probability(arena["logits"][0, position], sampling, token)
+        steps.append({"position": position, **drawn, "sampling_probability": sampled_with, "top": best})
     return steps

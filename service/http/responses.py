@@ -22,7 +22,7 @@ JSON = "application/json"
 YAML = "application/yaml"
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATED = "public, no-cache"
-_VERSION = "2"  # raised when the bytes of finished responses change: 2 has a layout's architecture
+_VERSION = "3"  # raised when the bytes of finished responses change: 3 has sampling_probability
 
 
 def preferred_wait() -> float:

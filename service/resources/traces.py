@@ -219,7 +219,9 @@ def _represent(state: State[TraceRequest], model: Model | None = None) -> dict[s
     return body | {
         "output": None if vocabulary.kind == "ids" else output,
         "generated": [
-            _with_text(step, vocabulary) | {"top": [_with_text(token, vocabulary) for token in step["top"]]}
+            _with_text(step, vocabulary)
+            | {"sampling_probability": step.get("sampling_probability")}  # older manifests have none
+            | {"top": [_with_text(token, vocabulary) for token in step["top"]]}
             for step in generated
         ],
         "tensors": _tensors(state),

@@ -41,21 +41,35 @@ def passes(sampling: Sampling) -> int:
 
 
 def choose(logits: NDArray[Any], sampling: Sampling, random: np.random.Generator) -> int:
-    """Sample a token from logits [V]: temperature, then top-k, then top-p (nucleus sampling, arXiv:1904.09751).
+    """Sample a token from logits [V]. Raises NonFiniteLogitsError."""
+    tokens, weights = _candidates(logits, sampling)
+    if sampling.temperature == 0:
+        return int(tokens[0])
+    cumulative = np.cumsum(weights)
+    drawn = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")  # nosec B311
+    return int(tokens[min(int(drawn), len(tokens) - 1)])  # random() * total may round up to the total
 
-    Raises NonFiniteLogitsError.
+
+def probability(logits: NDArray[Any], sampling: Sampling, token: int) -> float:
+    """Return the probability with which `choose` samples a token; 1 at temperature 0 for the most probable one."""
+    tokens, weights = _candidates(logits, sampling)
+    return float(weights[tokens == token].sum() / weights.sum())
+
+
+def _candidates(logits: NDArray[Any], sampling: Sampling) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the tokens that may be sampled, the most probable first, and the weight of each.
+
+    Temperature, then top-k, then top-p (nucleus sampling, arXiv:1904.09751). Raises NonFiniteLogitsError.
     """
     largest = logits.max()  # NaN if any is NaN
     if not np.isfinite(largest):
         raise NonFiniteLogitsError
     if sampling.temperature == 0:
-        return int(np.argmax(logits))
+        return np.array([np.argmax(logits)]), np.ones(1)
     scaled = (logits - largest).astype(np.float64) / sampling.temperature  # at most 0, so exp cannot overflow
     order = np.argsort(-scaled, kind="stable")[: sampling.top_k]
     p = np.exp(scaled[order] - scaled[order[0]])
     p /= p.sum()
     if sampling.top_p is not None:
         p = p[: int(np.searchsorted(np.cumsum(p), sampling.top_p)) + 1]
-    cumulative = np.cumsum(p)
-    drawn = np.searchsorted(cumulative, random.random() * cumulative[-1], side="right")  # nosec B311
-    return int(order[min(int(drawn), len(p) - 1)])  # random() * total may round up to the total
+    return order[: len(p)], p

@@ -68,6 +68,8 @@ class TraceRequestSchema(PromptSchema):
 
 
 class ProbabilitySchema(Schema):
+    """A token and the probability that the model gives it, at temperature 1."""
+
     token = fields.Integer(required=True)
     text = fields.String(required=True)
     probability = fields.Float(required=True)
@@ -77,6 +79,14 @@ class GeneratedSchema(ProbabilitySchema):
     """A new token; it was sampled from the distribution at `position`."""
 
     position = fields.Integer(required=True)
+    sampling_probability = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "the probability with which it was sampled: after temperature, top_k and top_p; 1 at "
+            "temperature 0, null in traces of earlier versions"
+        },
+    )
     top = fields.List(fields.Nested(ProbabilitySchema), required=True)
 
 

@@ -83,8 +83,22 @@ def test_each_step_has_the_probabilities_it_was_drawn_from(client: FlaskClient, 
         row = probs[0, step["position"]]
         assert step["token"] == row.argmax()
         assert step["probability"] == row[step["token"]]
+        assert step["sampling_probability"] == 1  # at temperature 0
         assert step["top"][0] == {k: step[k] for k in ("token", "text", "probability")}
         assert [one["probability"] for one in step["top"]] == sorted(row.tolist(), reverse=True)
+
+
+def test_a_sampled_token_has_the_models_probability_and_the_one_it_was_sampled_with(
+    client: FlaskClient, request_body: Body
+) -> None:
+    generate = {"max_new_tokens": 4, "temperature": 0.5, "top_k": 3}
+    trace = client.post("/v1/traces", json=request_body | {"generate": generate}, headers=WAIT).get_json()
+    probs = numbers(client.get(f"/v1/traces/{trace['id']}/tensors/probs", headers=OCTETS))
+    for step in trace["generated"]:
+        row = probs[0, step["position"]].astype(np.float64)
+        best = np.sort(row**2)[-3:]  # p at temperature 1/2 is proportional to p²
+        assert step["probability"] == row[step["token"]]
+        np.testing.assert_allclose(step["sampling_probability"], row[step["token"]] ** 2 / best.sum(), rtol=1e-4)
 
 
 def test_a_trace_has_every_tensor_of_the_description_in_order(client: FlaskClient, sorted_letters: Body) -> None:

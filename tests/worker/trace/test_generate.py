@@ -15,7 +15,7 @@ from worker.engine.numpy_engine import Engine
 from worker.families.gpt2 import forward
 from worker.trace.arena import Arena, plan
 from worker.trace.generate import generate
-from worker.trace.sampling import NonFiniteLogitsError, Sampling, choose, positions
+from worker.trace.sampling import NonFiniteLogitsError, Sampling, choose, positions, probability
 
 NANO = CONFIGS["nano-gpt"]
 
@@ -188,3 +188,22 @@ def test_sampling_frequencies_match_the_probabilities(how: dict[str, Any], p: li
     found = np.bincount(draws(n, **how), minlength=4) / n
     deviation = np.sqrt(wanted * (1 - wanted) / n)  # of a binomial frequency; five of them are missed once in 10⁶
     assert (abs(found - wanted) <= 5 * deviation).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, [0, 1, 0, 0]),  # greedy
+        ({"temperature": 1.0}, [0.05, 0.5, 0.15, 0.3]),
+        ({"temperature": 0.5}, [0.0025 / 0.365, 0.25 / 0.365, 0.0225 / 0.365, 0.09 / 0.365]),
+        ({"temperature": 1.0, "top_k": 2}, [0, 0.625, 0, 0.375]),
+        ({"temperature": 1.0, "top_p": 0.85}, [0, 0.5 / 0.95, 0.15 / 0.95, 0.3 / 0.95]),
+        ({"temperature": 1.0, "top_k": 3, "top_p": 0.6}, [0, 0.625, 0, 0.375]),
+    ],
+)
+def test_the_probability_of_a_sample_is_how_often_it_is_drawn(how: dict[str, Any], expected: list[float]) -> None:
+    sampling = Sampling(max_new_tokens=1, **how)
+    found = [probability(LOGITS, sampling, token) for token in range(4)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    counted = np.bincount(draws(20_000, **how), minlength=4) / 20_000
+    np.testing.assert_allclose(counted, found, atol=0.015)

@@ -44,7 +44,7 @@ def learned_embedding(table: str, positions: str, shift: int, projection: str | 
         weights=(
             weight(table, f"V {width}", "embedding", table=True),
             weight(positions, f"N+{shift} C", "position", table=True),
-            *((weight(projection, "C P", "embedding", table=True),) if projection else ()),
+            *((weight(projection, "C P", "embedding_projection", table=True),) if projection else ()),
         ),
         values=(stream.tokens_value(), value("embed", f"B T {width}"), value("pos_embed", "B T C")),
         kinds=(
@@ -92,7 +92,7 @@ def unembedding(
         source, shelf, height = "ln_final.out", "ln_final_out", "C"
     if projection:
         narrow = Formula("dot", (read("project_out", "s j 0"), read(source, "i s k")), "C")
-        weights.append(weight(projection, "P C", "unembedding", table=True))
+        weights.append(weight(projection, "P C", "embedding_projection", table=True))
         values.append(value("projected", "B T P"))
         kinds += [
             kind("project_out", "Projection Out", "weight", "C P 1", f"{projection}: j i", beside("projected"),

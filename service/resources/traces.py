@@ -49,7 +49,7 @@ class Traces(MethodView):
     @blueprint.alt_response(200, schema=TraceSchema, description="It has ended", success=True)
     @blueprint.alt_response(404, schema=ProblemSchema)
     def post(self, fields: TraceFields) -> Response:
-        """Create a trace: run a model on text or tokens and record every value. Equal requests are the same trace.
+        """Create a trace: run a model on a prompt and record every value. Equal requests are the same trace.
 
         Its id is the SHA-256 of the request, so it is computed once for all clients and never changes. The response is
         202 with a Location to poll, or, with `Prefer: wait`, the trace when it is done.

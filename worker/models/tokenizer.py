@@ -31,10 +31,11 @@ log = logging.getLogger(__name__)
 
 TOKENIZER = "tokenizer.json"
 FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
-_SECONDS = 30  # for an answer
+_SECONDS = 30  # of processor time for an answer; a vocabulary of 262,144 takes 3 to be read
 _BYTES = 768 << 20  # of memory; a vocabulary of 262,144 takes up to 500 MB while it is read
 _PROCESSES = 3  # at once
 _MAX_ANSWER = 1 << 30  # bytes
+_VARIABLES = {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ"}
 
 
 class TokenizerError(ValueError):
@@ -77,7 +78,7 @@ class Description:
     """A tokenizer's kind (gpt2: those of GPT-2; tokenizer.json: others) and, of others, the tokens."""
 
     kind: str
-    size: int = 0
+    size: int = 0  # of the vocabulary that a model needs; further tokens are in a text only if it names them
     special: frozenset[int] = frozenset()
     pieces: PieceTable = _NO_PIECES
     first_pieces: PieceTable = _NO_PIECES  # at the beginning of a text
@@ -167,11 +168,17 @@ class _Process:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C in a terminal ends the service, which ends this
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=_environment(),
             )
         self._started = process, ours
         self._stop = weakref.finalize(self, _end, process, ours)
         return self._started
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables that a process needs: no keys, and no addresses of other services."""
+    needed = {name: value for name, value in os.environ.items() if name in _VARIABLES}
+    return needed | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
@@ -185,6 +192,6 @@ def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
 
 def _reason(code: int) -> str:
     """Return why a process ended."""
-    if code == -signal.SIGALRM:
-        return f"it takes more than {_SECONDS} seconds, the limit"
+    if code == -signal.SIGPROF:
+        return f"it takes more than {_SECONDS} seconds of processor time, the limit"
     return f"it crashes, or needs more than {_BYTES >> 20} MB of memory, the limit"

@@ -42,7 +42,10 @@ class CheckpointTokenizer:
         self.folder = Folder(name, models_dir)
 
     def describe(self) -> Answer:
-        """Return the kind, the size, the special tokens, and the tables of pieces."""
+        """Return the kind, the special tokens, the tables of pieces, and the size of vocabulary that a model needs.
+
+        The last added tokens do not count unless each text has them: models of text can lack those for images.
+        """
         tokenizer = self.tokenizer
         vocab, parts = tokenizer.get_vocab(with_added_tokens=True), _parts(tokenizer)
         if byte_pairs.are_in(vocab, parts):
@@ -53,10 +56,12 @@ class CheckpointTokenizer:
         tokens: list[str | None] = [None] * (largest + 1)
         for token, id in vocab.items():
             tokens[id] = token
-        special = [id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+        added = tokenizer.get_added_tokens_decoder()
+        special = [id for id, token in added.items() if token.special]
+        in_any_text = [*(id for id in vocab.values() if id not in added), *tokenizer.encode("").ids]
         tables = piece_tables(tokens, parts["decoder"], tokenizer.decoder)
         content = [part for table in tables for part in (table.content, table.ends)]
-        return {"kind": TOKENIZER, "size": len(tokens), "special": special}, content
+        return {"kind": TOKENIZER, "size": max(in_any_text, default=-1) + 1, "special": special}, content
 
     def encode(self, text: str, add_special_tokens: bool) -> Answer:
         """Return the tokens of a text."""
@@ -131,7 +136,10 @@ def _shortened(reason: str) -> str:
 
 
 def main(descriptor: str, name: str, models_dir: str, seconds: str, nbytes: str) -> None:
-    """Answer the questions from a pipe about one checkpoint, each in `seconds`, with `nbytes` of memory."""
+    """Answer the questions from a pipe about one checkpoint.
+
+    Each may take `seconds` of processor time, and all `nbytes` of memory.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (int(nbytes), int(nbytes)))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -148,12 +156,13 @@ def main(descriptor: str, name: str, models_dir: str, seconds: str, nbytes: str)
                 question = orjson.loads(pipe.recv_bytes())
             except EOFError:
                 return
-            signal.alarm(int(seconds))  # nothing handles the signal: it ends the process, whatever it does
+            # Nothing handles the timer's signal, which ends the process whatever it does.
+            signal.setitimer(signal.ITIMER_PROF, float(seconds))
             found, parts = answer(tokenizer, question)
             pipe.send_bytes(orjson.dumps(found | {"parts": len(parts)}))
             for part in parts:
                 pipe.send_bytes(part)
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 if __name__ == "__main__":

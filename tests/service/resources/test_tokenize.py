@@ -24,9 +24,12 @@ HI = [{"role": "user", "content": "the cat"}]
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:
-    """A models folder with a checkpoint, whose tokenizer has a chat template."""
+    """A models folder with a checkpoint, whose tokenizer has a chat template, and one with a smaller vocabulary."""
     write(tmp_path / "mine", values(CONFIG), CONFIG)
-    write_tokenizer(tmp_path / "mine", "byte_level", chat_template="{{ messages[0].content }}<|im_end|>")
+    made = write_tokenizer(tmp_path / "mine", "byte_level", chat_template="{{ messages[0].content }}<|im_end|>")
+    small = Config(**(CONFIG.to_mapping() | {"vocab_size": made.get_vocab()["<|begin_of_text|>"] + 1}))
+    write(tmp_path / "small", values(small), small)
+    write_tokenizer(tmp_path / "small", "byte_level")
     return tmp_path
 
 
@@ -89,6 +92,7 @@ def test_a_piece_of_a_character_has_its_bytes(client: FlaskClient) -> None:
         ("mine", {"text": "x" * 2001}, "text", "at most 2,000 bytes (MAX_PROMPT_BYTES), but has 2,001."),
         ("mine", {"text": "7" * 300}, "text", "at most 50 tokens (MAX_PROMPT_TOKENS), but has"),
         ("mine", {"messages": [HI[0] | {"content": "x" * 2001}]}, "messages", "makes more than 2,000 bytes of them"),
+        ("small", {"text": "<tool>"}, "text", "is out of range: this model's tokens are 0 to"),
         ("gpt2", {"messages": HI}, "messages", "This model has no chat template"),
         ("nano-gpt", {"text": "D"}, "text", "'D' is not allowed: must be one of A, B, C."),
         ("n_layer=1,n_head=2,n_embd=8,vocab_size=9", {"text": "a"}, "text", 'no text vocabulary: send "tokens"'),

@@ -41,7 +41,7 @@ export const output: Panel = {
 };
 
 function pieces(trace: Trace, step: number): HTMLElement[] {
-  const given = trace.pieces.map(({ text }) => el("span", { class: "token" }, text));
+  const given = trace.pieces.map(({ text, special }) => el("span", { class: special ? "token special" : "token" }, text));
   const made = (trace.generated ?? []).slice(0, step).map(({ text, probability }) => {
     const title = `${(100 * probability).toFixed(1)} %`;
     return el("span", { class: "token generated", title }, text);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import orjson
@@ -112,6 +112,11 @@ class Config:
         return found | ({"required": required} if required else {}) | {"additionalProperties": False}
 
     @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the default of each field that is not derived."""
+        return {each.name: each.default for each in fields(cls)}
+
+    @classmethod
     def rules(cls) -> dict[str, Rule]:
         """Return the rule of each field."""
         return {each.name: each.metadata["rule"] for each in fields(cls)}
@@ -144,7 +149,7 @@ class Config:
 
     def to_text(self) -> str:
         """Return the text form, for `parse_values`: the main fields and those that differ from their default."""
-        defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING} | self.derived()
+        defaults = self.defaults() | self.derived()
         main = {each.name for each in fields(self) if each.metadata["main"]} | {"model_type"}
         shown = {k: v for k, v in self.to_mapping().items() if k in main or getattr(self, k) != defaults[k]}
         return ",".join(f"{k}={v if isinstance(v, str) else orjson.dumps(v).decode()}" for k, v in shown.items())

@@ -28,7 +28,7 @@ from worker.describe.config import (
 from worker.describe.functions import FUNCTIONS
 from worker.families.family import Family, Preset
 from worker.families.parts import attention, defaults, mlp, norms, prediction, residual, sections, stream, tour
-from worker.families.parts.hub import hub_fields, rope_parameters
+from worker.families.parts.hub import ROTARY, hub_fields, rope_parameters
 from worker.families.parts.labels import decoder_labels
 from worker.families.parts.notation import ATTENTION, HEAD, LAYER, read, value, weight
 from worker.families.parts.rotary import Rotary, fill_rotary, partial_width_error, rotate, rotated_kinds
@@ -214,7 +214,7 @@ def predict(config: GPTNeoXConfig, engine: Engine, resid: NDArray[Any], new: Ten
 
 def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration from a `config.json`. Raises UnsupportedConfigError."""
-    fields = hub_fields(GPTNeoXConfig, hub_config, {"model_type": "gpt_neox"}, {}, "hidden_act")
+    fields = hub_fields(GPTNeoXConfig, hub_config, {"model_type": "gpt_neox"}, {}, "hidden_act", ROTARY)
     names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
     return fields | {names[name]: given for name, given in rope_parameters(hub_config, *names).items()}
 

@@ -200,7 +200,8 @@ _RENAMED = {
 
 def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration from a `config.json`. Raises UnsupportedConfigError."""
-    return hub_fields(GPTJConfig, hub_config, {"model_type": "gptj"}, _RENAMED, "activation_function")
+    ignored = ("rotary", "scale_attn_weights")  # transformers does not read them
+    return hub_fields(GPTJConfig, hub_config, {"model_type": "gptj"}, _RENAMED, "activation_function", ignored)
 
 
 def vocabulary(config: GPTJConfig) -> VocabularyKind:

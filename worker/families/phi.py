@@ -38,7 +38,7 @@ from worker.families.parts import (
     stream,
     tour,
 )
-from worker.families.parts.hub import hub_fields, rope_parameters
+from worker.families.parts.hub import ROTARY, hub_fields, rope_parameters
 from worker.families.parts.labels import decoder_labels
 from worker.families.parts.notation import HEAD, KV_HEAD, LAYER, ids, value, weight
 from worker.families.parts.rotary import Rotary, fill_rotary, partial_width_error, rotate, rotated_kinds
@@ -144,7 +144,7 @@ def _layer_kinds(config: PhiConfig) -> Iterator[Kind]:
         if normed:
             yield from head_norms.head_norm_kinds(head, turned, epsilon)
         yield from rotated_kinds(head, turned, config.rotary, head_norms.OUT if normed else "")
-    yield from attention.shared_attention_kinds("rot_q", "rot_k", config.head_dim)
+    yield from attention.shared_attention_kinds("rot_q", "rot_k", config.head_dim**-0.5)
     yield from attention.projection_kinds(f"{at}.dense.weight: j i", f"{at}.dense.bias")
     yield from mlp.mlp_kinds(
         f"{_W}.mlp.fc1", f"{_W}.mlp.fc2", config.hidden_act, source=f"{LAYER}.ln1.out",
@@ -231,7 +231,7 @@ def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     heads, width = hub_config.get("num_attention_heads"), hub_config.get("hidden_size")
     if isinstance(heads, int) and isinstance(width, int) and heads > 0:
         fixed["head_dim"] = width // heads
-    fields = hub_fields(PhiConfig, hub_config, fixed, {}, "hidden_act")
+    fields = hub_fields(PhiConfig, hub_config, fixed, {}, "hidden_act", ROTARY)
     return fields | rope_parameters(hub_config, "rope_theta", "partial_rotary_factor")
 
 

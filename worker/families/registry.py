@@ -8,23 +8,37 @@ from types import MappingProxyType
 from typing import Any
 
 import worker.families.bloom as bloom
+import worker.families.gemma2 as gemma2
+import worker.families.gemma3 as gemma3
 import worker.families.gpt2 as gpt2
 import worker.families.gpt_neox as gpt_neox
 import worker.families.gptj as gptj
 import worker.families.llama as llama
+import worker.families.mistral as mistral
 import worker.families.opt as opt
 import worker.families.phi as phi
+import worker.families.qwen2 as qwen2
+import worker.families.qwen3 as qwen3
 from worker.describe.architecture import Architecture
 from worker.describe.config import Config, ConfigError, parse_values
 from worker.families.family import Family, Preset
 
-#: Every family by its `model_type`.
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        family.name: family
-        for family in (gpt2.FAMILY, llama.FAMILY, gpt_neox.FAMILY, gptj.FAMILY, phi.FAMILY, opt.FAMILY, bloom.FAMILY)
-    }
+_FAMILIES = (
+    gpt2.FAMILY,
+    llama.FAMILY,
+    mistral.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    gemma2.FAMILY,
+    gemma3.FAMILY,
+    gpt_neox.FAMILY,
+    gptj.FAMILY,
+    phi.FAMILY,
+    opt.FAMILY,
+    bloom.FAMILY,
 )
+#: Every family by its `model_type`.
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _FAMILIES})
 
 #: Every published model by id, ordered by family and size.
 PRESETS: Mapping[str, Preset] = MappingProxyType(

@@ -20,12 +20,17 @@ from worker.describe.counts import parameters
 from worker.describe.expression import Sizes
 from worker.describe.index import Index
 from worker.families.bloom import BloomConfig
+from worker.families.gemma2 import Gemma2Config
+from worker.families.gemma3 import Gemma3Config
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt_neox import GPTNeoXConfig
 from worker.families.gptj import GPTJConfig
 from worker.families.llama import LlamaConfig
+from worker.families.mistral import MistralConfig
 from worker.families.opt import OPTConfig
 from worker.families.phi import PhiConfig
+from worker.families.qwen2 import Qwen2Config
+from worker.families.qwen3 import Qwen3Config
 from worker.families.registry import describe
 
 NANO = CONFIGS["nano-gpt"]
@@ -61,6 +66,28 @@ POST_NORM = replace(
     OPT, num_hidden_layers=13, do_layer_norm_before=False, word_embed_proj_dim=10, activation_function="gelu",
 )  # fmt: skip
 BLOOM = BloomConfig(n_layer=3, n_head=3, hidden_size=24, seq_length=9, vocab_size=17)
+TINY: dict[str, Any] = {
+    "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 20, "head_dim": 4,
+    "intermediate_size": 28, "max_position_embeddings": 9, "vocab_size": 17,
+}  # fmt: skip
+RMS: dict[str, AnyConfig] = {
+    "llama, scaled rotation": LlamaConfig.from_mapping(
+        TINY | {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}
+    ),
+    "mistral": MistralConfig(**TINY, sliding_window=3),
+    "qwen2": Qwen2Config(**TINY, use_sliding_window=True, sliding_window=2, max_window_layers=1),
+    "qwen3, deep": Qwen3Config(**TINY | {"num_hidden_layers": 13}, attention_bias=True, tie_word_embeddings=True),
+    "gemma2": Gemma2Config(
+        **TINY, sliding_window=3, query_pre_attn_scalar=7, attention_bias=True, hidden_activation="silu"
+    ),
+    "gemma2, deep, without caps": Gemma2Config(
+        **TINY | {"num_hidden_layers": 14}, attn_logit_softcapping=None, final_logit_softcapping=None
+    ),
+    "gemma3": Gemma3Config(
+        **TINY | {"num_hidden_layers": 7}, layer_types=("full_attention", *["sliding_attention"] * 6), sliding_window=2,
+        final_logit_softcapping=0.5,
+    ),
+}  # fmt: skip
 FAMILIES: dict[str, AnyConfig] = {
     "gpt2": DEEP,
     "gpt2, untied": UNTIED,
@@ -82,6 +109,7 @@ FAMILIES: dict[str, AnyConfig] = {
     "phi": PHI,
     "phi, normed heads": replace(PHI, qk_layernorm=True, tie_word_embeddings=True),
     "phi, normed heads, deep": replace(PHI, qk_layernorm=True, num_hidden_layers=13, num_key_value_heads=4),
+    **RMS,
 }
 
 

@@ -37,11 +37,13 @@ SAVED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def random_model(name: str, config: dict[str, Any], dtype: str = "float32") -> Any:
-    """Return a model of transformers, `{name}ForCausalLM` of `{name}Config`, with random weights that `dtype` holds."""
+def random_model(name: str, config: dict[str, Any], dtype: str = "float32", *, configured: str = "") -> Any:
+    """Return a model of transformers, `{name}ForCausalLM` of `{name}Config` (or `configured`), with random weights that
+    `dtype` holds.
+    """
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(1)
-    described = getattr(transformers, f"{name}Config")(**config, attn_implementation="eager")
+    described = getattr(transformers, configured or f"{name}Config")(**config, attn_implementation="eager")
     model = getattr(transformers, f"{name}ForCausalLM")(described).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():

@@ -226,7 +226,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "nested rotary positions": (
         deep(model_type="llama", rope_scaling={"type": "@"}),
-        'has rope_scaling: [[[[...]]]], and only "default"',
+        "has rope_scaling: {'type': [[[...]]]}: rope_type [[[[...]]]] is not allowed: must be one of default, linear",
     ),
     "weights with 64 axes": (
         tensors(lambda t: t.update({"ln_f.bias": np.ones((24, *(1,) * 63), np.float32)})),

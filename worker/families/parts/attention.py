@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import sqrt
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +90,10 @@ def vector_values(*, rotated: bool = False) -> tuple[Tensor, ...]:
 # ----------------------------------------------------------------------------------------------------- scores to z
 
 
-def attention_values() -> tuple[Tensor, ...]:
+def attention_values(*, capped: bool = False) -> tuple[Tensor, ...]:
     """Return the values of attention, from scores to z."""
     return (
+        *((value(f"{_AT}.uncapped_scores", "B H T T", is_masked=True),) if capped else ()),
         value(f"{_AT}.scores", "B H T T", landmark="scores", is_masked=True),
         value(f"{_AT}.scores_max", "B H T", "statistic"),
         value(f"{_AT}.scores_sum", "B H T", "statistic"),
@@ -101,10 +102,21 @@ def attention_values() -> tuple[Tensor, ...]:
     )
 
 
-def attention_kinds(query: Input, key: Input, v: Input, scale: float, slope: Inputs = ()) -> Iterator[Kind]:
-    """Yield the blocks of a head, from scores to z; `query`, `key` and `v` are its inputs, `slope` that of ALiBi."""
-    parameters = Parameters(scale=scale, mask="causal", bias="distance" if slope else None)
+def attention_kinds(
+    query: Input, key: Input, v: Input, scale: float, slope: Inputs = (), *, window: int | None = None,
+    cap: float | None = None,
+) -> Iterator[Kind]:  # fmt: skip
+    """Yield the blocks of a head, from scores to z; `query`, `key` and `v` are its inputs, `slope` that of ALiBi.
+
+    `window`: the number of keys that a query sees, up to its own. `cap`: the soft cap of scores.
+    """
+    mask = Parameters(mask="causal" if window is None else "window", window=window)
+    parameters = replace(mask, scale=scale, bias="distance" if slope else None)
     scores = Formula("dot", (query, key, *slope), "A", parameters)
+    if cap is not None:
+        yield kind(f"{HEAD}.uncapped_scores", "Scores before the Cap", "activation", "T T B",
+                   f"{_AT}.uncapped_scores: k h j i", ATTENTION, "uncapped_scores", scores)  # fmt: skip
+        scores = Formula("softcap", (read(f"{HEAD}.uncapped_scores", "i j k"),), parameters=replace(mask, cap=cap))
     total = Formula("sum_exp", (read(f"{HEAD}.scores", "s j k"), read(f"{HEAD}.scores_max", "0 j k")), "T")
     largest = Formula("max", (read(f"{HEAD}.scores", "s j k"),), "T")
     pattern = Formula(
@@ -123,7 +135,9 @@ def attention_kinds(query: Input, key: Input, v: Input, scale: float, slope: Inp
     yield kind(f"{HEAD}.z", "V Output", "activation", "T A B", f"{_AT}.z: k i h j", ATTENTION, "z", z, part="mixed")
 
 
-def shared_attention_kinds(query: str, key: str, head_dim: int) -> Iterator[Kind]:
+def shared_attention_kinds(
+    query: str, key: str, scale: float, *, window: int | None = None, cap: float | None = None
+) -> Iterator[Kind]:
     """Yield the same where the heads of a group share keys and values; `query` and `key` are "q" and "k", or the kinds
     that are computed from them.
     """
@@ -131,12 +145,19 @@ def shared_attention_kinds(query: str, key: str, head_dim: int) -> Iterator[Kind
         read(f"{HEAD}.{query}", "j s k"),
         read(f"{KV_HEAD}.{key}", "i s k", member="h//R"),
         read(f"{KV_HEAD}.v", "s j k", member="h//R"),
-        1 / sqrt(head_dim),
+        scale,
+        window=window,
+        cap=cap,
     )
 
 
-def attention_shelves(top: str, *, rotated: bool, normed: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-    """Return the shelves of attention, from queries to z; `end_of_z` is below. `normed` are those of norms of heads."""
+def attention_shelves(
+    top: str, *, rotated: bool, normed: Mapping[str, str] = MappingProxyType({}), capped: bool = False
+) -> dict[str, str]:
+    """Return the shelves of attention, from queries to z; `end_of_z` is below.
+
+    `normed` are those of norms of heads. `capped`: with scores before and after a soft cap.
+    """
     vectors = {
         "q": top,
         "k": "q + A*s*deep",  # several columns of layers: below each other, to save depth
@@ -144,8 +165,9 @@ def attention_shelves(top: str, *, rotated: bool, normed: Mapping[str, str] = Ma
     }
     end = "end_of_norms" if normed else "v + A*s"
     turned = {"rot_q": f"{end} + m", "rot_k": "rot_q + A*s*deep"} if rotated else {}
-    return vectors | dict(normed) | turned | {
-        "scores": f"{'rot_k' if rotated else 'v'} + A*s + m",
+    first = f"{'rot_k' if rotated else 'v'} + A*s + m"
+    scores = {"uncapped_scores": first, "scores": "uncapped_scores + T*s + m"} if capped else {"scores": first}
+    return vectors | dict(normed) | turned | scores | {
         "z": "scores + T*s + m",
         "end_of_z": "max(z + A*s + 2*m, q + C*s + m)",
     }  # fmt: skip
@@ -179,9 +201,14 @@ def project_fused(engine: Engine, x: NDArray[Any], name: str, new: Tensors, laye
 
 def attend(
     engine: Engine, rows: slice, a: Tensors, layer: str, query: str = "q", key: str = "k",
-    slopes: NDArray[Any] | None = None,
+    slopes: NDArray[Any] | None = None, *, scale: float | None = None, window: int | None = None,
+    cap: float | None = None,
 ) -> None:  # fmt: skip
     """Compute the positions `rows` of a layer's values from scores to z; `slopes` [H] are those of ALiBi."""
     names = (query, key, "v", "scores", "scores_max", "scores_sum", "pattern", "z")
     q, k, v, scores, largest, total, pattern, z = (a[f"{layer}.attn.{name}"] for name in names)
-    engine.attention(rows, q, k, v, scores, largest, total, pattern, z, slopes)
+    uncapped = None if cap is None else a[f"{layer}.attn.uncapped_scores"]
+    engine.attention(
+        rows, q, k, v, scores, largest, total, pattern, z, slopes, scale=scale, window=window, cap=cap,
+        uncapped=uncapped,
+    )  # fmt: skip

@@ -78,8 +78,10 @@ def rms_norm_values(name: str) -> tuple[Tensor, ...]:
     return value(f"{name}.scale", "B T 1", "statistic"), value(f"{name}.out", "B T C")
 
 
-def rms_norm_kinds(id: str, source: str, weights: str, epsilon: float, shelf: str) -> tuple[Kind, ...]:
-    """Return the blocks of an RMS norm of the block `source`; for `rms_norm_shelves`."""
+def rms_norm_kinds(
+    id: str, source: str, weights: str, epsilon: float, shelf: str, offset: float | None = None
+) -> tuple[Kind, ...]:
+    """Return the blocks of an RMS norm of the block `source`, with the gain offset + γ; for `rms_norm_shelves`."""
     scale = Formula("rms_scale", (read(source, "i s k"),), "C", Parameters(epsilon=epsilon))
     normed = (read(source, "i j k"), read(f"{id}.scale", "i 0 k"), read(f"{id}.weight", "0 j 0"))
     at = f"{shelf}_out"
@@ -87,8 +89,8 @@ def rms_norm_kinds(id: str, source: str, weights: str, epsilon: float, shelf: st
         kind(f"{id}.scale", "RMS", "statistic", "T 1 B", f"{id}.scale: k i 0", NORM, f"{shelf}_scale", scale,
              minor=True),
         kind(f"{id}.weight", "γ", "weight", "1 C 1", f"{weights}.weight: j", beside(f"{id}.out"), at, minor=True),
-        kind(f"{id}.out", "RMS Norm", "activation", "T C B", f"{id}.out: k i j", NORM, at, Formula("rms_norm", normed),
-             part="norm"),
+        kind(f"{id}.out", "RMS Norm", "activation", "T C B", f"{id}.out: k i j", NORM, at,
+             Formula("rms_norm", normed, parameters=Parameters(offset=offset)), part="norm"),
     )  # fmt: skip
 
 
@@ -97,8 +99,10 @@ def rms_norm_shelves(shelf: str, top: str) -> dict[str, str]:
     return {f"{shelf}_scale": top, f"{shelf}_out": f"{shelf}_scale + s + m"}
 
 
-def rms_norm(engine: Engine, x: NDArray[Any], weights: str, epsilon: float, new: Tensors, name: str) -> NDArray[Any]:
-    """Compute the RMS norm of x [B, n, C] and its scale into `new`; return it."""
+def rms_norm(
+    engine: Engine, x: NDArray[Any], weights: str, epsilon: float, new: Tensors, name: str, offset: float | None = None
+) -> NDArray[Any]:
+    """Compute the RMS norm of x [B, n, C], or [B, n, H, A], and its scale into `new`; return it."""
     scale, out = (new[f"{name}.{part}"] for part in ("scale", "out"))
-    engine.rms_norm(x, weights, epsilon, scale, out)
+    engine.rms_norm(x, weights, epsilon, scale, out, offset)
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from worker.describe.blocks import Kind, Landmark, Role, Spot, Tensor
@@ -53,6 +55,17 @@ def kind(
     tensor, _, index = at.partition(": ")
     i, j, k = cells.split()
     return Kind(id, name, role, (i, j, k), tensor, Index(index), formula, spot, shelf, **more)
+
+
+def by_layer(variants: Sequence[Sequence[Kind]], choices: Sequence[int]) -> Iterator[Kind]:
+    """Yield kinds whose formulas differ by layer; `variants` are the same kinds with other formulas, and `choices` the
+    number of each layer's variant.
+    """
+    for same in zip(*variants, strict=True):
+        formulas = tuple(same[choice].formula for choice in choices)
+        of_layers = tuple(formula for formula in formulas if formula)
+        varies = len(set(of_layers)) > 1
+        yield replace(same[choices[0]], by_layer=of_layers if varies else ())
 
 
 def ids(prefix: str, *names: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from worker.describe.blocks import Kind, Tensor
 from worker.describe.formula import Formula
 from worker.describe.operations import Parameters
+from worker.describe.rotary import RotaryScaling, frequencies
 from worker.families.parts.attention import DEPTHS, MEMBERS
 from worker.families.parts.notation import ASIDE, ATTENTION, LAYER, kind, read, value
 from worker.families.parts.stream import Tensors
@@ -26,6 +27,8 @@ class Rotary:
     base: float
     width: int
     pairs: str = "halves"
+    scaling: RotaryScaling | None = None
+    name: str = "rotary"  # of its values
 
 
 def partial_width_error(field: str, share: float, head_dim: int) -> dict[str, str]:
@@ -37,17 +40,18 @@ def partial_width_error(field: str, share: float, head_dim: int) -> dict[str, st
     return {field: f"{share:g} is not allowed: {wrong}; must be an even number above 0, as pairs are rotated."}
 
 
-def rotary_values() -> tuple[Tensor, ...]:
+def rotary_values(name: str = "rotary") -> tuple[Tensor, ...]:
     """Return the cosines and sines of the angles."""
-    return tuple(value(f"rotary.{wave}", "1 T A", "statistic") for wave in ("cos", "sin"))
+    return tuple(value(f"{name}.{wave}", "1 T A", "statistic") for wave in ("cos", "sin"))
 
 
 def rotary_kinds(rotary: Rotary, cos_shelf: str, sin_shelf: str) -> Iterator[Kind]:
     """Yield the blocks of the cosines and sines."""
-    angles = Parameters(base=rotary.base, pairs=rotary.pairs, width=rotary.width)
+    angles = Parameters(base=rotary.base, pairs=rotary.pairs, width=rotary.width, scaling=rotary.scaling)
+    name = rotary.name
     for wave, shelf in (("cos", cos_shelf), ("sin", sin_shelf)):
         formula = Formula("rotary", parameters=replace(angles, function=wave))
-        yield kind(f"rotary.{wave}", f"Rotary {wave}", "statistic", "T A 1", f"rotary.{wave}: 0 i j", ASIDE, shelf,
+        yield kind(f"{name}.{wave}", f"Rotary {wave}", "statistic", "T A 1", f"{name}.{wave}: 0 i j", ASIDE, shelf,
                    formula)  # fmt: skip
 
 
@@ -56,7 +60,8 @@ def rotated_kinds(at: str, names: str, rotary: Rotary, suffix: str = "") -> Iter
     the vectors they are computed from.
     """
     for n in names:
-        inputs = (read(f"{at}.{n}{suffix}", "i s k"), read("rotary.cos", "i j 0"), read("rotary.sin", "i j 0"))
+        waves = (read(f"{rotary.name}.{wave}", "i j 0") for wave in ("cos", "sin"))
+        inputs = (read(f"{at}.{n}{suffix}", "i s k"), *waves)
         rotate = Formula("rotate", inputs, "A", Parameters(pairs=rotary.pairs, width=rotary.width))
         tensor = f"{LAYER}.attn.rot_{n}: k i {MEMBERS[at]} j"
         yield kind(f"{at}.rot_{n}", f"Rotated {n.upper()}", "activation", "T A B", tensor, ATTENTION, f"rot_{n}",
@@ -65,17 +70,19 @@ def rotated_kinds(at: str, names: str, rotary: Rotary, suffix: str = "") -> Iter
 
 def fill_rotary(rotary: Rotary, rows: slice, new: Tensors) -> None:
     """Compute the cosine and sine [1, n, A] of the angles of the positions `rows`."""
-    cos, sin = new["rotary.cos"], new["rotary.sin"]
-    frequencies = np.zeros(cos.shape[-1])  # those of channels that are not rotated stay 0
-    of_pairs = rotary.base ** (-np.arange(0, rotary.width, 2) / rotary.width)
-    frequencies[: rotary.width] = np.tile(of_pairs, 2) if rotary.pairs == "halves" else np.repeat(of_pairs, 2)
-    angles = np.multiply.outer(np.arange(rows.start, rows.stop), frequencies)
-    cos[:] = np.cos(angles)
-    sin[:] = np.sin(angles)
+    cos, sin = (new[f"{rotary.name}.{wave}"] for wave in ("cos", "sin"))
+    of_channels = np.zeros(cos.shape[-1])  # those of channels that are not rotated stay 0
+    of_pairs = frequencies(rotary.base, rotary.width, np.arange(rotary.width // 2), rotary.scaling)
+    of_channels[: rotary.width] = np.tile(of_pairs, 2) if rotary.pairs == "halves" else np.repeat(of_pairs, 2)
+    angles = np.multiply.outer(np.arange(rows.start, rows.stop), of_channels)
+    factor = (rotary.scaling and rotary.scaling.attention_factor) or 1.0
+    cos[:] = np.cos(angles) * factor
+    sin[:] = np.sin(angles) * factor
 
 
 def rotate(engine: Engine, rotary: Rotary, layer: str, new: Tensors, suffix: str = "") -> None:
     """Compute a layer's rotated queries and keys; `suffix` is that of the values they are computed from."""
+    cos, sin = (new[f"{rotary.name}.{wave}"] for wave in ("cos", "sin"))
     for n in "qk":
         x, out = new[f"{layer}.attn.{n}{suffix}"], new[f"{layer}.attn.rot_{n}"]
-        engine.rotate(x, new["rotary.cos"], new["rotary.sin"], out, rotary.pairs, rotary.width)
+        engine.rotate(x, cos, sin, out, rotary.pairs, rotary.width)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from worker.describe.architecture import RESIDUAL
 from worker.describe.blocks import Kind, Tensor
 from worker.describe.formula import Formula
+from worker.describe.operations import Parameters
 from worker.families.parts.notation import LAYER, NORM, STREAM, kind, read, value
 
 
@@ -35,12 +36,13 @@ def table_kind(id: str, tensor: str, dims: str = "V C 1") -> Kind:
     return kind(id, "Token Embed", "weight", dims, f"{tensor}: i j", NORM, "tables")
 
 
-def embedding_kind(*inputs: tuple[str, str]) -> Kind:
-    """Return the block of the stream before the layers, on the shelf "tables": a row of each table.
+def embedding_kind(*inputs: tuple[str, str], scale: float | None = None) -> Kind:
+    """Return the block of the stream before the layers, on the shelf "tables": a row of each table, times `scale`.
 
     `inputs` are (block, index) of the token table and, if there is one, of the position table.
     """
-    embed = Formula("embed", (read("tokens", "i 0 k"), *(read(block, index) for block, index in inputs)))
+    reads = (read("tokens", "i 0 k"), *(read(block, index) for block, index in inputs))
+    embed = Formula("embed", reads, parameters=Parameters(scale=scale))
     return kind("embedding", "Input Embed", "activation", "T C B", "blocks.0.resid_pre: k i j", STREAM, "tables", embed,
                 part="embedding")  # fmt: skip
 

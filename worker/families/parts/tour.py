@@ -101,30 +101,60 @@ def parallel_mlp(norm: str) -> tuple[Step, ...]:
 
 
 _RMS = "y = x / √(mean(x²) + ε) · γ"
-#: The tour of a decoder with RMS norms, rotary positions, shared keys and values, and gated MLPs.
-GATED_DECODER = (
-    TOKENS,
-    LOOKUP,
-    Step("rms_norm", "RMS norm", "Every position's vector is brought to the same size: divided by the root of the mean "
-         "of its squares, and multiplied by a learned gain. No mean is subtracted, and nothing is added.", _RMS,
-         ids(f"{LAYER}.ln1", "out", "scale")),
-    Step("grouped_qkv", "Queries, keys, values", "Each head has queries of its own; a key and a value are shared by "
-         "several heads, which saves memory when text is generated.", "q = W_q·y\nk = W_k·y\nv = W_v·y",
-         (*ids(HEAD, "q"), *ids(KV_HEAD, "k", "v"))),
-    Step("rotate", "Rotation", "Pairs of channels of each query and key are turned by an angle that grows with the "
-         "position, slowly in some pairs and fast in others. So a score depends on how far apart two positions are.",
-         "q ← q · cos(i·θ) + turned(q) · sin(i·θ)", (*ids(HEAD, "rot_q"), *ids(KV_HEAD, "rot_k"))),
-    *ATTEND,
-    Step("project", "Projection", "One more matrix brings the results of all heads together.",
-         "a = W_o·[z_0, z_1, …]", ids(LAYER, "attn_out")),
-    RESIDUAL,
-    Step("gate_up", "MLP: gate and up", "After another norm, two matrices make each vector wider: one result will be "
-         "the gate of the other.", "g = W_g·norm(x)\nu = W_u·norm(x)", ids(LAYER, "mlp.pre", "mlp.pre_linear")),
-    Step("gated", "Gate", "The gate goes through a curve, which brings negative numbers close to 0, and is multiplied "
-         "with the other result, cell by cell.", "h = {activation}(g) · u", ids(LAYER, "mlp.post")),
-    Step("down", "MLP: down", "A third matrix brings it back to the width of the stream, and it is added.",
-         "x ← x + W_d·h", ids(LAYER, "mlp_out", "resid_post")),
-    Step("last_rms_norm", "Final RMS norm", "Each vector is brought to the same size once more.", _RMS,
-         ids("ln_final", "out", "scale")),
-    *PREDICT,
+_HEAD_NORM = Step(
+    "head_norm", "Norm of queries and keys", "Each query and each key is brought to the same size before it is turned, "
+    "so that no score grows too large.", _RMS,
+    (*ids(HEAD, "q_norm.out", "q_norm.scale"), *ids(KV_HEAD, "k_norm.out", "k_norm.scale")),
 )  # fmt: skip
+_CAPPED_SCORES = (
+    replace(ATTEND[0], kinds=ids(HEAD, "uncapped_scores")),
+    Step("softcap", "Soft cap", "A curve that is nearly straight around 0 keeps every score within bounds.",
+         "s ← c · tanh(s / c)", ids(HEAD, "scores")),
+)  # fmt: skip
+_POST_NORM = Step(
+    "post_norm", "Norm of the result", "The result is brought to the same size before it is added.", _RMS,
+    ids(f"{LAYER}.ln1_post", "out", "scale"),
+)  # fmt: skip
+_DOWN = Step("down", "MLP: down", "A third matrix brings it back to the width of the stream, and it is added.",
+             "x ← x + W_d·h", ids(LAYER, "mlp_out", "resid_post"))  # fmt: skip
+_DOWN_NORMED = Step(
+    "down_normed", "MLP: down", "A third matrix brings it back to the width of the stream. The result is brought to "
+    "the same size, and added.", "x ← x + norm(W_d·h)",
+    ids(LAYER, "mlp_out", "ln2_post.out", "ln2_post.scale", "resid_post"),
+)  # fmt: skip
+
+
+def gated_decoder(*, head_norms: bool = False, post_norms: bool = False, capped: bool = False) -> tuple[Step, ...]:
+    """Return the tour of a decoder with RMS norms, rotary positions, shared keys and values, and gated MLPs.
+
+    `head_norms`: norms of queries and keys; `post_norms`: norms of what is added; `capped`: a soft cap of scores.
+    """
+    return (
+        TOKENS,
+        LOOKUP,
+        Step("rms_norm", "RMS norm", "Every position's vector is brought to the same size: divided by the root of the "
+             "mean of its squares, and multiplied by a learned gain. No mean is subtracted, and nothing is added.",
+             _RMS, ids(f"{LAYER}.ln1", "out", "scale")),
+        Step("grouped_qkv", "Queries, keys, values", "Each head has queries of its own; a key and a value are shared "
+             "by several heads, which saves memory when text is generated.", "q = W_q·y\nk = W_k·y\nv = W_v·y",
+             (*ids(HEAD, "q"), *ids(KV_HEAD, "k", "v"))),
+        *((_HEAD_NORM,) if head_norms else ()),
+        Step("rotate", "Rotation", "Pairs of channels of each query and key are turned by an angle that grows with the "
+             "position, slowly in some pairs and fast in others. So a score depends on how far apart two positions "
+             "are.",
+             "q ← q · cos(i·θ) + turned(q) · sin(i·θ)", (*ids(HEAD, "rot_q"), *ids(KV_HEAD, "rot_k"))),
+        *(_CAPPED_SCORES if capped else ATTEND[:1]),
+        *ATTEND[1:],
+        Step("project", "Projection", "One more matrix brings the results of all heads together.",
+             "a = W_o·[z_0, z_1, …]", ids(LAYER, "attn_out")),
+        *((_POST_NORM,) if post_norms else ()),
+        RESIDUAL,
+        Step("gate_up", "MLP: gate and up", "After another norm, two matrices make each vector wider: one result will "
+             "be the gate of the other.", "g = W_g·norm(x)\nu = W_u·norm(x)", ids(LAYER, "mlp.pre", "mlp.pre_linear")),
+        Step("gated", "Gate", "The gate goes through a curve, which brings negative numbers close to 0, and is "
+             "multiplied with the other result, cell by cell.", "h = {activation}(g) · u", ids(LAYER, "mlp.post")),
+        _DOWN_NORMED if post_norms else _DOWN,
+        Step("last_rms_norm", "Final RMS norm", "Each vector is brought to the same size once more.", _RMS,
+             ids("ln_final", "out", "scale")),
+        *PREDICT,
+    )  # fmt: skip

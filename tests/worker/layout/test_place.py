@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from tests.gpt2 import CONFIGS
 from worker.describe.config import Config as AnyConfig
 from worker.describe.config import ConfigError
+from worker.families.gemma2 import Gemma2Config
+from worker.families.gemma3 import Gemma3Config
 from worker.families.gpt2 import GPT2Config as Config
 from worker.families.gpt_neox import GPTNeoXConfig
 from worker.families.gptj import GPTJConfig
 from worker.families.llama import LlamaConfig
 from worker.families.phi import PhiConfig
+from worker.families.qwen3 import Qwen3Config
 from worker.families.registry import PRESETS, describe
 from worker.layout.encode import columns
 from worker.layout.geometry import STYLES, Geometry, Style
@@ -202,6 +205,29 @@ def llamas(n_layer: int = 30) -> st.SearchStrategy[LlamaConfig]:
 @given(llamas(), st.integers(1, 3000), st.integers(1, 64))
 @settings(max_examples=25)
 def test_no_two_blocks_of_any_llama_overlap(config: LlamaConfig, tokens: int, batch: int) -> None:
+    assert overlapping(boxes(place(config, tokens, batch))) == 0
+
+
+def normed(n_layer: int = 30) -> st.SearchStrategy[Qwen3Config | Gemma2Config | Gemma3Config]:
+    """Any sizes of families with norms of the heads' vectors or of what layers add, and with soft caps."""
+    most = {"num_hidden_layers": n_layer, "hidden_size": 300, "intermediate_size": 900, "vocab_size": 5000}
+    sizes: Any = {name: st.integers(1, n) for name, n in most.items()} | {
+        "num_attention_heads": st.sampled_from([3, 6]),  # of an odd number, one is in the middle
+        "num_key_value_heads": st.sampled_from([1, 3]),
+        "head_dim": st.integers(1, 30).map(lambda half: 2 * half),
+        "max_position_embeddings": st.just(3000),
+    }
+    cap: Any = {"final_logit_softcapping": st.sampled_from([None, 30.0])}
+    return st.one_of(
+        st.builds(Qwen3Config, attention_bias=st.booleans(), **sizes),
+        st.builds(Gemma2Config, attn_logit_softcapping=st.sampled_from([None, 50.0]), **cap, **sizes),
+        st.builds(Gemma3Config, **cap, **sizes),
+    )
+
+
+@given(normed(), st.integers(1, 3000), st.integers(1, 64))
+@settings(max_examples=40)
+def test_no_two_blocks_of_any_normed_decoder_overlap(config: AnyConfig, tokens: int, batch: int) -> None:
     assert overlapping(boxes(place(config, tokens, batch))) == 0
 
 

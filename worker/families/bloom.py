@@ -226,6 +226,11 @@ def predict(config: BloomConfig, engine: Engine, resid: NDArray[Any], new: Tenso
 
 # ---------------------------------------------------------------------------------------- checkpoints and presets
 
+#: Settings of training that transformers does not read.
+_IGNORED = (
+    "attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion", "offset_alibi", "skip_bias_add",
+    "skip_bias_add_qkv", "slow_but_exact",
+)  # fmt: skip
 _RENAMED = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
 
 
@@ -236,7 +241,7 @@ def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     fixed: dict[str, Any] = {"model_type": "bloom"}
     if hub_config.get("pretraining_tp", 1) != 1:
         fixed["slow_but_exact"] = False  # sums of slices, which transformers computes without the biases
-    return hub_fields(BloomConfig, given, fixed, _RENAMED, "")
+    return hub_fields(BloomConfig, given, fixed, _RENAMED, "", _IGNORED)
 
 
 def _bloom(size: str, layers: int, width: int, heads: int) -> Preset:

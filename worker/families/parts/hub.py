@@ -17,15 +17,15 @@ class UnsupportedConfigError(ValueError):
 #: Settings that leave a forward pass unchanged: of training, generation, tokens, files and task heads.
 _HARMLESS = """
     architectures attention_dropout attention_probs_dropout_prob attn_pdrop bos_token_id cache_implementation
-    classifier_dropout decoder_start_token_id do_sample dtype embd_pdrop embedding_dropout eos_token_id
-    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout
-    hidden_dropout_prob id2label initializer_range is_decoder is_llama_config keys_to_ignore_at_inference
-    label2id layerdrop length_penalty max_length min_length model_type n_ctx no_repeat_ngram_size num_beams
-    num_labels num_return_sequences output_attentions output_hidden_states output_router_logits output_scores
-    pad_token_id prefix pretraining_tp problem_type repetition_penalty resid_pdrop return_dict
+    classifier_dropout cls_token_id decoder_start_token_id do_sample dropout dtype embd_pdrop embedding_dropout
+    eos_token_id finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout
+    hidden_dropout_prob id2label init_std initializer_range is_decoder is_llama_config keys_to_ignore_at_inference
+    label2id layerdrop length_penalty mask_token_id max_length min_length model_type n_ctx no_repeat_ngram_size
+    num_beams num_labels num_return_sequences output_attentions output_hidden_states output_router_logits
+    output_scores pad_token_id prefix pretraining_tp problem_type repetition_penalty resid_pdrop return_dict
     return_dict_in_generate router_aux_loss_coef sep_token_id summary_activation summary_first_dropout
     summary_proj_to_labels summary_type summary_use_proj task_specific_params temperature tokenizer_class top_k
-    top_p torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed
+    top_p torch_dtype torchscript transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed
     unsloth_version use_bfloat16 use_cache
 """
 #: Where `rotary_fields` looks.

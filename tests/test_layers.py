@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 
 ALLOWED = {
     *(f"worker.describe.{name}" for name in ("architecture", "blocks", "config", "counts", "expression", "formula")),
-    *(f"worker.describe.{name}" for name in ("functions", "index", "notation", "operation", "operations", "outline")),
+    *(
+        f"worker.describe.{name}"
+        for name in ("functions", "hooks", "index", "notation", "operation", "operations", "outline")
+    ),
     *(f"worker.describe.{name}" for name in ("norm_operations", "position_operations", "rotary", "rules")),
     *(f"worker.families.{name}" for name in ("family", "gpt2", "registry")),
     *(f"worker.engine.{name}" for name in ("_kernels", "memory")),

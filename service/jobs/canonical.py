@@ -12,7 +12,7 @@ from typing import Any
 import worker.models.lookup as models
 from service.errors import Invalid
 from service.settings import Settings
-from worker.describe.architecture import value_name
+from worker.describe.hooks import value_patterns
 from worker.families.registry import describe
 from worker.layout.geometry import Plan
 from worker.models.lookup import Model
@@ -82,7 +82,7 @@ def trace_of(model: Model, fields: TraceFields, settings: Settings) -> TraceRequ
         model.reference,
         tuple(tokens),
         fields.generate,
-        tuple(value_name(pattern) for pattern in fields.capture),
+        tuple(_capture(model, fields.capture)),
         fields.dtype,
     )
     _check_length(request)
@@ -127,6 +127,14 @@ def _encode(model: Model, fields: PromptFields, settings: Settings) -> Sequence[
     if nbytes > most:
         raise TextError(f"Must have at most {most:,} bytes (MAX_PROMPT_BYTES), but has {nbytes:,}.")
     return model.vocabulary.encode(fields.text, add_special_tokens=special is not False)
+
+
+def _capture(model: Model, patterns: Sequence[str]) -> Sequence[str]:
+    """Return the patterns with our names in place of TransformerLens's."""
+    if not any("hook_" in pattern for pattern in patterns):
+        return patterns
+    names = [name for name, _ in model.architecture.all_values()]
+    return list(dict.fromkeys(own for pattern in patterns for own in value_patterns(pattern, names)))
 
 
 def _check_length(request: TraceRequest) -> None:

@@ -24,7 +24,7 @@ from service.http.schemas.tensors import patterns
 from service.jobs.broker import broker
 from service.tensors.encode import SAFETENSORS
 from service.tensors.patterns import select
-from worker.describe.architecture import value_name
+from worker.describe.hooks import value_patterns
 from worker.store.stored_bytes import StoredBytes
 
 blueprint = Blueprint("trace files", __name__, url_prefix="/v1/traces", description="A trace as one file")
@@ -111,7 +111,7 @@ def build(run: StoredBytes, slots: dict[str, Any], wanted: list[str], metadata: 
     They are in order of computation, but with the widest elements first, so that all are aligned. Raises Invalid (422)
     if a pattern matches nothing.
     """
-    names = select(slots, wanted, "tensor of this trace", value_name)
+    names = select(slots, wanted, "tensor of this trace", lambda pattern: value_patterns(pattern, slots))
     types = {name: (np.dtype(slots[name]["dtype"]), tuple(slots[name]["shape"])) for name in names}
     entries = dict(sorted(types.items(), key=lambda entry: -entry[1][0].itemsize))
     sizes = ((slots[name]["offset"], slots[name]["bytes"]) for name in entries)

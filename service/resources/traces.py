@@ -25,7 +25,7 @@ from service.jobs.limits import trace_estimate, trace_timeout
 from service.resources.models import tokenized, weights_of
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY
-from worker.describe.architecture import value_name
+from worker.describe.hooks import value_name
 from worker.models.checkpoints import BeingReadError
 from worker.models.lookup import Model
 from worker.models.tokens import Vocabulary

@@ -206,13 +206,3 @@ class Block:
         inputs = self.formula.inputs if self.formula else ()
         read = (self, *(self.source(input, 0 if input.each else None) for input in inputs))
         return list(dict.fromkeys(block.tensor for block in read if block.kind.role != "weight"))
-
-
-def value_name(name: str) -> str:
-    """Translate a value's name or pattern from TransformerLens's hook points (`hook_q`); other names are unchanged.
-
-    `hook_normalized` is the whole output of a norm. `hook_attn_scores` are masked, as ours are.
-    """
-    for theirs, ours in {"hook_attn_scores": "scores", "hook_normalized": "out", "hook_": ""}.items():
-        name = name.replace(theirs, ours)
-    return name

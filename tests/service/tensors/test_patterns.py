@@ -24,7 +24,7 @@ def test_matching_names_are_selected_once_and_in_their_own_order(given: list[str
 
 
 def test_patterns_may_use_another_spelling() -> None:
-    assert select(NAMES, ["logits.out"], "tensor", lambda pattern: pattern.removesuffix(".out")) == ["logits"]
+    assert select(NAMES, ["logits.out"], "tensor", lambda pattern: [pattern.removesuffix(".out")]) == ["logits"]
 
 
 @pytest.mark.parametrize(

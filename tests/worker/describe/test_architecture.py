@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.gpt2 import CONFIGS
 from tests.nano import nano as trained
 from tests.worker.describe.reader import Array, Block, Reader, all_blocks, block_id, grid
-from worker.describe.architecture import RESIDUAL, value_name
+from worker.describe.architecture import RESIDUAL
 from worker.describe.config import Config as AnyConfig
 from worker.describe.counts import parameters
 from worker.describe.expression import Sizes
@@ -310,48 +310,3 @@ def test_tensors_are_in_order_of_computation() -> None:
     assert names[-7:] == [f"ln_final.{n}" for n in ("mean", "scale", "out")] + [
         "logits", "logits_max", "logits_sum", "probs",
     ]  # fmt: skip
-
-
-#: Every default hook point of a GPT-2 in TransformerLens's HookedTransformer, with our name.
-HOOKS = {
-    "hook_embed": "embed",
-    "hook_pos_embed": "pos_embed",
-    "blocks.{}.hook_resid_pre": "blocks.{}.resid_pre",
-    "blocks.{}.ln1.hook_scale": "blocks.{}.ln1.scale",
-    "blocks.{}.ln1.hook_normalized": "blocks.{}.ln1.out",
-    **{f"blocks.{{}}.attn.hook_{name}": f"blocks.{{}}.attn.{name}" for name in ("q", "k", "v", "pattern", "z")},
-    "blocks.{}.attn.hook_attn_scores": "blocks.{}.attn.scores",
-    "blocks.{}.hook_attn_out": "blocks.{}.attn_out",
-    "blocks.{}.hook_resid_mid": "blocks.{}.resid_mid",
-    "blocks.{}.ln2.hook_scale": "blocks.{}.ln2.scale",
-    "blocks.{}.ln2.hook_normalized": "blocks.{}.ln2.out",
-    "blocks.{}.mlp.hook_pre": "blocks.{}.mlp.pre",
-    "blocks.{}.mlp.hook_post": "blocks.{}.mlp.post",
-    "blocks.{}.hook_mlp_out": "blocks.{}.mlp_out",
-    "blocks.{}.hook_resid_post": "blocks.{}.resid_post",
-    "ln_final.hook_scale": "ln_final.scale",
-    "ln_final.hook_normalized": "ln_final.out",
-}
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-@pytest.mark.parametrize("layer", ["0", "11", "*", "[0-3]"])
-def test_transformer_lens_names_are_translated(hook: str, layer: str) -> None:
-    assert value_name(hook.format(layer)) == HOOKS[hook].format(layer)
-
-
-def test_transformer_lens_names_are_translated_to_existing_values() -> None:
-    names = {name for name, _ in describe(TWO).all_values()}
-    assert {ours.format(0) for ours in HOOKS.values()} <= names
-
-
-@pytest.mark.parametrize("name", [name for name, _ in describe(TWO).all_values()])
-def test_our_own_names_are_unchanged(name: str) -> None:
-    assert value_name(name) == name
-
-
-@pytest.mark.parametrize(
-    ("given", "ours"), [("*.hook_normalized", "*.out"), ("blocks.*.attn.hook_[qk]", "blocks.*.attn.[qk]")]
-)
-def test_patterns_of_transformer_lens_names_are_translated(given: str, ours: str) -> None:
-    assert value_name(given) == ours

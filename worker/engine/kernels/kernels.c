@@ -150,21 +150,22 @@ static ptrdiff_t blocks(ptrdiff_t M) { return (M + set->rows - 1) / set->rows; }
 static ptrdiff_t block_start(ptrdiff_t M, ptrdiff_t n) { return M * n / blocks(M); }
 
 static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t k, ptrdiff_t depth, float *tile) {
-    float drawn[DEPTH];
+    float drawn[PANEL * DEPTH];
+    const float *rows[PANEL]; /* of a table: the columns of the tile */
     if (columns < PANEL) memset(tile, 0, 4 * (size_t)(depth * PANEL));
     if (t->kind == ROWS_OF_WEIGHTS)
         for (ptrdiff_t d = 0; d < depth; d++)
             memcpy(tile + d * PANEL, t->weights + (k + d) * t->pitch + n, 4 * (size_t)columns);
     else if (t->kind == DRAWN)
         set->draw_tile(t->base, t->scale, t->first + (uint64_t)(k * t->pitch + n), t->pitch, depth, columns, tile);
-    else
+    else {
         for (ptrdiff_t c = 0; c < columns; c++) {
-            const float *row = drawn;
-            if (t->kind == DRAWN_TABLE)
-                set->draw(t->base, t->scale, t->first + (uint64_t)((n + c) * t->pitch + k), depth, drawn);
-            else row = t->weights + (n + c) * t->pitch + k;
-            for (ptrdiff_t d = 0; d < depth; d++) tile[d * PANEL + c] = row[d];
+            const ptrdiff_t at = (n + c) * t->pitch + k;
+            rows[c] = t->kind == DRAWN_TABLE ? drawn + c * DEPTH : t->weights + at;
+            if (t->kind == DRAWN_TABLE) set->draw(t->base, t->scale, t->first + (uint64_t)at, depth, drawn + c * DEPTH);
         }
+        set->interleave((int)columns, depth, rows, 1.f, tile, PANEL);
+    }
 }
 
 static INLINE void copy(float *to, const float *from, ptrdiff_t columns) {

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.timing import seconds
 from worker.describe import counts
-from worker.families.gpt2 import GPT2Config as Config
+from worker.describe.config import Config
 from worker.families.registry import describe
 
 _TIMES = 8  # measurements, of which the fastest counts

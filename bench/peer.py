@@ -5,6 +5,7 @@ They are too large for the lock files.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.families.gpt2 import GPT2Config as Config
+import worker.families.registry as registry
+from worker.describe.config import Config
 from worker.models.sources import catalogue
 from worker.weights.base import Weights
 
@@ -27,7 +29,7 @@ def available() -> bool:
 
 
 class Peer:
-    """A GPT-2 in float32 on all cores that returns all it can: hidden states, attention and logits."""
+    """A model in float32 on all cores that returns all it can: hidden states, attention and logits."""
 
     def __init__(self, config: Config, values: Weights | None = None) -> None:
         """Create the model with a copy of the weights `values`, or with random weights."""
@@ -35,13 +37,17 @@ class Peer:
         transformers: Any = import_module("transformers")
         torch.set_num_threads(os.cpu_count() or 1)
         transformers.logging.set_verbosity_error()
-        sizes = {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size")}
         self._torch = torch
-        self._model = transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(**sizes, attn_implementation="eager", eos_token_id=None, bos_token_id=None)
-        )
+        fields = dataclasses.asdict(config) | {"eos_token_id": None, "bos_token_id": None}
+        hub_config = transformers.AutoConfig.for_model(config.model_type, **fields)
+        self._model = transformers.AutoModelForCausalLM.from_config(hub_config, attn_implementation="eager")
         if values is not None:
-            state = {_peer_name(name): torch.from_numpy(values[name]) for name in catalogue(config)}
+            names = self._model.state_dict().keys()
+            prefix = registry.family_of(config).prefix
+            state = {
+                name if name in names else prefix + name: torch.from_numpy(np.ascontiguousarray(values[name]))
+                for name in catalogue(config)
+            }
             self._model.load_state_dict(state)
         self._model.eval()
 
@@ -63,7 +69,3 @@ class Peer:
             )
         tokens: list[int] = out[0, len(prompt) :].tolist()
         return tokens
-
-
-def _peer_name(name: str) -> str:
-    return name if name == "lm_head.weight" else f"transformer.{name}"

@@ -1,7 +1,7 @@
-/* Attention, a head at a time. Included by vectors.h. */
+/* Attention, one head at a time. Included by vectors.h. */
 
-/* to[0:n] = x, to[n:T] = rest, where x goes on with as many `rest` as a vector holds. Past the caches if they are many:
- * nobody reads them soon, and what is written into a cache is read into it first. */
+/* Write to[0:n] = x[0:n] and to[n:T] = rest; x[n:n + LANES] must already be `rest`. Long rows are stored past the caches:
+ * they are not read again soon, and a normal store would first load the line. */
 static INLINE void FN(send)(const float *x, ptrdiff_t n, float rest, ptrdiff_t T, float *to) {
     ptrdiff_t i = 0;
     if (T >= MANY) {
@@ -13,7 +13,7 @@ static INLINE void FN(send)(const float *x, ptrdiff_t n, float rest, ptrdiff_t T
     for (; i < T; i++) to[i] = rest;
 }
 
-/* Keys [stop, A] -> tiles of [A][PANEL positions]; values [stop, A] -> tiles of [stop][PANEL of A]. */
+/* Pack keys [stop, A] into tiles of [A][PANEL positions], and values [stop, A] into tiles of [stop][PANEL channels]. */
 static void FN(arrange)(const Attention *t, const float *k, const float *v, float *keys, float *values) {
     const ptrdiff_t A = t->width, stop = t->stop;
     for (ptrdiff_t j = 0; j < stop; j += PANEL, keys += A * PANEL) {
@@ -30,7 +30,7 @@ static void FN(arrange)(const Attention *t, const float *k, const float *v, floa
     }
 }
 
-/* One head, its rows start to stop; see `attention` in python.h. `room` holds attention_room() floats. */
+/* Compute rows start to stop of one head; see `attention` in python.h. `room` has space for attention_room() floats. */
 static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) {
 #define HERE(of) (t->of.p + b * t->of.b + h * t->of.h)
     const ptrdiff_t group = h / t->shared;
@@ -43,7 +43,7 @@ static void FN(head)(const Attention *t, ptrdiff_t b, ptrdiff_t h, float *room) 
     float *keys = room, *values = keys + panels * A * PANEL, *packed = values + slices * stop * PANEL;
     float *products = packed + MOST_ROWS * (stop > A ? stop : A), *sums = products + MOST_ROWS * pitch;
     static const float zeros[PANEL] = {0};
-    const int few = stop - t->start < 4; /* to arrange keys and values would take longer than their products */
+    const int few = stop - t->start < 4; /* arranging keys and values would take longer than the products */
     if (!few) FN(arrange)(t, k, v, keys, values);
     for (ptrdiff_t i = t->start; i < stop;) {
         const int rows = few ? 1 : (int)(stop - i < ROWS ? stop - i : ROWS);

@@ -1,7 +1,7 @@
-/* The operations of a forward pass where NumPy is slowest: products of few rows with large matrices, and passes over
- * elements. They write into arrays that are given, on all cores, without the interpreter's lock.
+/* The operations of a forward pass in which NumPy is slowest: products of few rows with large matrices, and elementwise
+ * passes. They write to given arrays, on all cores, without the GIL.
  *
- * vectors.h holds the arithmetic; here are the instruction sets and how work is divided. Then comes what Python calls.
+ * vectors.h has the arithmetic. This file has the instruction sets and divides the work; python.h has the functions.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -20,12 +20,12 @@
 
 #define INLINE inline __attribute__((always_inline))
 #define PANEL 32     /* columns of a tile of weights */
-#define DEPTH 256    /* rows of one: 32 KiB, which stay in the nearest caches while all rows of x pass */
-#define CHUNK 16     /* blocks of x that are multiplied with a panel: CHUNK · MOST_ROWS · DEPTH floats fit the second cache */
-#define STRIP 8      /* panels that a chunk is multiplied with before the next part of its depth is */
+#define DEPTH 256    /* rows of a tile: 32 KiB, which stay in the L1 or L2 cache while all rows of x pass */
+#define CHUNK 16     /* blocks of x per panel: CHUNK · MOST_ROWS · DEPTH floats fit in the L2 cache */
+#define STRIP 8      /* panels that a chunk is multiplied by before its next DEPTH rows are */
 #define MOST_ROWS 12 /* of a block of x */
-#define ROOM (DEPTH * PANEL + STRIP * CHUNK * MOST_ROWS * PANEL) /* of a thread: a tile, and the sums of its blocks */
-#define MANY 256     /* positions whose scores are written past the caches */
+#define ROOM (DEPTH * PANEL + STRIP * CHUNK * MOST_ROWS * PANEL) /* floats of a thread: a tile, and the sums of its blocks */
+#define MANY 256     /* positions from which on scores are stored past the caches */
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -40,13 +40,13 @@ typedef struct { float *p; ptrdiff_t b, h, t; } Heads; /* strides of batch, head
 typedef struct {
     Heads q, k, v, z, scores, pattern, largest, total;
     ptrdiff_t batch, heads, width, length, start, stop;
-    ptrdiff_t shared; /* heads of queries that read the same keys and values */
-    ptrdiff_t window; /* how many keys a query sees at most, itself included */
-    const float *slopes; /* of each head, or NULL: scores are less by the distance times it */
+    ptrdiff_t shared; /* query heads per head of keys and values */
+    ptrdiff_t window; /* keys that a query attends to at most, its own included */
+    const float *slopes; /* per head, times the distance, are subtracted from scores; NULL for none */
     float factor;
 } Attention;
 
-/* The first key that query i sees. */
+/* Return the first key that query i attends to. */
 static INLINE ptrdiff_t seen_from(const Attention *t, ptrdiff_t i) { return i < t->window ? 0 : i - t->window + 1; }
 
 /* ------------------------------------------------------------------------------------------------ instruction sets */
@@ -116,7 +116,7 @@ static const Set plain = {
 };
 #endif
 
-static const Set *set; /* NULL: none for this processor */
+static const Set *set; /* NULL if this processor has none of them */
 
 static const Set *best(void) {
 #if defined(__x86_64__)
@@ -139,14 +139,14 @@ typedef struct {
     const float *bias, *weights, *packed;
     float **y;
     int kind, add;
-    ptrdiff_t pitch;  /* of the weights' rows, in floats or in values of the stream */
-    uint64_t base, first; /* of the stream of drawn weights, and where in it they begin */
+    ptrdiff_t pitch;  /* between rows of weights, in floats or values of the stream */
+    uint64_t base, first; /* of the stream of synthetic weights, and the index of the first */
     float scale;
 } Linear;
 
 static ptrdiff_t blocks(ptrdiff_t M) { return (M + set->rows - 1) / set->rows; }
 
-/* Where block n of about equal ones begins. */
+/* Return the first row of block n; blocks are of about equal size. */
 static ptrdiff_t block_start(ptrdiff_t M, ptrdiff_t n) { return M * n / blocks(M); }
 
 static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t k, ptrdiff_t depth, float *tile) {
@@ -169,12 +169,12 @@ static void fill_tile(const Linear *t, ptrdiff_t n, ptrdiff_t columns, ptrdiff_t
 }
 
 static INLINE void copy(float *to, const float *from, ptrdiff_t columns) {
-    if (columns == PANEL) memcpy(to, from, 4 * PANEL); /* the usual case needs no call */
+    if (columns == PANEL) memcpy(to, from, 4 * PANEL); /* the usual case, inlined */
     else memcpy(to, from, 4 * (size_t)columns);
 }
 
-/* Blocks `from` to `to` of x times a panel of weights, k to k + depth. `sums` [rows][PANEL] are what came before, and
- * go to y with the last of them; meanwhile the tile that comes `next` is asked for, a part with each block. */
+/* Multiply blocks `from` to `to` of x by rows k to k + depth of a panel. `sums` [rows][PANEL] accumulate, and are written
+ * to y after the last rows. Each block prefetches a part of the `next` tile. */
 static void do_panel(
     const Linear *t, ptrdiff_t panel, ptrdiff_t k, ptrdiff_t depth, ptrdiff_t from, ptrdiff_t to, const float *next,
     float *tile, float *sums
@@ -190,7 +190,7 @@ static void do_panel(
     for (ptrdiff_t block = from; block < to; block++) {
         const ptrdiff_t m = block_start(t->M, block), rows = block_start(t->M, block + 1) - m;
         float **y = t->y + m;
-        for (ptrdiff_t r = 0; r < rows && last; r++) /* they come while the block is multiplied */
+        for (ptrdiff_t r = 0; r < rows && last; r++) /* loaded while the block is multiplied */
             for (ptrdiff_t c = 0; c < columns; c += 16) __builtin_prefetch(y[r] + n + c, 1);
         for (ptrdiff_t r = 0; r < rows && t->add && !k; r++) copy(sums + r * PANEL, y[r] + n, columns);
         set->product((int)rows, depth, t->packed + m * t->K + k * rows, weights, begun ? sums : bias, begun ? PANEL : 0,
@@ -203,7 +203,7 @@ static void do_panel(
 
 static ptrdiff_t chunks(ptrdiff_t M) { return (blocks(M) + CHUNK - 1) / CHUNK; }
 
-/* How many panels a task takes: neighbours in memory, of which each is asked for while the one before is multiplied. */
+/* Return the panels per task: neighbours in memory, each of which is prefetched while the one before is multiplied. */
 static ptrdiff_t strip(ptrdiff_t N) {
     const ptrdiff_t fair = N / (PANEL * 4 * pool.threads);
     return fair < 1 ? 1 : fair < STRIP ? fair : STRIP;
@@ -216,7 +216,7 @@ static void do_product(void *argument, ptrdiff_t task, int thread) {
     const ptrdiff_t panels = (t->N + PANEL - 1) / PANEL, all = chunks(t->M), chunk = task % all;
     const ptrdiff_t first = task / all * strip(t->N), last = first + strip(t->N) < panels ? first + strip(t->N) : panels;
     const ptrdiff_t from = blocks(t->M) * chunk / all, to = blocks(t->M) * (chunk + 1) / all;
-    const ptrdiff_t at_once = all > 1 ? last - first : 1; /* panels that take turns: a part of a chunk stays near */
+    const ptrdiff_t at_once = all > 1 ? last - first : 1; /* panels that take turns, so that a part of a chunk stays in the cache */
     float *tile = rooms[thread].p, *sums = tile + DEPTH * PANEL;
     for (ptrdiff_t some = first; some < last; some += at_once)
         for (ptrdiff_t k = 0; k < t->K; k += DEPTH)
@@ -286,7 +286,7 @@ typedef struct {
     int neighbours;
 } Rotation;
 
-/* All heads of a position. */
+/* Rotate all heads of a position. */
 static void rotate_position(void *argument, ptrdiff_t task, int thread) {
     const Rotation *t = argument;
     (void)thread;
@@ -303,7 +303,7 @@ static void do_head(void *argument, ptrdiff_t task, int thread) {
     set->head(t, task / t->heads, task % t->heads, rooms[thread].p);
 }
 
-/* Keys and values as tiles, a block of queries or of the pattern, their products, and a block of z. */
+/* Return the floats for packed keys and values, a block of queries or of the pattern, their products, and a block of z. */
 static ptrdiff_t attention_room(const Attention *t) {
     const ptrdiff_t panels = (t->stop + PANEL - 1) / PANEL, slices = (t->width + PANEL - 1) / PANEL;
     return panels * t->width * PANEL + slices * t->stop * PANEL + MOST_ROWS * (t->stop > t->width ? t->stop : t->width)

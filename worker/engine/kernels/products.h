@@ -1,9 +1,7 @@
-/* Products, and the order that their operands come in: weights in tiles of [k][PANEL], what they multiply as
- * [k][rows of the block]. Included by vectors.h.
- */
+/* Matrix products. Weights are packed in tiles of [k][PANEL], and x in blocks of [k][rows]. Included by vectors.h. */
 
-/* acc[r] += Σ_k a[k][r] · b[k][0:SUB], for k from 0 to depth. At every `step` of them the first `lines` of 64 bytes of a
- * row `ahead` are asked for. */
+/* acc[r] += Σ_k a[k][r] · b[k][0:SUB] for k from 0 to depth. Every `step` of them, prefetch the first `lines` cache lines
+ * of a row `ahead`. */
 static INLINE void FN(multiply)(
     const int rows, const int lines, ptrdiff_t depth, ptrdiff_t step, const float *a, const float *b, const float *ahead,
     vf acc[ROWS][NV]
@@ -28,7 +26,7 @@ static INLINE void FN(block)(
     vf acc[ROWS][NV];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++) acc[r][v] = FN(load)(from + r * pitch + v * LANES);
-    /* Memory sends lines in pairs, so one of a row will do; a single block has no time to wait for the other. */
+    /* Memory loads lines in pairs, so one per row is enough, except for a single block, which would wait for the other. */
     if (!asks) FN(multiply)(rows, 0, depth, depth, a, b, ahead, acc);
     else if (asks == depth) FN(multiply)(rows, 2, depth, 1, a, b, ahead, acc);
     else FN(multiply)(rows, 1, depth, depth / asks, a, b, ahead, acc);
@@ -36,8 +34,8 @@ static INLINE void FN(block)(
         for (int v = 0; v < NV; v++) FN(store)(sums + r * apart + v * LANES, acc[r][v]);
 }
 
-/* A block of up to ROWS rows times a tile: the number of rows must be known when this is compiled. Meanwhile `asks` rows
- * of what comes later are asked for, as memory takes longer to answer than a block takes. */
+/* A block of up to ROWS rows times a tile; the number of rows is a compile-time constant in each case. Prefetches `asks`
+ * rows of the next tile, because memory latency exceeds the time of a block. */
 static void FN(product)(
     int rows, ptrdiff_t depth, const float *a, const float *tile, const float *from, ptrdiff_t pitch, float *sums,
     ptrdiff_t apart, const float *ahead, ptrdiff_t asks
@@ -54,7 +52,7 @@ static void FN(product)(
     }
 }
 
-/* Rows become columns: LANES · log2(LANES) exchanges of what lies off the diagonal, by blocks of 1, 2, 4 … lanes. */
+/* Transpose LANES × LANES values: exchange the off-diagonal blocks of 1, 2, 4 … lanes. */
 #define LOW(j, s) ((j) & (s) ? LANES + (j) - (s) : (j))
 #define HIGH(j, s) ((j) & (s) ? LANES + (j) : (j) + (s))
 #define FOUR(f, j, s) f(j, s), f(j + 1, s), f(j + 2, s), f(j + 3, s)
@@ -90,11 +88,11 @@ static INLINE void FN(transpose)(vf x[LANES]) {
 #undef ALL
 #undef EXCHANGE
 
-/* out[k · pitch + r] = factor · x[r][k]; out holds depth · pitch floats. */
+/* out[k · pitch + r] = factor · x[r][k]; out has space for depth · pitch floats. */
 static void FN(interleave)(int rows, ptrdiff_t depth, const float **x, float factor, float *out, ptrdiff_t pitch) {
     ptrdiff_t k = 0;
     for (; k + LANES <= depth; k += LANES)
-        for (int some = (rows - 1) / LANES * LANES; some >= 0; some -= LANES) { /* what one writes too much the next mends */
+        for (int some = (rows - 1) / LANES * LANES; some >= 0; some -= LANES) { /* the next group overwrites the excess */
             vf part[LANES];
             for (int r = 0; r < LANES; r++) part[r] = some + r < rows ? FN(load)(x[some + r] + k) * factor : FN(set)(0);
             FN(transpose)(part);

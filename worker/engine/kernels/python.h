@@ -1,4 +1,4 @@
-/* What Python calls: arrays come through the buffer protocol, float32, the last axis without gaps. */
+/* The module's functions. Arrays are passed by the buffer protocol: float32, with a contiguous last axis. */
 
 typedef struct { Py_buffer view; int held; ptrdiff_t n[4], s[4]; float *p; } Array;
 
@@ -31,9 +31,9 @@ static int same(int condition) {
 
 #define BEGIN Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&one_at_a_time);
 #define END pthread_mutex_unlock(&one_at_a_time); Py_END_ALLOW_THREADS
-#define ENOUGH 20000 /* operations that are worth waking the other threads */
+#define ENOUGH 20000 /* operations above which the other threads are woken */
 
-/* One product of `linear`: y = x · weights + bias. Its arrays are released by the caller. */
+/* Parse one product of `linear`, y = x · weights + bias. The caller releases its arrays. */
 static int product_of(PyObject *given, const Array *x, int add, Linear *t, Array *bias, Array *out, Array *weights) {
     PyObject *bias_, *out_, *weights_;
     unsigned long long base, first;
@@ -53,8 +53,8 @@ static int product_of(PyObject *given, const Array *x, int add, Linear *t, Array
 
 #define MOST_PRODUCTS 3 /* queries, keys and values */
 
-/* linear(x, add, *products), a product being (bias, out, kind, weights, pitch, base, first, scale): arrays know their
- * pitch, drawn weights do not. x is packed once for all of them. */
+/* linear(x, add, *products) with products (bias, out, kind, weights, pitch, base, first, scale): the pitch is only for
+ * drawn weights, as arrays have their own. x is packed once for all products. */
 static PyObject *linear(PyObject *self, PyObject *arguments) {
     PyObject *answer = NULL;
     Array x = {0}, arrays[3 * MOST_PRODUCTS] = {0};
@@ -205,7 +205,7 @@ end:
     return answer;
 }
 
-/* softmax(x, largest, total, out): the statistics with a last axis of one */
+/* softmax(x, largest, total, out): the last axis of the statistics is 1 */
 static PyObject *softmax(PyObject *self, PyObject *arguments) {
     PyObject *o[4], *answer = NULL;
     Array a[4] = {0};

@@ -1,4 +1,4 @@
-/* A pool of threads that outlives no fork, and memory for each of them. Included by kernels.c. */
+/* A thread pool that is started again after a fork, and memory for each thread. Included by kernels.c. */
 
 #define MOST_THREADS 64
 
@@ -8,7 +8,7 @@ static struct {
     int threads, started;
     Work work;
     void *argument;
-    ptrdiff_t tasks, share; /* how many there are, and how many a thread takes at a time */
+    ptrdiff_t tasks, share; /* the number of tasks, and how many a thread takes at a time */
     atomic_ptrdiff_t next;
     atomic_int inside, open, asleep;
     atomic_uint round;
@@ -20,7 +20,7 @@ static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
 static void take_tasks(int thread) {
 #if defined(__x86_64__)
-    const unsigned before = _mm_getcsr(); /* numbers below the normal ones are 0: they take a hundred times as long */
+    const unsigned before = _mm_getcsr(); /* flush subnormal numbers to 0: they are a hundred times slower */
     _mm_setcsr(before | 0x8040);
 #endif
     for (ptrdiff_t first; (first = atomic_fetch_add(&pool.next, pool.share)) < pool.tasks;)
@@ -37,7 +37,7 @@ static void rest(void) {
 #endif
 }
 
-/* A thread of the pool: works in each round that it hears of in time; nobody waits for one that has not begun. */
+/* A thread of the pool. It joins each round that it notices in time; `run` does not wait for threads that have not joined. */
 static void *helper(void *number) {
     for (unsigned seen = 0;;) {
         for (int spin = 0; spin < 2000 && atomic_load(&pool.round) == seen; spin++) rest();
@@ -80,10 +80,10 @@ static void start_helpers(void) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Do tasks 0 … tasks − 1; on all threads where they are worth waking them. */
+/* Run tasks 0 … tasks − 1, on all threads if it is `worth` waking them. */
 static void run(Work work, void *argument, ptrdiff_t tasks, int worth) {
     pool.work = work, pool.argument = argument, pool.tasks = tasks;
-    pool.share = tasks / (8 * pool.threads) > 1 ? tasks / (8 * pool.threads) : 1; /* to ask for one costs as much as a row */
+    pool.share = tasks / (8 * pool.threads) > 1 ? tasks / (8 * pool.threads) : 1; /* taking a task costs as much as a row */
     atomic_store(&pool.next, 0);
     const int together = worth && tasks > 1 && pool.threads > 1;
     if (together) {
@@ -103,7 +103,7 @@ static void run(Work work, void *argument, ptrdiff_t tasks, int worth) {
     }
 }
 
-/* Memory that grows and stays: fresh pages cost more than arithmetic. One for each thread, and the last for all. */
+/* Memory that grows and is never freed, because fresh pages cost more than the arithmetic. One per thread, and a shared one. */
 static struct { float *p; size_t size; } rooms[MOST_THREADS + 1];
 
 static float *room(int n, ptrdiff_t floats) {

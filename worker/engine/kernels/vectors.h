@@ -1,7 +1,7 @@
 /* The arithmetic, for one vector width. Included once for each instruction set, with these defined:
  *   LANES   floats of a vector        ROWS    rows of a block of a product: what the registers hold
  *   FN(f)   the name of f for this set
- *   STREAM(to, v)   store a vector past the caches, at a multiple of its size        FENCE()   have such stores done
+ *   STREAM(to, v)   store a vector past the caches, at a multiple of its size        FENCE()   wait for such stores
  */
 
 typedef float FN(vf) __attribute__((vector_size(4 * LANES)));
@@ -33,9 +33,9 @@ static INLINE float FN(most)(vf v) {
     return m;
 }
 
-/* exp(x) to 2 units in the last place: 2^n · e^r with |r| <= ln(2)/2; 0 where float32 has no normal number for it. */
+/* exp(x) to 2 units in the last place: 2^n · e^r with |r| <= ln(2)/2; 0 where the result is subnormal in float32. */
 static INLINE vf FN(exp)(vf x) {
-    const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to a whole number */
+    const float magic = 12582912.0f; /* 1.5 · 2^23: adding it rounds to an integer */
     vf there = (vf)((vi)(x > -87.33f));
     x = FN(pick)(x > 88.3f, FN(set)(88.3f), x);
     x = FN(pick)((vi)there, x, FN(set)(-87.33f));
@@ -56,7 +56,7 @@ static INLINE vf FN(exp)(vf x) {
 
 /* ------------------------------------------------------------------------------------------------ synthetic weights */
 
-/* Two vectors of values: lanes (int16) of the outputs of SplitMix64 in the states z. */
+/* Return two vectors of values: the int16 lanes of SplitMix64's outputs for the states z. */
 static INLINE void FN(values)(vu z, float scale, vf out[2]) {
     z ^= z >> 30;
     z *= 0xBF58476D1CE4E5B9ull;
@@ -74,7 +74,7 @@ static INLINE vu FN(steps)(void) {
     return steps;
 }
 
-/* Values `first` to `first + count` of a stream: lane i mod 4 of output i div 4. */
+/* Generate values `first` to `first + count` of a stream: value i is lane i mod 4 of output i div 4. */
 static void FN(draw)(uint64_t base, float scale, uint64_t first, ptrdiff_t count, float *out) {
     const vu steps = FN(steps)();
     uint64_t word = first / 4;
@@ -91,7 +91,7 @@ static void FN(draw)(uint64_t base, float scale, uint64_t first, ptrdiff_t count
     }
 }
 
-/* A tile [rows, columns] of a matrix whose rows are `pitch` values apart. */
+/* Generate a tile [rows, columns] of a matrix whose rows are `pitch` values apart. */
 static void FN(draw_tile)(
     uint64_t base, float scale, uint64_t first, ptrdiff_t pitch, ptrdiff_t rows, ptrdiff_t columns, float *tile
 ) {
@@ -178,7 +178,7 @@ static void FN(rms)(ptrdiff_t n, const float *x, const float *weight, float epsi
     *scale = s;
 }
 
-/* Pairs of the first `width` of n channels, by the angles of which cos and sin are given. */
+/* Rotate pairs of the first `width` of n channels; cosine and sine are those of the angles. */
 static void FN(rotate)(
     ptrdiff_t n, ptrdiff_t width, int neighbours, const float *x, const float *cosine, const float *sine, float *out
 ) {

@@ -38,6 +38,7 @@ _NAMES = {dtype: dtype.name for dtype in STORED.values()} | {STORED["BF16"]: "bf
 _MAX_CONFIG = 1 << 20  # bytes of a config.json
 _MAX_INDEX = 16 << 20  # bytes of an index: that of 10,000 layers takes 9 MB
 _MAX_REASON = 300  # characters
+_MANY = 1000  # missing tensors, which are not all looked for
 
 
 class CheckpointError(ValueError):
@@ -233,9 +234,14 @@ def _opened_file(folder: Folder, name: str) -> StoredFile:
 
 def _tensors(config: Config, files: Mapping[str, StoredFile], where: Mapping[str, str]) -> dict[str, StoredTensor]:
     """Return every tensor of the catalogue, as stored."""
-    shapes, tensors, missing = catalogue(config), {}, []
+    shapes, tensors, missing = catalogue(config), dict[str, StoredTensor](), list[str]()
     copies = {shapes.source(tensor.name): tensor.name for tensor in describe(config).weights if tensor.alias_of}
+    lacking = len(shapes) - len(copies) - len(where)  # at least so many are missing
     for name, shape in shapes.items():
+        if missing and lacking > _MANY:
+            raise FileError(
+                f"the tensors {missing[0]} and at least {lacking - 1:,} more are missing from {_listed(files)}"
+            )
         source = shapes.source(name)
         own = [*_stored_as(config, source), *(_stored_as(config, copies[source]) if source in copies else ())]
         stored = next((other for other in own if other in where), None)  # tied weights may be stored under either name

@@ -16,6 +16,7 @@ import orjson
 from worker.weights.folder import LFS_POINTER, FileError, shortened
 
 MAX_HEADER = 16 << 20  # bytes: the names of 120,000 tensors, those of 10,000 layers, take 13 MB
+_MAX_TENSORS = 1 << 17  # more than 10,000 layers have
 _MAX_AXES = 64  # as in NumPy
 _LENGTH = 8  # bytes of the header's length
 
@@ -27,6 +28,9 @@ _BITS: Mapping[str, int] = {
     "I32": 32, "U32": 32, "F32": 32,
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+
+
+_INT = frozenset([int])  # bool is another type
 
 
 class Entry(NamedTuple):
@@ -58,6 +62,9 @@ def read_header(file: BinaryIO) -> tuple[dict[str, Entry], int]:
 
 def _entries(header: bytes, nbytes: int) -> dict[str, Entry]:
     """Return the tensors of a header that `nbytes` of data follow."""
+    count = header.count(b'"data_offsets"')  # before they are parsed, which takes seconds for as many as fit
+    if count > _MAX_TENSORS:
+        raise FileError(f"has {count:,} tensors: at most {_MAX_TENSORS:,} are read")
     try:
         content = orjson.loads(header)
     except orjson.JSONDecodeError:
@@ -73,20 +80,23 @@ def _entries(header: bytes, nbytes: int) -> dict[str, Entry]:
 
 
 def _entry(name: str, fields: Any) -> Entry:
-    match fields:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, stop]}:
-            pass
-        case _:
-            raise FileError(f"has an invalid header: the tensor {name} must have a dtype, a shape and data_offsets")
-    if dtype not in _BITS:
+    try:
+        dtype, shape, (start, stop) = fields["dtype"], fields["shape"], fields["data_offsets"]
+        bits = _BITS.get(dtype)
+    except (KeyError, TypeError, ValueError):
+        bits = shape = None
+    if type(shape) is not list or type(dtype) is not str:
+        raise FileError(f"has an invalid header: the tensor {name} must have a dtype, a shape and data_offsets")
+    if bits is None:
         raise FileError(f"has an invalid header: the dtype of the tensor {name} must be one of {', '.join(_BITS)}")
     if len(shape) > _MAX_AXES:
         raise FileError(f"has an invalid header: the tensor {name} has {len(shape):,} axes, more than {_MAX_AXES}")
-    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
+    numbers = (*shape, start, stop)
+    if not _INT.issuperset(map(type, numbers)) or min(numbers) < 0:
         raise FileError(
             f"has an invalid header: the shape and data_offsets of the tensor {name} must be whole numbers from 0"
         )
-    if 8 * (stop - start) != prod(shape) * _BITS[dtype]:
+    if 8 * (stop - start) != prod(shape) * bits:
         raise FileError(
             f"has an invalid header: the tensor {name} has {stop - start:,} bytes, which is not the size of its shape"
         )

@@ -191,6 +191,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "the tensor h.1.ln_2.bias is missing from model.safetensors",
     ),
     "tensors missing": (config(n_layer=3), "the tensors h.2.ln_1.weight and 11 more are missing from"),
+    "thousands missing": (
+        config(n_layer=10_000),
+        "the tensors h.2.ln_1.weight and at least 119,975 more are missing from model.safetensors",
+    ),
     "no head": (config(tie_word_embeddings=False), "the tensor lm_head.weight is missing from model.safetensors"),
     "another shape": (
         tensors(lambda t: t.update({"wpe.weight": np.ones((24, 9), np.float32)})),

@@ -165,3 +165,14 @@ def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n"
     (tmp_path / "file").write_text(pointer)
     assert refused(tmp_path / "file") == "is a Git LFS pointer, not the weights: run git lfs pull"
+
+
+def test_the_number_of_tensors_is_limited_before_they_are_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.weights.header._MAX_TENSORS", 2)
+    assert [*read(written(tmp_path / "file", {"a": at(0, 4), "b": at(4, 8)}, 8))] == ["a", "b"]
+    text = json.dumps({"a": at(0, 4), "b": at(4, 8), "c": at(8, 12)}).encode()
+    assert refused(written(tmp_path / "file", text, 12)) == "has 3 tensors: at most 2 are read"
+    monkeypatch.setattr("orjson.loads", lambda text: 1 / 0)
+    assert "has 3 tensors" in refused(written(tmp_path / "file", text, 12))

@@ -68,8 +68,8 @@ def submit(broker: Broker, items: Sequence[BatchItem], client: str = "") -> tupl
     unique = dict(zip(ids, items, strict=True))
     known = read_statuses(broker.queue, broker.results, list(unique))
     new = {id: item for id, item in unique.items() if known[id] not in ("done", *UNFINISHED)}
-    jobs = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
-    broker.admission.admit(client, list(new), len(jobs))
+    grouped = {group: uuid.uuid4().hex if len(group) > 1 else None for group in _groups(new)}
+    broker.admission.admit(client, list(new), len(grouped))
     in_progress = [id for id in unique if known[id] in UNFINISHED]
     requests.change(broker.queue, in_progress, batch=None)
     for id in in_progress:
@@ -77,12 +77,12 @@ def submit(broker: Broker, items: Sequence[BatchItem], client: str = "") -> tupl
             broker.jobs.prioritize(id)
     records = {
         id: Record(new[id].request, batch.created_at, new[id].timeout, False, job, batch.id, _queue(new[id]))
-        for group, job in jobs.items()
+        for group, job in grouped.items()
         for id in group
     }
     requests.put_all(broker.queue, records, broker.settings.result_ttl)
     _put(broker, batch)
-    for group, job in jobs.items():
+    for group, job in grouped.items():
         if job is None:
             broker.jobs.enqueue(group[0], new[group[0]].timeout, _queue(new[group[0]]))
         else:

@@ -15,6 +15,7 @@ import worker.models.lookup as models
 import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
 from service.http.blueprint import PREFER, Blueprint
+from service.http.large_reads import large_reads
 from service.http.responses import JSON, immutable, octets, revalidated
 from service.http.schemas.models import WeightsQuery
 from service.http.schemas.problems import ProblemSchema
@@ -64,8 +65,12 @@ def model(query: dict[str, Any], model_id: str) -> Response:
     """
     resolved = models.resolve(model_id, broker().settings.models_dir, synthetic_seed=query.get("synthetic"))
     config = _supported("model", resolved.config)
-    response = _file("model", resolved.id, config, llm_viz.model_tensors(config, resolved.weights()))
-    return revalidated(response, resolved.digest, str(resolved.config), "llm-viz")
+
+    def make() -> Response:
+        response = _file("model", resolved.id, config, llm_viz.model_tensors(config, resolved.weights()))
+        return revalidated(response, resolved.digest, str(resolved.config), "llm-viz")
+
+    return large_reads().respond(make)
 
 
 @blueprint.get("/traces/<trace_id>/llm-viz")
@@ -89,7 +94,7 @@ def trace(trace_id: str) -> Response:
         raise Conflict(f"This trace did not capture {names}, which the export needs: capture them, too.")
     read = partial(stored_bytes.read, broker().bytes_of(state))
     tensors = llm_viz.trace_tensors(config.n_layer, slots, read)
-    return immutable(_file("trace", model.id, config, tensors, B=1), state, "llm-viz")
+    return large_reads().respond(lambda: immutable(_file("trace", model.id, config, tensors, B=1), state, "llm-viz"))
 
 
 def _supported(field: str, config: Config) -> GPT2Config:

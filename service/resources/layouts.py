@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
@@ -30,6 +29,7 @@ from service.http.schemas.problems import ProblemSchema
 from service.http.shared_bytes import shared_bytes
 from service.jobs.broker import State, broker
 from service.jobs.canonical import LayoutFields
+from service.tensors.slices import parse_range
 from worker.describe.outline import outline
 from worker.layout.encode import COLUMNS, safetensors
 from worker.layout.geometry import Geometry
@@ -171,17 +171,8 @@ def _geometry(state: State[LayoutRequest]) -> Geometry:
 
 
 def _selected(geometry: Geometry, query: dict[str, Any]) -> tuple[range, range]:
-    layers = _parse_range("layers", query.get("layers", ":"), geometry.architecture.n_layer)
-    return layers, _parse_range("heads", query.get("heads", ":"), geometry.sizes["H"])
-
-
-def _parse_range(name: str, text: str, count: int) -> range:
-    match = re.fullmatch(r"(\d{0,9}):(\d{0,9})", text, re.ASCII)
-    if match:
-        start, stop = int(match[1] or 0), int(match[2] or count)
-        if start < stop <= count:
-            return range(start, stop)
-    raise Invalid({name: [f"{text!r} is not allowed: must be a non-empty range start:stop within 0:{count}."]})
+    layers = parse_range("layers", query.get("layers", ":"), geometry.architecture.n_layer)
+    return layers, parse_range("heads", query.get("heads", ":"), geometry.sizes["H"])
 
 
 def _fields(query: dict[str, Any]) -> list[str] | None:

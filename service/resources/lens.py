@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import nullcontext
 from math import prod
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import worker.store.stored_bytes as stored_bytes
 from service.errors import Invalid
 from service.http.auth import admit, check_rate_limit, client
 from service.http.blueprint import PREFER, Blueprint
+from service.http.large_reads import large_reads
 from service.http.responses import respond
 from service.http.schemas.fields import QueryInteger
 from service.http.schemas.problems import ProblemSchema
@@ -25,13 +26,14 @@ from service.http.schemas.requests import SummarySchema
 from service.http.schemas.traces import ProbabilitySchema
 from service.jobs.broker import State, broker
 from service.jobs.limits import LENS_TOP, lens_estimate, lens_timeout
+from service.tensors.slices import parse_range
 from worker.models.lookup import Model
 from worker.models.tokens import Vocabulary
 from worker.requests import LensRequest, TraceRequest
 from worker.store.keys import request_id
 
 MAX_NUMBERS = 131_072
-_RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
+_MAX_SMALL_READ = 16_384  # numbers; more are a large read
 
 blueprint = Blueprint("lens", __name__, url_prefix="/v1/traces", description="What each layer would predict")
 
@@ -105,7 +107,12 @@ class Lens(MethodView):
         if state is None:
             check_rate_limit()
             state = broker().submit(request, lens_timeout(*sizes), lens_estimate(*sizes), client=client())
-        return respond(state, lambda state: {"model": model.id} | _represent(state, model, selection))
+
+        def represent(state: State[LensRequest]) -> dict[str, Any]:
+            with large_reads().take() if selection.numbers > _MAX_SMALL_READ else nullcontext():
+                return {"model": model.id} | _represent(state, model, selection)
+
+        return respond(state, represent)
 
     @blueprint.response(204)
     @blueprint.alt_response(404, schema=ProblemSchema)
@@ -126,18 +133,19 @@ def _request(trace: State[TraceRequest]) -> LensRequest:
 
 
 class _Selection(NamedTuple):
-    """Layers, positions, the number of tokens of each, and whether to include the rollout."""
+    """Layers, positions, the number of tokens of each, whether to include the rollout, and the count of all numbers."""
 
     layers: range
     positions: range
     top: int
     rollout: bool
+    numbers: int
 
 
 def _select(query: dict[str, Any], model: Model, length: int) -> _Selection:
     """Return what a query selects. Raises Invalid (422) if a range is out of bounds or the result too large."""
-    layers = _parse_range("layers", query["layers"], model.architecture.n_layer + 1)
-    positions = _parse_range("positions", query["positions"], length)
+    layers = parse_range("layers", query["layers"], model.architecture.n_layer + 1)
+    positions = parse_range("positions", query["positions"], length)
     top = min(query["top"], model.architecture.fixed_sizes["V"])
     rollout = "attention" in query
     count = len(positions) * (len(layers) * top + (length if rollout else 0))
@@ -146,22 +154,13 @@ def _select(query: dict[str, Any], model: Model, length: int) -> _Selection:
         message += f", and the rollout over {length:,}," if rollout else ""
         message += f" are {count:,} numbers; at most {MAX_NUMBERS:,} are allowed: select a range, as in 0:16."
         raise Invalid({"positions": [message]})
-    return _Selection(layers, positions, top, rollout)
-
-
-def _parse_range(name: str, text: str, count: int) -> range:
-    match = _RANGE.fullmatch(text)
-    if match:
-        start, stop = int(match[1] or 0), int(match[2] or count)
-        if start < stop <= count:
-            return range(start, stop)
-    raise Invalid({name: [f"{text!r} is not allowed: must be a non-empty range start:stop within 0:{count}."]})
+    return _Selection(layers, positions, top, rollout, count)
 
 
 def _represent(state: State[LensRequest], model: Model, selection: _Selection) -> dict[str, Any]:
     if state.status != "done":
         return {}
-    layers, positions, top, with_rollout = selection
+    layers, positions, top, with_rollout, _ = selection
     n_layer, vocabulary = model.architecture.n_layer, model.vocabulary
     entering, leaving = model.architecture.landmark("entering"), model.architecture.landmark("leaving")
     part = (slice(None), slice(positions.start, positions.stop), slice(top))

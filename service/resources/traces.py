@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import service.jobs.canonical as canonical
 import worker.models.lookup as models
 from service.http.auth import admit, client
 from service.http.blueprint import PREFER, Blueprint, other_media_types
+from service.http.large_reads import large_reads
 from service.http.responses import immutable, json, respond, summary, wait_if_preferred
 from service.http.schemas.problems import ProblemSchema
 from service.http.schemas.tensors import TensorQuery, TensorsSchema, TensorValuesSchema
@@ -25,6 +27,7 @@ from service.jobs.limits import trace_estimate, trace_timeout
 from service.resources.models import tokenized, weights_of
 from service.tensors.detail_levels import DetailLevel
 from service.tensors.encode import BINARY
+from service.tensors.slices import View, parse_slice
 from worker.describe.hooks import value_name
 from worker.models.checkpoints import BeingReadError
 from worker.models.lookup import Model
@@ -34,6 +37,8 @@ from worker.store.arrays import StoredArray
 
 #: The trace of the documentation's examples: nano-gpt sorts six letters.
 SORTING = {"model": "nano-gpt", "text": "CBABBC", "generate": {"max_new_tokens": 6}}
+
+_MAX_SMALL_READ = 1 << 22  # values of a slice; a larger one is a large read
 
 blueprint = Blueprint("traces", __name__, url_prefix="/v1/traces", description="Every value of an inference")
 
@@ -170,8 +175,15 @@ class Tensor(MethodView):
         identity = (name, str(query))
         known = None if slot["min"] is None or slot["max"] is None else (slot["min"], slot["max"])  # not finite: null
         smaller = DetailLevel.of(array, slot["smaller"]) if slot.get("smaller") else None
-        response = tensor_responses.respond(name, array, query, trace_id, *identity, value_range=known, smaller=smaller)
-        return immutable(response, state, *identity)
+        cells = prod(View(array, parse_slice(query["slice"], array.shape)).shape)
+
+        def make() -> Response:
+            response = tensor_responses.respond(
+                name, array, query, trace_id, *identity, value_range=known, smaller=smaller
+            )
+            return immutable(response, state, *identity)
+
+        return large_reads().respond(make) if cells > _MAX_SMALL_READ else make()
 
 
 def _find(trace_id: str) -> State[TraceRequest]:

@@ -21,6 +21,7 @@ _NUMBER = r"-?\d{1,18}"
 _AXIS = re.compile(
     rf"\s*(?:(?P<at>{_NUMBER})|(?P<start>{_NUMBER})?:(?P<stop>{_NUMBER})?(?::(?P<step>{_NUMBER})?)?)\s*", re.ASCII
 )
+_RANGE = re.compile(r"(\d{0,9}):(\d{0,9})", re.ASCII)
 
 
 class Source(Protocol):
@@ -151,3 +152,13 @@ def _axis(axis: str, size: int, text: str, shape: tuple[int, ...]) -> int | slic
 
 def _invalid(text: str, shape: tuple[int, ...], why: str) -> Invalid:
     return Invalid({"slice": [f"{text!r}: {why}. Use basic NumPy slicing of shape {list(shape)}, such as 0,:,5."]})
+
+
+def parse_range(name: str, text: str, count: int) -> range:
+    """Return the range of a query such as `0:4`, `:4` or `:`. Raises Invalid (422) for the field `name`."""
+    match = _RANGE.fullmatch(text)
+    if match:
+        start, stop = int(match[1] or 0), int(match[2] or count)
+        if start < stop <= count:
+            return range(start, stop)
+    raise Invalid({name: [f"{text!r} is not allowed: must be a non-empty range start:stop within 0:{count}."]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -111,3 +112,27 @@ def test_large_layouts_are_large_reads(narrow: FlaskClient, narrow_app: Flask, w
         for query, headers in (("?layers=0:1", glb), ("?layers=0:1&heads=0:4", {})):
             assert narrow.get(f"{path}{query}", headers=headers).status_code == HTTPStatus.OK
     assert narrow.get(path, headers=glb).status_code == HTTPStatus.OK
+
+
+def test_costly_reads_of_a_trace_are_large_reads(
+    narrow: FlaskClient, narrow_app: Flask, sorted_letters: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.resources.traces._MAX_SMALL_READ", 100)
+    monkeypatch.setattr("service.resources.lens._MAX_SMALL_READ", 30)
+    trace = f"/v1/traces/{sorted_letters['id']}"
+    assert narrow.get(f"{trace}/lens", headers={"Prefer": "wait=60"}).get_json()["status"] == "done"
+    octets = {"Accept": "application/octet-stream"}
+    large = [(f"{trace}/tensors/blocks.0.attn.q", octets), (f"{trace}/lens?top=2", {}), (f"{trace}/llm-viz", {})]
+    large += [(f"{trace}/tensors/blocks.0.attn.q?max_cells=100", {}), ("/v1/models/nano-gpt/llm-viz", {})]
+    with narrow_app.extensions["large_reads"].take():
+        for path, headers in large:
+            assert narrow.get(path, headers=headers).status_code == HTTPStatus.TOO_MANY_REQUESTS, path
+        for path in ("tensors/blocks.0.attn.q?slice=0,0", "lens?positions=3:4&top=1"):
+            assert narrow.get(f"{trace}/{path}").status_code == HTTPStatus.OK
+    for path, headers in large * 2:
+        with narrow.get(path, headers=headers) as response:
+            assert response.status_code == HTTPStatus.OK, path
+            etag = {"If-None-Match": response.headers["ETag"]}
+        narrow.get(path, headers=headers | etag).close()
+        assert narrow.get(path, headers=headers | {"If-Match": '"other"'}).status_code == HTTPStatus.PRECONDITION_FAILED
+    narrow_app.extensions["large_reads"].take().close()

@@ -55,7 +55,7 @@ class Rotary(Operation):
 
     def value(self, inputs: Sequence[Array], p: Parameters, cells: Sequence[NDArray[np.int64]]) -> Any:
         angle = cells[0] * self._frequency(p, cells[1], p.scaling)
-        return (np.cos(angle) if p.function == "cos" else np.sin(angle)) * self._factor(p)
+        return (np.cos(angle) if p.function == "cos" else np.sin(angle)) * self._factor(p, cells[1])
 
     @staticmethod
     def _frequency(p: Parameters, channel: Any, scaling: RotaryScaling | None) -> Any:
@@ -63,8 +63,8 @@ class Rotary(Operation):
         return np.where(channel < width, frequencies(p.base or 0.0, width, _pair_of(p, channel), scaling), 0)
 
     @staticmethod
-    def _factor(p: Parameters) -> float:
-        return (p.scaling and p.scaling.attention_factor) or 1.0
+    def _factor(p: Parameters, channel: Any) -> Any:
+        return np.where(channel < (p.width or 0), (p.scaling and p.scaling.attention_factor) or 1.0, 1.0)
 
     def formula(self, n: Notation, total: str, inputs: Sequence[str], p: Parameters, over: int, cell: Cell) -> str:
         frequency = n.number(float(self._frequency(p, cell[1], None)))
@@ -76,7 +76,8 @@ class Rotary(Operation):
                 divided = n.fraction(n.number(1 - kept), n.number(p.scaling.factor))
                 frequency = n.times(frequency, n.grouped(f"{n.number(kept)} + {divided}"))
         wave = n.call(p.function or "", n.times(str(cell[0]), frequency))
-        return wave if self._factor(p) == 1 else n.times(n.number(self._factor(p)), wave)
+        factor = float(self._factor(p, cell[1]))
+        return wave if factor == 1 else n.times(n.number(factor), wave)
 
     def sentence(self, names: Sequence[str], p: Parameters, over: int, cell: Cell, values: Sequence[Any]) -> str:
         wave = "cosine" if p.function == "cos" else "sine"
@@ -93,7 +94,8 @@ class Rotary(Operation):
         kept = float(p.scaling.kept(p.base or 0.0, p.width or 0, _pair_of(p, channel)))
         share = f"{100 * (1 - kept):.3g} % of which" if kept else "which"
         scaled = f", {share} {kind} scaling divides by {by}" if kept < 1 else f", which {kind} scaling does not divide"
-        return scaled + ("" if self._factor(p) == 1 else f", times the attention factor {self._factor(p):.5g}")
+        factor = float(self._factor(p, channel))
+        return scaled + ("" if factor == 1 else f", times the attention factor {factor:.5g}")
 
 
 class Rotate(Operation):

@@ -26,9 +26,10 @@ from worker.describe.config import (
     config_field,
 )  # fmt: skip
 from worker.describe.functions import FUNCTIONS
+from worker.describe.rotary import RopeParameters, RotaryScaling
 from worker.families.family import Family, Preset
 from worker.families.parts import attention, defaults, mlp, norms, prediction, residual, sections, stream, tour
-from worker.families.parts.hub import ROTARY, hub_fields, rope_parameters
+from worker.families.parts.hub import ROTARY, hub_fields, rotary_fields
 from worker.families.parts.labels import decoder_labels
 from worker.families.parts.notation import ATTENTION, HEAD, LAYER, read, value, weight
 from worker.families.parts.rotary import Rotary, fill_rotary, partial_width_error, rotate, rotated_kinds
@@ -52,6 +53,7 @@ class GPTNeoXConfig(Config):
     vocab_size: int = config_field(Whole(MAX_TOKENS), 50432, "Vocabulary size")
     rotary_pct: float = config_field(Number(most=1), 0.25, "Rotated share of a head")
     rotary_emb_base: float = config_field(Number(below=1e12), 10000.0, "Rotary base")
+    rope_parameters: RotaryScaling | None = config_field(RopeParameters(), None, "Rotary scaling", rare=True)
     layer_norm_eps: float = config_field(Number(below=1), 1e-5, "Layer norm epsilon")
     hidden_act: str = config_field(Choice((*FUNCTIONS,)), "gelu", "Activation function")
     use_parallel_residual: bool = config_field(Flag(), True, "Attention and MLP in parallel")
@@ -64,7 +66,7 @@ class GPTNeoXConfig(Config):
 
     @property
     def rotary(self) -> Rotary:
-        return Rotary(self.rotary_emb_base, int(self.head_dim * self.rotary_pct))
+        return Rotary(self.rotary_emb_base, int(self.head_dim * self.rotary_pct), scaling=self.rope_parameters)
 
     def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
         if {"num_attention_heads", "hidden_size", "rotary_pct"} & errors.keys():
@@ -215,8 +217,10 @@ def predict(config: GPTNeoXConfig, engine: Engine, resid: NDArray[Any], new: Ten
 def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a configuration from a `config.json`. Raises UnsupportedConfigError."""
     fields = hub_fields(GPTNeoXConfig, hub_config, {"model_type": "gpt_neox"}, {}, "hidden_act", ROTARY)
-    names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
-    return fields | {names[name]: given for name, given in rope_parameters(hub_config, *names).items()}
+    names = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}  # transformers' within an object
+    nested = {name: setting for name, setting in hub_config.items() if name not in names}
+    rotary = rotary_fields(nested, fields.get("max_position_embeddings", 2048))
+    return fields | {names.get(name, name): setting for name, setting in rotary.items()}
 
 
 def _pythia(size: str, layers: int, width: int, heads: int, vocabulary: int = 50304) -> Preset:

@@ -25,6 +25,7 @@ from worker.describe.config import (
     config_field,
 )  # fmt: skip
 from worker.describe.functions import FUNCTIONS
+from worker.describe.rotary import RopeParameters, RotaryScaling
 from worker.families.family import Family, Preset
 from worker.families.parts import (
     attention,
@@ -38,7 +39,7 @@ from worker.families.parts import (
     stream,
     tour,
 )
-from worker.families.parts.hub import ROTARY, hub_fields, rope_parameters
+from worker.families.parts.hub import ROTARY, hub_fields, rotary_fields
 from worker.families.parts.labels import decoder_labels
 from worker.families.parts.notation import HEAD, KV_HEAD, LAYER, ids, value, weight
 from worker.families.parts.rotary import Rotary, fill_rotary, partial_width_error, rotate, rotated_kinds
@@ -63,6 +64,7 @@ class PhiConfig(Config):
     vocab_size: int = config_field(Whole(MAX_TOKENS), 51200, "Vocabulary size")
     partial_rotary_factor: float = config_field(Number(most=1), 0.5, "Rotated share of a head")
     rope_theta: float = config_field(Number(below=1e12), 10000.0, "Rotary base")
+    rope_parameters: RotaryScaling | None = config_field(RopeParameters(), None, "Rotary scaling", rare=True)
     layer_norm_eps: float = config_field(Number(below=1), 1e-5, "Layer norm epsilon")
     hidden_act: str = config_field(Choice((*FUNCTIONS,)), "gelu_new", "Activation function")
     qk_layernorm: bool = config_field(Flag(), False, "Norms of queries and keys")
@@ -74,7 +76,8 @@ class PhiConfig(Config):
 
     @property
     def rotary(self) -> Rotary:
-        return Rotary(self.rope_theta, int(self.head_dim * self.partial_rotary_factor))
+        width = int(self.head_dim * self.partial_rotary_factor)
+        return Rotary(self.rope_theta, width, scaling=self.rope_parameters)
 
     def conflicts(self, errors: Mapping[str, str]) -> dict[str, str]:
         names = {"num_attention_heads", "num_key_value_heads", "hidden_size", "partial_rotary_factor"}
@@ -232,7 +235,7 @@ def from_hub(hub_config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(heads, int) and isinstance(width, int) and heads > 0:
         fixed["head_dim"] = width // heads
     fields = hub_fields(PhiConfig, hub_config, fixed, {}, "hidden_act", ROTARY)
-    return fields | rope_parameters(hub_config, "rope_theta", "partial_rotary_factor")
+    return fields | rotary_fields(hub_config, fields.get("max_position_embeddings", 2048))
 
 
 _PHI_2 = PhiConfig(num_hidden_layers=32, hidden_size=2560, intermediate_size=10240, partial_rotary_factor=0.4)

@@ -174,7 +174,7 @@ class Reader:
                 width, base = p.width or 0, p.base or 0.0
                 pair = j % (width // 2) if p.pairs == "halves" else j // 2
                 angle = np.where(j < width, i * frequencies(base, width, pair, p.scaling), 0)
-                factor = (p.scaling and p.scaling.attention_factor) or 1.0
+                factor = np.where(j < width, (p.scaling and p.scaling.attention_factor) or 1.0, 1.0)
                 return factor * (np.cos(angle) if p.function == "cos" else np.sin(angle))
             case "rotate":
                 y, z = others[:2]

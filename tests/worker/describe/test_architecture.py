@@ -95,6 +95,10 @@ FAMILIES: dict[str, AnyConfig] = {
     "llama, biased": BIASED,
     "gpt_neox": NEOX,
     "gpt_neox, serial": SERIAL,
+    "gpt_neox, scaled angles": GPTNeoXConfig.from_mapping(
+        {name: value for name, value in NEOX.to_mapping().items() if name != "model_type"}
+        | {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}}
+    ),
     "gptj": GPTJ,
     "opt": OPT,
     "opt, norms after": POST_NORM,

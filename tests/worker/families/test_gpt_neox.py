@@ -41,6 +41,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "all channels rotated": {"rotary_pct": 1.0},
     "another base": {"rotary_emb_base": 50},
+    "scaled angles, linear": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    "scaled angles, llama3": {
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "scaled angles, yarn": {
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+    },
     "another activation and epsilon": {"hidden_act": "gelu_fast", "layer_norm_eps": 0.03},
 }  # fmt: skip
 

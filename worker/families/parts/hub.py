@@ -61,18 +61,6 @@ def hub_fields(
     return values
 
 
-def rope_parameters(hub_config: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Return those of these settings of rotary positions that a `config.json` nests. Raises UnsupportedConfigError."""
-    where = next((name for name in ("rope_scaling", "rope_parameters") if hub_config.get(name)), None)
-    rotary = hub_config[where] if where else {}
-    if not isinstance(rotary, dict):
-        raise UnsupportedConfigError(f"has {where}: {short_json(rotary)}, which must be an object or null")
-    kind = rotary.get("rope_type", rotary.get("type", "default"))
-    if kind != "default":
-        raise UnsupportedConfigError(f'has {where}: {short_json(kind)}, and only "default" is supported')
-    return {name: rotary[name] for name in names if name in rotary}
-
-
 def rotary_fields(hub_config: Mapping[str, Any], context: int) -> dict[str, Any]:
     """Return `rope_theta` and `partial_rotary_factor`, where set, and `rope_parameters` (None for none) from a
     `config.json`.

@@ -75,9 +75,10 @@ def fill_rotary(rotary: Rotary, rows: slice, new: Tensors) -> None:
     of_pairs = frequencies(rotary.base, rotary.width, np.arange(rotary.width // 2), rotary.scaling)
     of_channels[: rotary.width] = np.tile(of_pairs, 2) if rotary.pairs == "halves" else np.repeat(of_pairs, 2)
     angles = np.multiply.outer(np.arange(rows.start, rows.stop), of_channels)
-    factor = (rotary.scaling and rotary.scaling.attention_factor) or 1.0
-    cos[:] = np.cos(angles) * factor
-    sin[:] = np.sin(angles) * factor
+    factors = np.ones(cos.shape[-1])
+    factors[: rotary.width] = (rotary.scaling and rotary.scaling.attention_factor) or 1.0
+    cos[:] = np.cos(angles) * factors
+    sin[:] = np.sin(angles) * factors
 
 
 def rotate(engine: Engine, rotary: Rotary, layer: str, new: Tensors, suffix: str = "") -> None:

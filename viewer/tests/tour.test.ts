@@ -11,6 +11,8 @@ import { STOPPED, computed, play, type Command, type Place } from "../src/state/
 import { common } from "../src/tour/sight";
 import { tourOf } from "../src/state/steps";
 import { descriptionOf, layoutFrom } from "./layouts";
+import gemma2 from "./architectures/gemma2.json";
+import gemma3 from "./architectures/gemma3.json";
 import gpt2 from "./architectures/gpt2.json";
 import llama from "./architectures/llama.json";
 import { blockName } from "../src/i18n/names";
@@ -23,7 +25,7 @@ const DESCRIPTION = descriptionOf(5, 3);
 const STEPS = tourOf(DESCRIPTION);
 const places = (text: string): string[] => [...text.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name).sort();
 
-const architectures = [gpt2, llama].map((one) => new Description(one as unknown as Architecture));
+const architectures = [gpt2, llama, gemma2, gemma3].map((one) => new Description(one as unknown as Architecture));
 
 describe("the texts of the tour", () => {
   const { en, ...others } = WORDS;
@@ -72,7 +74,7 @@ describe("the steps of the tour", () => {
       for (const part of ["title", "text"]) expect(WORDS.en[`${step.id}.${part}`] ?? (part === "title" ? step.name : step.text)).not.toBe("");
   });
 
-  it.each([gpt2, llama])("name blocks with names in the locales", (architecture) => {
+  it.each([gpt2, llama, gemma2, gemma3])("name blocks with names in the locales", (architecture) => {
     for (const kind of architecture.kinds) expect(Object.values(names)).toContain(blockName(kind as unknown as Kind));
   });
 

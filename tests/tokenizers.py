@@ -37,7 +37,8 @@ _ALPHABETS = (
     "▁Ġ#</w>",
 )
 _LOOK_ALIKES = (
-    "<s>", "</s>", "<unk>", "<|begin_of_text|>", "<|end_of_text|>", "<tool>", "[CLS]", "[SEP]", "[MASK]", "[UNK]",
+    "<s>", "</s>", "<unk>", "<|begin_of_text|>", "<|end_of_text|>", "<tool>", "  <mask> ", "[CLS]",
+    "[SEP]", "[MASK]", "[UNK]",
     "<0xE2>", "<0x0A>", "▁the", "Ġcat", "##ed", "<S>", "< s >", "<|begin", "don't", " 's", "can 't", " n't .", "    ",
     "\n\n\n", "1234567", "def f(x):\n        return x",
 )  # fmt: skip
@@ -74,6 +75,7 @@ def byte_level() -> Tokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     _trained(tokenizer, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False))
     tokenizer.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     tokenizer.add_tokens([AddedToken("<tool>", special=False)])
     bos = ("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))
     template = processors.TemplateProcessing("<|begin_of_text|> $A", None, [bos])
@@ -178,8 +180,13 @@ def gpt2s() -> dict[str, Any]:
 KINDS: Mapping[str, Callable[[], Tokenizer]] = {
     made.__name__: made for made in (byte_level, sentencepiece, spaceless, metaspace, unigram, wordpiece)
 }
-_NAMED = {
-    "byte_level": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
+_PLAIN = dict.fromkeys(("rstrip", "single_word", "normalized"), False)
+_NAMED: dict[str, dict[str, Any]] = {
+    "byte_level": {
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|end_of_text|>",
+        "mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True} | _PLAIN,
+    },
     "unigram": {"eos_token": "</s>", "unk_token": "<unk>"},
     "wordpiece": {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]"},
 }

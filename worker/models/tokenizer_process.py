@@ -90,7 +90,9 @@ class CheckpointTokenizer:
         if isinstance(tokenizer.model, BPE):
             tokenizer.model.dropout = None
         named = chat.special_tokens(self.config).values()  # as in transformers: these are special
-        tokenizer.add_special_tokens([token for token in named if tokenizer.token_to_id(token) is not None])
+        added = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+        known = [added.get(token, token) for token in named if tokenizer.token_to_id(token) is not None]
+        tokenizer.add_special_tokens(known)
         return tokenizer
 
     @cached_property
@@ -141,7 +143,8 @@ def main(descriptor: str, name: str, models_dir: str, seconds: str, nbytes: str)
     Each may take `seconds` of processor time, and all `nbytes` of memory.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (int(nbytes), int(nbytes)))
+    if sys.platform == "linux":  # elsewhere libraries alone may map more
+        resource.setrlimit(resource.RLIMIT_AS, (int(nbytes), int(nbytes)))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     opened: list[CheckpointTokenizer] = []
 

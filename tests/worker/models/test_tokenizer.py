@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -324,13 +326,28 @@ def test_a_tokenizer_outside_the_models_folder_is_not_read(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece", "unigram", "wordpiece"])
-@pytest.mark.parametrize("character", [" ", "\n", "a", "7", "!", "漢"])
+@pytest.mark.parametrize("character", [" ", "a", "漢"])
 def test_long_runs_of_a_character_have_tokens(tmp_path: Path, kind: str, character: str) -> None:
     library = write_tokenizer(tmp_path, kind)
     library.no_truncation()
     library.no_padding()
     text = character * 100_000 + "b"
     assert vocabulary(tmp_path).encode(text) == library.encode(text).ids
+
+
+def test_a_process_ends_with_its_service_even_if_that_is_killed(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "byte_level")
+    code = (
+        "import pathlib, sys, time; import worker.models.tokenizer as tokenizer\n"
+        "tokenizer.describe(tokenizer.Source.find(pathlib.Path(sys.argv[1])))\n"
+        "print('ready', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == b"ready\n"
+        [process] = psutil.Process(service.pid).children()
+        service.kill()
+    process.wait(timeout=60)
 
 
 def test_threads_that_end_do_not_end_the_process(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 TOKENIZER = "tokenizer.json"
 FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
-_SECONDS = 30  # of processor time for an answer; a vocabulary of 262,144 takes 3 to be read
+_SECONDS = 15  # of processor time for an answer; a vocabulary of 262,144 takes 3 to be read
 _BYTES = 768 << 20  # of memory; a vocabulary of 262,144 takes up to 500 MB while it is read
 _PROCESSES = 3  # at once
 _MAX_ANSWER = 1 << 30  # bytes

@@ -94,7 +94,7 @@ def test_a_cell_is_a_wave_of_the_scaled_angle(name: str, pairs: str) -> None:
     angles = np.where(channels < WIDTH, 5 * frequencies(BASE, WIDTH, pair, scaling(name)), 0)
     for function, wave in (("cos", np.cos), ("sin", np.sin)):
         p = Parameters(function=function, base=BASE, pairs=pairs, width=WIDTH, scaling=scaling(name))
-        wanted = wave(angles) * (scaling(name).attention_factor or 1)
+        wanted = wave(angles) * np.where(channels < WIDTH, scaling(name).attention_factor or 1, 1)
         np.testing.assert_allclose(OPERATIONS["rotary"].value([], p, at), wanted, rtol=1e-12, atol=1e-12)
 
 

@@ -26,7 +26,10 @@ ALLOWED = {
     *(f"worker.families.{name}" for name in ("family", "gpt2", "registry")),
     *(f"worker.engine.{name}" for name in ("_kernels", "memory")),
     *(f"worker.weights.{name}" for name in ("base", "catalogue", "synthetic", "header", "digests", "folder", "stored")),
-    *(f"worker.models.{name}" for name in ("lookup", "checkpoints", "reference", "sources", "tokens")),
+    *(
+        f"worker.models.{name}"
+        for name in ("lookup", "checkpoints", "safetensors_files", "reference", "sources", "tokens")
+    ),
     *(f"worker.models.{name}" for name in ("byte_pairs", "pieces", "tokenizer")),
     *(f"worker.trace.{name}" for name in ("arena", "sampling", "work", "detail")),
     *(f"worker.layout.{name}" for name in ("geometry", "encode", "describe", "gltf", "llm_viz")),

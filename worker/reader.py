@@ -56,5 +56,5 @@ def read(queue: Redis, models_dir: str, file: CheckpointFile) -> State:
 
 def known(settings: Settings, path: Path, stamp: Stamp) -> str | None:
     """Return the digest of a file if another process has stored it."""
-    state = store.find(connect(settings.queue_url), CheckpointFile(path.parent.name, path.name, stamp))
+    state = store.find(connect(settings.queue_url), CheckpointFile.of(path, settings.models_dir, stamp))
     return state.sha256 if state else None

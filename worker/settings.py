@@ -24,7 +24,7 @@ class Settings:
 
     queue_url: str = "redis://127.0.0.1:6379/0"  # jobs: must not evict (noeviction, append-only file)
     cache_url: str = "redis://127.0.0.1:6380/0"  # results: may evict (maxmemory, allkeys-lru)
-    models_dir: str = "models"  # each folder in it is a checkpoint; empty: no local checkpoints
+    models_dir: str = "models"  # each folder and GGUF file in it is a checkpoint; empty: no local checkpoints
     trace_store: str = ""  # archive of large results: s3://bucket/prefix or a folder; empty: none
     trace_store_above: int = 64 << 20  # results larger than this are archived
     max_stored_bytes: int = 1 << 38  # limit of an archived trace

@@ -35,7 +35,7 @@ def _find(path: Path, stamp: Stamp) -> str | None:
     if not has_app_context():  # a command, not the API
         return None
     queue, models_dir = broker().queue, broker().settings.models_dir
-    file = CheckpointFile(path.parent.name, path.name, stamp)
+    file = CheckpointFile.of(path, models_dir, stamp)
     if file in _refused:
         raise ChangedError(_refused.pop(file))
     try:

@@ -69,7 +69,10 @@ def weights_of(model: Model) -> dict[str, Any]:
     """Return the source, the digest and the link of a model's weights. Raises CheckpointError."""
     seed = f"?synthetic={model.seed}" if model.source == "synthetic" else ""
     link = None if model.lost else f"/v1/models/{quote(model.id, safe=',=')}/tensors{seed}"
-    return {"source": model.source, "digest": model.digest, "note": model.note, "tensors": link}
+    found: dict[str, Any] = {"source": model.source, "digest": model.digest, "note": model.note, "tensors": link}
+    if model.checkpoint:
+        found |= {"format": model.checkpoint.format, "dtypes": model.checkpoint.dtypes}
+    return found
 
 
 @blueprint.get("")
@@ -126,8 +129,9 @@ def list_tensors(query: dict[str, Any], model_id: str) -> Response:
 
     GPT-2's are those of GPT2Model, without the prefix `transformer.` of the language model.
     """
-    weights = catalogue(_find(model_id, query).config)
-    pieces = weight_list.pieces(weights.architecture)
+    model = _find(model_id, query)
+    weights = catalogue(model.config)
+    pieces = weight_list.pieces(weights.architecture, model.checkpoint.dtype if model.checkpoint else None)
     if len(weights) <= _MAX_SMALL_LIST:
         return Response(b"".join(pieces), content_type=JSON)
     return large_reads().respond(lambda: Response(pieces, content_type=JSON))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from worker.describe.architecture import Architecture
 from worker.describe.config import Config
+from worker.families.parts.gguf import GgufFormat
 from worker.families.parts.stream import Tensors
 from worker.weights.synthetic import Initial
 
@@ -49,6 +50,7 @@ class Family:
     from_hub      (config.json): return the fields of a configuration; raises UnsupportedConfigError
     prefix        optional prefix of weight names in checkpoints
     vocabulary    (config): return the kind of its vocabulary
+    gguf          its GGUF files, if llama.cpp has the family
     """
 
     title: str
@@ -62,6 +64,7 @@ class Family:
     from_hub: Callable[[Mapping[str, Any]], dict[str, Any]]
     prefix: str
     vocabulary: Callable[[Any], VocabularyKind]
+    gguf: GgufFormat | None = None
 
     @property
     def name(self) -> str:

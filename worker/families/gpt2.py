@@ -35,6 +35,7 @@ from worker.describe.config import (
 )  # fmt: skip
 from worker.describe.functions import FUNCTIONS
 from worker.families.family import Family, Preset, VocabularyKind
+from worker.families.parts.gguf import GgufFormat
 from worker.families.parts.hub import hub_fields
 from worker.families.parts.notation import ASIDE, HEAD, LAYER, ids, kind, read, value, weight
 from worker.families.parts.stream import Tensors
@@ -310,6 +311,32 @@ def vocabulary(config: GPT2Config) -> VocabularyKind:
     return "gpt2" if config.vocab_size in (50257, 50304) else "ids"
 
 
+GGUF = GgufFormat(
+    architecture="gpt2",
+    fields={
+        "block_count": "n_layer",
+        "attention.head_count": "n_head",
+        "embedding_length": "n_embd",
+        "feed_forward_length": "n_inner",
+        "context_length": "n_positions",
+        "attention.layer_norm_epsilon": "layer_norm_epsilon",
+    },
+    modules={
+        "wte": "token_embd",
+        "wpe": "position_embd",
+        "h.{layer}.ln_1": "blk.{layer}.attn_norm",
+        "h.{layer}.attn.c_attn": "blk.{layer}.attn_qkv",
+        "h.{layer}.attn.c_proj": "blk.{layer}.attn_output",
+        "h.{layer}.ln_2": "blk.{layer}.ffn_norm",
+        "h.{layer}.mlp.c_fc": "blk.{layer}.ffn_up",
+        "h.{layer}.mlp.c_proj": "blk.{layer}.ffn_down",
+        "ln_f": "output_norm",
+        "lm_head": "output",
+    },
+    transposed=("h.{layer}.attn.c_attn", "h.{layer}.attn.c_proj", "h.{layer}.mlp.c_fc", "h.{layer}.mlp.c_proj"),
+)
+
+
 # ---------------------------------------------------------------------------------------------------------- presets
 
 
@@ -360,4 +387,5 @@ FAMILY = Family(
     from_hub=from_hub,
     prefix="transformer.",
     vocabulary=vocabulary,
+    gguf=GGUF,
 )  # fmt: skip

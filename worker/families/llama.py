@@ -12,6 +12,7 @@ from worker.describe.rotary import RotaryScaling
 from worker.families.family import Preset
 from worker.families.parts.rms_config import RmsConfig
 from worker.families.parts.rms_decoder import Decoder
+from worker.families.parts.rms_gguf import rms_format
 from worker.families.parts.rms_hub import rms_fields
 from worker.families.rms_family import rms_family
 
@@ -85,4 +86,9 @@ FAMILY = rms_family(
     ),
     decoder,
     from_hub,
+    rms_format(
+        "llama",
+        pairs_are_neighbours=True,
+        optional={"blk.0.attn_q.bias": "attention_bias", "blk.0.ffn_gate.bias": "mlp_bias"},
+    ),
 )

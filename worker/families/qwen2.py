@@ -11,6 +11,7 @@ from worker.describe.functions import FUNCTIONS
 from worker.families.family import Preset
 from worker.families.parts.rms_config import FULL, SLIDING, LayerTypesConfig
 from worker.families.parts.rms_decoder import Decoder
+from worker.families.parts.rms_gguf import rms_format
 from worker.families.parts.rms_hub import rms_fields
 from worker.families.rms_family import rms_family
 
@@ -71,4 +72,5 @@ FAMILY = rms_family(
     (Preset("qwen2.5-0.5b", "Qwen2.5 0.5B", "qwen2.5", _25_05B),),
     decoder,
     from_hub,
+    rms_format("qwen2"),
 )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from worker.describe.config import MAX_WIDTH, Flag, Whole, config_field
 from worker.families.family import Preset
 from worker.families.parts.rms_decoder import Decoder
+from worker.families.parts.rms_gguf import rms_format
 from worker.families.parts.rms_hub import rms_fields
 from worker.families.qwen2 import QwenConfig
 from worker.families.rms_family import rms_family
@@ -56,4 +57,8 @@ FAMILY = rms_family(
     ),
     decoder,
     from_hub,
+    rms_format(
+        "qwen3",
+        modules={f"model.layers.{{layer}}.self_attn.{n}_norm": f"blk.{{layer}}.attn_{n}_norm" for n in "qk"},
+    ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 from worker.describe.config import Config
 from worker.families.family import Family, Preset
 from worker.families.parts import defaults, rms_decoder, rms_forward
+from worker.families.parts.gguf import GgufFormat
 from worker.families.parts.rms_decoder import Decoder
 from worker.weights.synthetic import Initial
 
@@ -19,6 +20,7 @@ def rms_family(
     presets: tuple[Preset, ...],
     decoder: Callable[[Any], Decoder],
     from_hub: Callable[[Mapping[str, Any]], dict[str, Any]],
+    gguf: GgufFormat | None = None,
 ) -> Family:
     """Return the family of a configuration, which `decoder` describes as what it has in common with the others."""
 
@@ -38,4 +40,5 @@ def rms_family(
         from_hub=from_hub,
         prefix="model.",
         vocabulary=defaults.vocabulary,
+        gguf=gguf,
     )

@@ -151,9 +151,9 @@ def of(config: Config, letters: str = "") -> Vocabulary:
     return Gpt2(size) if family_of(config).vocabulary(config) == Gpt2.kind else Ids(size)
 
 
-def of_checkpoint(config: Config, folder: Path) -> Vocabulary:
+def of_checkpoint(config: Config, folder: Path | None) -> Vocabulary:
     """Return the vocabulary of a checkpoint: that of its tokenizer.json or, without one, its family's."""
-    source = Source.find(folder)
+    source = None if folder is None else Source.find(folder)
     if source is None:
         found = of(config)
         return Ids(found.size, f"This checkpoint has no {TOKENIZER}") if isinstance(found, Ids) else found

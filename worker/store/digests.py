@@ -7,7 +7,9 @@ the reader dies, the key expires and the file can be requested again.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -27,6 +29,11 @@ class CheckpointFile:
     folder: str
     name: str
     stamp: Stamp
+
+    @classmethod
+    def of(cls, path: Path, models_dir: str, stamp: Stamp) -> CheckpointFile:
+        """Return the file at a path below `models_dir`; a file directly in it has the folder "."."""
+        return cls(os.path.relpath(path.parent, os.path.realpath(models_dir)), path.name, stamp)
 
     def to_json(self) -> str:
         """Return the file as JSON."""

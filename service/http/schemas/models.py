@@ -58,6 +58,13 @@ class WeightsSchema(Schema):
     source = fields.String(required=True, validate=validate.OneOf(["trained", "checkpoint", "synthetic"]))
     digest = fields.String(required=True)
     note = fields.String(required=True)
+    format = fields.String(
+        validate=validate.OneOf(["safetensors", "gguf"]), metadata={"description": "of a checkpoint"}
+    )
+    dtypes = fields.List(
+        fields.String(),
+        metadata={"description": "the types in which a checkpoint is stored", "example": ["float32", "Q4_K"]},
+    )
     tensors = fields.String(
         required=True,
         allow_none=True,

@@ -20,6 +20,9 @@ class TensorSchema(Schema):
     shape = fields.List(fields.Integer(), required=True)
     dtype = fields.String(required=True)
     bytes = fields.Integer(required=True)
+    stored = fields.String(
+        metadata={"description": "of a checkpoint's weight: the type in which it is stored", "example": "Q4_K"}
+    )
     min = fields.Float(allow_none=True)
     max = fields.Float(allow_none=True)
     mean = fields.Float(allow_none=True)

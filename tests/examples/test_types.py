@@ -33,7 +33,9 @@ trace.tensors.embed;
 const nothing: Schemas["TraceRequest"] = { text: "CBA" };
 // @ts-expect-error: a number, null or lists
 values.data.length;
-const sizes: number = "n_inner" in trace.config ? trace.config.d_head + trace.config.n_inner : trace.config.head_dim;
+const width: number = trace.config.model_type === "llama" ? trace.config.head_dim : 0;
+// @ts-expect-error: not every family has it
+trace.config.head_dim;
 const path: operations["get_trace_tensor"]["parameters"]["path"] = { trace_id: trace.id, name: "embed" };
 """
 

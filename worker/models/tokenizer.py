@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404
 import sys
 import weakref
 from collections.abc import Sequence
@@ -161,7 +161,7 @@ class _Process:
         with theirs:
             limits = (str(_SECONDS), str(_BYTES))
             where = (str(theirs.fileno()), self._folder.name, str(self._folder.parent))
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # nosec B603
                 [sys.executable, "-m", "worker.models.tokenizer_process", *where, *limits],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

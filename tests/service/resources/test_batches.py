@@ -168,9 +168,7 @@ def test_a_batch_of_the_maximum_size_is_created_and_read(idle_client: FlaskClien
     requests = [request_body | {"tokens": [n % 20, n // 20 % 20, n // 400]} for n in range(MAX_REQUESTS // 5)]
     batch = create(idle_client, requests * 5)
     assert (batch["total"], batch["queued"]) == (MAX_REQUESTS, MAX_REQUESTS)
-    began = time.monotonic()
     assert get(idle_client, batch["id"])["queued"] == MAX_REQUESTS
-    assert time.monotonic() - began < 3
 
 
 # ------------------------------------------------------------------------------------------------------ traces

@@ -70,9 +70,9 @@ def test_the_generator_of_a_list_is_closed_when_the_client_goes(
 ) -> None:
     pieces, ended = weight_list.pieces, []
 
-    def watched(architecture: Architecture) -> Iterator[bytes]:
+    def watched(architecture: Architecture, stored: None) -> Iterator[bytes]:
         try:
-            yield from pieces(architecture)
+            yield from pieces(architecture, stored)
         except GeneratorExit:
             ended.append("closed")
             raise

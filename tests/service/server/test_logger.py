@@ -109,6 +109,7 @@ def test_logs_contain_no_secrets_and_no_queries(running: Running) -> None:
 
 def test_invalid_http_is_not_logged_with_the_id_of_the_request_before(running: Running) -> None:
     running.request("/healthz", headers={"X-Request-ID": "before"})
+    running.wait_for(request_id="before")  # a request's line follows its response
     with socket.create_connection(("127.0.0.1", running.port)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nBad Header: x\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")

@@ -23,6 +23,7 @@ COPY requirements.lock ./
 RUN python -m venv /venv && /venv/bin/pip install --require-hashes -r requirements.lock
 
 COPY pyproject.toml README.md LICENSE NOTICE ./
+COPY cutaway ./cutaway
 COPY service ./service
 COPY worker ./worker
 COPY --from=viewer /app/service/viewer ./service/viewer

@@ -43,7 +43,7 @@ lint: $(DEV) ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/bandit -qr -c pyproject.toml service worker bench tools examples
+	$(BIN)/bandit -qr -c pyproject.toml cutaway service worker bench tools examples
 
 peer: $(DEV) ## Install PyTorch (large), which tests and benchmarks compare with if present
 	@$(PIP) --no-build-isolation --editable '.[peer]'

@@ -140,7 +140,8 @@ def batch(file: Path, out: Path, url: str, layouts: str | None, api_key: str | N
 
     index.jsonl in the folder has the status of each request. An interrupted batch resumes.
     """
-    from service.commands import collect, remote
+    from cutaway import remote
+    from service.commands import collect
 
     try:
         summary, failed = collect.collect(file, out, url, layouts, api_key)

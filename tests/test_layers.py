@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import cutaway
 import service
 import worker
 
@@ -54,7 +55,7 @@ PURE = tuple(
 
 def modules(package: str) -> dict[str, Path]:
     """Return the file of every module of a package, by name."""
-    [root] = {"service": service, "worker": worker}[package].__path__
+    [root] = {"cutaway": cutaway, "service": service, "worker": worker}[package].__path__
     names = {
         ".".join((package, *file.relative_to(root).with_suffix("").parts)): file for file in Path(root).rglob("*.py")
     }
@@ -100,12 +101,12 @@ def cycle(edges: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("package", ["service", "worker"])
+@pytest.mark.parametrize("package", ["cutaway", "service", "worker"])
 def test_modules_have_no_import_cycles(package: str) -> None:
     assert cycle(graph(package)) == []
 
 
-@pytest.mark.parametrize("package", ["service", "worker"])
+@pytest.mark.parametrize("package", ["cutaway", "service", "worker"])
 def test_folders_have_no_import_cycles(package: str) -> None:
     edges: dict[str, set[str]] = {}
     for name, used in graph(package).items():
@@ -123,6 +124,11 @@ def test_worker_imports_neither_the_service_nor_http(name: str) -> None:
     assert {top(imported) for imported in imports(modules("worker")[name])} & {"service", "flask", "werkzeug"} == set()
 
 
+@pytest.mark.parametrize("name", modules("cutaway"))
+def test_the_client_imports_neither_the_service_nor_the_worker(name: str) -> None:
+    assert {top(imported) for imported in imports(modules("cutaway")[name])} & {"service", "worker"} == set()
+
+
 @pytest.mark.parametrize("name", modules("service"))
 def test_service_imports_only_allowed_modules_of_the_worker(name: str) -> None:
     used = {imported for imported in imports(modules("service")[name]) if top(imported) == "worker"}
@@ -136,7 +142,7 @@ def test_model_code_does_not_import_redis(name: str) -> None:
 
 
 def test_only_worker_rq_and_its_tests_import_rq() -> None:
-    folders = ("service", "worker", "tests", "bench", "tools")
+    folders = ("cutaway", "service", "worker", "tests", "bench", "tools")
     files = [file.relative_to(ROOT) for folder in folders for file in (ROOT / folder).rglob("*.py")]
     using = {file.parent for file in files if "rq" in {top(imported) for imported in imports(ROOT / file)}}
     assert using == {Path("worker/rq"), Path("tests/worker/rq")}

@@ -13,7 +13,7 @@ DESCRIBES = "import service.app as app; print(app.__file__); print(app.openapi_y
 
 def test_installed_package_contains_all_files_it_reads(tmp_path: Path) -> None:
     source, installed = tmp_path / "source", tmp_path / "installed"
-    for package in ("service", "worker"):
+    for package in ("cutaway", "service", "worker"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     for file in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / file, source)

@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from service.commands.remote import ProblemError, Remote, RemoteError
+from cutaway.remote import ProblemError, Remote, RemoteError
 
 INDEX = "index.jsonl"
 MAX_REQUESTS = 10_000  # that the service accepts in one batch
@@ -213,9 +213,7 @@ class _Collector:
         """Download a file unless it exists, and return its name; it gets the name only when it is complete."""
         target = self.out / name
         if not target.exists():
-            part = self.out / f"{name}.{time.monotonic_ns()}.part"  # two traces may share a layout
-            part.write_bytes(self.remote.read(path, media_type))
-            part.replace(target)
+            self.remote.download(path, media_type, target)
         return name
 
 

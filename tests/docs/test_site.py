@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "viewer" / "README.md"]
-PATHS = re.compile(r"`((?:service|worker|tests|docs|deploy|examples|bench|tools|viewer)/[\w./-]*)`")
+PATHS = re.compile(r"`((?:cutaway|service|worker|tests|docs|deploy|examples|bench|tools|viewer)/[\w./-]*)`")
 BUILT = ("service/viewer/",)  # by make viewer
 
 of_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

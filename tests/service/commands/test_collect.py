@@ -216,7 +216,7 @@ def test_invalid_lines_are_reported_and_nothing_is_submitted(
 def test_an_unreachable_service_is_reported_in_one_line(
     service: Service, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.commands.remote.TRIES", 1)
+    monkeypatch.setattr("cutaway.remote.TRIES", 1)
     nowhere = CliRunner().invoke(main, [*command(service, file)[:4], "--url", "http://127.0.0.1:1"])
     assert (nowhere.exit_code, nowhere.stdout) == (1, "")
     assert nowhere.stderr.splitlines()[-1] == "Error: http://127.0.0.1:1 cannot be reached: Connection refused."
@@ -232,7 +232,7 @@ def test_an_interrupted_event_stream_resumes(service: Service, file: Path, monke
         return response
 
     service.app.after_request(cut_off)
-    monkeypatch.setattr("service.commands.remote._MAX_PAUSE", 0.01)
+    monkeypatch.setattr("cutaway.remote._MAX_PAUSE", 0.01)
     with running_worker(service.servers):
         assert run(service, file).exit_code == 0
     assert len(cut) == 3

@@ -14,10 +14,10 @@ from flask import Flask, redirect, request
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
-import service.commands.remote as remote
+import cutaway.remote as remote
+from cutaway.remote import ProblemError, Remote
 from service.__main__ import main
 from service.app import create_app
-from service.commands.remote import ProblemError, Remote
 from tests.conftest import Body, Servers
 
 KEY = "a-key-for-the-commands"

@@ -1,21 +1,25 @@
-"""A client of the service's HTTP API, with the standard library."""
+"""HTTP with retries, problems and event streams, with the standard library."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPException
-from importlib.metadata import version
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 TRIES = 6  # of a request or a stream, in a row
 TIMEOUT = 60  # seconds without a byte, after which a connection is closed; streams send a comment every 15
+PATIENT = {"Prefer": f"wait={TIMEOUT // 2}"}  # headers of a request that waits while a result is computed
 _MAX_PAUSE = 10.0  # seconds between tries
+
+T = TypeVar("T")
 
 
 class RemoteError(Exception):
@@ -23,10 +27,17 @@ class RemoteError(Exception):
 
 
 class ProblemError(RemoteError):
-    """The service returned a problem (RFC 9457); `errors` are messages by field."""
+    """The service returned a problem (RFC 9457): `title`, `status`, `detail`, and `errors`, messages by field.
+
+    `problem` is the whole document.
+    """
 
     def __init__(self, path: str, problem: dict[str, Any]) -> None:
         super().__init__(f"{path}: {problem.get('detail') or problem.get('title') or 'request refused'}")
+        self.problem = problem
+        self.title: str = problem.get("title", "")
+        self.status: int = problem.get("status", 0)
+        self.detail: str = problem.get("detail", "")
         self.errors: dict[str, list[str]] = problem.get("errors") or {}
 
 
@@ -37,25 +48,71 @@ class Remote:
         self.url = url.rstrip("/")
         self.api_key = api_key
 
-    def json(self, path: str, body: bytes | None = None, content_type: str = "application/json") -> dict[str, Any]:
-        """Return the JSON object of a GET, or of a POST of `body`. Raises RemoteError."""
+    def json(
+        self, path: str, body: bytes | None = None, content_type: str = "application/json", wait: float = 0
+    ) -> dict[str, Any]:
+        """Return the JSON object of a GET, or of a POST of `body`; `wait` is the seconds of `Prefer: wait`.
+
+        Raises RemoteError.
+        """
         headers = {"Content-Type": content_type} if body is not None else {}
+        headers |= {"Prefer": f"wait={wait:g}"} if wait else {}
         content: dict[str, Any] = json.loads(self._request(path, body, headers, "application/json"))
         return content
 
+    def delete(self, path: str) -> None:
+        """DELETE a resource; one that does not exist (any longer) is left as it is. Raises RemoteError."""
+        try:
+            self._retry(path, lambda: self._open(path, None, {}, "DELETE").close())
+        except ProblemError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
+    def download(self, path: str, media_type: str, file: Path) -> None:
+        """Write a resource to a file, which gets its name only when it is complete. Raises RemoteError or OSError."""
+        part = file.with_name(f"{file.name}.{time.monotonic_ns()}.part")
+
+        def copy() -> None:
+            with closing(self._open(path, None, {"Accept": media_type, **PATIENT})) as response:
+                self._check(response, path, media_type)
+                length = response.headers["Content-Length"]
+                received = 0
+                while chunk := response.read(1 << 20):
+                    received += out.write(chunk)
+                if length is not None and received != int(length):
+                    raise ConnectionResetError("the response ended early")
+
+        try:
+            with part.open("wb") as out:
+                self._retry(path, copy, before=lambda: out.truncate(out.seek(0)))
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+
     def read(self, path: str, media_type: str) -> bytes:
         """Return a resource in this media type; wait if it has to be recomputed. Raises RemoteError."""
-        return self._request(path, None, {"Prefer": f"wait={TIMEOUT // 2}"}, media_type)
+        return self._request(path, None, PATIENT, media_type)
 
     def _request(self, path: str, body: bytes | None, headers: dict[str, str], media_type: str) -> bytes:
+        def read() -> bytes:
+            with closing(self._open(path, body, headers | {"Accept": media_type})) as response:
+                self._check(response, path, media_type)
+                content: bytes = response.read()
+            return content
+
+        return self._retry(path, read)
+
+    def _check(self, response: Any, path: str, media_type: str) -> None:
+        if response.headers.get_content_type() != media_type:
+            raise RemoteError(f"{self.url}{path} did not return {media_type}.")
+
+    def _retry(self, path: str, send: Callable[[], T], before: Callable[[], object] = lambda: None) -> T:
+        """Return what `send` returns; call it again, after `before`, while another try can succeed."""
         tries = 0
         while True:
             try:
-                with closing(self._open(path, body, headers | {"Accept": media_type})) as response:
-                    content: bytes = response.read()
-                if response.headers.get_content_type() != media_type:
-                    raise RemoteError(f"{self.url}{path} did not return {media_type}.")
-                return content
+                before()
+                return send()
             except (OSError, HTTPException) as error:
                 tries += 1
                 self._pause(error, path, tries)
@@ -79,9 +136,9 @@ class Remote:
                 tries += 1
                 self._pause(error, path, tries)
 
-    def _open(self, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
+    def _open(self, path: str, body: bytes | None, headers: dict[str, str], method: str | None = None) -> Any:
         request = Request(  # noqa: S310 - http or https, from the user
-            self.url + path, body, {"User-Agent": f"cutaway/{version('cutaway')}", **headers}
+            self.url + path, body, {"User-Agent": _user_agent(), **headers}, method=method
         )
         if self.api_key:
             request.add_unredirected_header(
@@ -103,6 +160,15 @@ class Remote:
         if tries == TRIES:
             raise RemoteError(f"{self.url} cannot be reached: {_reason(error)}.") from None
         time.sleep(min(pause, _MAX_PAUSE))
+
+
+def _user_agent() -> str:
+    for distribution in ("cutaway", "cutaway-client"):
+        try:
+            return f"cutaway/{version(distribution)}"
+        except PackageNotFoundError:
+            continue
+    return "cutaway"
 
 
 def _parse(lines: Iterator[bytes]) -> Iterator[dict[str, str]]:

@@ -20,9 +20,9 @@ class Client:
     """A Cutaway service at a URL, by default CUTAWAY_URL or http://localhost:8000.
 
     `api_key` is by default CUTAWAY_API_KEY. Requests are retried while the service is away or limits the rate, after
-    the time in Retry-After. Up to `cache_bytes` of the tensors that were read are kept in memory. `progress` shows bars
-    while traces and batches are computed. All methods raise RemoteError if the service cannot be reached, and
-    ProblemError, which is one, if it refuses. May be used from several threads.
+    the time in Retry-After, a minute at most. Up to `cache_bytes` of the tensors that were read are kept in memory.
+    `progress` shows bars while traces and batches are computed. All methods raise RemoteError if the service cannot be
+    reached, and ProblemError, which is one, if it refuses. May be used from several threads.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from time import sleep
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -17,7 +18,8 @@ from urllib.request import Request, urlopen
 TRIES = 6  # of a request or a stream, in a row
 TIMEOUT = 60  # seconds without a byte, after which a connection is closed; streams send a comment every 15
 PATIENT = {"Prefer": f"wait={TIMEOUT // 2}"}  # headers of a request that waits while a result is computed
-_MAX_PAUSE = 10.0  # seconds between tries
+_MAX_PAUSE = 10.0  # seconds between tries, unless the service asks for more
+_MAX_RETRY_AFTER = 60.0  # seconds that it may ask for
 
 T = TypeVar("T")
 
@@ -156,10 +158,10 @@ class Remote:
             if error.code not in (429, 502, 503, 504) or (limited and tries == TRIES):
                 raise ProblemError(path, _problem(error, content)) from None
             retry_after = error.headers.get("Retry-After", "")
-            pause = float(retry_after) if retry_after.isdigit() else pause
+            pause = min(float(retry_after), _MAX_RETRY_AFTER) if retry_after.isdigit() else pause
         if tries == TRIES:
             raise RemoteError(f"{self.url} cannot be reached: {_reason(error)}.") from None
-        time.sleep(min(pause, _MAX_PAUSE))
+        sleep(pause)
 
 
 def _user_agent() -> str:

@@ -94,10 +94,11 @@ class Trace(Resource, Mapping[str, NDArray[Any]]):
 
     collection = "traces"
 
-    __hash__ = Resource.__hash__
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trace) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.tensors[name].read()

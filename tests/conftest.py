@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.request import urlopen
 
@@ -23,11 +22,11 @@ import psutil
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 
 import service.up.redis_server as redis_server
 from service.app import create_app
 from service.settings import Settings
+from tests.serving import served
 from worker.store.connection import connect
 from worker.store.queues import JOB_SIZES, JobSize
 
@@ -176,12 +175,8 @@ def client(app: Flask, worker: psutil.Process) -> FlaskClient:
 @pytest.fixture(scope="session")
 def address(app: Flask, worker: psutil.Process) -> Iterator[str]:
     """The URL of the service over HTTP, with a worker."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    thread.join()
+    with served(app) as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from safetensors.numpy import load_file
-from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 import cutaway.remote as remote
 from cutaway import Client, ProblemError, RemoteError, Trace, UnfinishedError
+from tests.serving import served
 
 ROOT = Path(__file__).parents[2]
 PATTERN = "blocks.0.attn.pattern"
@@ -36,22 +34,9 @@ def trace(cutaway: Client) -> Trace:
     return cutaway.trace("nano-gpt", "CBABBC", generate=6)
 
 
-@contextmanager
-def answering(respond: Callable[[Request], Response]) -> Iterator[str]:
+def answering(respond: Callable[[Request], Response]) -> AbstractContextManager[str]:
     """Serve these responses; yield the URL."""
-
-    @Request.application
-    def app(request: Request) -> Response:
-        return respond(request)
-
-    server = make_server("127.0.0.1", 0, app)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
+    return served(Request.application(respond))
 
 
 def test_importing_the_client_imports_nothing_of_the_service() -> None:
@@ -238,19 +223,29 @@ def test_a_problem_is_an_exception_with_its_document(cutaway: Client) -> None:
     assert list(raised.value.errors) == ["requests.1.text"]
 
 
-def test_retries_wait_as_long_as_the_service_asks_and_send_the_key() -> None:
-    times: list[float] = []
+@pytest.mark.parametrize(("asked", "paused"), [("1", 1), ("25", 25), ("3600", 60)])
+def test_retries_wait_as_long_as_the_service_asks_up_to_a_minute(
+    asked: str, paused: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+    pauses: list[float] = []
+    monkeypatch.setattr(remote, "sleep", pauses.append)
 
     def respond(request: Request) -> Response:
-        assert request.headers["Authorization"] == "Bearer secret"
-        times.append(time.monotonic())
-        if len(times) == 1:
-            return Response("{}", 429, {"Retry-After": "1"}, content_type="application/problem+json")
+        keys.append(request.headers["Authorization"])
+        if len(keys) == 1:
+            return Response("{}", 429, {"Retry-After": asked}, content_type="application/problem+json")
         return Response('{"models": []}', content_type="application/json")
 
     with answering(respond) as url:
         assert Client(url, "secret").models() == []
-    assert times[1] - times[0] >= 1
+    assert pauses == [paused]
+    assert keys == ["Bearer secret"] * 2
+
+
+def test_equal_traces_have_equal_hashes(cutaway: Client, trace: Trace) -> None:
+    assert {trace, cutaway.get_trace(trace.id)} == {trace}
+    assert trace != cutaway.trace("nano-gpt", "CBA")
 
 
 def test_a_download_that_breaks_off_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from flask import Flask, redirect, request
-from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 import cutaway.remote as remote
@@ -19,21 +17,9 @@ from cutaway.remote import ProblemError, Remote
 from service.__main__ import main
 from service.app import create_app
 from tests.conftest import Body, Servers
+from tests.serving import served
 
 KEY = "a-key-for-the-commands"
-
-
-@contextmanager
-def served(app: Flask) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
